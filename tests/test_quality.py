@@ -1,0 +1,45 @@
+"""The code itself: ruff and mypy find nothing, and the package holds what it promises."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import oracle
+import pytest
+
+
+def run_tool(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=oracle.CHECKOUT, capture_output=True, text=True, check=False
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_ruff_finds_nothing() -> None:
+    assert not run_tool("ruff", "check", "--no-cache", "--output-format", "concise", ".")
+
+
+def test_mypy_strict_finds_nothing() -> None:
+    assert not run_tool("mypy", "--strict", "--cache-dir", "/dev/null", "replay")
+
+
+def test_the_top_level_holds_nothing_else() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=oracle.CHECKOUT, capture_output=True, text=True, check=False
+    ).stdout.split("\n")
+    if not any(listed):
+        pytest.skip("not a git checkout")
+    named = {path.split("/")[0] for path in listed if path and not path.startswith(".")}
+    assert named <= {
+        "pyproject.toml", "replay", "grammars", "sample_traces", "tests", "README.md", "LICENSE", "CHANGELOG.md",
+    }  # fmt: skip
+
+
+def test_grammar_rules_have_a_log_line_above_them() -> None:
+    """A rule of a grammar follows a comment: a real line that it reads, or what it is for."""
+    for path in sorted((oracle.CHECKOUT / "grammars").glob("*.lark")):
+        lines = path.read_text().splitlines()
+        assert any(line.startswith("//") for line in lines), path.name
+        assert not [line for line in lines if re.search(r"\b(TODO|FIXME|XXX)\b", line)], path.name
