@@ -1,0 +1,403 @@
+"""Logs as chunks of whole lines: opened, decompressed, told apart, and cleaned of what is not from the tracee.
+
+In go paths, out come chunks of bytes with the physical line number of every line. What a line says is not known here.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+
+from replay.columns import Int64Array
+from replay.errors import TraceFormatError
+
+CHUNK_BYTES: Final = 4 << 20
+"""How much of a log is read at once, in bytes."""
+
+SAMPLE_BYTES: Final = 1 << 20
+"""How much of a log tells its dialect, in bytes."""
+
+PATIENCE_BYTES: Final = 64 << 20
+"""How far into a log a first line of a trace is looked for, in bytes."""
+
+STDIN: Final = "-"
+
+_PROCESS_NOTICE: Final = re.compile(
+    rb"Process (\d+) (attached|detached|suspended|resumed)(?: with \d+ threads)?\n"
+)
+"""What strace says about a process on standard error, in the middle of a line or alone on one."""
+
+_UNKNOWN_PID: Final = re.compile(rb"strace: (?:Exit of unknown pid \d+ ignored|Detached unknown pid \d+)\n")
+"""What else strace says there. Source: strace.c, error_msg()."""
+
+_PROGRAM_NAME: Final = re.compile(rb"(?:[^\s\"<>(),]*/)?(?:strace: )?\Z")
+"""argv[0] of strace, as it stands before its diagnostics from 4.11 on."""
+
+_HEAP_ABORT: Final = re.compile(rb"\n <(?:no return|unfinished) \.\.\.>")
+_HEAP_ABORT_TEXT: Final = re.compile(
+    rb"(?<=[0-9a-fnl)])(?:(?:free|realloc|malloc|calloc|munmap_chunk|unlink|sysmalloc|mremap_chunk)[a-z_]*\(\)"
+    rb"|corrupted |double free|break adjusted|malloc: )[^\n]*\Z"
+)
+"""glibc's last words, printed by the tracee into the open line of ltrace: `free(0x5637d78672a0free(): double free …`."""
+
+_COLOUR: Final = re.compile(rb"\x1b\[[0-9;]*m")
+_FRAMES: Final = (b" > ", b"\t")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What strace said about a process: `what` is attached, detached, suspended or resumed."""
+
+    line: int
+    pid: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines of a log, each ended by a newline.
+
+    `line` holds the physical line number on which each line ends, `entry_line` the one on which it begins; they
+    differ where a diagnostic of strace had been printed into the middle of the line. `cut` says that the last
+    line had no newline in the log; `diagnostics` counts the physical lines that were taken out.
+    """
+
+    data: bytes
+    line: Int64Array
+    entry_line: Int64Array
+    notices: list[Notice]
+    diagnostics: int
+    cut: bool
+
+
+@dataclass(slots=True)
+class Log:
+    """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives."""
+
+    path: str
+    index: int = 0
+    pid: int | None = None
+    dialect: str = "auto"
+
+
+@dataclass(slots=True)
+class Problems:
+    """The lines that were not understood: all counted by reason, the first ones of each reason kept.
+
+    Reasons: `not_understood` (the grammar knows no such line), `cut_line` (the log ends inside the line),
+    `line_too_long` (beyond 64 KiB and no call that is passed over), and what later layers add.
+    """
+
+    keep: int = 1000
+    counts: dict[str, int] = field(default_factory=dict)
+    kept: list[Problem] = field(default_factory=list)
+
+    def add(self, line: int, reason: str, text: str, file: int = 0) -> None:
+        """Count a line and keep it, cut at 200 characters, unless many of its reason are kept already."""
+        count = self.counts[reason] = self.counts.get(reason, 0) + 1
+        if count <= self.keep:
+            self.kept.append(Problem(line, reason, text[:200], file))
+
+    @property
+    def total(self) -> int:
+        """Return how many problems were counted."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One line (1-based, of the file with this index) that was not understood or contradicts the replay."""
+
+    line: int
+    reason: str
+    text: str
+    file: int = 0
+
+
+def find_logs(paths: Iterable[str | Path]) -> list[Log]:
+    """Return the logs of one run: the given files, a bare prefix standing for its `strace -ff` set.
+
+    Raises:
+        TraceFormatError: a path does not exist, is a directory or cannot be read.
+    """
+    names: list[str] = []
+    for path in map(str, paths):
+        names += [path] if path == STDIN or Path(path).exists() else _set_of_prefix(path)
+    logs = [Log(name, index) for index, name in enumerate(names)]
+    if _is_set(names):
+        logs.sort(key=lambda log: int(log.path.rpartition(".")[2]))
+        logs = [Log(log.path, index, int(log.path.rpartition(".")[2])) for index, log in enumerate(logs)]
+    return logs
+
+
+def _set_of_prefix(prefix: str) -> list[str]:
+    """Return the files `prefix.PID` that `strace -ff -o prefix` wrote."""
+    folder = Path(prefix).parent
+    found = []
+    if folder.is_dir():
+        name = Path(prefix).name + "."
+        found = [str(f) for f in folder.iterdir() if f.name.startswith(name) and f.name[len(name) :].isdigit()]
+    if not found:
+        raise TraceFormatError(f"{prefix}: no such file, and no set {prefix}.PID written by strace -ff")
+    return sorted(found)
+
+
+def _is_set(names: list[str]) -> bool:
+    """Return whether all names are `PREFIX.PID` of one prefix: what `strace -ff -o PREFIX` writes."""
+    parts = [name.rpartition(".") for name in names]
+    return bool(parts) and len({p[0] for p in parts}) == 1 and all(p[0] and p[2].isdigit() for p in parts)
+
+
+def open_log(path: str) -> IO[bytes]:
+    """Open a log for reading, decompressed; the compression is told by the first bytes.
+
+    Raises:
+        TraceFormatError: there is no such file, it is a directory, or it may not be read.
+    """
+    try:
+        raw: IO[bytes] = sys.stdin.buffer if path == STDIN else Path(path).open("rb")
+    except FileNotFoundError as err:
+        raise TraceFormatError(f"{path}: no such file; expected a strace or ltrace log") from err
+    except IsADirectoryError as err:
+        raise TraceFormatError(f"{path}: is a directory; expected a strace or ltrace log") from err
+    except OSError as err:
+        raise TraceFormatError(f"{path}: cannot be read ({err.strerror or err}); expected a log") from err
+    buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
+    return _decompressed(buffered)
+
+
+def _decompressed(raw: io.BufferedReader) -> IO[bytes]:
+    """Return a reader of what is in a compressed stream, or the stream itself."""
+    magic = raw.peek(6)[:6]
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=raw)
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMAFile(raw)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(raw)
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return _zstd_reader(raw)
+    return raw
+
+
+def _zstd_reader(raw: io.BufferedReader) -> IO[bytes]:
+    """Return a reader of a zstd stream, by whichever library is installed."""
+    try:
+        import zstandard  # noqa: PLC0415
+    except ImportError:
+        try:
+            import pyarrow  # noqa: PLC0415
+        except ImportError as err:
+            raise TraceFormatError("reading .zst needs the zstandard or the pyarrow package") from err
+        return pyarrow.CompressedInputStream(raw, "zstd")  # type: ignore[no-any-return]
+    return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+
+
+def _read_block(stream: IO[bytes], path: str, size: int) -> bytes:
+    """Return the next bytes of a log, `b""` at its end.
+
+    Raises:
+        TraceFormatError: the compressed stream is broken or ends too early, or reading fails.
+    """
+    try:
+        return stream.read(size)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as err:
+        raise TraceFormatError(f"{path}: broken compressed file ({err}); expected a whole one") from err
+    except OSError as err:
+        raise TraceFormatError(f"{path}: cannot be read ({err.strerror or err})") from err
+    except Exception as err:
+        if type(err).__module__.split(".")[0] in ("zstandard", "zstd", "pyarrow"):
+            raise TraceFormatError(f"{path}: broken compressed file ({err}); expected a whole one") from err
+        raise
+
+
+def read_chunks(log: Log, size: int = CHUNK_BYTES) -> Iterator[Chunk]:
+    """Yield the whole log as chunks of whole lines; `log.dialect` is set before the first one.
+
+    A call and its stack frames, and a line and the diagnostics printed into it, are never in different chunks.
+
+    Raises:
+        TraceFormatError: the file cannot be read, or holds nothing that is a line of strace or ltrace.
+    """
+    with open_log(log.path) as stream:
+        blocks = _blocks_of_known_dialect(stream, log, size)
+        first_line = 1
+        held: list[bytes] = []
+        for block in blocks:
+            cut = _safe_cut(block) if b"\n" in block else 0
+            if not cut:
+                held.append(block)
+                continue
+            whole = b"".join((*held, block[:cut]))
+            held = [block[cut:]]
+            yield _cleaned(whole, first_line, cut=False)
+            first_line += whole.count(b"\n")
+        rest = b"".join(held)
+        if rest:
+            ended = rest.endswith(b"\n")
+            yield _cleaned(rest if ended else rest + b"\n", first_line, cut=not ended)
+
+
+def _blocks_of_known_dialect(stream: IO[bytes], log: Log, size: int) -> Iterator[bytes]:
+    """Yield the blocks of a log, after as many of them as it takes to tell its dialect."""
+    seen: list[bytes] = []
+    total = 0
+    asked = log.dialect
+    while block := _read_block(stream, log.path, size):
+        if not seen and not total and block.startswith(b"\xef\xbb\xbf"):
+            block = block[3:]
+        seen.append(block)
+        total += len(block)
+        log.dialect = dialect_of(block[:SAMPLE_BYTES]) if asked == "auto" else asked
+        if log.dialect != "unknown" or total >= PATIENCE_BYTES:
+            break
+    if not total:
+        raise TraceFormatError(f"{log.path}: empty; expected a strace or ltrace log")
+    if log.dialect == "unknown":
+        raise TraceFormatError(f"{log.path}: {_what_it_is(seen[0])}; expected a strace or ltrace log")
+    yield from seen
+    seen.clear()
+    while block := _read_block(stream, log.path, size):
+        yield block
+
+
+def _safe_cut(block: bytes) -> int:
+    """Return where to cut a block: after a line that neither a diagnostic nor a stack frame ends or follows."""
+    cut = block.rfind(b"\n") + 1
+    frames = any(b"\n" + mark in block for mark in _FRAMES)
+    while cut:
+        start = block.rfind(b"\n", 0, cut - 1) + 1
+        last = block[start:cut]
+        if _PROCESS_NOTICE.search(last) or block.startswith(_FRAMES, cut) or (frames and last.startswith(_FRAMES)):
+            cut = start
+        elif frames and cut == len(block):
+            cut = start
+        else:
+            break
+    return cut
+
+
+def _cleaned(data: bytes, first_line: int, *, cut: bool) -> Chunk:
+    """Return the chunk of some whole lines, without colour, NULs, carriage returns and diagnostics."""
+    if b"\x1b[" in data:
+        data = _COLOUR.sub(b"", data)
+    if b"\0" in data:
+        data = data.replace(b"\0", b"")
+    if b"\r\n" in data:
+        data = data.replace(b"\r\n", b"\n")
+    lines = np.arange(first_line, first_line + data.count(b"\n"), dtype=np.int64)
+    spans = _diagnostics(data)
+    if not spans:
+        return Chunk(data, lines, lines, [], 0, cut)
+    return _without_diagnostics(data, lines, spans, cut=cut)
+
+
+@dataclass(frozen=True, slots=True)
+class _Diagnostic:
+    """The span `[start, end)` of a diagnostic, its newline included, and what it says of which pid."""
+
+    start: int
+    end: int
+    pid: int = -1
+    what: str = ""
+
+
+def _diagnostics(data: bytes) -> list[_Diagnostic]:
+    """Return the diagnostics in a chunk, in order."""
+    found = []
+    for match in _PROCESS_NOTICE.finditer(data):
+        start = match.start() - _program_name_before(data, match.start())
+        found.append(_Diagnostic(start, match.end(), int(match[1]), match[2].decode()))
+    if b"unknown pid " in data:
+        for match in _UNKNOWN_PID.finditer(data):
+            found.append(_Diagnostic(match.start(), match.end()))
+    for match in _HEAP_ABORT.finditer(data):
+        start = data.rfind(b"\n", 0, match.start()) + 1
+        text = _HEAP_ABORT_TEXT.search(data, start, match.start())
+        if text:
+            found.append(_Diagnostic(text.start(), match.start() + 1))
+    return sorted(found, key=lambda span: span.start)
+
+
+def _program_name_before(data: bytes, end: int) -> int:
+    """Return how many bytes before `end` are strace's own name and `: `."""
+    start = max(0, end - 300)
+    match = _PROGRAM_NAME.search(data[start:end])
+    return len(match[0]) if match and match[0].endswith(b"strace: ") else 0
+
+
+def _without_diagnostics(data: bytes, lines: Int64Array, spans: list[_Diagnostic], *, cut: bool) -> Chunk:
+    """Take the diagnostics out of a chunk; a line that they broke in two is one line again."""
+    pieces: list[bytes] = []
+    notices: list[Notice] = []
+    kept = np.ones(len(lines), dtype=bool)
+    entry = lines.copy()
+    at = row = 0
+    begun = -1
+    for span in spans:
+        row += data.count(b"\n", at, span.start)
+        if span.start > at or not at:
+            begun = row if data[span.start - 1 : span.start] not in (b"", b"\n") else -1
+        pieces.append(data[at : span.start])
+        if span.what:
+            notices.append(Notice(int(lines[row]), span.pid, span.what))
+        kept[row] = False
+        at = span.end
+        row += 1
+        if begun >= 0 and row < len(lines):
+            entry[row] = lines[begun]
+    pieces.append(data[at:])
+    text = b"".join(pieces)
+    if text and not text.endswith(b"\n"):
+        text += b"\n"
+        kept[row - 1] = True
+        entry[row - 1] = lines[begun]
+    return Chunk(text, lines[kept], entry[kept], notices, int((~kept).sum()), cut)
+
+
+_PREFIX: Final = rb"\n(?>[ 0-9:.]+|\[[^\]\n]*\]|(?<=[0-9])<[^>\n]*>|\(\+[ 0-9.]+\))*+"
+_STRACE_LINE: Final = re.compile(
+    _PREFIX + rb"(?:[a-z_0-9]+\((?:[^\n]*\) += (?:\?|-?[0-9])|[^\n]*<(?:unfinished|detached) \.\.\.>|[^\n]*<pid changed)"
+    rb"|<\.\.\. \w+ resumed>|\+\+\+ (?:exited with|killed by|superseded) |--- (?:SIG\w+ )?\{|--- SIG\w+ \()"
+)
+_LTRACE_LINE: Final = re.compile(
+    _PREFIX + rb"(?:\+\+\+ exited \(status|--- Called exec|SYS_\w+\(|\w+@SYS\(|[^\s(\"]+->\w+\(|[\w.]+@[\w.+-]+\("
+    rb"|operator (?:new|delete)|(?:malloc|calloc|realloc|free|_Z\w+)\(|\w*\([^\n]* = (?:<void>|nil)"
+    rb"|<\.\.\. [^\n]+ resumed> [^\n]*\) *= (?:<void>|nil))"
+)
+_STRACE_ONLY: Final = re.compile(
+    _PREFIX
+    + rb"(?:\+\+\+ exited with |--- SIG\w+ \{|[a-z_0-9]+\([^\n]*(?:PROT_[RWEN]|MAP_[PSA]|AT_FDCWD|\) += -1 E[A-Z]+ )|brk\(NULL)"
+)
+_STRING: Final = re.compile(rb'"(?:[^"\\\n]++|\\.)*+"')
+_SUMMARY: Final = re.compile(rb"^% time +seconds +usecs/call", re.MULTILINE)
+
+
+def dialect_of(sample: bytes) -> str:
+    """Return which program wrote a log: `strace`, `ltrace`, `mixed` where both did, `unknown` where neither."""
+    plain = _STRING.sub(b'""', _COLOUR.sub(b"", b"\n" + sample.replace(b"\0", b"")))
+    ltrace = _LTRACE_LINE.search(plain)
+    strace = (_STRACE_ONLY if ltrace else _STRACE_LINE).search(plain)
+    if ltrace:
+        return "mixed" if strace else "ltrace"
+    return "strace" if strace else "unknown"
+
+
+def _what_it_is(sample: bytes) -> str:
+    """Return in words what a file is that holds no line of a trace."""
+    if _SUMMARY.search(sample):
+        return "only a summary table (-c), which holds no calls"
+    if b"\0" in sample[:4096]:
+        return "a binary file"
+    return "no line of it is a call"
