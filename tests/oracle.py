@@ -100,9 +100,9 @@ def _logs_in(folder: Path) -> tuple[Path, ...]:
 
 @functools.cache
 def captures() -> dict[str, Capture]:
-    """Return every capture by its name, `heavy` included where it is there."""
+    """Return every capture by its name: the sample traces too, `heavy` where it is there."""
     found = {}
-    for scenario, top in scenarios().items():
+    for scenario, top in [("sample_traces", SAMPLES), *scenarios().items()]:
         for folder in sorted(top.iterdir()):
             if scenario != "lines" and folder.is_dir() and (logs := _logs_in(folder)):
                 found[f"{scenario}/{folder.name}"] = Capture(f"{scenario}/{folder.name}", folder, logs)
@@ -137,7 +137,7 @@ class Snapshot:
     pid: int | None
 
 
-_PID = re.compile(r"(?:\[pid\s+(?P<a>\d+)\]\s|(?P<b>\d+)\s)")
+_PID = re.compile(r"(?:\[pid\s+(?P<a>\d+)(?:<.*?>)?\]\s|(?P<b>\d+)(?:<.*?>)?\s)")
 _OPENS_MAPS = re.compile(r'open(?:at)?\(.*"/proc/self/maps"')
 _SAVES_MAPS = re.compile(r'open(?:at)?\(.*?"(?:\./)?(?P<path>[^"]*?maps_(?P<label>[^"/]+)\.txt)"')
 _MARK = re.compile(r'write\(1.*"MARK (?P<label>\S+)\\n"')

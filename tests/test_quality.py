@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 
@@ -35,11 +34,3 @@ def test_the_top_level_holds_nothing_else() -> None:
     assert named <= {
         "pyproject.toml", "replay", "grammars", "sample_traces", "tests", "README.md", "LICENSE", "CHANGELOG.md",
     }  # fmt: skip
-
-
-def test_grammar_rules_have_a_log_line_above_them() -> None:
-    """A rule of a grammar follows a comment: a real line that it reads, or what it is for."""
-    for path in sorted((oracle.CHECKOUT / "grammars").glob("*.lark")):
-        lines = path.read_text().splitlines()
-        assert any(line.startswith("//") for line in lines), path.name
-        assert not [line for line in lines if re.search(r"\b(TODO|FIXME|XXX)\b", line)], path.name
