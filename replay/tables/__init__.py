@@ -1,0 +1,54 @@
+"""The tables of a run as users see them: their columns, their Arrow and pandas forms, their files.
+
+In go the columns of the layers below, out come typed tables, parquet and CSV files and the data dictionary;
+how a value was found it does not know. Importing this package loads neither pyarrow nor pandas.
+"""
+
+from __future__ import annotations
+
+from replay.tables.arrow import Words, arrow_schema, in_order, mmap_fallbacks_of, to_arrow, to_pandas
+from replay.tables.describe import (
+    DICTIONARY_BEGIN,
+    DICTIONARY_END,
+    data_dictionary_markdown,
+    schema_text,
+)
+from replay.tables.schema import SCHEMA_VERSION, TABLES, Column, Table, table_of
+from replay.tables.write import (
+    FORMATS,
+    CsvStream,
+    OutputError,
+    ParquetStream,
+    export_tables,
+    whole_directory,
+    whole_file,
+    write_csv,
+    write_parquet,
+)
+
+__all__ = [
+    "DICTIONARY_BEGIN",
+    "DICTIONARY_END",
+    "FORMATS",
+    "SCHEMA_VERSION",
+    "TABLES",
+    "Column",
+    "CsvStream",
+    "OutputError",
+    "ParquetStream",
+    "Table",
+    "Words",
+    "arrow_schema",
+    "data_dictionary_markdown",
+    "export_tables",
+    "in_order",
+    "mmap_fallbacks_of",
+    "schema_text",
+    "table_of",
+    "to_arrow",
+    "to_pandas",
+    "whole_directory",
+    "whole_file",
+    "write_csv",
+    "write_parquet",
+]

@@ -1,0 +1,292 @@
+"""Columns of the layers below as Arrow tables, and those as pandas DataFrames.
+
+In go int64 columns with `columns.NULL`, texts by id and plain lists; out come tables of the schema. What the
+values mean is for `schema`, where they are stored for `write`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.columns import NULL, Strings, to_signed
+from replay.tables.schema import FALLBACK_KINDS, SCHEMA_VERSION, TABLES, Column, Table, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_STRING_CHUNK_ROWS = 1 << 20
+
+_TEXT_TYPES = ("dictionary", "string")
+
+_UNDECODED = {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)} | {
+    0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)
+}
+"""How a byte of the log that is not utf-8 is written in a table: Arrow's strings cannot hold surrogates."""
+
+
+class Words(NamedTuple):
+    """A text column by its own vocabulary: `texts[ids[row]]` in each row, null where the id is negative.
+
+    Texts may repeat: `exit` can stand for the codes of both `exit` and `exit_group`.
+    """
+
+    ids: NDArray[np.integer[Any]]
+    texts: Sequence[str]
+
+
+Values: TypeAlias = NDArray[Any] | Words | Sequence[Any]
+"""A column that goes in: int64 or float64 array, array of text ids, `Words`, or list of values and None."""
+
+
+@cache
+def arrow_schema(table: str) -> pa.Schema:
+    """Return the Arrow schema of a table, each field with `unit` and `meaning`.
+
+    The schema's own metadata are `replay.schema_version`, `replay.table` and `replay.meaning`.
+
+    Raises:
+        QueryError: there is no such table.
+    """
+    import pyarrow as pa  # noqa: PLC0415  (a quarter of a second that a small report does not need)
+
+    facts = table_of(table)
+    return pa.schema(
+        [
+            pa.field(
+                column.name,
+                _arrow_type(column.type),
+                nullable=column.nullable,
+                metadata={"unit": column.unit, "meaning": column.meaning},
+            )
+            for column in facts.columns
+        ],
+        metadata={
+            "replay.schema_version": SCHEMA_VERSION,
+            "replay.table": facts.name,
+            "replay.meaning": facts.meaning,
+        },
+    )
+
+
+def to_arrow(table: str, columns: Mapping[str, Values], strings: Strings | None = None) -> pa.Table:
+    """Return the Arrow table of `columns`, in the order of the schema.
+
+    Numbers come as int64 arrays with `columns.NULL` (addresses as the bits of uint64), ratios as float64
+    arrays with NaN, texts as ids of `strings` with -1, or as `Words`; each may also be a list of values and
+    None. A nullable column that is missing becomes null. An int32 column keeps the low 32 bits, as C's int
+    does. The table may share the memory of the arrays, so they must not change any more.
+
+    Raises:
+        QueryError: there is no such table.
+        ValueError: `columns` do not fit the schema, which is the caller's mistake and not a user's.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+
+    facts = table_of(table)
+    unknown = columns.keys() - {column.name for column in facts.columns}
+    if unknown:
+        raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
+    rows = _row_count(table, columns)
+    arrays = [_arrow_array(table, column, columns, strings, rows) for column in facts.columns]
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(table))
+
+
+def mmap_fallbacks_of(allocator_mmaps: pa.Table) -> pa.Table:
+    """Return the table `mmap_fallbacks`: the rows of `allocator_mmaps` that stood in for a failed brk."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    kind = allocator_mmaps.column("kind").cast(pa.string())
+    rows = allocator_mmaps.filter(pc.is_in(kind, value_set=pa.array(FALLBACK_KINDS)))
+    return pa.Table.from_arrays(rows.columns, schema=arrow_schema("mmap_fallbacks"))
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """Return the table with its rows in the order that its schema names; equal keys keep their places."""
+    facts = facts_of(table)
+    if facts is None or not facts.order or table.num_rows < 2:
+        return table
+    keys = [table.column(name).to_numpy() for name in facts.order]
+    if _is_ascending(keys):
+        return table
+    return table.take(np.lexsort(keys[::-1]))
+
+
+def facts_of(table: pa.Table) -> Table | None:
+    """Return the facts of an Arrow table that has the schema of one of `TABLES`; None for any other table."""
+    name = (table.schema.metadata or {}).get(b"replay.table")
+    return None if name is None else TABLES.get(name.decode())
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """Return the DataFrame of a table.
+
+    A nullable integer column becomes `Int64`, `UInt64` or `Int32`, a dictionary `category`, a ratio float64
+    with NaN; an integer column that is never null keeps its plain dtype.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    series = {field.name: _pandas_column(table.column(field.name), field) for field in table.schema}
+    return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows), copy=False)
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pa.dictionary(pa.int32(), pa.string()) if name == "dictionary" else getattr(pa, name)()
+
+
+def _row_count(table: str, columns: Mapping[str, Values]) -> int:
+    counts = {len(values.ids if isinstance(values, Words) else values) for values in columns.values()}
+    if len(counts) > 1:
+        raise ValueError(f"the columns of {table} have different lengths: {sorted(counts)}")
+    return counts.pop() if counts else 0
+
+
+def _arrow_array(
+    table: str, column: Column, columns: Mapping[str, Values], strings: Strings | None, rows: int
+) -> pa.Array:
+    """Return one column of the table; `rows` is its length where `columns` has no such column."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if column.name not in columns:
+        array = pa.nulls(rows, _arrow_type(column.type))
+    elif column.type in _TEXT_TYPES:
+        array = _text_array(column, columns[column.name], strings)
+    elif column.type == "float64":
+        array = _ratio_array(columns[column.name])
+    else:
+        array = _integer_array(column, columns[column.name])
+    if array.null_count and not column.nullable:
+        raise ValueError(f"{table}.{column.name} is never null, but {array.null_count} of its values are")
+    return array
+
+
+def _integer_array(column: Column, values: Values) -> pa.Array:
+    """Return an integer column.
+
+    A uint64 column that is never null takes the bits of `NULL` as the number 2^63 that they write: a log may
+    hold any number.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+
+    if isinstance(values, Words):
+        raise ValueError(f"{column.name} holds numbers, but texts were given")
+    if not isinstance(values, np.ndarray):
+        numbers_given: Sequence[Any] = values
+        signed = [NULL if value is None else to_signed(int(value)) for value in numbers_given]
+        values = np.array(signed, dtype=np.int64)
+    numbers = np.ascontiguousarray(values, dtype=np.int64)
+    if column.type == "uint64" and not column.nullable:
+        return _array(pa.uint64(), numbers)
+    typed = numbers.astype(np.int32) if column.type == "int32" else numbers
+    return _array(_arrow_type(column.type), typed, numbers == NULL)
+
+
+def _ratio_array(values: Values) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415
+
+    if not isinstance(values, np.ndarray):
+        values = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    ratios = np.ascontiguousarray(values, dtype=np.float64)
+    return _array(pa.float64(), ratios, np.isnan(ratios))
+
+
+def _text_array(column: Column, values: Values, strings: Strings | None) -> pa.Array:
+    """Return a text column from ids or from a list of texts and None."""
+    if isinstance(values, np.ndarray):
+        if strings is None:
+            raise ValueError(f"{column.name} holds ids of texts, but no strings were given")
+        values = Words(values, strings.texts)
+    elif not isinstance(values, Words):
+        vocabulary = Strings()
+        ids = [-1 if text is None else vocabulary.intern(str(text)) for text in values]
+        values = Words(np.array(ids, dtype=np.int64), vocabulary.texts)
+    return _dictionary_array(values) if column.type == "dictionary" else _string_array(values)
+
+
+def _string_array(words: Words) -> pa.ChunkedArray:
+    """Return the texts themselves, in chunks that the 32-bit offsets of Arrow's strings can hold."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    starts = range(0, len(words.ids), _STRING_CHUNK_ROWS)
+    pieces = (words._replace(ids=words.ids[start : start + _STRING_CHUNK_ROWS]) for start in starts)
+    return pa.chunked_array([_dictionary_array(piece).dictionary_decode() for piece in pieces], pa.string())
+
+
+def _dictionary_array(words: Words) -> pa.Array:
+    """Return the dictionary of the texts that are used, each once, in the order of their first ids."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    ids = np.maximum(words.ids, -1)
+    null = ids < 0
+    if ids.max(initial=-1) >= len(words.texts):
+        raise ValueError(f"id {ids.max()} has no text: there are {len(words.texts)}")
+    used = np.zeros(len(words.texts) + 1, dtype=np.bool_)  # one place more, where the id -1 falls
+    used[ids] = True
+    dictionary: dict[str, int] = {}
+    places = np.zeros(len(used), dtype=np.int32)
+    for text_id in np.flatnonzero(used[:-1]).tolist():
+        text = _printable(words.texts[text_id])
+        places[text_id] = dictionary.setdefault(text, len(dictionary))
+    indices = _array(pa.int32(), places[ids], null)
+    return pa.DictionaryArray.from_arrays(indices, _vocabulary_array(dictionary))
+
+
+def _vocabulary_array(texts: Iterable[str]) -> pa.Array:
+    """Return the texts as an Arrow array, made from buffers like all others."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+
+
+def _array(type_: pa.DataType, values: NDArray[Any], null: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return the Arrow array over the memory of `values`, null where `null` is true.
+
+    Made from buffers, because `pyarrow.array` imports pandas to see whether it was given a Series.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+
+    valid = None
+    if null is not None and null.any():
+        valid = pa.py_buffer(np.packbits(~null, bitorder="little"))
+    return pa.Array.from_buffers(type_, len(values), [valid, pa.py_buffer(values)])
+
+
+def _printable(text: str) -> str:
+    r"""Return the text with bytes that are not utf-8 written as `\xNN`."""
+    return text if text.isascii() else text.translate(_UNDECODED)
+
+
+def _is_ascending(keys: Sequence[NDArray[Any]]) -> bool:
+    """Tell whether the rows are sorted by `keys`, the first one first."""
+    equal = np.ones(len(keys[0]) - 1, dtype=np.bool_)
+    for key in keys:
+        before, after = key[:-1], key[1:]
+        if (equal & (after < before)).any():
+            return False
+        equal &= after == before
+    return True
+
+
+def _pandas_column(column: pa.ChunkedArray, field: pa.Field) -> Any:
+    """Return one column as what pandas users expect of its type, in memory of its own."""
+    import pandas as pd  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415
+
+    if pa.types.is_dictionary(field.type) or pa.types.is_string(field.type):
+        return column.to_pandas()
+    if pa.types.is_floating(field.type) or not field.nullable:
+        return column.to_numpy().copy()
+    values = column.fill_null(0).to_numpy().astype(field.type.to_pandas_dtype(), copy=True)
+    missing = column.is_null().to_numpy().astype(np.bool_, copy=True)
+    return pd.arrays.IntegerArray(values, missing)

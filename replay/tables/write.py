@@ -1,0 +1,285 @@
+"""Tables as files, whole or not at all: parquet and CSV, one table, a growing one, or a directory of them.
+
+In go Arrow tables, out come files of the same bytes for the same rows. What stands at the output before is
+replaced only where that was asked for, and only by a file that is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+
+from replay.errors import OutputExistsError, QueryError, ReplayError
+from replay.tables.arrow import in_order
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+ROW_GROUP_ROWS: Final = 128 * 1024
+"""Rows of a parquet row group: few enough to be skipped by their statistics, many enough to compress well."""
+
+_RISING_UNITS: Final = (b"step", b"line", b"ns")
+"""Units whose columns mostly rise from row to row: stored as differences they need little room."""
+
+_CSV_BATCH_ROWS: Final = 16 * 1024
+
+
+class OutputError(ReplayError):
+    """The output cannot be written: disk full, read-only directory, no such directory."""
+
+    def __init__(self, path: PathLike, reason: str) -> None:
+        """Say that `path` cannot be written, and why."""
+        super().__init__(f"{os.fspath(path)}: cannot be written: {reason}")
+        self.reason = reason
+
+
+@contextmanager
+def whole_file(path: PathLike, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary path whose file becomes `path` if the body ends well, and vanishes if it does not.
+
+    Raises:
+        OutputExistsError: `path` is there and `force` is not given.
+        OutputError: the system refused to write.
+    """
+    with _system_errors(path):
+        target = Path(os.path.realpath(path))
+        _check_file(target, force=force)
+        temporary = _temporary_in(target.parent)
+        try:
+            yield temporary
+            _check_file(target, force=force)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_directory(directory: PathLike, files: Iterable[str], *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary directory for `files`, which come to stand in `directory` if the body ends well.
+
+    A directory that is not there appears whole. Into one that is there the complete files are moved one by
+    one, and other files in it are left alone.
+
+    Raises:
+        OutputExistsError: one of `files` is in `directory` and `force` is not given.
+        OutputError: the system refused to write.
+    """
+    names = tuple(files)
+    with _system_errors(directory):
+        target = Path(os.path.realpath(directory))
+        _check_directory(target, names, force=force)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_in(target if target.exists() else target.parent)
+        temporary.mkdir()
+        try:
+            yield temporary
+            _check_directory(target, names, force=force)
+            _move_directory(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Stream(ABC):
+    """A file that grows by tables; it appears when the `with` block ends well, and only then."""
+
+    def __init__(self, schema: pa.Schema, path: PathLike, *, force: bool = False) -> None:
+        """Describe the file; entering the `with` block opens it."""
+        self._schema = schema
+        self._path = path
+        self._force = force
+        self._block: AbstractContextManager[Self]
+
+    def __enter__(self) -> Self:
+        """Open a temporary file beside the path.
+
+        Raises:
+            OutputExistsError: the path is there and `force` is not given.
+            OutputError: the system refused to write.
+        """
+        self._block = self._opened()
+        return self._block.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Complete the file, or remove it if an exception ends the block.
+
+        Raises:
+            OutputError: the system refused to write.
+        """
+        return self._block.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Self]:
+        with whole_file(self._path, force=self._force) as temporary, self._writing(temporary):
+            yield self
+
+    @abstractmethod
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table of the stream's schema."""
+
+    @abstractmethod
+    def _writing(self, temporary: Path) -> AbstractContextManager[None]:
+        """Keep a writer open; write what is still held back and close it."""
+
+
+class ParquetStream(_Stream):
+    """A parquet file (zstd) that grows by tables, in row groups of `ROW_GROUP_ROWS` however they come."""
+
+    _held: pa.Table
+    """Rows that do not fill a row group yet."""
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table of the stream's schema, in the order in which they are."""
+        import pyarrow as pa  # noqa: PLC0415
+
+        held = pa.concat_tables([self._held, table]) if self._held.num_rows else table
+        complete = held.num_rows - held.num_rows % ROW_GROUP_ROWS
+        self._write_groups(held.slice(0, complete))
+        self._held = held.slice(complete)
+
+    @contextmanager
+    def _writing(self, temporary: Path) -> Iterator[None]:
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        self._held = self._schema.empty_table()
+        rising = [field.name for field in self._schema if _is_rising(field)]
+        with pq.ParquetWriter(
+            temporary,
+            self._schema,
+            compression="zstd",
+            use_dictionary=[name for name in self._schema.names if name not in rising],
+            column_encoding=dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
+        ) as self._writer:
+            yield
+            self._write_groups(self._held)
+
+    def _write_groups(self, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self._writer.write_table(rows.unify_dictionaries(), row_group_size=ROW_GROUP_ROWS)
+
+
+class CsvStream(_Stream):
+    """A CSV file that grows by tables: plain integers, nulls empty, strings in double quotes."""
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table of the stream's schema, in the order in which they are."""
+        self._writer.write_table(table.cast(self._plain))
+
+    @contextmanager
+    def _writing(self, temporary: Path) -> Iterator[None]:
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.csv  # noqa: PLC0415
+
+        self._plain = pa.schema([field.with_type(_without_dictionary(field.type)) for field in self._schema])
+        options = pa.csv.WriteOptions(include_header=False, batch_size=_CSV_BATCH_ROWS)
+        with temporary.open("wb") as file:
+            file.write((",".join(self._schema.names) + "\n").encode())
+            with pa.csv.CSVWriter(file, self._plain, write_options=options) as self._writer:
+                yield
+
+
+def write_parquet(table: pa.Table, path: PathLike, *, force: bool = False) -> None:
+    """Write a table as one parquet file (zstd), rows in the order of its schema.
+
+    Raises:
+        OutputExistsError: `path` is there and `force` is not given.
+        OutputError: the system refused to write.
+    """
+    with ParquetStream(table.schema, path, force=force) as stream:
+        stream.write(in_order(table))
+
+
+def write_csv(table: pa.Table, path: PathLike, *, force: bool = False) -> None:
+    """Write a table as one CSV file, rows in the order of its schema.
+
+    Raises:
+        OutputExistsError: `path` is there and `force` is not given.
+        OutputError: the system refused to write.
+    """
+    with CsvStream(table.schema, path, force=force) as stream:
+        stream.write(in_order(table))
+
+
+FORMATS: Final[Mapping[str, Callable[[Any, PathLike], None]]] = {"parquet": write_parquet, "csv": write_csv}
+"""How a table is written, by the name of the format, which is also the end of its files' names."""
+
+
+def export_tables(
+    tables: Mapping[str, pa.Table], directory: PathLike, format: str = "parquet", *, force: bool = False
+) -> None:
+    """Write each table to `directory/NAME.FORMAT`, all of them or none.
+
+    Raises:
+        QueryError: there is no such format.
+        OutputExistsError: one of the files is there and `force` is not given.
+        OutputError: the system refused to write.
+    """
+    if format not in FORMATS:
+        raise QueryError(f"no format {format!r}; the formats are {', '.join(FORMATS)}")
+    files = {f"{name}.{format}": table for name, table in tables.items()}
+    with whole_directory(directory, files, force=force) as temporary:
+        for file, table in files.items():
+            FORMATS[format](table, temporary / file)
+
+
+@contextmanager
+def _system_errors(path: PathLike) -> Iterator[None]:
+    """Turn each refusal of the system into an `OutputError` that names `path`, not a temporary file."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(path, error.reason) from error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OutputError(path, reason) from error
+
+
+def _check_file(target: Path, *, force: bool) -> None:
+    if target.exists() and not target.is_file():
+        raise OutputError(target, "it is a directory" if target.is_dir() else "it is not a regular file")
+    if target.exists() and not force:
+        raise OutputExistsError(f"{target} exists already; --force overwrites it")
+
+
+def _check_directory(target: Path, names: Iterable[str], *, force: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise OutputError(target, "it is not a directory")
+    for name in names:
+        _check_file(target / name, force=force)
+
+
+def _move_directory(temporary: Path, target: Path) -> None:
+    """Give the directory its name, or move its files into the directory that has it."""
+    if not target.exists():
+        temporary.rename(target)
+        return
+    for file in sorted(temporary.iterdir()):
+        os.replace(file, target / file.name)
+
+
+def _temporary_in(directory: Path) -> Path:
+    """Return a path that is not there, of a name that any file system can hold."""
+    return directory / f".replay-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _is_rising(field: pa.Field) -> bool:
+    """Tell whether a column is of integers that mostly rise from row to row."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pa.types.is_int64(field.type) and (field.metadata or {}).get(b"unit") in _RISING_UNITS
+
+
+def _without_dictionary(type_: pa.DataType) -> pa.DataType:
+    import pyarrow as pa  # noqa: PLC0415
+
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
