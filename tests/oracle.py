@@ -248,7 +248,8 @@ def exec_made(areas: list[Area]) -> list[tuple[int, int]]:
     """
     special = ("[stack]", "[vdso]", "[vvar", "[vsyscall]")
     named = [area.path for area in areas if area.path and not area.path.startswith("[")]
-    program = named[0] if named else None
+    programs = [area.path for area in areas if area.path in named and "x" in area.perms]
+    program = programs[0] if programs else None  # the kernel loads it below all that it maps by itself
     loaded = {path for path in named if path == program or re.search(r"/(ld-linux|ld-musl|ld-\d|ld\.so)", path)}
     ranges = []
     for before, area in zip([None, *areas], areas, strict=False):
