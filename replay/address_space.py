@@ -1,0 +1,895 @@
+"""One Linux address space: its mappings in order of addresses, and the kernel's verbs on them.
+
+In go rows of verbs (map, unmap, protect, remap, brk …), out come rectangles: a mapping is written out when it dies, with
+the lines of its birth and death. Of traces, processes and allocators this module knows nothing.
+
+The functions are plain Python over NumPy arrays and keep to what numba compiles: small logs run them as they are, large
+ones compiled (see `compiled`). Mappings stand in leaves of at most `LEAF` neighbours, so a change costs the same with
+sixty thousand mappings as with sixty; what the report asks after each change (bytes, gaps, joined neighbours) is kept
+up to date by `_insert` and `_remove` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from replay.columns import NO_TEXT, NULL, Int64Array
+
+LEAF: Final = 64
+"""Mappings that one leaf holds at most."""
+
+# Columns of `Space.attributes`: what is known of a live mapping besides its range.
+PROT: Final = 0
+SHARED: Final = 1
+KIND: Final = 2
+PATH: Final = 3
+OFFSET: Final = 4
+ORIGIN: Final = 5
+MADE: Final = 6
+MADE_STEP: Final = 7
+BORN: Final = 8
+BORN_STEP: Final = 9
+FLAGS: Final = 10
+BACKING: Final = 11
+ATTRIBUTES: Final = 12
+
+# Entries of `Space.totals`.
+LEAVES: Final = 0
+FREE_LEAVES: Final = 1
+FREE_SLOTS: Final = 2
+MAPPINGS: Final = 3
+MAPPED_BYTES: Final = 4
+DATA_BYTES: Final = 5
+GAPS: Final = 6
+JOINS: Final = 7
+BRK: Final = 8
+START_BRK: Final = 9
+STASHED: Final = 10
+DIVERGENCE: Final = 11
+TOTALS: Final = 12
+
+# Kinds of mappings; `KINDS` names them in this order.
+KIND_BRK: Final = 0
+KIND_ANON: Final = 1
+KIND_FILE: Final = 2
+KIND_SHM: Final = 3
+KIND_STACK: Final = 4
+KIND_IMAGE: Final = 5
+KIND_SPECIAL: Final = 6
+KIND_UNKNOWN: Final = 7
+KINDS: Final = ("brk", "anon", "file", "shm", "stack", "image", "special", "unknown")
+
+ORIGIN_TRACE: Final = 0
+ORIGIN_MAPS: Final = 1
+ORIGIN_INFERRED: Final = 2
+ORIGINS: Final = ("trace", "maps", "inferred")
+
+# Columns of a row of verbs.
+ROW_CLOCK: Final = 0
+ROW_STEP: Final = 1
+ROW_VERB: Final = 2
+ROW_ADDR: Final = 3
+ROW_LENGTH: Final = 4
+ROW_PROT: Final = 5
+ROW_FLAGS: Final = 6
+ROW_SHARED: Final = 7
+ROW_KIND: Final = 8
+ROW_PATH: Final = 9
+ROW_OFFSET: Final = 10
+ROW_RESULT: Final = 11
+ROW_OLD_LENGTH: Final = 12
+ROW_ERRNO: Final = 13
+ROW_WIDTH: Final = 14
+
+VERB_MAP: Final = 0
+VERB_UNMAP: Final = 1
+VERB_PROTECT: Final = 2
+VERB_BRK: Final = 3
+VERB_REMAP: Final = 4
+VERB_REMAP_TAKE: Final = 5
+VERB_REMAP_GIVE: Final = 6
+VERB_DETACH: Final = 7
+VERB_NAME: Final = 8
+VERB_ADVISE_FORK: Final = 9
+VERB_SET_BRK: Final = 10
+VERB_REMAP_FILE: Final = 11
+VERB_DELETED: Final = 12
+
+# Columns of a written-out rectangle: `ATTRIBUTES` ones, then the range and the end.
+DEAD_START: Final = ATTRIBUTES
+DEAD_END: Final = ATTRIBUTES + 1
+DEAD_CLOCK: Final = ATTRIBUTES + 2
+DEAD_WIDTH: Final = ATTRIBUTES + 3
+
+# Columns of what each verb leaves behind for the report.
+CHANGE_BYTES: Final = 0
+CHANGE_MAPPINGS: Final = 1
+CHANGE_BRK_BYTES: Final = 2
+CHANGE_HEADROOM: Final = 3
+CHANGE_GAPS: Final = 4
+CHANGE_GAP_BYTES: Final = 5
+CHANGE_LARGEST_GAP: Final = 6
+CHANGE_DIVERGENCE: Final = 7
+CHANGE_BRK_BEFORE: Final = 8
+CHANGE_BRK_AFTER: Final = 9
+CHANGE_DATA_BYTES: Final = 10
+CHANGE_ABOVE_START: Final = 11
+CHANGE_ABOVE_END: Final = 12
+CHANGE_ABOVE_MADE: Final = 13
+CHANGE_ABOVE_PROT: Final = 14
+CHANGE_ABOVE_PATH: Final = 15
+CHANGE_ABOVE_FLAGS: Final = 16
+CHANGE_ABOVE_KIND: Final = 17
+CHANGE_ABOVE_SHARED: Final = 18
+CHANGE_BACKING: Final = 19
+CHANGE_WIDTH: Final = 20
+
+# Why a row contradicts the model; the kernel's answer wins.
+NO_DIVERGENCE: Final = 0
+MAP_OVER_MAPPING: Final = 1
+BRK_OVER_MAPPING: Final = 2
+REMAP_OVER_MAPPING: Final = 3
+UNMAP_UNKNOWN: Final = 4
+PROTECT_UNKNOWN: Final = 5
+REMAP_UNKNOWN: Final = 6
+BRK_MOVED: Final = 7
+
+PROT_WRITE: Final = 2
+MAP_FIXED: Final = 0x10
+MAP_GROWSDOWN: Final = 0x100
+MAP_FIXED_NOREPLACE: Final = 0x100000
+MREMAP_FIXED: Final = 2
+MREMAP_DONTUNMAP: Final = 4
+FRESH: Final = -2
+"""`START_BRK` of a space whose first `brk(NULL)` will tell it: nothing has run in it yet."""
+DONTFORK: Final = 1 << 40
+"""Marks, in the flags of a mapping, that `madvise(MADV_DONTFORK)` keeps it out of a fork's child."""
+ENOMEM: Final = 12
+
+
+class Space(NamedTuple):
+    """The arrays that hold one address space.
+
+    `starts`, `ends`, `slots` are (leaves, LEAF); `sizes`, `gaps` go by leaf; `order` and `firsts` by place in the
+    order of addresses. `attributes` is (slots, ATTRIBUTES). `stash` keeps the pieces of remaps under way, each a row of
+    step, start, end and attributes.
+    """
+
+    starts: Int64Array
+    ends: Int64Array
+    slots: Int64Array
+    sizes: Int64Array
+    gaps: Int64Array
+    order: Int64Array
+    firsts: Int64Array
+    free_leaves: Int64Array
+    attributes: Int64Array
+    free_slots: Int64Array
+    stash: Int64Array
+    totals: Int64Array
+
+
+def empty_space(slots: int = 2 * LEAF) -> Space:
+    """Return a space without mappings that has room for about `slots` of them."""
+    leaves = 12 + 3 * slots // LEAF
+    totals = np.zeros(TOTALS, np.int64)
+    totals[FREE_LEAVES], totals[FREE_SLOTS] = leaves, slots
+    totals[BRK] = totals[START_BRK] = NULL
+    return Space(
+        starts=np.zeros((leaves, LEAF), np.int64),
+        ends=np.zeros((leaves, LEAF), np.int64),
+        slots=np.zeros((leaves, LEAF), np.int64),
+        sizes=np.zeros(leaves, np.int64),
+        gaps=np.zeros(leaves, np.int64),
+        order=np.zeros(leaves, np.int64),
+        firsts=np.zeros(leaves, np.int64),
+        free_leaves=np.arange(leaves, dtype=np.int64)[::-1].copy(),
+        attributes=np.zeros((slots, ATTRIBUTES), np.int64),
+        free_slots=np.arange(slots, dtype=np.int64)[::-1].copy(),
+        stash=np.zeros((slots + 16, ATTRIBUTES + 3), np.int64),
+        totals=totals,
+    )
+
+
+def live_rows(space: Space) -> Int64Array:
+    """Return one row a live mapping in order of addresses: its attributes, start and end (`DEAD_WIDTH` columns)."""
+    rows = np.full((int(space.totals[MAPPINGS]), DEAD_WIDTH), NULL, np.int64)
+    at = 0
+    for leaf in space.order[: space.totals[LEAVES]]:
+        size = int(space.sizes[leaf])
+        rows[at : at + size, :ATTRIBUTES] = space.attributes[space.slots[leaf, :size]]
+        rows[at : at + size, DEAD_START] = space.starts[leaf, :size]
+        rows[at : at + size, DEAD_END] = space.ends[leaf, :size]
+        at += size
+    return rows
+
+
+def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
+    """Return a space that holds the mappings of `rows` (as `live_rows` gives them) with room for `room` more."""
+    space = empty_space(2 * len(rows) + room + 2 * LEAF)
+    for row in rows:
+        _add(space, row[DEAD_START], row[DEAD_END], row[:ATTRIBUTES])
+    return space
+
+
+def _has_room(space: Space, verb: int) -> bool:
+    """Tell whether a verb fits without growing the arrays of `space`."""
+    totals = space.totals
+    needed = LEAF // 2
+    if verb in (VERB_REMAP, VERB_REMAP_GIVE):
+        needed += totals[MAPPINGS]
+    return bool(
+        totals[FREE_SLOTS] > needed
+        and totals[FREE_LEAVES] > 4 + needed // (LEAF // 2)
+        and totals[STASHED] + totals[MAPPINGS] < len(space.stash)
+    )
+
+
+def grown(space: Space) -> Space:
+    """Return a space with the same mappings, break and stash, and twice the room."""
+    rows = live_rows(space)
+    stashed = int(space.totals[STASHED])
+    larger = space_of_rows(rows, 2 * (len(rows) + stashed))
+    larger.stash[:stashed] = space.stash[:stashed]
+    for entry in (BRK, START_BRK, STASHED):
+        larger.totals[entry] = space.totals[entry]
+    return larger
+
+
+def run(  # noqa: PLR0912, PLR0915 - one branch a verb; numba wants the dispatch in one place
+    space: Space, rows: Int64Array, first: int, dead: Int64Array, dead_count: int, changes: Int64Array, page: int
+) -> tuple[int, int]:
+    """Apply `rows[first:]` to `space`, write out what dies, and fill one row of `changes` for each.
+
+    Returns the first row not applied (because the space or `dead` needs more room) and the count of rows in `dead`.
+    """
+    totals = space.totals
+    for index in range(first, len(rows)):
+        row = rows[index]
+        change = changes[index]
+        verb = row[ROW_VERB]
+        if dead_count + 2 * totals[MAPPINGS] + LEAF > len(dead) or not _has_room(space, verb):
+            return index, dead_count
+        totals[DIVERGENCE] = NO_DIVERGENCE
+        change[CHANGE_BRK_BEFORE] = totals[BRK]
+        change[CHANGE_BACKING] = NULL
+        if verb == VERB_MAP:
+            dead_count = _map(space, row, dead, dead_count, page)
+        elif verb == VERB_UNMAP:
+            dead_count = _unmap(space, row, dead, dead_count, page)
+        elif verb == VERB_PROTECT:
+            dead_count = _protect(space, row, dead, dead_count, page)
+        elif verb == VERB_BRK:
+            _describe_above(space, change, page)
+            dead_count = _brk(space, row, dead, dead_count, page)
+        elif verb == VERB_REMAP:
+            dead_count = _remap_take(space, row, dead, dead_count, page)
+            dead_count = _remap_give(space, row, dead, dead_count, page)
+        elif verb == VERB_REMAP_TAKE:
+            dead_count = _remap_take(space, row, dead, dead_count, page)
+        elif verb == VERB_REMAP_GIVE:
+            dead_count = _remap_give(space, row, dead, dead_count, page)
+        elif verb == VERB_DETACH:
+            dead_count = _detach(space, row, dead, dead_count)
+        elif verb == VERB_SET_BRK:
+            totals[BRK] = row[ROW_ADDR]
+        elif verb == VERB_DELETED:
+            dead_count = _rename_path(space, row, dead, dead_count)
+        else:
+            dead_count = _edit(space, row, dead, dead_count, page)
+        _measure(space, change, page)
+    return len(rows), dead_count
+
+
+def _round_up(value: int, page: int) -> int:
+    return -(-value // page) * page
+
+
+# --- the order of mappings -------------------------------------------------------------------------------------------
+
+
+def _locate(space: Space, address: int) -> tuple[int, int]:
+    """Return place and index of the first mapping that ends above `address`; the place past the last if none does."""
+    leaves = space.totals[LEAVES]
+    if leaves == 0:
+        return 0, 0
+    place = np.searchsorted(space.firsts[:leaves], address, side="right") - 1
+    place = max(place, 0)
+    leaf = space.order[place]
+    size = space.sizes[leaf]
+    index = np.searchsorted(space.ends[leaf, :size], address, side="right")
+    if index == size:
+        return place + 1, 0
+    return place, index
+
+
+def _before(space: Space, place: int, index: int) -> tuple[int, int]:
+    """Return the leaf and index of the mapping before (place, index); leaf -1 if it is the first."""
+    if index > 0:
+        return space.order[place], index - 1
+    if place == 0:
+        return -1, 0
+    leaf = space.order[place - 1]
+    return leaf, space.sizes[leaf] - 1
+
+
+def _joined(space: Space, leaf: int, index: int, next_leaf: int, next_index: int) -> int:
+    """Return 1 if two neighbours are one line of /proc/PID/maps once equal neighbours are joined, else 0."""
+    if space.ends[leaf, index] != space.starts[next_leaf, next_index]:
+        return 0
+    a = space.attributes[space.slots[leaf, index]]
+    b = space.attributes[space.slots[next_leaf, next_index]]
+    if a[PROT] != b[PROT] or a[SHARED] != b[SHARED] or a[BACKING] != b[BACKING]:
+        return 0
+    if a[OFFSET] == NULL or b[OFFSET] == NULL:
+        return 1 if a[OFFSET] == b[OFFSET] else 0
+    return 1 if b[OFFSET] == a[OFFSET] + space.ends[leaf, index] - space.starts[leaf, index] else 0
+
+
+def _account(space: Space, place: int, index: int, sign: int) -> None:
+    """Add (`sign` 1) or take away (-1) what the mapping at (place, index) contributes to the totals."""
+    totals = space.totals
+    leaf = space.order[place]
+    size = space.ends[leaf, index] - space.starts[leaf, index]
+    attributes = space.attributes[space.slots[leaf, index]]
+    totals[MAPPINGS] += sign
+    totals[MAPPED_BYTES] += sign * size
+    if attributes[PROT] & PROT_WRITE and not attributes[SHARED] and not attributes[FLAGS] & MAP_GROWSDOWN:
+        totals[DATA_BYTES] += sign * size
+    before_leaf, before_index = _before(space, place, index)
+    after_leaf, after_index = leaf, index + 1
+    if after_index == space.sizes[leaf]:
+        after_leaf, after_index = (space.order[place + 1], 0) if place + 1 < totals[LEAVES] else (-1, 0)
+    if before_leaf >= 0:
+        totals[GAPS] += sign * int(space.ends[before_leaf, before_index] < space.starts[leaf, index])
+        totals[JOINS] += sign * _joined(space, before_leaf, before_index, leaf, index)
+        space.gaps[before_leaf] = -1
+    if after_leaf >= 0:
+        totals[GAPS] += sign * int(space.ends[leaf, index] < space.starts[after_leaf, after_index])
+        totals[JOINS] += sign * _joined(space, leaf, index, after_leaf, after_index)
+    if before_leaf >= 0 and after_leaf >= 0:
+        totals[GAPS] -= sign * int(space.ends[before_leaf, before_index] < space.starts[after_leaf, after_index])
+        totals[JOINS] -= sign * _joined(space, before_leaf, before_index, after_leaf, after_index)
+    space.gaps[leaf] = -1
+
+
+def _new_leaf(space: Space, place: int) -> int:
+    """Put an empty leaf at `place` of the order and return it."""
+    totals = space.totals
+    totals[FREE_LEAVES] -= 1
+    leaf = space.free_leaves[totals[FREE_LEAVES]]
+    leaves = totals[LEAVES]
+    space.order[place + 1 : leaves + 1] = space.order[place:leaves].copy()
+    space.firsts[place + 1 : leaves + 1] = space.firsts[place:leaves].copy()
+    space.order[place] = leaf
+    space.sizes[leaf] = 0
+    space.gaps[leaf] = -1
+    totals[LEAVES] = leaves + 1
+    return leaf
+
+
+def _split_leaf(space: Space, place: int) -> None:
+    """Move the upper half of the full leaf at `place` to a new leaf behind it."""
+    full = space.order[place]
+    leaf = _new_leaf(space, place + 1)
+    half = LEAF // 2
+    space.starts[leaf, :half] = space.starts[full, half:]
+    space.ends[leaf, :half] = space.ends[full, half:]
+    space.slots[leaf, :half] = space.slots[full, half:]
+    space.sizes[leaf] = space.sizes[full] = half
+    space.firsts[place + 1] = space.starts[leaf, 0]
+    space.gaps[full] = -1
+
+
+def _add(space: Space, start: int, end: int, attributes: Int64Array) -> None:
+    """Insert a mapping of `[start, end)`, which must be free, with a copy of `attributes`."""
+    totals = space.totals
+    place, index = _locate(space, start)
+    leaves = totals[LEAVES]
+    if leaves == 0:
+        _new_leaf(space, 0)
+    elif place == leaves:
+        place = leaves - 1
+        index = space.sizes[space.order[place]]
+    if space.sizes[space.order[place]] == LEAF:
+        _split_leaf(space, place)
+        if index > LEAF // 2:
+            place, index = place + 1, index - LEAF // 2
+    leaf = space.order[place]
+    size = space.sizes[leaf]
+    space.starts[leaf, index + 1 : size + 1] = space.starts[leaf, index:size].copy()
+    space.ends[leaf, index + 1 : size + 1] = space.ends[leaf, index:size].copy()
+    space.slots[leaf, index + 1 : size + 1] = space.slots[leaf, index:size].copy()
+    totals[FREE_SLOTS] -= 1
+    slot = space.free_slots[totals[FREE_SLOTS]]
+    space.attributes[slot, :] = attributes
+    space.starts[leaf, index] = start
+    space.ends[leaf, index] = end
+    space.slots[leaf, index] = slot
+    space.sizes[leaf] = size + 1
+    space.firsts[place] = space.starts[leaf, 0]
+    _account(space, place, index, 1)
+
+
+def _remove(space: Space, place: int, index: int) -> None:
+    """Take the mapping at (place, index) out of the order and free its slot."""
+    _account(space, place, index, -1)
+    totals = space.totals
+    leaf = space.order[place]
+    size = space.sizes[leaf]
+    space.free_slots[totals[FREE_SLOTS]] = space.slots[leaf, index]
+    totals[FREE_SLOTS] += 1
+    space.starts[leaf, index : size - 1] = space.starts[leaf, index + 1 : size].copy()
+    space.ends[leaf, index : size - 1] = space.ends[leaf, index + 1 : size].copy()
+    space.slots[leaf, index : size - 1] = space.slots[leaf, index + 1 : size].copy()
+    space.sizes[leaf] = size - 1
+    if size > 1:
+        space.firsts[place] = space.starts[leaf, 0]
+        return
+    leaves = totals[LEAVES]
+    space.order[place : leaves - 1] = space.order[place + 1 : leaves].copy()
+    space.firsts[place : leaves - 1] = space.firsts[place + 1 : leaves].copy()
+    totals[LEAVES] = leaves - 1
+    space.free_leaves[totals[FREE_LEAVES]] = leaf
+    totals[FREE_LEAVES] += 1
+
+
+# --- rectangles ------------------------------------------------------------------------------------------------------
+
+
+def _die(space: Space, place: int, index: int, clock: int, dead: Int64Array, dead_count: int) -> int:
+    """Write out the mapping at (place, index) as a rectangle that ends at `clock` and remove it.
+
+    A mapping that would live from a line to the same line never was seen at any line and is not written.
+    """
+    leaf = space.order[place]
+    slot = space.slots[leaf, index]
+    if space.attributes[slot, BORN] != clock:
+        dead[dead_count, :ATTRIBUTES] = space.attributes[slot]
+        dead[dead_count, DEAD_START] = space.starts[leaf, index]
+        dead[dead_count, DEAD_END] = space.ends[leaf, index]
+        dead[dead_count, DEAD_CLOCK] = clock
+        dead_count += 1
+    _remove(space, place, index)
+    return dead_count
+
+
+def _add_part(space: Space, start: int, end: int, whole_start: int, attributes: Int64Array) -> None:
+    """Insert the part `[start, end)` of a mapping that began at `whole_start`: the file offset goes along."""
+    part = attributes.copy()
+    if part[OFFSET] != NULL:
+        part[OFFSET] += start - whole_start
+    _add(space, start, end, part)
+
+
+def _cut(space: Space, address: int, clock: int, step: int, dead: Int64Array, dead_count: int) -> int:
+    """Split the mapping that holds `address` inside it, so that one ends and one starts there."""
+    place, index = _locate(space, address)
+    if place == space.totals[LEAVES]:
+        return dead_count
+    leaf = space.order[place]
+    start = space.starts[leaf, index]
+    end = space.ends[leaf, index]
+    if start >= address:
+        return dead_count
+    attributes = space.attributes[space.slots[leaf, index]].copy()
+    dead_count = _die(space, place, index, clock, dead, dead_count)
+    attributes[BORN] = clock
+    attributes[BORN_STEP] = step
+    _add_part(space, start, address, start, attributes)
+    _add_part(space, address, end, start, attributes)
+    return dead_count
+
+
+def _clear(space: Space, start: int, end: int, clock: int, step: int, dead: Int64Array, dead_count: int) -> int:
+    """End every mapping inside `[start, end)`; parts outside live on as rectangles of their own.
+
+    Source: mm/vma.c, do_vmi_align_munmap: split at both ends, remove what lies between.
+    """
+    place, index = _locate(space, start)
+    if place == space.totals[LEAVES] or space.starts[space.order[place], index] >= end:
+        return dead_count
+    dead_count = _cut(space, start, clock, step, dead, dead_count)
+    dead_count = _cut(space, end, clock, step, dead, dead_count)
+    place, index = _locate(space, start)
+    while place < space.totals[LEAVES] and space.starts[space.order[place], index] < end:
+        dead_count = _die(space, place, index, clock, dead, dead_count)
+        place, index = _locate(space, start)
+    return dead_count
+
+
+def _mapped_inside(space: Space, start: int, end: int) -> bool:
+    """Tell whether any page of `[start, end)` is mapped."""
+    place, index = _locate(space, start)
+    return bool(place < space.totals[LEAVES] and space.starts[space.order[place], index] < end)
+
+
+# --- the verbs -------------------------------------------------------------------------------------------------------
+
+
+def _attributes_of(row: Int64Array) -> Int64Array:
+    """Return the attributes of the mapping that `row` gives."""
+    attributes = np.empty(ATTRIBUTES, np.int64)
+    attributes[PROT] = row[ROW_PROT]
+    attributes[SHARED] = row[ROW_SHARED]
+    attributes[KIND] = row[ROW_KIND]
+    attributes[PATH] = row[ROW_PATH]
+    attributes[OFFSET] = row[ROW_OFFSET]
+    attributes[ORIGIN] = ORIGIN_TRACE
+    attributes[MADE] = row[ROW_CLOCK]
+    attributes[MADE_STEP] = row[ROW_STEP]
+    attributes[BORN] = row[ROW_CLOCK]
+    attributes[BORN_STEP] = row[ROW_STEP]
+    attributes[FLAGS] = row[ROW_FLAGS]
+    attributes[BACKING] = row[ROW_PATH] if row[ROW_OFFSET] != NULL else NO_TEXT
+    return attributes
+
+
+def _map(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+    """Map `length` bytes, rounded up to pages, at `result`; MAP_FIXED replaces silently. Source: mmap(2)."""
+    start = row[ROW_RESULT]
+    end = start + _round_up(row[ROW_LENGTH], page)
+    replaces = row[ROW_FLAGS] & MAP_FIXED and not row[ROW_FLAGS] & MAP_FIXED_NOREPLACE
+    if _mapped_inside(space, start, end):
+        if not replaces:
+            space.totals[DIVERGENCE] = MAP_OVER_MAPPING
+        dead_count = _clear(space, start, end, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
+    _add(space, start, end, _attributes_of(row))
+    return dead_count
+
+
+def _unmap(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+    """Unmap the pages of `[addr, addr + length)`; gaps in between are no error. Source: munmap(2)."""
+    start = row[ROW_ADDR]
+    end = start + _round_up(row[ROW_LENGTH], page)
+    if not _mapped_inside(space, start, end):
+        space.totals[DIVERGENCE] = UNMAP_UNKNOWN
+        return dead_count
+    return _clear(space, start, end, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
+
+
+def _inferred(space: Space, start: int, end: int, kind: int, prot: int) -> None:
+    """Insert `[start, end)` as a mapping that the log betrays but never made."""
+    attributes = np.empty(ATTRIBUTES, np.int64)
+    attributes[:] = NULL
+    attributes[PROT] = prot
+    attributes[SHARED] = 0
+    attributes[KIND] = kind
+    attributes[PATH] = NO_TEXT
+    attributes[ORIGIN] = ORIGIN_INFERRED
+    attributes[BORN_STEP] = -1
+    attributes[MADE_STEP] = -1
+    attributes[FLAGS] = 0
+    attributes[BACKING] = NO_TEXT
+    _add(space, start, end, attributes)
+
+
+def _infer_gaps(space: Space, start: int, end: int, kind: int, prot: int) -> None:
+    """Insert inferred mappings into the gaps of `[start, end)` (into the first ones, if there are very many)."""
+    at = start
+    while at < end and space.totals[FREE_SLOTS] > 8 and space.totals[FREE_LEAVES] > 3:  # noqa: PLR2004
+        place, index = _locate(space, at)
+        if place == space.totals[LEAVES]:
+            next_start = end
+            next_end = end
+        else:
+            next_start = space.starts[space.order[place], index]
+            next_end = space.ends[space.order[place], index]
+        if next_start > at:
+            _inferred(space, at, min(next_start, end), kind, prot)
+        at = max(next_end, at + 1)
+
+
+def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+    """Set the protection of `[addr, addr + length)`; with ENOMEM only of the pages before the first gap.
+
+    A success over pages that no line mapped betrays mappings that execve made (or that are older than the log).
+    Source: mm/mprotect.c, do_mprotect_pkey: walks VMAs and stops at the first gap.
+    """
+    start = row[ROW_ADDR]
+    end = start + _round_up(row[ROW_LENGTH], page)
+    prot = row[ROW_PROT]
+    clock, step = row[ROW_CLOCK], row[ROW_STEP]
+    if row[ROW_ERRNO] == 0:
+        before = space.totals[MAPPED_BYTES]
+        _infer_gaps(space, start, end, row[ROW_KIND], PROT_WRITE | 1)
+        if space.totals[MAPPED_BYTES] != before:
+            space.totals[DIVERGENCE] = PROTECT_UNKNOWN
+    dead_count = _cut(space, start, clock, step, dead, dead_count)
+    dead_count = _cut(space, end, clock, step, dead, dead_count)
+    at = start
+    place, index = _locate(space, at)
+    while place < space.totals[LEAVES]:
+        leaf = space.order[place]
+        low, high = space.starts[leaf, index], space.ends[leaf, index]
+        if low != at or low >= end:
+            break
+        attributes = space.attributes[space.slots[leaf, index]].copy()
+        if attributes[PROT] != prot:
+            dead_count = _die(space, place, index, clock, dead, dead_count)
+            attributes[PROT] = prot
+            attributes[BORN] = clock
+            attributes[BORN_STEP] = step
+            _add(space, low, high, attributes)
+        at = high
+        place, index = _locate(space, at)
+    return dead_count
+
+
+def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+    """Move the break to `result`: map what it grew by, unmap what it shrank by, foreign mappings included.
+
+    Source: mm/mmap.c, SYSCALL_DEFINE1(brk): old and new break are rounded up to pages, equal pages change the number
+    only, the pages between [new, old) are unmapped whoever mapped them.
+    """
+    totals = space.totals
+    granted = row[ROW_RESULT]
+    before = totals[BRK]
+    clock, step = row[ROW_CLOCK], row[ROW_STEP]
+    totals[BRK] = granted
+    if before == NULL:
+        if totals[START_BRK] == FRESH and row[ROW_ADDR] == 0:
+            totals[START_BRK] = granted
+        return dead_count
+    low, high = _round_up(before, page), _round_up(granted, page)
+    if low != high and granted != row[ROW_ADDR]:
+        totals[DIVERGENCE] = BRK_MOVED
+    if high < low:
+        return _clear(space, high, low, clock, step, dead, dead_count)
+    if high > low:
+        if _mapped_inside(space, low, high):
+            totals[DIVERGENCE] = BRK_OVER_MAPPING
+            dead_count = _clear(space, low, high, clock, step, dead, dead_count)
+        _add(space, low, high, _attributes_of(row))
+    return dead_count
+
+
+def _stash(space: Space, tag: int, start: int, end: int, attributes: Int64Array) -> None:
+    """Keep one piece of a remap under way."""
+    at = space.totals[STASHED]
+    space.stash[at, 0] = tag
+    space.stash[at, 1] = start
+    space.stash[at, 2] = end
+    space.stash[at, 3:] = attributes
+    space.totals[STASHED] = at + 1
+
+
+def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+    """Stash the pieces of `[addr, addr + old_length)` and, unless they stay or are copied, end them.
+
+    An old length of 0 duplicates a shared mapping from `addr` on. Source: mremap(2); mm/mremap.c.
+    """
+    start = row[ROW_ADDR]
+    old_size = _round_up(row[ROW_OLD_LENGTH], page)
+    new_size = _round_up(row[ROW_LENGTH], page)
+    clock, step = row[ROW_CLOCK], row[ROW_STEP]
+    duplicates = old_size == 0
+    span = new_size if duplicates else old_size
+    moved = row[ROW_RESULT] != start
+    before = space.totals[MAPPED_BYTES]
+    if not duplicates:
+        _infer_gaps(space, start, start + span, KIND_UNKNOWN, PROT_WRITE | 1)
+    if space.totals[MAPPED_BYTES] != before:
+        space.totals[DIVERGENCE] = REMAP_UNKNOWN
+    at = start
+    place, index = _locate(space, at)
+    while place < space.totals[LEAVES] and space.starts[space.order[place], index] < start + span:
+        leaf = space.order[place]
+        low = max(space.starts[leaf, index], start)
+        high = min(space.ends[leaf, index], start + span)
+        attributes = space.attributes[space.slots[leaf, index]].copy()
+        if attributes[OFFSET] != NULL:
+            attributes[OFFSET] += low - space.starts[leaf, index]
+        _stash(space, step, low, high, attributes)
+        at = space.ends[leaf, index]
+        place, index = _locate(space, at)
+    if moved and not duplicates and not row[ROW_FLAGS] & MREMAP_DONTUNMAP:
+        dead_count = _clear(space, start, start + span, clock, step, dead, dead_count)
+    elif not moved and new_size < old_size:
+        dead_count = _clear(space, start + new_size, start + old_size, clock, step, dead, dead_count)
+    return dead_count
+
+
+def _remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+    """Put the stashed pieces of this step at `result`, the last one stretched to the new length."""
+    totals = space.totals
+    source, target = row[ROW_ADDR], row[ROW_RESULT]
+    new_size = _round_up(row[ROW_LENGTH], page)
+    old_size = _round_up(row[ROW_OLD_LENGTH], page)
+    clock, step = row[ROW_CLOCK], row[ROW_STEP]
+    moved = target != source
+    first = target if moved else source + min(old_size, new_size)
+    last = target + new_size
+    if first < last and _mapped_inside(space, first, last):
+        if not row[ROW_FLAGS] & MREMAP_FIXED:
+            totals[DIVERGENCE] = REMAP_OVER_MAPPING
+        dead_count = _clear(space, first, last, clock, step, dead, dead_count)
+    kept = 0
+    for piece in range(totals[STASHED]):
+        if space.stash[piece, 0] != step:
+            space.stash[kept, :] = space.stash[piece]
+            kept += 1
+            continue
+        low = space.stash[piece, 1] - source + target
+        high = min(space.stash[piece, 2] - source + target, last)
+        attributes = space.stash[piece, 3:].copy()
+        attributes[BORN] = clock
+        attributes[BORN_STEP] = step
+        attributes[MADE] = clock
+        attributes[MADE_STEP] = step
+        if attributes[KIND] == KIND_BRK and moved:
+            attributes[KIND] = KIND_ANON
+            attributes[PATH] = NO_TEXT
+        end = last if space.stash[piece, 2] - source == old_size and high < last else high
+        if moved and low < end:
+            _add(space, low, end, attributes)
+        elif end > high:
+            _add_part(space, high, end, low, attributes)
+    totals[STASHED] = kept
+    return dead_count
+
+
+def _detach(space: Space, row: Int64Array, dead: Int64Array, dead_count: int) -> int:
+    """End all pieces of the shared memory attach that began at `addr`. Source: ipc/shm.c, ksys_shmdt.
+
+    ksys_shmdt looks for a VMA with `vm_start - addr == vm_pgoff` in bytes, then takes every piece of the same file.
+    """
+    start = row[ROW_ADDR]
+    place, index = _locate(space, start)
+    made = NULL
+    while place < space.totals[LEAVES]:
+        leaf = space.order[place]
+        low, high = space.starts[leaf, index], space.ends[leaf, index]
+        attributes = space.attributes[space.slots[leaf, index]]
+        if attributes[KIND] == KIND_SHM and attributes[OFFSET] == low - start:
+            if made == NULL:
+                made = attributes[MADE_STEP]
+            if attributes[MADE_STEP] == made:
+                dead_count = _die(space, place, index, row[ROW_CLOCK], dead, dead_count)
+        place, index = _locate(space, high)
+    if made == NULL:
+        space.totals[DIVERGENCE] = UNMAP_UNKNOWN
+    return dead_count
+
+
+def _edit(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+    """Change one attribute of the mappings in `[addr, addr + length)`: name, fork advice or file offset."""
+    start = row[ROW_ADDR]
+    end = start + _round_up(row[ROW_LENGTH], page)
+    clock, step, verb = row[ROW_CLOCK], row[ROW_STEP], row[ROW_VERB]
+    dead_count = _cut(space, start, clock, step, dead, dead_count)
+    dead_count = _cut(space, end, clock, step, dead, dead_count)
+    place, index = _locate(space, start)
+    while place < space.totals[LEAVES] and space.starts[space.order[place], index] < end:
+        leaf = space.order[place]
+        low, high = space.starts[leaf, index], space.ends[leaf, index]
+        attributes = space.attributes[space.slots[leaf, index]].copy()
+        if verb == VERB_ADVISE_FORK:
+            space.attributes[space.slots[leaf, index], FLAGS] = (attributes[FLAGS] & ~DONTFORK) | row[ROW_FLAGS]
+        elif verb == VERB_REMAP_FILE or attributes[OFFSET] == NULL:
+            dead_count = _die(space, place, index, clock, dead, dead_count)
+            attributes[BORN] = clock
+            attributes[BORN_STEP] = step
+            if verb == VERB_REMAP_FILE:
+                attributes[OFFSET] = row[ROW_OFFSET] + low - start
+            else:
+                attributes[PATH] = row[ROW_PATH]
+                attributes[BACKING] = row[ROW_PATH]
+            _add(space, low, high, attributes)
+        place, index = _locate(space, high)
+    return dead_count
+
+
+def _rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: int) -> int:
+    """Give every mapping whose path is the row's `addr` (a text id) the row's path: the file was unlinked."""
+    place, index = 0, 0
+    while place < space.totals[LEAVES]:
+        leaf = space.order[place]
+        low, high = space.starts[leaf, index], space.ends[leaf, index]
+        attributes = space.attributes[space.slots[leaf, index]].copy()
+        if attributes[PATH] == row[ROW_ADDR] and attributes[OFFSET] != NULL:
+            dead_count = _die(space, place, index, row[ROW_CLOCK], dead, dead_count)
+            attributes[BORN] = row[ROW_CLOCK]
+            attributes[BORN_STEP] = row[ROW_STEP]
+            attributes[PATH] = row[ROW_PATH]
+            attributes[BACKING] = row[ROW_PATH]
+            _add(space, low, high, attributes)
+        place, index = _locate(space, high)
+    return dead_count
+
+
+# --- what the report asks after each verb ------------------------------------------------------------------------------
+
+
+def _largest_gap(space: Space) -> int:
+    """Return the bytes of the largest gap between neighbouring mappings."""
+    largest = 0
+    leaves = space.totals[LEAVES]
+    for place in range(leaves):
+        leaf = space.order[place]
+        gap = space.gaps[leaf]
+        if gap < 0:
+            size = space.sizes[leaf]
+            gap = 0
+            if size > 1:
+                gap = (space.starts[leaf, 1:size] - space.ends[leaf, : size - 1]).max()
+            if place + 1 < leaves:
+                gap = max(gap, space.firsts[place + 1] - space.ends[leaf, size - 1])
+            space.gaps[leaf] = gap
+        largest = max(largest, gap)
+    return largest
+
+
+def _describe_above(space: Space, change: Int64Array, page: int) -> None:
+    """Note the first mapping above the break as it is before a brk call."""
+    change[CHANGE_ABOVE_START] = NULL
+    before = space.totals[BRK]
+    change[CHANGE_DATA_BYTES] = space.totals[DATA_BYTES]
+    if before == NULL:
+        return
+    place, index = _locate(space, _round_up(before, page))
+    if place == space.totals[LEAVES]:
+        return
+    leaf = space.order[place]
+    attributes = space.attributes[space.slots[leaf, index]]
+    change[CHANGE_ABOVE_START] = space.starts[leaf, index]
+    change[CHANGE_ABOVE_END] = space.ends[leaf, index]
+    change[CHANGE_ABOVE_MADE] = attributes[MADE]
+    change[CHANGE_ABOVE_PROT] = attributes[PROT]
+    change[CHANGE_ABOVE_PATH] = attributes[PATH]
+    change[CHANGE_ABOVE_FLAGS] = attributes[FLAGS]
+    change[CHANGE_ABOVE_KIND] = attributes[KIND]
+    change[CHANGE_ABOVE_SHARED] = attributes[SHARED]
+
+
+def _measure(space: Space, change: Int64Array, page: int) -> None:
+    """Write the totals of `space` into one row of changes."""
+    totals = space.totals
+    leaves = totals[LEAVES]
+    change[CHANGE_BYTES] = totals[MAPPED_BYTES]
+    change[CHANGE_MAPPINGS] = totals[MAPPINGS] - totals[JOINS]
+    change[CHANGE_GAPS] = totals[GAPS]
+    change[CHANGE_GAP_BYTES] = 0
+    change[CHANGE_LARGEST_GAP] = _largest_gap(space)
+    change[CHANGE_DIVERGENCE] = totals[DIVERGENCE]
+    change[CHANGE_BRK_AFTER] = totals[BRK]
+    change[CHANGE_HEADROOM] = NULL
+    change[CHANGE_BRK_BYTES] = 0
+    if leaves > 0:
+        last = space.order[leaves - 1]
+        extent = space.ends[last, space.sizes[last] - 1] - space.firsts[0]
+        change[CHANGE_GAP_BYTES] = extent - totals[MAPPED_BYTES]
+    if totals[BRK] == NULL:
+        return
+    top = _round_up(totals[BRK], page)
+    if totals[START_BRK] > 0:
+        change[CHANGE_BRK_BYTES] = top - _round_up(totals[START_BRK], page)
+    place, index = _locate(space, top)
+    if place < leaves:
+        change[CHANGE_HEADROOM] = max(space.starts[space.order[place], index] - top, 0)
+
+
+HELPERS: Final = (
+    _has_room, _round_up, _locate, _before, _joined, _account, _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut,
+    _clear, _mapped_inside, _attributes_of, _map, _unmap, _inferred, _infer_gaps, _protect, _brk, _stash, _remap_take,
+    _remap_give, _detach, _edit, _rename_path, _largest_gap, _describe_above, _measure,
+)  # fmt: skip
+"""What `run` calls, for whoever compiles it."""
+
+
+def check(space: Space, page: int) -> None:
+    """Assert the invariants: sorted, apart, page-aligned, and totals that equal a fresh count."""
+    rows = live_rows(space)
+    starts, ends = rows[:, DEAD_START], rows[:, DEAD_END]
+    assert (starts < ends).all(), "a mapping is empty"
+    assert (ends[:-1] <= starts[1:]).all(), "mappings overlap or are out of order"
+    assert not (starts % page).any(), "a start is not page-aligned"
+    assert not (ends % page).any(), "an end is not page-aligned"
+    totals = space.totals
+    assert totals[MAPPED_BYTES] == (ends - starts).sum(), "mapped bytes"
+    assert totals[GAPS] == (ends[:-1] < starts[1:]).sum(), "gaps"
+    assert _largest_gap(space) == max((starts[1:] - ends[:-1]).max(initial=0), 0), "largest gap"
+    assert totals[LEAVES] + totals[FREE_LEAVES] == len(space.sizes), "a leaf was lost"
+    assert totals[MAPPINGS] + totals[FREE_SLOTS] == len(space.free_slots), "a slot was lost"

@@ -1,0 +1,219 @@
+"""The kernel's verbs against a naive dictionary of pages, under random operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replay import address_space as a
+from replay.columns import NO_TEXT, NULL
+
+PAGE = 4096
+BASE = 0x10000000
+WORLD = 200
+
+
+@dataclass
+class Naive:
+    """Page number to (prot, shared, offset): what a page dictionary makes of the same verbs."""
+
+    pages: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    brk: int = NULL
+
+    def map(self, start: int, length: int, prot: int, shared: int, offset: int) -> None:
+        for n in range(-(-length // PAGE)):
+            self.pages[start // PAGE + n] = (prot, shared, offset if offset == NULL else offset + n * PAGE)
+
+    def unmap(self, start: int, length: int) -> None:
+        for n in range(-(-length // PAGE)):
+            self.pages.pop(start // PAGE + n, None)
+
+    def protect(self, start: int, length: int, prot: int) -> bool:
+        """Return whether the whole range was mapped; only the pages before the first gap change."""
+        for n in range(-(-length // PAGE)):
+            page = self.pages.get(start // PAGE + n)
+            if page is None:
+                return False
+            self.pages[start // PAGE + n] = (prot, *page[1:])
+        return True
+
+    def move_brk(self, to: int) -> None:
+        low, high = -(-self.brk // PAGE), -(-to // PAGE)
+        for n in range(low, high):
+            self.pages[n] = (3, 0, NULL)
+        for n in range(high, low):
+            self.pages.pop(n, None)
+        self.brk = to
+
+    def remap(self, old: int, old_pages: int, new: int, new_pages: int, keep: bool) -> None:
+        pieces = [self.pages.get(old // PAGE + n) for n in range(old_pages)]
+        if new != old:
+            for n in range(new_pages):
+                self.pages.pop(new // PAGE + n, None)
+            if not keep:
+                for n in range(old_pages):
+                    self.pages.pop(old // PAGE + n, None)
+        last = pieces[-1]
+        assert last is not None
+        for n in range(new_pages):
+            prot, shared, offset = last
+            grown = (prot, shared, offset if offset == NULL else offset + (n - old_pages + 1) * PAGE)
+            piece = pieces[n] if n < old_pages else grown
+            assert piece is not None
+            self.pages[new // PAGE + n] = piece
+        for n in range(new_pages, old_pages):
+            if new == old:
+                self.pages.pop(old // PAGE + n, None)
+
+
+class Driver:
+    """Feeds verbs to a space one by one, growing its arrays as they fill."""
+
+    def __init__(self) -> None:
+        self.space = a.empty_space()
+        self.dead = np.zeros((100000, a.DEAD_WIDTH), np.int64)
+        self.count = 0
+        self.clock = 0
+
+    def do(self, verb: int, **fields: int) -> int:
+        self.clock += 1
+        row = np.full((1, a.ROW_WIDTH), 0, np.int64)
+        row[0, a.ROW_CLOCK] = self.clock
+        row[0, a.ROW_STEP] = self.clock
+        row[0, a.ROW_VERB] = verb
+        row[0, a.ROW_PATH] = NO_TEXT
+        row[0, a.ROW_OFFSET] = NULL
+        for name, value in fields.items():
+            row[0, getattr(a, f"ROW_{name.upper()}")] = value
+        changes = np.zeros((1, a.CHANGE_WIDTH), np.int64)
+        done = 0
+        while done < 1:
+            done, self.count = a.run(self.space, row, 0, self.dead, self.count, changes, PAGE)
+            if done < 1:
+                self.space = a.grown(self.space)
+        return int(changes[0, a.CHANGE_DIVERGENCE])
+
+    def pages(self) -> dict[int, tuple[int, int, int]]:
+        found = {}
+        for row in a.live_rows(self.space):
+            for n in range((row[a.DEAD_END] - row[a.DEAD_START]) // PAGE):
+                offset = row[a.OFFSET] if row[a.OFFSET] == NULL else row[a.OFFSET] + n * PAGE
+                found[int(row[a.DEAD_START]) // PAGE + n] = (
+                    int(row[a.PROT]),
+                    int(row[a.SHARED]),
+                    int(offset),
+                )
+        return found
+
+
+places = st.integers(0, WORLD - 1)
+sizes = st.integers(1, 12)
+prots = st.sampled_from([0, 1, 3])
+operation = st.one_of(
+    st.tuples(st.just("map"), places, sizes, prots, st.booleans(), st.sampled_from([NULL, 0, 0x3000])),
+    st.tuples(st.just("unmap"), places, sizes),
+    st.tuples(st.just("protect"), places, sizes, prots),
+    st.tuples(st.just("brk"), st.integers(0, 40 * PAGE)),
+    st.tuples(st.just("remap"), places, sizes, places, sizes, st.booleans()),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(operation, max_size=60), st.integers(0, PAGE - 1))
+def test_verbs_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
+    driver, naive = Driver(), Naive()
+    driver.space.totals[a.START_BRK] = a.FRESH
+    start_brk = BASE + 50 * PAGE + odd
+    driver.do(a.VERB_BRK, addr=0, result=start_brk, prot=3)
+    naive.brk = start_brk
+    for op in operations:
+        apply(op, driver, naive, start_brk)
+        a.check(driver.space, PAGE)
+        assert driver.pages() == naive.pages
+
+
+def apply(op: tuple, driver: Driver, naive: Naive, start_brk: int) -> None:
+    kind = op[0]
+    if kind == "brk":
+        to = start_brk + op[1]
+        naive.move_brk(to)
+        driver.do(a.VERB_BRK, addr=to, result=to, prot=3)
+        return
+    start = BASE + op[1] * PAGE
+    length = op[2] * PAGE - (op[1] % 3)
+    if kind == "map":
+        naive.map(start, length, op[3], int(op[4]), op[5])
+        driver.do(a.VERB_MAP, result=start, length=length, prot=op[3], flags=a.MAP_FIXED, shared=op[4], offset=op[5])
+    elif kind == "unmap":
+        naive.unmap(start, length)
+        driver.do(a.VERB_UNMAP, addr=start, length=length)
+    elif kind == "protect":
+        whole = naive.protect(start, length, op[3])
+        driver.do(a.VERB_PROTECT, addr=start, length=length, prot=op[3], errno=0 if whole else a.ENOMEM)
+    else:
+        remap(op, start, driver, naive)
+
+
+def remap(op: tuple, old: int, driver: Driver, naive: Naive) -> None:
+    _, place, old_pages, target, new_pages, keep = op
+    new = BASE + target * PAGE if op[5] or target % 2 else old
+    if any(naive.pages.get(old // PAGE + n) is None for n in range(old_pages)):
+        return
+    if new == old and (keep or any(old // PAGE + n in naive.pages for n in range(old_pages, new_pages))):
+        return
+    if new != old and abs(target - place) < max(old_pages, new_pages):
+        return
+    if keep:
+        new_pages = old_pages
+    naive.remap(old, old_pages, new, new_pages, keep)
+    flags = (a.MREMAP_FIXED if new != old else 0) | (a.MREMAP_DONTUNMAP if keep else 0)
+    driver.do(a.VERB_REMAP, addr=old, old_length=old_pages * PAGE, length=new_pages * PAGE, flags=flags, result=new)
+
+
+@pytest.mark.parametrize("count", [10, 500, 3000], ids=str)
+def test_many_mappings_stay_in_order(count: int) -> None:
+    driver = Driver()
+    order = np.random.default_rng(7).permutation(count)
+    for n in order:
+        driver.do(a.VERB_MAP, result=BASE + int(n) * 3 * PAGE, length=PAGE, prot=3)
+    a.check(driver.space, PAGE)
+    assert driver.space.totals[a.GAPS] == count - 1
+    for n in order[::2]:
+        driver.do(a.VERB_UNMAP, addr=BASE + int(n) * 3 * PAGE, length=PAGE)
+    a.check(driver.space, PAGE)
+    assert driver.space.totals[a.MAPPINGS] == count // 2
+
+
+def test_a_map_over_a_mapping_without_fixed_is_a_divergence() -> None:
+    driver = Driver()
+    assert driver.do(a.VERB_MAP, result=BASE, length=PAGE, prot=3) == a.NO_DIVERGENCE
+    assert driver.do(a.VERB_MAP, result=BASE, length=PAGE, prot=1) == a.MAP_OVER_MAPPING
+    assert driver.pages() == {BASE // PAGE: (1, 0, NULL)}
+
+
+def test_partial_protect_changes_what_lies_before_the_gap() -> None:
+    driver = Driver()
+    driver.do(a.VERB_MAP, result=BASE, length=2 * PAGE, prot=3)
+    driver.do(a.VERB_MAP, result=BASE + 3 * PAGE, length=PAGE, prot=3)
+    driver.do(a.VERB_PROTECT, addr=BASE, length=4 * PAGE, prot=1, errno=a.ENOMEM)
+    assert [page[0] for page in driver.pages().values()] == [1, 1, 3]
+
+
+def test_protect_of_unknown_pages_betrays_a_mapping() -> None:
+    driver = Driver()
+    assert driver.do(a.VERB_PROTECT, addr=BASE, length=PAGE, prot=1) == a.PROTECT_UNKNOWN
+    assert driver.pages() == {BASE // PAGE: (1, 0, NULL)}
+
+
+def test_shrinking_brk_unmaps_foreign_pages() -> None:
+    driver = Driver()
+    driver.space.totals[a.START_BRK] = a.FRESH
+    driver.do(a.VERB_BRK, addr=0, result=BASE, prot=3)
+    driver.do(a.VERB_BRK, addr=BASE + 4 * PAGE, result=BASE + 4 * PAGE, prot=3)
+    driver.do(a.VERB_MAP, result=BASE + 2 * PAGE, length=PAGE, prot=0, flags=a.MAP_FIXED)
+    driver.do(a.VERB_BRK, addr=BASE + PAGE, result=BASE + PAGE, prot=3)
+    assert list(driver.pages()) == [BASE // PAGE]
