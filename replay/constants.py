@@ -1,6 +1,7 @@
 """Facts of Linux that a log names or numbers: calls, errnos, flags. No logic, no wording.
 
-Source: include/uapi/asm-generic/mman-common.h, mman.h, errno-base.h, linux/mman.h, linux/sched.h, bits/resource.h.
+Source: include/uapi/asm-generic/{mman-common,mman,errno,fcntl,resource,signal}.h and
+include/uapi/linux/{mman,sched,prctl,shm}.h of Linux.
 """
 
 from __future__ import annotations
@@ -379,7 +380,7 @@ UNNAMED_CALLS: Final = {
     397: "shmat",
     398: "shmdt",
 }
-"""Calls that an older tracer prints by number (`syscall_435`, `SYS_395`): x86-64 above, then i386, whose numbers x86-64 leaves unused.
+"""Calls that an older tracer prints by number (`syscall_435`, `SYS_395`): of x86-64, then of i386, which shares none.
 
 Source: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl.
 """

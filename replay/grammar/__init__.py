@@ -5,15 +5,19 @@ This package alone knows Lark. It knows nothing of the lines before or after.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, cast
 
+from lark import Lark, Token, UnexpectedInput, UnexpectedToken
+from lark.common import LexerConf
+from lark.lexer import ContextualLexer, LexerState
+
+from replay.grammar.fields import call_name
 from replay.lines import Line
-
-if TYPE_CHECKING:
-    from lark import Lark
 
 REASONS: Final = {
     "other_call": "a call that does not touch memory, processes or the names of files",
@@ -30,6 +34,13 @@ PLACES: Final = (Path(__file__).parents[1] / "grammars", Path(__file__).parents[
 """Where grammar files are: in the installed package, or in the checkout beside it."""
 
 
+CALLED: Final = re.compile(r"([A-Za-z_]\w*)(?:\(| resumed>)")
+"""The name of the call that a line is of."""
+
+UNCLOSED: Final = re.compile(r"""\s*(?:"(?:[^"\\]|\\.)*\\?|<[^>]*|\((?:deleted?)?|\[[^\]]*|[+-]{1,2})""")
+"""The end of a line that breaks off inside a string, a path, a bracket or a mark."""
+
+
 class LineError(Exception):
     """A line says nothing that can be used; `reason` is one of `REASONS`, `column` counts from 0."""
 
@@ -40,19 +51,37 @@ class LineError(Exception):
         self.column = column
 
 
+class LineLexer(ContextualLexer):
+    """Lark's contextual lexer, without two habits that cost much on lines.
+
+    Where `interegular` is installed Lark compares all terminals of a grammar with each other, which takes minutes;
+    a test does that for ours. And at an error it asks which terminal would have fitted elsewhere: nobody reads it.
+    """
+
+    def __init__(self, conf: LexerConf, states: dict[int, Collection[str]], always_accept: Collection[str]) -> None:
+        """Build the lexers of all states."""
+        conf.skip_validation = True
+        super().__init__(conf, states, always_accept)
+
+    def lex(self, lexer_state: LexerState, parser_state: Any) -> Iterator[Token]:
+        """Yield the tokens of a line."""
+        try:
+            while True:
+                yield self.lexers[parser_state.position].next_token(lexer_state, parser_state)
+        except EOFError:
+            return
+
+
 def parse(text: str, dialect: str) -> Line:
     """Return what the line `text` says (bytes as latin-1, no newline).
 
     Raises:
         LineError: the line is of another call, cut, or of no known form.
     """
-    from lark import UnexpectedInput  # noqa: PLC0415 (lark takes time to load)
-
     try:
-        line: Line = _parser(dialect).parse(text)  # type: ignore[assignment]
+        return cast(Line, _parser(dialect).parse(text))
     except UnexpectedInput as error:
         raise _line_error(error, text) from error
-    return line
 
 
 @cache
@@ -61,15 +90,13 @@ def grammar_file(name: str) -> Path:
     for place in PLACES:
         if (place / name).is_file():
             return place / name
-    places = " and ".join(str(place) for place in PLACES)
+    places = " nor in ".join(str(place) for place in PLACES)
     raise FileNotFoundError(f"grammar {name} is neither in {places}")
 
 
 @cache
 def _parser(dialect: str) -> Lark:
     """Return the parser of a dialect, which gives a `Line` for each line."""
-    from lark import Lark  # noqa: PLC0415 (lark takes time to load)
-
     return Lark.open(
         str(grammar_file(f"{dialect}.lark")),
         parser="lalr",
@@ -77,15 +104,15 @@ def _parser(dialect: str) -> Lark:
         start="line",
         maybe_placeholders=False,
         transformer=import_module(DIALECTS[dialect]).Lines(),
+        _plugins={"ContextualLexer": LineLexer},
     )
 
 
-def _line_error(error: Exception, text: str) -> LineError:
+def _line_error(error: UnexpectedInput, text: str) -> LineError:
     """Return the reason for which Lark did not accept `text`."""
-    from lark import UnexpectedToken  # noqa: PLC0415 (loaded already)
-
-    column = getattr(error, "pos_in_stream", None)
     at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
-    if at_end or column is None or column >= len(text.rstrip()):
-        return LineError("cut_line", len(text))
-    return LineError("unknown_line", column)
+    column = len(text) if at_end or error.pos_in_stream is None else error.pos_in_stream
+    if at_end or UNCLOSED.fullmatch(text, column):
+        return LineError("cut_line", column)
+    named = CALLED.search(text)
+    return LineError("unknown_call_form" if named and call_name(named[1]) else "unknown_line", column)

@@ -66,7 +66,7 @@ ARGUMENTS: Final = {
         "dup": "fd",
         "dup2": "fd new_fd",
         "dup3": "fd new_fd flags",
-        "fcntl": "fd op new_fd",
+        "fcntl": "fd op arg3",
         "memfd_create": "path flags",
         "unlink": "path",
     }.items()
@@ -106,10 +106,15 @@ ARGUMENT_NAMES: Final = {
 }
 """Fields by the names that `strace -N` and older versions of clone print before arguments."""
 
+NUMBER_FIELDS: Final = frozenset(field for fields in ARGUMENTS.values() for field in fields) - frozenset(
+    "argv envp args how buf new_limit old_limit vec key mode path size".split()
+)
+"""Fields that are plain numbers."""
+
 FORKS: Final = frozenset({"fork", "vfork", "clone", "clone3"})
 """Calls that return the id of a new process or thread."""
 
-OPENS: Final = frozenset({"open", "openat", "openat2", "creat", "dup", "dup2", "dup3", "fcntl", "memfd_create"})
+OPENS: Final = frozenset("open openat openat2 creat dup dup2 dup3 fcntl memfd_create".split())
 """Calls that return a file descriptor."""
 
 

@@ -1,0 +1,430 @@
+"""What the grammar of strace found in a line in, a `Line` out.
+
+Each method of `Lines` is named for a rule of `grammars/strace.lark` and says what that rule means; which argument is
+which field stands in `fields`. Nothing here knows the line before or after.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
+
+from lark import Token, Transformer
+
+from replay.constants import ERRNO, ERRNO_ALIASES, KERNEL_ERRNO, PR, VALUES
+from replay.grammar import LineError
+from replay.grammar.fields import FORKS, NUMBER_FIELDS, OPENS, argument_fields, call_name, field_of
+from replay.lines import Line, Number, Text, token_value
+
+Fields: TypeAlias = dict[str, Number | Text]
+"""Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""
+
+ERRNO_VALUES: Final = ERRNO | ERRNO_ALIASES | KERNEL_ERRNO
+
+TRUE: Final = Number(1)
+
+SECOND: Final = 1_000_000_000
+"""Nanoseconds of a second."""
+
+MEMORY_OPTIONS: Final = frozenset({PR["PR_SET_VMA"], PR["PR_SET_MM"]})
+"""Options of prctl whose third argument is an address."""
+
+SLOT: Final = re.compile(r'(?<![A-Za-z_])[0-9]|"')
+"""What lines of one shape may differ in; a text that has none is the same in all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An argument, or a part of one; what it has not is None or empty.
+
+    `linear` is false where the number is known but is no linear form over tokens: a product, an octal.
+    """
+
+    number: Number | None = None
+    text: Text | None = None
+    path: Text | None = None
+    deleted: bool = False
+    linear: bool = True
+    name: str = ""
+    members: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A call up to where its arguments end: its name as printed, and its arguments printed so far."""
+
+    name: str
+    arguments: list[Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line without its prefix; `kind` as in `lines`, `name` as printed, '' where there is no call."""
+
+    kind: str
+    fields: Fields
+    name: str = ""
+
+
+class Lines(Transformer[Token, Line]):
+    """Turns what each rule of the grammar found, innermost first, into what it says; the whole into a `Line`."""
+
+    def CALL(self, token: Token) -> Token:
+        """Return the name of a call of interest; end the parse at any other.
+
+        Raises:
+            LineError: it is another call.
+        """
+        if not call_name(token):
+            raise LineError("other_call", token.start_pos or 0)
+        return token
+
+    RESUMED = CALL
+
+    # -- the line and its prefix --
+
+    def line(self, parts: list[Any]) -> Line:
+        """Return the line: the fields of its prefix, if it has one, and of its event."""
+        event: Event = parts[-1]
+        fields = _merged([*parts[:-1], event.fields])
+        numbers = {key: value for key, value in fields.items() if isinstance(value, Number)}
+        texts = {key: value for key, value in fields.items() if isinstance(value, Text)}
+        return Line(event.kind, event.name, call_name(event.name), numbers, texts)
+
+    def pid(self, parts: list[Token]) -> Fields:
+        """Return the pid and the command's name, where it is printed."""
+        pid, *comm = parts
+        return {"pid": _number(pid)} | ({"comm": _inner(comm[0])} if comm else {})
+
+    def since_midnight(self, parts: list[Token]) -> Fields:
+        """Return the time of day, in nanoseconds since midnight."""
+        hours, minutes, *seconds = parts
+        return {"time": _sum(_number(hours, 3600 * SECOND), _number(minutes, 60 * SECOND), _seconds(seconds))}
+
+    def since_epoch(self, parts: list[Token]) -> Fields:
+        """Return the time in nanoseconds since 1970."""
+        return {"time": _seconds(parts)}
+
+    def relative(self, parts: list[Token]) -> Fields:
+        """Return the nanoseconds since the line before."""
+        return {"relative": _seconds(parts)}
+
+    def call_number(self, _: list[Token]) -> Fields:
+        """Return nothing: the number of a call adds nothing to its name."""
+        return {}
+
+    # -- calls --
+
+    def call(self, parts: list[Any]) -> Event:
+        """Return a whole call."""
+        head, result = parts
+        return Event("call", _arguments(head) | _result(head.name, result), head.name)
+
+    def call_ended(self, parts: list[Any]) -> Event:
+        """Return a call inside which its process ended."""
+        return Event("call", _arguments(parts[0]) | {"unknown_result": TRUE}, parts[0].name)
+
+    def opened(self, parts: list[Head]) -> Event:
+        """Return a call that goes on in a later line."""
+        return Event("opened", _arguments(parts[0]), parts[0].name)
+
+    def closed(self, parts: list[Any]) -> Event:
+        """Return the rest of a call: its result, and what was printed by name."""
+        head, result = parts
+        return Event("closed", _named_arguments(head) | _result(head.name, result), head.name)
+
+    def closed_ended(self, parts: list[Any]) -> Event:
+        """Return the rest of a call inside which its process ended."""
+        return Event("closed", {"unknown_result": TRUE}, parts[0].name)
+
+    def reopened(self, parts: list[Head]) -> Event:
+        """Return a call that was resumed and cut once more: it is still open."""
+        return Event("opened", _named_arguments(parts[0]), parts[0].name)
+
+    def detached(self, parts: list[Head]) -> Event:
+        """Return a call whose end the tracer did not wait for."""
+        return Event("detached", _arguments(parts[0]), parts[0].name)
+
+    def pid_changed(self, parts: list[Any]) -> Event:
+        """Return an execve that ends in another thread, the leader."""
+        head, pid = parts[:2]
+        return Event("pid_changed", _arguments(head) | {"to_pid": _number(pid)}, head.name)
+
+    def call_head(self, parts: list[Any]) -> Head:
+        """Return the name and the arguments so far."""
+        return Head(str(parts[0]), [part for part in parts[1:] if isinstance(part, Value)])
+
+    resumed_head = call_head
+
+    # -- arguments --
+
+    def named(self, parts: list[Any]) -> Value:
+        """Return an argument or a member with its name."""
+        value: Value = parts[1]
+        return replace(value, name=str(parts[0][:-1]))
+
+    def before(self, parts: list[Value]) -> Value:
+        """Return what stood in memory before the call."""
+        return parts[0]
+
+    def either(self, parts: list[Value]) -> Value:
+        """Return the union of two sets of flags; a name not known adds nothing."""
+        known = [part.number for part in parts if part.number is not None]
+        linear = all(part.linear for part in parts)
+        return Value(number=_sum(*known) if known else None, linear=linear)
+
+    def number(self, parts: list[Token]) -> Value:
+        """Return a number; one with a leading zero is octal, as modes are."""
+        digits = parts[0]
+        if len(digits) > 1 and digits.isdecimal() and digits[0] == "0":
+            return Value(number=Number(_octal(digits)), linear=False)
+        return Value(number=_number(digits))
+
+    def negative(self, parts: list[Token]) -> Value:
+        """Return a number below zero."""
+        return Value(number=_number(parts[0], -1))
+
+    def shifted(self, parts: list[Token]) -> Value:
+        """Return a huge page size, the base-2 logarithm shifted to its place in the flags."""
+        shift = VALUES.get(parts[1])
+        return Value(number=None if shift is None else _number(parts[0], 1 << shift))
+
+    def product(self, parts: list[Token]) -> Value:
+        """Return a product such as a limit's 8192*1024."""
+        return Value(number=Number(token_value(parts[0]) * token_value(parts[1])), linear=False)
+
+    def flags(self, parts: list[Token]) -> Value:
+        """Return the number of a name, or of the union of names; a name that is not known adds nothing."""
+        known = [VALUES[name] for name in parts[0].split("|") if name in VALUES]
+        return Value(number=_sum(*map(Number, known)) if known else None)
+
+    def string(self, parts: list[Token]) -> Value:
+        """Return a quoted string."""
+        return Value(text=_inner(parts[0]))
+
+    def struct(self, parts: list[Value | None]) -> Value:
+        """Return a structure: its members by name."""
+        return Value(members={member.name: member for member in parts if member and member.name})
+
+    def opaque(self, _: list[Any]) -> Value:
+        """Return nothing: no field is made of an array's elements, of a macro or of what was left out."""
+        return Value()
+
+    def with_path(self, parts: list[Any]) -> Value:
+        """Return a descriptor with its path."""
+        value: Value = parts[0]
+        path, *deleted = parts[1:]
+        return replace(value, path=_inner(path), deleted=bool(deleted))
+
+    def with_note(self, parts: list[Any]) -> Value:
+        """Return the value alone: the number rules, not the comment."""
+        value: Value = parts[0]
+        return value
+
+    def comment(self, _: list[Token]) -> None:
+        """Return nothing."""
+
+    # -- results --
+
+    def success(self, parts: list[Any]) -> Fields:
+        """Return the result, of a descriptor its path, and what the notes say."""
+        value: Value = parts[0]
+        fields: Fields = {} if value.number is None else {"result": value.number}
+        if value.path is not None:
+            fields["result_path"] = value.path
+        if value.deleted:
+            fields["result_deleted"] = TRUE
+        return _merged([fields, *parts[1:]])
+
+    def failure(self, parts: list[Any]) -> Fields:
+        """Return the result, -1, and the error's number; an unknown error's is not given."""
+        value, error, *notes = parts
+        return self.success([value, _error(error), *notes])
+
+    def unknown(self, parts: list[Any]) -> Fields:
+        """Return that the result is not known, and the error by which the kernel asks for a restart."""
+        errors = [_error(part) if isinstance(part, Token) else part for part in parts]
+        return _merged([{"unknown_result": TRUE}, *errors])
+
+    def note(self, words: list[Token]) -> Fields:
+        """Return what a text in parentheses says of the call: injected, or an error without a name.
+
+        `(INJECTED: args)` alone says that the call ran, with other arguments.
+        """
+        text = str(words[0]) if words else ""
+        if text == "errno " and len(words) == 2:
+            return {"errno": _number(words[1])}
+        injected = text == "INJECTED" or (text.startswith("INJECTED:") and "retval" in text)
+        return {"injected": TRUE} if injected else {}
+
+    def duration(self, parts: list[Token]) -> Fields:
+        """Return the nanoseconds inside the call."""
+        return {"duration": _seconds(parts)}
+
+    # -- other events --
+
+    def signal(self, parts: list[Token]) -> Event:
+        """Return a signal: the first of the names, which is its own."""
+        names = [part for part in parts if part.type == "SIGNAL"]
+        return Event("signal", {"signal": Text(str(names[0]))} if names else {})
+
+    def exited(self, parts: list[Token]) -> Event:
+        """Return a process's end by exit."""
+        return Event("exited", {"exit_status": _number(parts[0])})
+
+    def killed(self, parts: list[Token]) -> Event:
+        """Return a process's end by a signal."""
+        return Event("killed", {"signal": Text(str(parts[0]))})
+
+    def superseded(self, parts: list[Token]) -> Event:
+        """Return the end of a thread group's leader by the execve of another thread."""
+        return Event("superseded", {"to_pid": _number(parts[0])})
+
+    def notice(self, parts: list[Token]) -> Event:
+        """Return how many bits the process's addresses have: 32 (x32 too) or 64."""
+        bits = Number(32) if parts[-1].type == "X32" else _number(parts[-1])
+        return Event("notice", {"to_pid": _number(parts[0]), "bits": bits})
+
+    def frame(self, parts: list[Token]) -> Event:
+        """Return a stack frame: module and symbol, where they are known."""
+        names = {"MODULE": "frame_module", "SYMBOL": "frame_symbol"}
+        return Event("frame", {names[part.type]: _opaque(part) for part in parts if part.type in names})
+
+    def noise(self, _: list[Token]) -> Event:
+        """Return a line of a dump, a table or a message: understood, and nothing said."""
+        return Event("noise", {})
+
+
+def _number(token: Token, factor: int = 1) -> Number:
+    """Return `factor` times what the token writes."""
+    return Number(0, ((*_span(token), factor),))
+
+
+def _seconds(tokens: Sequence[Token]) -> Number:
+    """Return the nanoseconds of whole seconds and, if they are there, the digits behind the point."""
+    whole, *fraction = tokens
+    parts = [_number(digits, 10 ** (9 - len(digits))) for digits in fraction]
+    return _sum(_number(whole, SECOND), *parts)
+
+
+def _sum(*numbers: Number) -> Number:
+    """Return the sum; constants that are sets of bits are united."""
+    const = 0
+    for number in numbers:
+        const = const | number.const if const >= 0 <= number.const else const + number.const
+    return Number(const, tuple(term for number in numbers for term in number.terms))
+
+
+def _error(name: str) -> Fields:
+    """Return the number of an error, nothing for a name that is not known."""
+    return {"errno": Number(ERRNO_VALUES[name])} if name in ERRNO_VALUES else {}
+
+
+def _octal(digits: str) -> int:
+    """Return the number that octal digits write, and what decimal ones do where they cannot be octal."""
+    return int(digits, 8) if set(digits) <= set("01234567") else int(digits)
+
+
+def _span(token: Token) -> tuple[int, int]:
+    """Return where in the line the token stands, [start, end)."""
+    start = token.start_pos or 0
+    return start, start + len(token)
+
+
+def _inner(token: Token) -> Text:
+    """Return the text inside quotes or angle brackets."""
+    start, end = _span(token)
+    return Text(None, start + 1, end - (4 if token.endswith('"...') else 1))
+
+
+def _opaque(token: Token) -> Text:
+    """Return a text that is part of the shape, or a span where it holds what lines of one shape may differ in."""
+    return Text(None, *_span(token)) if SLOT.search(token) else Text(str(token))
+
+
+def _merged(parts: Sequence[Fields | None]) -> Fields:
+    """Return the fields of all parts."""
+    return {key: value for part in parts if part for key, value in part.items()}
+
+
+def _result(name: str, result: Fields) -> Fields:
+    """Return the fields of a result as those of the call `name`."""
+    call = call_name(name)
+    if call in FORKS:
+        extra = {"child_pid": result["result"]} if "result" in result and "errno" not in result else {}
+        return {key: value for key, value in result.items() if key != "result_path"} | extra
+    if call == "shmget" and "result" in result:
+        return result | {"shmid": result["result"]}
+    return result if call in OPENS else {k: v for k, v in result.items() if not k.startswith("result_")}
+
+
+def _arguments(head: Head) -> Fields:
+    """Return the fields of the arguments, by their names where they have some, else by their places."""
+    call, places = call_name(head.name), argument_fields(head.name)
+    fields: Fields = {}
+    for place, value in enumerate(head.arguments):
+        name = _field_name(call, places, value) or (places[place] if place < len(places) else "")
+        fields |= _field(name, value)
+    if call == "shmget":  # its flags are octal, which a token does not show when they are 0
+        fields["product"] = TRUE
+    return _prctl(fields) if call == "prctl" else fields
+
+
+def _named_arguments(head: Head) -> Fields:
+    """Return the fields of the arguments that have names: in the rest of a call the others' places are unknown."""
+    call, places = call_name(head.name), argument_fields(head.name)
+    return _merged([_field(_field_name(call, places, value), value) for value in head.arguments])
+
+
+def _field_name(call: str, places: Sequence[str], value: Value) -> str:
+    """Return the field that a named argument is, '' for one without a name."""
+    raw = re.fullmatch(r"arg([1-6])", value.name)
+    if raw is None:
+        return field_of(call, value.name)
+    place = int(raw[1]) - 1
+    return places[place] if place < len(places) else ""
+
+
+def _field(name: str, value: Value) -> Fields:
+    """Return the fields that an argument gives, known by the name of its place."""
+    fields: Fields = dict(_numbers(name, value))
+    if name in {"path", "arg5"} and value.text is not None:
+        fields["path"] = value.text
+    if name in {"fd", "dirfd"} and value.path is not None:
+        fields["path" if name == "fd" else "dirfd_path"] = value.path
+        if value.deleted:
+            fields["deleted"] = TRUE
+    return fields
+
+
+MEMBERS: Final = {
+    "new_limit": {"rlim_cur": "rlim_cur", "rlim_max": "rlim_max"},
+    "args": {"flags": "flags"},
+    "how": {"flags": "flags"},
+    "buf": {"shm_segsz": "length"},
+}
+"""Fields that members of a structure are, by the name of the argument's place."""
+
+
+def _numbers(name: str, value: Value) -> Iterator[tuple[str, Number]]:
+    """Yield the numeric fields that an argument gives, and `product` when one is no linear form."""
+    found = {name: value} if name in NUMBER_FIELDS else {}
+    for member, member_field in MEMBERS.get(name, {}).items():
+        if member in value.members:
+            found[member_field] = value.members[member]
+    for found_name, found_value in found.items():
+        if found_value.number is not None:
+            yield found_name, found_value.number
+            if not found_value.linear:
+                yield "product", TRUE
+
+
+def _prctl(fields: Fields) -> Fields:
+    """Return the fields of a prctl, with the range of memory that it names."""
+    option = fields.get("op")
+    if not isinstance(option, Number) or (not option.terms and option.const not in MEMORY_OPTIONS):
+        return fields
+    names = {"arg3": "addr", "arg4": "length"}
+    return fields | {names[key]: value for key, value in fields.items() if key in names}
