@@ -1,0 +1,39 @@
+"""What the allocators of a run did: which brk calls failed and why, which mappings are whose, which allocator it is.
+
+In go the columns of the replay, out come the tables `brk_failures` and `allocator_mmaps` and the allocators of each
+space. This layer knows glibc, musl and the others; of how a log is written and how a table is stored it knows nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replay.allocator.brk_failures import brk_failures, find_refusals
+from replay.allocator.libc import ALLOCATORS, find_allocators
+from replay.allocator.mappings import allocator_mmaps
+from replay.allocator.record import Columns, Record
+
+__all__ = ["ALLOCATORS", "Activity", "Record", "allocator_activity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What `allocator_activity` found; all texts are ids of the run's `Strings`, -1 none, numbers int64 with `NULL`."""
+
+    brk_failures: Columns
+    """The table of that name, sorted by `step`."""
+    allocator_mmaps: Columns
+    """The table of that name, sorted by `step`; `errno` is a name such as ENOMEM, as an id."""
+    allocators: Columns
+    """`space`, `name` and `evidence`: who serves malloc in each space first, then the runtimes beside it."""
+
+
+def allocator_activity(record: Record) -> Activity:
+    """Return the brk failures, the mappings of allocators and the allocators of a replayed run."""
+    refusals = find_refusals(record)
+    allocators = find_allocators(record)
+    return Activity(
+        brk_failures=brk_failures(record, refusals),
+        allocator_mmaps=allocator_mmaps(record, refusals, allocators),
+        allocators=allocators.columns(record),
+    )

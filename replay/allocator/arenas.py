@@ -1,0 +1,125 @@
+"""The heaps of glibc's non-main arenas: reserves of twice a heap's size, cut to a boundary and made writable.
+
+In go the mappings that have the size of such a reserve; out comes which of them became a heap, which were refused, and
+at which call a refused attempt ended: there the last resort begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from replay.allocator.record import OK, Record
+from replay.constants import CALL_CODE
+
+HEAP_BYTES: Final = 64 << 20
+"""Size and alignment of a heap in a 64-bit program. Source: HEAP_MAX_SIZE in malloc/arena.c, twice 32 MiB."""
+
+HEAP_BYTES_NARROW: Final = 1 << 20
+"""Size and alignment of a heap in a 32-bit program. Source: HEAP_MAX_SIZE in malloc/arena.c, 1 MiB."""
+
+_MMAP: Final = CALL_CODE["mmap"]
+_MUNMAP: Final = CALL_CODE["munmap"]
+_MPROTECT: Final = CALL_CODE["mprotect"]
+
+_ATTEMPT_CALLS: Final = 4
+"""Calls that follow a reserve at most: two munmaps of what is not aligned, an mprotect, a munmap where that fails."""
+
+_FULL: Final = 1 << 20
+"""Bytes below the end of a heap from which it counts as full (heuristic): no larger block was asked for, usually."""
+
+
+@dataclass(slots=True)
+class Heap:
+    """One reserve: the number of the error that refused it (0 none), its heap's address (0 none) and the evidence."""
+
+    step: int
+    errno: int
+    base: int
+    evidence: str
+
+
+@dataclass(slots=True)
+class Heaps:
+    """The reserves of a run, and the steps at which a refused attempt ended."""
+
+    found: list[Heap] = field(default_factory=list)
+    refused_ends: list[int] = field(default_factory=list)
+
+
+def find_heaps(record: Record, steps: list[int], heap_bytes: list[int]) -> Heaps:
+    """Return what became of the reserves `steps`: unreadable private mappings of one or two `heap_bytes`.
+
+    Source: alloc_new_heap in malloc/arena.c (new_heap before 2.35): mmap of two heaps' size, munmap of the unaligned
+    head and tail, mprotect of the first pages; where the mmap fails, one of a single heap's size, kept if aligned.
+    """
+    heaps = Heaps()
+    protects = bool(record.is_call(["mprotect"]).any())
+    last_heap: dict[tuple[int, int], int] = {}
+    for step, size in zip(steps, heap_bytes, strict=True):
+        if record.events["status"][step] != OK:
+            errno = int(record.events["errno"][step])
+            heaps.found.append(Heap(step, errno, 0, f"the reserve for a heap of {_mib(size)} of an arena was refused"))
+            heaps.refused_ends.append(step)
+            continue
+        heap = _follow_reserve(record, step, size, heaps, protects)
+        if heap is None:
+            continue
+        if heap.errno == 0 and heap.base:
+            thread = (int(record.events["space"][step]), int(record.events["tid"][step]))
+            if thread in last_heap:
+                heap.evidence += _further_heap(record, step, last_heap[thread], size)
+            last_heap[thread] = heap.base
+        heaps.found.append(heap)
+    return heaps
+
+
+def _follow_reserve(record: Record, step: int, size: int, heaps: Heaps, protects: bool) -> Heap | None:
+    """Return the heap that the calls after a granted reserve make of it, None where they do not."""
+    events = record.events
+    start, length = int(events["result"][step]), int(events["length"][step])
+    following = record.thread_order.following(step, _ATTEMPT_CALLS)
+    for place, row in enumerate(following):
+        call, addr = int(events["call"][row]), int(events["addr"][row])
+        if not start <= addr < start + length:
+            break
+        if call == _MPROTECT and addr % size == 0:
+            return _committed(record, step, row, following[place + 1 :], heaps, size)
+        if call != _MUNMAP:
+            break
+        if addr == start and events["length"][row] == length:
+            heaps.refused_ends.append(row)
+            return None
+    unseen = (not following or not protects) and length == 2 * size
+    return Heap(step, 0, 0, f"has the size of the reserve for a heap of {_mib(size)} of an arena") if unseen else None
+
+
+def _committed(record: Record, step: int, row: int, following: list[int], heaps: Heaps, size: int) -> Heap:
+    """Return the heap whose first pages the mprotect `row` made writable, or was refused to."""
+    events = record.events
+    base, line = int(events["addr"][row]), int(events["line"][row])
+    if events["status"][row] == OK:
+        evidence = f"the reserve for a heap of {_mib(size)} of an arena at {base:#x}, made writable in line {line}"
+        return Heap(step, 0, base, evidence)
+    end = row
+    if following and events["call"][following[0]] == _MUNMAP and events["addr"][following[0]] == base:
+        end = following[0]
+    heaps.refused_ends.append(end)
+    evidence = f"the reserve for a heap of {_mib(size)} of an arena was granted, but not its first pages (line {line})"
+    return Heap(step, int(events["errno"][row]), base, evidence)
+
+
+def _further_heap(record: Record, step: int, base: int, size: int) -> str:
+    """Return what to add where the last heap of the same thread is full: then this one belongs to the same arena."""
+    events = record.events
+    for row in record.thread_order.preceding(step, _ATTEMPT_CALLS):
+        addr = int(events["addr"][row])
+        if events["call"][row] == _MPROTECT and base <= addr < base + size:
+            left = base + size - addr - int(events["length"][row])
+            if left < _FULL:
+                return f"; a further heap of the arena whose heap at {base:#x} has {left} bytes left"
+    return ""
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20} MiB"

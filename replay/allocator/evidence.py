@@ -1,0 +1,137 @@
+"""The sentence of evidence for each mapping of an allocator.
+
+In go the mappings with their kinds, out come ids of texts; equal cases share one. What is true of a mapping was decided
+in `mappings`: here it is only put into words.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from replay.allocator import libc
+from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, LAST_RESORT, POOL, Candidates
+from replay.allocator.record import Mask, Record, take_groups
+from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds
+from replay.columns import NULL, Int64Array
+from replay.constants import CALLS
+
+_POOLS: Final = {
+    libc.MUSL: "musl's mallocng keeps small blocks in mapped groups and only metadata in the brk area",
+    libc.JEMALLOC: "jemalloc takes its extents by mmap and does not use brk",
+    libc.TCMALLOC: "tcmalloc takes its spans by mmap once brk has failed",
+    libc.MIMALLOC: "mimalloc takes its segments by mmap and does not use brk",
+    libc.CPYTHON: "the size of an arena or stack chunk of CPython's own allocator, and no failed brk before it",
+    libc.GO: "Go's runtime takes its memory by mmap and does not use brk",
+    libc.HOTSPOT: "HotSpot reserves its heap and code by mmap and commits parts of them later",
+    libc.V8: "V8 takes its pages by mmap at places of its own choice",
+}
+"""What speaks for a pool, by allocator."""
+
+
+def evidence_of(
+    record: Record, candidates: Candidates, rows: Int64Array, thresholds: Thresholds, mallocng: Mask
+) -> Int64Array:
+    """Return the ids of the sentences for the candidates `rows`."""
+    evidence = np.full(len(rows), NULL, dtype=np.int64)
+    kind = candidates.kind[rows]
+    for code, sentences in (
+        (FALLBACK, _fallback_sentences),
+        (LAST_RESORT, _last_resort_sentences),
+        (ARENA_HEAP, _heap_sentences),
+    ):
+        chosen = np.flatnonzero(kind == code)
+        evidence[chosen] = record.intern(sentences(record, candidates, rows[chosen]))
+    chosen = np.flatnonzero(kind == POOL)
+    evidence[chosen] = _pool_ids(record, candidates, rows[chosen])
+    chosen = np.flatnonzero(kind == DIRECT)
+    evidence[chosen] = _direct_ids(record, candidates, rows[chosen], thresholds, mallocng)
+    return evidence
+
+
+def _fallback_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
+    lines = record.events["line"][candidates.refusal_step[rows]].tolist()
+    growth = candidates.growth[rows].tolist()
+    inside = _inside(record, candidates.around[rows])
+    outcome = np.where(candidates.failed[rows], "; refused as well", "").tolist()
+    return [
+        f"follows at once the brk that was refused in line {line} and had asked for {more} bytes more{where}{end}"
+        for line, more, where, end in zip(lines, growth, inside, outcome, strict=True)
+    ]
+
+
+def _last_resort_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
+    inside = _inside(record, candidates.around[rows])
+    steps = candidates.refusal_step[rows]
+    lines = np.where(steps == NULL, 0, record.events["line"][np.where(steps == NULL, 0, steps)])
+    outcome = np.where(candidates.failed[rows], "; refused as well", "").tolist()
+    return [
+        f"brk was refused in line {line} and a heap of an arena right before: one block is mapped alone{where}{end}"
+        if line
+        else f"a heap of an arena was refused right before: one block is mapped alone{where}{end}"
+        for line, where, end in zip(lines.tolist(), inside, outcome, strict=True)
+    ]
+
+
+def _heap_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
+    inside = _inside(record, candidates.around[rows])
+    return [candidates.heap_evidence[row] + where for row, where in zip(rows.tolist(), inside, strict=True)]
+
+
+def _inside(record: Record, around: Int64Array) -> list[str]:
+    """Return for each row the words that name the libc call around it, empty where the log has none."""
+    events = record.events
+    row = np.where(around == NULL, 0, around)
+    calls, lengths, lines = events["call"][row], events["length"][row], events["entry_line"][row]
+    return [
+        "" if step == NULL else f", inside {CALLS[call]}({length if length != NULL else '…'}) of line {line}"
+        for step, call, length, line in zip(
+            around.tolist(), calls.tolist(), lengths.tolist(), lines.tolist(), strict=True
+        )
+    ]
+
+
+def _pool_ids(record: Record, candidates: Candidates, rows: Int64Array) -> Int64Array:
+    ids = np.zeros(len(libc.ALLOCATORS), dtype=np.int64)
+    for code in np.unique(candidates.allocator[rows]).tolist():
+        ids[code] = record.strings.intern(_POOLS[code])
+    return ids[candidates.allocator[rows]]
+
+
+def _direct_ids(
+    record: Record, candidates: Candidates, rows: Int64Array, thresholds: Thresholds, mallocng: Mask
+) -> Int64Array:
+    """Return the sentences about large requests; those of one threshold and fate share theirs."""
+    around = candidates.around[rows]
+    seen = (around != NULL) | candidates.framed[rows]
+    threshold = np.where(seen, 0, thresholds.bytes[rows])
+    below = candidates.length[rows] <= thresholds.bytes[rows]
+    freed, failed = thresholds.freed_whole[rows], candidates.failed[rows]
+    ng = mallocng[candidates.space[rows]]
+    keys = [candidates.allocator[rows], threshold]
+    keys += [mask.astype(np.int64) for mask in (seen, below, freed, failed, ng)]
+    firsts, group = take_groups(keys)
+    sentences = [
+        _direct_sentence(
+            int(candidates.allocator[rows[first]]), int(threshold[first]), bool(seen[first]), bool(below[first])
+        )
+        + ("; a later munmap frees it whole" if freed[first] else "")
+        + ("; refused" if failed[first] else "")
+        for first in firsts.tolist()
+    ]
+    return record.intern(sentences)[group]
+
+
+def _direct_sentence(allocator: int, threshold: int, seen: bool, below: bool) -> str:
+    """Return why a mapping is one request of its own."""
+    if seen:
+        return "the log shows malloc around it, and no failed brk before it"
+    if allocator == libc.MUSL:
+        return "private memory larger than musl's mmap threshold, and no failed brk before it"
+    if below:
+        return (
+            f"private memory larger than {MMAP_THRESHOLD} bytes, and no failed brk before it; malloc by the program's "
+            f"own threshold, for glibc's would have risen to {threshold} bytes"
+        )
+    return f"private memory larger than glibc's mmap threshold of {threshold} bytes then, and no failed brk before it"

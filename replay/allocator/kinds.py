@@ -1,0 +1,57 @@
+"""What a mapping of an allocator can be, and the columns that the rules work on.
+
+No rules here: they are in `mappings`, their words in `evidence`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from replay.allocator.record import Mask
+from replay.columns import Int64Array
+
+NONE: Final = 0
+FALLBACK: Final = 1
+LAST_RESORT: Final = 2
+DIRECT: Final = 3
+ARENA_HEAP: Final = 4
+POOL: Final = 5
+KINDS: Final = ("", "fallback", "last_resort", "direct", "arena_heap", "pool")
+"""The names of the codes above."""
+
+
+@dataclass(slots=True)
+class Candidates:
+    """The mappings that may be an allocator's, one row each, sorted by `step`; the rules fill in the last columns."""
+
+    step: Int64Array
+    space: Int64Array
+    length: Int64Array
+    """In bytes, whole pages."""
+    anywhere: Mask
+    """No address was wished for."""
+    plain: Mask
+    """Whole pages, and no flag but private and anonymous."""
+    writable: Mask
+    """Readable and writable; otherwise a reserve that is neither."""
+    failed: Mask
+    before: Int64Array
+    """The step before it in the same thread, `NULL` where it is the first."""
+    refusal: Mask
+    """The step before it is a refused brk."""
+    growth: Int64Array
+    """Bytes, whole pages, that this brk asked for; 0 where it is none."""
+    around: Int64Array
+    """The step of the malloc-like call around it, `NULL` where the log has none."""
+    framed: Mask
+    """A stack trace shows malloc."""
+    kind: Int64Array
+    allocator: Int64Array
+    """Code of `libc.ALLOCATORS`: at first who serves malloc in the space."""
+    errno: Int64Array
+    """Number of the error that refused it or its first pages, 0 for none."""
+    refusal_step: Int64Array
+    """The refused brk that it stood in for, `NULL` for none."""
+    heap_evidence: dict[int, str]
+    """By row: the sentence about a heap of an arena."""

@@ -1,0 +1,196 @@
+"""The replayed columns that the allocator layer reads, and the calls of each thread in order.
+
+In go the columns of the replay, out come the neighbours of a call in its thread and the libc call around it: what tells
+a malloc's mmap from any other. Of allocators this module knows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.columns import NULL, Int64Array, Strings
+from replay.constants import CALL_CODE
+
+Columns: TypeAlias = dict[str, Int64Array]
+"""Columns of one length by name; what they hold is written where they are made."""
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+OK: Final = 0
+FAILED: Final = 1
+"""Values of the column `status` of the events."""
+
+ALLOCATING: Final = (
+    "malloc calloc realloc reallocarray posix_memalign aligned_alloc memalign valloc pvalloc strdup strndup asprintf "
+    "new new[] getdelim"
+).split()
+"""Calls of the libc that may ask the kernel for memory."""
+
+_LIBC_CALLERS: Final = ("libc.so", "libc-2.", "ld-linux", "ld-2.", "ld.so")
+"""Callers whose lines ltrace names wrongly: no evidence.
+
+Source: ltrace 0.7.3 takes the n-th relocation for the n-th slot of the PLT, which is wrong for libc.so.6 (IRELATIVE).
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run's replay gave: events by step, brk calls, regions and spaces, and the texts that they name."""
+
+    events: Columns
+    brks: Columns
+    regions: Columns
+    spaces: Columns
+    strings: Strings
+    page_size: int = 4096
+
+    @cached_property
+    def thread_order(self) -> ThreadOrder:
+        """Return the calls of each thread in order; what libc calls enclose stands before the libc call."""
+        return thread_order(self.events["tid"], self.events["call"])
+
+    @property
+    def space_count(self) -> int:
+        """Return how many address spaces there are."""
+        return len(self.spaces["space"])
+
+    def is_call(self, names: Iterable[str]) -> Mask:
+        """Return for each event whether its call is one of `names`."""
+        codes = [CALL_CODE[name] for name in names]
+        return np.isin(self.events["call"], codes) if len(codes) > 1 else self.events["call"] == codes[0]
+
+    def page_up(self, addresses: Int64Array) -> Int64Array:
+        """Return the addresses or lengths rounded up to pages."""
+        return (addresses + (self.page_size - 1)) & -self.page_size
+
+    def text(self, text_id: int) -> str:
+        """Return the text of an id, empty for none."""
+        return self.strings[text_id] if text_id >= 0 else ""
+
+    def intern(self, texts: Iterable[str]) -> Int64Array:
+        """Return the ids of texts."""
+        return np.array([self.strings.intern(text) for text in texts], dtype=np.int64)
+
+    @cached_property
+    def _enclosing_places(self) -> Int64Array:
+        """Return the places, in thread order, of the libc calls that may enclose system calls."""
+        events, order = self.events, self.thread_order
+        rows = np.flatnonzero(self.is_call(ALLOCATING))
+        callers = events["caller"][rows]
+        misnamed = [
+            text_id
+            for text_id in np.unique(callers).tolist()
+            if text_id >= 0 and self.strings[text_id].rpartition("/")[2].startswith(_LIBC_CALLERS)
+        ]
+        rows = rows[~np.isin(callers, misnamed)]
+        return np.sort(order.places[rows])
+
+    def enclosing_calls(self, steps: Int64Array) -> Int64Array:
+        """Return for each step that of the innermost malloc-like call around it, `NULL` where the log has none."""
+        around = np.full(len(steps), NULL, dtype=np.int64)
+        places = self._enclosing_places
+        if not len(places) or not len(steps):
+            return around
+        order = self.thread_order
+        own = order.places[steps]
+        following = np.searchsorted(places, own, side="right")
+        found = following < len(places)
+        place = places[np.where(found, following, 0)]
+        candidate = order.rows[place]
+        found &= order.threads[place] == order.threads[own]
+        found &= self.events["entry_clock"][candidate] < self.events["entry_clock"][steps]
+        around[found] = candidate[found]
+        return around
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadOrder:
+    """The calls of each thread behind one another: `rows` are steps, `threads` whose each is, `places` the inverse."""
+
+    rows: Int64Array
+    threads: Int64Array
+    places: Int64Array
+
+    def before(self, steps: Int64Array) -> Int64Array:
+        """Return the step of the call that the same thread completed before each step, `NULL` where there is none."""
+        return self._neighbour(steps, -1)
+
+    def after(self, steps: Int64Array) -> Int64Array:
+        """Return the step of the call that the same thread completed after each step, `NULL` where there is none."""
+        return self._neighbour(steps, 1)
+
+    def following(self, step: int, count: int) -> list[int]:
+        """Return up to `count` steps of the same thread after `step`."""
+        place = int(self.places[step])
+        rows = self.rows[place + 1 : place + 1 + count]
+        return rows[self.threads[place + 1 : place + 1 + count] == self.threads[place]].tolist()  # type: ignore[no-any-return]
+
+    def preceding(self, step: int, count: int) -> list[int]:
+        """Return up to `count` steps of the same thread before `step`, the nearest first."""
+        place = int(self.places[step])
+        first = max(0, place - count)
+        rows = self.rows[first:place][self.threads[first:place] == self.threads[place]]
+        return rows[::-1].tolist()  # type: ignore[no-any-return]
+
+    def _neighbour(self, steps: Int64Array, distance: int) -> Int64Array:
+        neighbours = np.full(len(steps), NULL, dtype=np.int64)
+        if not len(self.rows) or not len(steps):
+            return neighbours
+        own = self.places[steps]
+        place = own + distance
+        inside = (own != NULL) & (place >= 0) & (place < len(self.rows))
+        place = np.where(inside, place, 0)
+        same = inside & (self.threads[place] == self.threads[np.where(inside, own, 0)])
+        neighbours[same] = self.rows[place[same]]
+        return neighbours
+
+
+def thread_order(tids: Int64Array, calls: Int64Array) -> ThreadOrder:
+    """Return the steps sorted by thread, within a thread as they completed.
+
+    `sbrk` is left out: it stands between the failed brk inside it and the mmap that follows.
+    """
+    rows = np.flatnonzero(calls != CALL_CODE["sbrk"]).astype(np.int64, copy=False)
+    threads = _thread_codes(tids[rows])
+    if len(threads) and (threads != threads[0]).any():
+        by_thread = np.argsort(threads, kind="stable")
+        rows, threads = rows[by_thread], threads[by_thread]
+    places = np.full(len(tids), NULL, dtype=np.int64)
+    places[rows] = np.arange(len(rows), dtype=np.int64)
+    return ThreadOrder(rows, threads.astype(np.int64, copy=False), places)
+
+
+def _thread_codes(tids: Int64Array) -> NDArray[np.uint16] | Int64Array:
+    """Return a small number for each tid: sixteen bits sort in linear time."""
+    highest = 1 << 22  # Source: PID_MAX_LIMIT in include/linux/threads.h
+    known = np.where(tids == NULL, 0, tids)
+    if not len(tids) or known.min() < 0 or known.max() > highest:
+        return tids
+    seen = np.zeros(highest + 1, dtype=np.bool_)
+    seen[known] = True
+    if int(seen.sum()) > np.iinfo(np.uint16).max:
+        return tids
+    return np.cumsum(seen, dtype=np.uint16)[known]
+
+
+def take_groups(columns: Iterable[Int64Array]) -> tuple[Int64Array, Int64Array]:
+    """Return the first row of each distinct combination of values, and for each row the number of its combination."""
+    keys = list(columns)
+    count = len(keys[0])
+    if not count:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    by_key = np.lexsort(keys[::-1])
+    fresh = np.zeros(count, dtype=np.bool_)
+    fresh[0] = True
+    for key in keys:
+        ordered = key[by_key]
+        fresh[1:] |= ordered[1:] != ordered[:-1]
+    group = np.empty(count, dtype=np.int64)
+    group[by_key] = np.cumsum(fresh) - 1
+    return by_key[fresh].astype(np.int64, copy=False), group
