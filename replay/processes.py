@@ -1,0 +1,379 @@
+"""Which thread runs in which address space.
+
+In go the calls of a run, out come for each row the thread, its address space and its table of open files, and for each
+space how it began and ended. What is mapped in a space this module does not know.
+
+Source: clone(2), fork(2), vfork(2), execve(2), _exit(2): CLONE_VM shares the space, CLONE_THREAD the exit_group,
+CLONE_FILES the open files; execve leaves the space and ends the other threads; the last exit ends the space.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from replay import constants
+from replay.calls import Calls
+from replay.columns import NO_TEXT, NULL, Int64Array
+
+CLONE_VM: Final = 0x100
+CLONE_FILES: Final = 0x400
+CLONE_VFORK: Final = 0x4000
+CLONE_THREAD: Final = 0x10000
+
+FIRST_THREAD: Final = -1
+"""The thread of lines that print no pid, as long as nothing shows its number."""
+
+_CODE = constants.CALL_CODE
+FORKS: Final = tuple(_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
+EXECS: Final = (_CODE["execve"], _CODE["execveat"], constants.EXEC_NOTICE)
+EXITS: Final = (_CODE["exit"], constants.EXITED, constants.KILLED)
+EXIT_GROUP: Final = _CODE["exit_group"]
+BRK: Final = _CODE["brk"]
+
+
+@dataclass(slots=True)
+class SpaceLife:
+    """How one address space began and ended.
+
+    `origin` is `exec` (a new image), `fork` (a copy of `parent` as it was at `born_clock`) or `found` (older than the
+    log, or its beginning is not in it). Rows are indices into the calls, -1 for none; a clock of NULL means never.
+    """
+
+    space: int
+    origin: str
+    parent: int
+    born_clock: int
+    born_row: int
+    program: int = NO_TEXT
+    ended_clock: int = NULL
+    pid: int = NULL
+    fresh: bool = False
+
+
+@dataclass(slots=True)
+class _Task:
+    """One thread as the log shows it so far."""
+
+    tid: int
+    group: int
+    space: int
+    files: int
+    alive: bool = True
+    gone: bool = False
+
+
+@dataclass(slots=True)
+class Processes:
+    """For each row its thread, space and table of open files; the spaces; and what was only guessed."""
+
+    tids: Int64Array
+    spaces: Int64Array
+    files: Int64Array
+    lives: list[SpaceLife]
+    files_parents: dict[int, tuple[int, int]]
+    guessed_tids: list[int]
+    threads: int
+    groups: int
+
+
+def assign(calls: Calls, forked: Iterable[int] = ()) -> Processes:
+    """Return which thread and space each row of `calls` belongs to.
+
+    Threads that no call of the log made share the space of the thread seen before them (as after `strace -p`), unless
+    they are named in `forked`: those got a copy.
+    """
+    tids = _thread_of_rows(calls)
+    return _Census(calls, tids, frozenset(forked)).take()
+
+
+def _rows_of(calls: Calls, codes: Iterable[int]) -> Int64Array:
+    return np.flatnonzero(np.isin(calls.call, list(codes))).astype(np.int64)
+
+
+# --- lines without a pid ---------------------------------------------------------------------------------------------
+
+
+def _thread_of_rows(calls: Calls) -> Int64Array:
+    """Return the thread of each row: the printed pid, and for lines without one the only tracee alive then.
+
+    Source: strace.c, printleader: the pid is printed only while more than one tracee is alive.
+    """
+    tids = calls.pid.copy()
+    unprinted = tids == NULL
+    if not unprinted.any():
+        return tids
+    if unprinted.all() and not _rows_of(calls, (*FORKS, constants.EXITED)).size:
+        tids[:] = FIRST_THREAD
+        return tids
+    children = {int(calls.result[row]) for row in _rows_of(calls, FORKS) if calls.result[row] > 0}
+    printed = [int(pid) for pid in np.unique(tids[~unprinted])]
+    own = [pid for pid in printed if pid not in children]
+    first = own[0] if own else FIRST_THREAD
+    if not printed:
+        tids[:] = first
+        return tids
+    _follow_alive(calls, tids, unprinted, first)
+    return tids
+
+
+def _follow_alive(calls: Calls, tids: Int64Array, unprinted: np.ndarray, first: int) -> None:
+    """Fill the threads of the rows without a pid by following who is alive."""
+    alive = {first: None}
+    changes = np.isin(calls.call, [*FORKS, *EXITS, EXIT_GROUP])
+    first_lines = np.zeros(len(tids), bool)
+    first_lines[np.unique(tids, return_index=True)[1]] = True
+    current = first
+    points = np.flatnonzero(changes | first_lines)
+    start = 0
+    for point in points:
+        tids[start:point][unprinted[start:point]] = current
+        start = point
+        tid = int(tids[point]) if not unprinted[point] else current
+        tids[point] = tid
+        code = int(calls.call[point])
+        if code in FORKS and calls.result[point] > 0 and calls.status[point] == 0:
+            alive[int(calls.result[point])] = None
+        elif code in (constants.EXITED, constants.KILLED):
+            alive.pop(tid, None)
+        elif tid not in alive and code not in EXITS and code != EXIT_GROUP:
+            alive[tid] = None
+        if current not in alive and alive:
+            current = next(iter(alive))
+        if not unprinted[point]:
+            continue
+    tids[start:][unprinted[start:]] = current
+
+
+# --- who lives where -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Census:
+    """Follows threads through forks, execs and exits, row by row of those that matter."""
+
+    calls: Calls
+    tids: Int64Array
+    forked: frozenset[int]
+    tasks: dict[int, _Task] = field(default_factory=dict)
+    lives: list[SpaceLife] = field(default_factory=list)
+    files_parents: dict[int, tuple[int, int]] = field(default_factory=dict)
+    moves: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    makers: dict[int, list[int]] = field(default_factory=dict)
+    made: set[int] = field(default_factory=set)
+    guessed: list[int] = field(default_factory=list)
+    groups: int = 0
+    brk_rows: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    breaks_at_birth: dict[int, int] = field(default_factory=dict)
+    implicit_execs: bool = False
+    last_shared: int = NULL
+
+    def take(self) -> Processes:
+        """Walk through the rows that matter and return what became of everyone."""
+        calls, tids = self.calls, self.tids
+        forks = _rows_of(calls, FORKS)
+        for row in forks:
+            if calls.result[row] > 0 and calls.status[row] == 0:
+                self.makers.setdefault(int(calls.result[row]), []).append(int(row))
+        self.brk_rows = _rows_of(calls, (BRK,))
+        execs = _rows_of(calls, EXECS)
+        self.implicit_execs = not (calls.status[execs] == 0).any()
+        queries = self.brk_rows[calls.addr[self.brk_rows] == 0] if self.implicit_execs else self.brk_rows[:0]
+        firsts = np.unique(tids, return_index=True)[1]
+        codes = (*FORKS, *EXECS, *EXITS, EXIT_GROUP, constants.SUPERSEDED, constants.PID_CHANGED)
+        for row in np.unique(np.concatenate([firsts, _rows_of(calls, codes), queries, *self._comebacks(firsts)])):
+            self._visit(int(row))
+        spaces, files = self._fill()
+        return Processes(
+            tids, spaces, files, self.lives, self.files_parents, self.guessed, len(self.moves), self.groups
+        )
+
+    def _comebacks(self, firsts: Int64Array) -> list[Int64Array]:
+        """Return, for pids that were made more than once, all their rows: a later one may be a new process."""
+        again = [pid for pid, rows in self.makers.items() if len(rows) > 1]
+        return [np.flatnonzero(np.isin(self.tids, again))] if again else []
+
+    def _visit(self, row: int) -> None:
+        calls = self.calls
+        tid, code = int(self.tids[row]), int(calls.call[row])
+        task = self.tasks.get(tid)
+        succeeded = int(calls.status[row]) == 0 or code >= constants.PSEUDO
+        is_exec = code in EXECS and succeeded
+        if task is None or (task.gone and code < constants.PSEUDO):
+            task = self._appear(tid, row, is_exec)
+        if code in FORKS and succeeded and calls.result[row] > 0:
+            if row not in self.made:
+                self._make(row, int(calls.clock[row]), row)
+        elif is_exec:
+            self._exec(task, row)
+        elif code == EXIT_GROUP:
+            for other in self.tasks.values():
+                if other.group == task.group:
+                    self._leave(other, row)
+        elif code in EXITS:
+            self._leave(task, row)
+            task.gone = code != _CODE["exit"]
+        elif code == BRK and self.implicit_execs and succeeded:
+            self._maybe_new_image(task, row)
+
+    def _appear(self, tid: int, row: int, is_exec: bool) -> _Task:
+        """Return the task of a thread that shows its first line."""
+        clock = int(self.calls.entry_clock[row])
+        waiting = [maker for maker in self.makers.get(tid, ()) if maker not in self.made]
+        if waiting and int(self.calls.entry_clock[waiting[0]]) <= clock:
+            return self._make(waiting[0], clock, row)
+        if not self.lives:
+            return self._new_task(tid, self._new_space("found", NULL, clock, row, tid), row)
+        if is_exec:
+            return self._new_task(tid, NULL, row)
+        self.guessed.append(tid)
+        shared = self._space_to_share(tid)
+        if tid in self.forked:
+            shared = self._new_space("fork", shared, clock, row, tid)
+        return self._new_task(tid, shared, row)
+
+    def _space_to_share(self, tid: int) -> int:
+        """Return the space that a thread without a maker most likely runs in: that of the last other one seen."""
+        alive = [task for task in self.tasks.values() if task.alive and task.space != NULL]
+        return alive[0].space if alive else self.lives[-1].space
+
+    def _new_task(self, tid: int, space: int, row: int, group: int | None = None, files: int | None = None) -> _Task:
+        if group is None:
+            group = self.groups
+            self.groups += 1
+        if files is None:
+            files = len(self.files_parents)
+            self.files_parents[files] = (-1, row)
+        task = self.tasks[tid] = _Task(tid, group, space, files)
+        self._moved(task, row)
+        return task
+
+    def _moved(self, task: _Task, row: int) -> None:
+        self.moves.setdefault(task.tid, []).append((row, task.space, task.files))
+
+    def _new_space(self, origin: str, parent: int, clock: int, row: int, tid: int) -> int:
+        number = len(self.lives)
+        life = SpaceLife(number, origin, parent, clock, row, pid=tid)
+        if origin == "found":
+            life.fresh = self._begins_an_image(row)
+        self.lives.append(life)
+        if origin == "fork":
+            self.breaks_at_birth[number] = self._last_break(parent, row)
+        return number
+
+    def _begins_an_image(self, row: int) -> bool:
+        """Tell whether a space whose beginning is not in the log still begins with it: its first brk asks.
+
+        Heuristic: ld.so and static start-up code call brk(NULL) before any other memory call, running programs rarely.
+        """
+        calls = self.calls
+        same = np.flatnonzero(self.tids[row : row + 4096] == self.tids[row]) + row
+        memory = [r for r in same if calls.call[r] < _CODE["mlock"]]
+        return bool(memory) and int(calls.call[memory[0]]) == BRK and int(calls.addr[memory[0]]) == 0
+
+    def _make(self, maker: int, clock: int, row: int) -> _Task:
+        """Return the child that the fork-like call of row `maker` made, alive from `clock` on."""
+        calls = self.calls
+        self.made.add(maker)
+        parent = self.tasks.get(int(self.tids[maker])) or self._appear(int(self.tids[maker]), maker, False)
+        code = int(calls.call[maker])
+        flags = 0 if calls.flags[maker] == NULL else int(calls.flags[maker])
+        if code == _CODE["vfork"]:
+            flags |= CLONE_VM | CLONE_VFORK
+        child = int(calls.result[maker])
+        if flags & CLONE_VM:
+            space = parent.space
+        else:
+            space = self._new_space("fork", parent.space, clock, maker, child)
+        files = parent.files
+        if not flags & CLONE_FILES:
+            files = len(self.files_parents)
+            self.files_parents[files] = (parent.files, maker)
+        group = parent.group if flags & CLONE_THREAD else None
+        return self._new_task(child, space, row, group, files)
+
+    def _exec(self, task: _Task, row: int) -> None:
+        """Move the caller to a new space and end the other threads of its group."""
+        old = task.space
+        for other in list(self.tasks.values()):
+            if other is not task and other.group == task.group and other.alive:
+                self._leave(other, row)
+        clock = int(self.calls.clock[row])
+        task.alive = True
+        task.space = self._new_space("exec", old, clock, row, task.tid)
+        life = self.lives[task.space]
+        life.program, life.fresh = int(self.calls.path[row]), True
+        if old != NULL and self._is_stub(old, row):
+            self._absorb(old, task)
+        elif old != NULL:
+            self._end_if_empty(old, row)
+        self._moved(task, row)
+
+    def _is_stub(self, space: int, row: int) -> bool:
+        """Tell whether the space before an exec is only the tracer's child before its first image."""
+        life = self.lives[space]
+        return life.origin == "found" and life.born_row == row
+
+    def _absorb(self, stub: int, task: _Task) -> None:
+        """Let the new image take the number of the stub that preceded it."""
+        life = self.lives.pop()
+        life.space = stub
+        life.parent = NULL
+        self.lives[stub] = life
+        task.space = stub
+        self.moves[task.tid].pop()
+
+    def _leave(self, task: _Task, row: int) -> None:
+        if not task.alive:
+            return
+        task.alive = False
+        if task.space != NULL:
+            self._end_if_empty(task.space, row)
+
+    def _end_if_empty(self, space: int, row: int) -> None:
+        if not any(task.alive and task.space == space for task in self.tasks.values()):
+            self.lives[space].ended_clock = int(self.calls.clock[row])
+
+    # --- logs that show brk but no execve: a break from nowhere is a new image ---
+
+    def _last_break(self, space: int, row: int) -> int:
+        """Return the break of `space` before `row` as its last brk call told it, NULL if none did."""
+        calls = self.calls
+        at = bisect_left(self.brk_rows, row) - 1
+        birth = self.lives[space].born_row
+        while at >= 0 and self.brk_rows[at] >= birth:
+            brk_row = int(self.brk_rows[at])
+            task = self.tasks.get(int(self.tids[brk_row]))
+            if task is not None and task.space == space and calls.result[brk_row] != NULL:
+                return int(calls.result[brk_row])
+            at -= 1
+        return self.breaks_at_birth.get(space, NULL)
+
+    def _maybe_new_image(self, task: _Task, row: int) -> None:
+        """Start a new space where brk(NULL) answers what the space's break cannot be. Heuristic."""
+        known = self._last_break(task.space, row)
+        if known == NULL or known == int(self.calls.result[row]):
+            return
+        old = task.space
+        task.space = self._new_space("exec", old, int(self.calls.clock[row]), row, task.tid)
+        self.lives[task.space].fresh = True
+        self._end_if_empty(old, row)
+        self._moved(task, row)
+
+    def _fill(self) -> tuple[Int64Array, Int64Array]:
+        """Return space and table of open files of each row, from the moves of each thread."""
+        spaces = np.full(len(self.tids), NULL, np.int64)
+        files = np.full(len(self.tids), NULL, np.int64)
+        order = np.argsort(self.tids, kind="stable")
+        bounds = np.flatnonzero(np.diff(self.tids[order])) + 1
+        for group in np.split(order, bounds) if len(order) else ():
+            moves = self.moves[int(self.tids[group[0]])]
+            at = np.searchsorted([move[0] for move in moves], group, side="right") - 1
+            at = np.maximum(at, 0)
+            spaces[group] = np.array([move[1] for move in moves], np.int64)[at]
+            files[group] = np.array([move[2] for move in moves], np.int64)[at]
+        return spaces, files
