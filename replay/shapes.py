@@ -53,10 +53,11 @@ LINES_KEPT: Final = 50_000
 _LONGEST_SHAPE: Final = 4096
 _LONGEST_NUMBER: Final = 24
 
-_TEXT, _PATH, _DECIMAL, _HEXADECIMAL, _ADDRESS, _OCTAL = 1, 2, 3, 4, 5, 6
+_TEXT, _PATH, _DECIMAL, _HEXADECIMAL, _OCTAL = 1, 2, 3, 4, 5
 _FRACTION: Final = 0x0E
 _LEADING: Final = 0x80
-"""Marks of slots in a shape: bytes that do not stand in lines. Fractions and leading numbers have their length added."""
+_ADDRESS: Final = 0xA0
+"""Marks of slots in a shape, bytes that hardly stand in lines. The last three have the length of the slot added."""
 
 _WEIGHTS: Final = np.random.default_rng(20).integers(1, 1 << 63, _LONGEST_SHAPE, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 """Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57."""
@@ -155,18 +156,19 @@ def _valued(buffer: Bytes, start: Int64Array, end: Int64Array) -> _Slots:
             of_kind = np.flatnonzero(kind == code)
             value[of_kind], valid[of_kind] = _read(buffer, begin[of_kind], int(code) & 31, 16 if code & 32 else 10)
     mark = np.where(hexadecimal, np.uint8(_HEXADECIMAL), np.uint8(_DECIMAL))
-    octal = (buffer[start] == 48) & (length > 1) & ~hexadecimal & (buffer[start - 1] != 58)
-    mark[octal] = _OCTAL
+    mark[(buffer[start] == 48) & (length > 1) & ~hexadecimal] = _OCTAL
+    clock = np.flatnonzero(((buffer[start - 1] == 58) | (buffer[end] == 58)) & ~hexadecimal)
+    mark[clock] = _LEADING + length[clock]
     fraction = np.flatnonzero((buffer[start - 1] == 46) & ~hexadecimal)
     fraction = fraction[buffer[start[fraction] - 2] - np.uint8(48) < 10]
     mark[fraction] = _FRACTION + np.minimum(length[fraction], 17)
     valid[fraction[length[fraction] > 17]] = False
-    other = np.flatnonzero(~valid & (length <= _LONGEST_NUMBER) & ~hexadecimal)
-    other = other[(buffer[start[other] - 1] == 91) & (buffer[end[other]] == 93)]
-    for size in set(length[other].tolist()):
-        of_size = other[length[other] == size]
+    bare = np.flatnonzero((~valid | (length >= 8)) & (length <= _LONGEST_NUMBER) & ~hexadecimal)
+    bare = bare[(buffer[start[bare] - 1] == 91) & (buffer[end[bare]] == 93)]
+    for size in set(length[bare].tolist()):
+        of_size = bare[length[bare] == size]
         _, valid[of_size] = _read(buffer, begin[of_size], size, 16)
-    mark[other] = _ADDRESS
+    mark[bare] = _ADDRESS + length[bare]
     return _Slots(start[valid], end[valid], mark[valid], value[valid])
 
 
@@ -175,10 +177,12 @@ def _read(buffer: Bytes, begin: Int64Array, length: int, base: int) -> tuple[Has
     value = np.zeros(len(begin), dtype=np.uint64)
     valid = np.ones(len(begin), dtype=bool)
     for offset in range(length):
-        digit = buffer[begin + offset] - np.uint8(48)
+        character = buffer[begin + offset]
+        digit = character - np.uint8(48)
         if base == 16:
-            digit = np.where(digit > 9, digit - np.uint8(39), digit)
-            valid &= (digit < 10) | ((digit < 16) & (buffer[begin + offset] > 96))
+            letter = character - np.uint8(97)
+            valid &= (digit < 10) | (letter < 6)
+            digit = np.where(digit < 10, digit, letter + np.uint8(10))
         else:
             valid &= digit < 10
         value = value * np.uint64(base) + digit
@@ -411,10 +415,12 @@ def _form_of(number: Number, slots: list[tuple[int, int, int]], text: bytes) -> 
     const = number.const
     terms = []
     for start, end, factor in number.terms:
+        if not isinstance(factor, int):  # more than nine digits behind the point of a second
+            return None
         over = [index for index, slot in enumerate(slots) if slot[0] < end and slot[1] > start]
         if not over:
             const += Number(0, ((start, end, factor),)).value(text.decode("latin-1"))
-        elif slots[over[0]][:2] == (start, end) and slots[over[0]][2] > _PATH and slots[over[0]][2] != _ADDRESS:
+        elif slots[over[0]][:2] == (start, end) and _PATH < slots[over[0]][2] < _ADDRESS:
             terms.append((over[0], factor))
         else:
             return None
@@ -541,6 +547,7 @@ class Shapes:
     counters: Counters
     file: int = 0
     strict_path: str | None = None
+    shapes_kept: int = SHAPES_KEPT
     known: dict[int, Template | Refused] = field(default_factory=dict)
     parsed: dict[bytes, tuple[Line, str] | LineError] = field(default_factory=dict)
     interned: dict[tuple[str, bytes, str], int] = field(default_factory=dict)
@@ -568,7 +575,7 @@ class Shapes:
         """Return the template of the shape of the line `index`, made now if the shape is new."""
         template = self.known.get(key)
         if template is None:
-            if len(self.known) >= SHAPES_KEPT or found.unsure[index]:
+            if len(self.known) >= self.shapes_kept or found.unsure[index]:
                 return Refused("direct")
             template = self.known[key] = self._new(found, index)
         return template
@@ -749,7 +756,7 @@ class _Reader:
         self.name[index] = self.shapes.strings.intern(line.name)
         self.dialect[index] = DIALECTS.index(dialect)
         for key, number in line.numbers.items():
-            self._column(self.numbers, key, NULL)[index] = to_signed(number.value(text.decode("latin-1")))
+            self._column(self.numbers, key, NULL)[index] = to_signed(int(number.value(text.decode("latin-1"))))
         for key, value in line.texts.items():
             if key in TEXT_FIELDS:
                 raw = value.value(text.decode("latin-1")).encode("latin-1")
