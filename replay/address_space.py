@@ -238,7 +238,7 @@ def grown(space: Space) -> Space:
     return larger
 
 
-def run(  # noqa: PLR0912, PLR0915 - one branch a verb; numba wants the dispatch in one place
+def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one place
     space: Space, rows: Int64Array, first: int, dead: Int64Array, dead_count: int, changes: Int64Array, page: int
 ) -> tuple[int, int]:
     """Apply `rows[first:]` to `space`, write out what dies, and fill one row of `changes` for each.
@@ -274,7 +274,7 @@ def run(  # noqa: PLR0912, PLR0915 - one branch a verb; numba wants the dispatch
         elif verb == VERB_DETACH:
             dead_count = _detach(space, row, dead, dead_count)
         elif verb == VERB_SET_BRK:
-            totals[BRK] = row[ROW_ADDR]
+            totals[START_BRK if row[ROW_FLAGS] else BRK] = row[ROW_ADDR]
         elif verb == VERB_DELETED:
             dead_count = _rename_path(space, row, dead, dead_count)
         else:
@@ -569,7 +569,7 @@ def _inferred(space: Space, start: int, end: int, kind: int, prot: int) -> None:
 def _infer_gaps(space: Space, start: int, end: int, kind: int, prot: int) -> None:
     """Insert inferred mappings into the gaps of `[start, end)` (into the first ones, if there are very many)."""
     at = start
-    while at < end and space.totals[FREE_SLOTS] > 8 and space.totals[FREE_LEAVES] > 3:  # noqa: PLR2004
+    while at < end and space.totals[FREE_SLOTS] > 8 and space.totals[FREE_LEAVES] > 3:
         place, index = _locate(space, at)
         if place == space.totals[LEAVES]:
             next_start = end
