@@ -111,9 +111,7 @@ def test_prefix_of_a_call(prefix: str, expected: dict[str, Any]) -> None:
     ],
     ids=["resumed", "end", "signal", "notice"],
 )
-def test_prefix_of_other_lines(
-    prefix: str, expected: dict[str, Any], body: str, says: dict[str, Any]
-) -> None:
+def test_prefix_of_other_lines(prefix: str, expected: dict[str, Any], body: str, says: dict[str, Any]) -> None:
     assert said(prefix + body) == says | expected
 
 
@@ -239,6 +237,7 @@ PATHS = [
     case("raw brackets of 4.20", "3</srv/cf/x>y<z>", path="/srv/cf/x>y<z"),
     case("raw bracket at the end", "3</srv/cf/resumed>>", path="/srv/cf/resumed>"),
     case("--secontext", "3</etc/x> [etc_t]", path="/etc/x"),
+    case("--secontext=full", "3</etc/x> [unconfined_u:object_r:etc_t:s0:c1,c2]", path="/etc/x"),
     case("--secontext, no path", "3 [system_u:object_r:etc_t:s0]"),
     case("-N", "fd=3</etc/x>", path="/etc/x"),
 ]  # fmt: skip
@@ -266,7 +265,8 @@ CALLS = [
          **call("mmap", addr=0, length=8192, prot=3, flags=0x22, fd=2**64 - 1, offset=0, result=0x7FFFF7FF5000)),
     case("-e raw -N", "mmap(arg1=0, arg2=0x2000, arg3=0x3, arg4=0x22, arg5=0xffffffff, arg6=0) = 0x7ffff7ff5000",
          **call("mmap", addr=0, length=8192, prot=3, flags=0x22, fd=2**32 - 1, offset=0, result=0x7FFFF7FF5000)),
-    case("-N", "mmap(addr=NULL, length=8192, prot=PROT_READ|PROT_WRITE, flags=MAP_PRIVATE|MAP_ANONYMOUS, fd=-1, offset=0)"
+    case("-N",
+         "mmap(addr=NULL, length=8192, prot=PROT_READ|PROT_WRITE, flags=MAP_PRIVATE|MAP_ANONYMOUS, fd=-1, offset=0)"
          " = 0x7ffff7ff5000", **call("mmap", **MAPPED, result=0x7FFFF7FF5000)),
     case("mmap2", "mmap2(NULL, 8192, PROT_READ, MAP_PRIVATE, 3, 0x3000) = 0xf7fe2000",
          **call("mmap", addr=0, length=8192, prot=1, flags=2, fd=3, offset=0x3000, result=0xF7FE2000)),
@@ -323,10 +323,12 @@ CALLS = [
     case("map_shadow_stack", "map_shadow_stack(NULL, 8192, SHADOW_STACK_SET_TOKEN) = 0x7ffff7dcd000",
          **call("map_shadow_stack", addr=0, length=8192, flags=1, result=0x7FFFF7DCD000)),
     case("name of a mapping", 'prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, 0x7000, 4096, "my heap") = 0',
-         **call("prctl", op=0x53564D41, arg2=0, arg3=0x7000, arg4=4096, addr=0x7000, length=4096, path="my heap", result=0)),
+         **call("prctl", op=0x53564D41, arg2=0, arg3=0x7000, arg4=4096, addr=0x7000, length=4096,
+                path="my heap", result=0)),
     case("name of a mapping, -N",
          'prctl(op=PR_SET_VMA, attr=PR_SET_VMA_ANON_NAME, addr=0x7000, size=4096, name="my heap") = 0',
-         **call("prctl", op=0x53564D41, arg2=0, arg3=0x7000, arg4=4096, addr=0x7000, length=4096, path="my heap", result=0)),
+         **call("prctl", op=0x53564D41, arg2=0, arg3=0x7000, arg4=4096, addr=0x7000, length=4096,
+                path="my heap", result=0)),
     case("name of a mapping before 5.17", "prctl(0x53564d41 /* PR_??? */, 0, 0x7000, 0x1000, 0x403000) = -1 EINVAL (x)",
          **call("prctl", op=0x53564D41, arg2=0, arg3=0x7000, arg4=4096, arg5=0x403000, addr=0x7000, length=4096,
                 result=-1, errno=22)),
@@ -358,6 +360,8 @@ CALLS = [
     case("execve -e raw", "execve(0x7fffffffd840, 0x7fffffffecf8, 0x7fffffffed08) = 0", **call("execve", result=0)),
     case("execve --secontext", 'execve("bin/forks" [bin_t], ["bin/forks"], 0x7fff8 /* 6 vars */) = 0',
          **call("execve", path="bin/forks", result=0)),
+    case("execve, not readable", 'execve("bin/x", ["a", 0x7fff, ???], NULL) = -1 EFAULT (Bad address)',
+         **call("execve", path="bin/x", result=-1, errno=14)),
     case("execve, unterminated", 'execve("bin/x", ["bin/x"], 0x7fff8 /* 4 vars, unterminated */) = 0',
          **call("execve", path="bin/x", result=0)),
     case("execveat", 'execveat(AT_FDCWD</srv>, "bin/x", ["x"], 0x7fff8 /* 6 vars */, AT_SYMLINK_NOFOLLOW) = 0',
@@ -366,14 +370,23 @@ CALLS = [
     case("fork -Y", "fork() = 3907<forks>", **call("fork", result=3907, child_pid=3907)),
     case("fork -e raw", "fork() = 0xfcc", **call("fork", result=4044, child_pid=4044)),
     case("fork failed", "fork() = -1 EAGAIN (Resource temporarily unavailable)", **call("fork", result=-1, errno=11)),
-    case("fork --namespace=new", "vfork() = 12 /* 3912 in strace's PID NS */", **call("vfork", result=12, child_pid=12)),
-    case("clone", "clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD, child_tidptr=0x7f0) = 9",
+    case("fork --namespace=new", "vfork() = 12 /* 3912 in strace's PID NS */",
+         **call("vfork", result=12, child_pid=12)),
+    case("clone",
+         "clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD, child_tidptr=0x7f0) = 9",
          **call("clone", flags=0x1200011, result=9, child_pid=9)),
     case("clone -X verbose", "clone(child_stack=NULL, flags=0x1200000 /* CLONE_CHILD_CLEARTID */|17 /* SIGCHLD */, "
          "child_tidptr=0x7f0) = 9", **call("clone", flags=0x1200011, result=9, child_pid=9)),
-    case("clone -e raw", "clone(0x4111, 0, 0, 0, 0) = 0x1663", **call("clone", flags=0x4111, result=5731, child_pid=5731)),
+    case("clone -e raw", "clone(0x4111, 0, 0, 0, 0) = 0x1663",
+         **call("clone", flags=0x4111, result=5731, child_pid=5731)),
     case("clone of a thread", f"clone(child_stack=0x7ff0, flags={CLONE_THREAD}, parent_tid=[97], tls=0x7f40, "
          "child_tidptr=0x7f50) = 97", **call("clone", flags=flags(CLONE_THREAD), result=97, child_pid=97)),
+    case("clone on i386",
+         "clone(child_stack=0xf7d4, flags=CLONE_VM|CLONE_SETTLS, parent_tid=[9], tls={entry_number=12, "
+         "base_addr=0xf7d48b40, limit=0x0fffff, seg_32bit=1, contents=0}, child_tidptr=0xf7d48ba8) = 9",
+         **call("clone", flags=0x80100, result=9, child_pid=9)),
+    case("clone on i386, older", "clone(child_stack=0xf7d4, flags=CLONE_VM, tls={entry_number:12, seg_32bit:1}) = 9",
+         **call("clone", flags=0x100, result=9, child_pid=9)),
     case("clone3", f"clone3({{flags={CLONE_THREAD}, child_tid=0x7f, parent_tid=0x7f, exit_signal=0, stack=0x7f, "
          "stack_size=0x7fff80, tls=0x7f46919d46c0} => {parent_tid=[4264]}, 88) = 4264",
          **call("clone3", flags=flags(CLONE_THREAD), result=4264, child_pid=4264)),
@@ -397,7 +410,8 @@ CALLS = [
          **call("personality", flags=0x40000, result=0x40000)),
     case("restarted", "restart_syscall(<... resuming interrupted read ...>) = 0", **call("restart_syscall", result=0)),
     case("openat", 'openat(AT_FDCWD</srv>, "/etc/x", O_RDONLY|O_CLOEXEC) = 3</etc/x>',
-         **call("openat", dirfd=-100, dirfd_path="/srv", path="/etc/x", flags=0o2000000, result=3, result_path="/etc/x")),
+         **call("openat", dirfd=-100, dirfd_path="/srv", path="/etc/x", flags=0o2000000, result=3,
+                result_path="/etc/x")),
     case("openat -X verbose",
          'openat(-100 /* AT_FDCWD */</srv>, "x", 0x80000 /* O_RDONLY|O_CLOEXEC */) = 3</srv/x>',
          **call("openat", dirfd=-100, dirfd_path="/srv", path="x", flags=0x80000, result=3, result_path="/srv/x")),

@@ -54,8 +54,8 @@ class LineError(Exception):
 class LineLexer(ContextualLexer):
     """Lark's contextual lexer, without two habits that cost much on lines.
 
-    Where `interegular` is installed Lark compares all terminals of a grammar with each other, which takes minutes;
-    a test does that for ours. And at an error it asks which terminal would have fitted elsewhere: nobody reads it.
+    Where `interegular` is installed Lark compares all terminals of a grammar with each other, which takes minutes. And
+    at an error it asks which terminal would have fitted elsewhere, which names a wrong reason.
     """
 
     def __init__(self, conf: LexerConf, states: dict[int, Collection[str]], always_accept: Collection[str]) -> None:

@@ -228,25 +228,17 @@ class Lines(Transformer[Token, Line]):
 
     # -- results --
 
-    def success(self, parts: list[Any]) -> Fields:
-        """Return the result, of a descriptor its path, and what the notes say."""
-        value: Value = parts[0]
-        fields: Fields = {} if value.number is None else {"result": value.number}
-        if value.path is not None:
-            fields["result_path"] = value.path
-        if value.deleted:
-            fields["result_deleted"] = TRUE
-        return _merged([fields, *parts[1:]])
+    def result(self, parts: list[Any]) -> Fields:
+        """Return the result, of a descriptor its path, an error's number, and what the notes say."""
+        return _merged([_returned(part) if isinstance(part, Value) else part for part in parts])
 
-    def failure(self, parts: list[Any]) -> Fields:
-        """Return the result, -1, and the error's number; an unknown error's is not given."""
-        value, error, *notes = parts
-        return self.success([value, _error(error), *notes])
+    def ERRNO(self, token: Token) -> Fields:
+        """Return the number of an error, nothing for a name that is not known."""
+        return {"errno": Number(ERRNO_VALUES[token])} if token in ERRNO_VALUES else {}
 
-    def unknown(self, parts: list[Any]) -> Fields:
+    def unknown(self, parts: list[Fields]) -> Fields:
         """Return that the result is not known, and the error by which the kernel asks for a restart."""
-        errors = [_error(part) if isinstance(part, Token) else part for part in parts]
-        return _merged([{"unknown_result": TRUE}, *errors])
+        return _merged([{"unknown_result": TRUE}, *parts])
 
     def note(self, words: list[Token]) -> Fields:
         """Return what a text in parentheses says of the call: injected, or an error without a name.
@@ -317,9 +309,14 @@ def _sum(*numbers: Number) -> Number:
     return Number(const, tuple(term for number in numbers for term in number.terms))
 
 
-def _error(name: str) -> Fields:
-    """Return the number of an error, nothing for a name that is not known."""
-    return {"errno": Number(ERRNO_VALUES[name])} if name in ERRNO_VALUES else {}
+def _returned(value: Value) -> Fields:
+    """Return the fields of what a call returned."""
+    fields: Fields = {} if value.number is None else {"result": value.number}
+    if value.path is not None:
+        fields["result_path"] = value.path
+    if value.deleted:
+        fields["result_deleted"] = TRUE
+    return fields
 
 
 def _octal(digits: str) -> int:
