@@ -262,9 +262,9 @@ CALLS = [
     case("injected brk", "brk(0x40d000) = -1 ENOSYS (Function not implemented) (INJECTED)",
          **call("brk", addr=0x40D000, result=-1, errno=38, injected=1)),
     case("-e raw", "mmap(0, 0x2000, 0x3, 0x22, 0xffffffffffffffff, 0) = 0x7ffff7ff5000",
-         **call("mmap", addr=0, length=8192, prot=3, flags=0x22, fd=2**64 - 1, offset=0, result=0x7FFFF7FF5000)),
+         **call("mmap", **MAPPED | {"fd": 2**64 - 1}, result=0x7FFFF7FF5000)),
     case("-e raw -N", "mmap(arg1=0, arg2=0x2000, arg3=0x3, arg4=0x22, arg5=0xffffffff, arg6=0) = 0x7ffff7ff5000",
-         **call("mmap", addr=0, length=8192, prot=3, flags=0x22, fd=2**32 - 1, offset=0, result=0x7FFFF7FF5000)),
+         **call("mmap", **MAPPED | {"fd": 2**32 - 1}, result=0x7FFFF7FF5000)),
     case("-N",
          "mmap(addr=NULL, length=8192, prot=PROT_READ|PROT_WRITE, flags=MAP_PRIVATE|MAP_ANONYMOUS, fd=-1, offset=0)"
          " = 0x7ffff7ff5000", **call("mmap", **MAPPED, result=0x7FFFF7FF5000)),
@@ -308,8 +308,10 @@ CALLS = [
     case("shmdt", "shmdt(0x7f1486f88000) = 0", **call("shmdt", addr=0x7F1486F88000, result=0)),
     case("shmctl", "shmctl(98350, IPC_RMID, NULL) = 0", **call("shmctl", shmid=98350, op=0, result=0)),
     case("shmctl IPC_STAT",
-         "shmctl(7, IPC_STAT, {shm_perm={uid=0, gid=0, mode=0600, key=0, cuid=0, cgid=0}, shm_segsz=20480, shm_cpid=97, "
-         "shm_lpid=0, shm_nattch=0, shm_atime=0, shm_dtime=0, shm_ctime=1795368935 /* 2026-11-22T17:35:35+0000 */}) = 0",
+         "shmctl(7, IPC_STAT, {shm_perm={uid=0, gid=0, mode=0600, key=0, cuid=0, cgid=0}, shm_segsz=20480,
+                shm_cpid=97, "
+         "shm_lpid=0, shm_nattch=0, shm_atime=0, shm_dtime=0,
+                shm_ctime=1795368935 /* 2026-11-22T17:35:35+0000 */}) = 0",
          **call("shmctl", shmid=7, op=2, length=20480, result=0)),
     case("mlock2", "mlock2(0x7000, 4096, MLOCK_ONFAULT) = 0",
          **call("mlock2", addr=0x7000, length=4096, flags=1, result=0)),
