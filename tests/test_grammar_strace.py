@@ -308,10 +308,9 @@ CALLS = [
     case("shmdt", "shmdt(0x7f1486f88000) = 0", **call("shmdt", addr=0x7F1486F88000, result=0)),
     case("shmctl", "shmctl(98350, IPC_RMID, NULL) = 0", **call("shmctl", shmid=98350, op=0, result=0)),
     case("shmctl IPC_STAT",
-         "shmctl(7, IPC_STAT, {shm_perm={uid=0, gid=0, mode=0600, key=0, cuid=0, cgid=0}, shm_segsz=20480,
-                shm_cpid=97, "
-         "shm_lpid=0, shm_nattch=0, shm_atime=0, shm_dtime=0,
-                shm_ctime=1795368935 /* 2026-11-22T17:35:35+0000 */}) = 0",
+         "shmctl(7, IPC_STAT, {shm_perm={uid=0, gid=0, mode=0600, key=0, cuid=0, cgid=0}, shm_segsz=20480, "
+         "shm_cpid=97, shm_lpid=0, shm_nattch=0, shm_atime=0, shm_dtime=0, "
+         "shm_ctime=1795368935 /* 2026-11-22T17:35:35+0000 */}) = 0",
          **call("shmctl", shmid=7, op=2, length=20480, result=0)),
     case("mlock2", "mlock2(0x7000, 4096, MLOCK_ONFAULT) = 0",
          **call("mlock2", addr=0x7000, length=4096, flags=1, result=0)),
