@@ -38,9 +38,9 @@ _HIGHEST_ERRNO: Final = 4095
 class Calls:
     """Calls in completion order, and between them the tracer's notices; one entry a row in every column.
 
-    Null numbers are `NULL`, null texts `NO_TEXT`. `clock` and `entry_clock` are lines of the log for one file, places in
-    the merged order for several; a call that was never closed stands at the end with the log's last line. `pid` is the
-    printed one, of either half of a split call. `aux` and `aux2` hold, by call:
+    Null numbers are `NULL`, null texts `NO_TEXT`. `clock` and `entry_clock` are lines of the log for one file, places
+    in the merged order for several; a call that was never closed stands at the end with the log's last line. `pid` is
+    the printed one, of either half of a split call. `aux` and `aux2` hold, by call:
 
     | call | aux | aux2 |
     |---|---|---|
@@ -422,7 +422,9 @@ Column: TypeAlias = Callable[[str], Int64Array]
 _ADDRESS_RESULTS: Final = tuple(CALL_CODE[name] for name in ("brk", "mmap", "mremap", "shmat"))
 _ALLOCATIONS: Final = tuple(
     CALL_CODE[name]
-    for name in "malloc calloc realloc reallocarray aligned_alloc memalign valloc pvalloc strdup strndup new new[]".split()
+    for name in (
+        "malloc calloc realloc reallocarray aligned_alloc memalign valloc pvalloc strdup strndup new new[]".split()
+    )
 )
 _POSIX_MEMALIGN: Final = CALL_CODE["posix_memalign"]
 _LTRACE: Final = DIALECTS.index("ltrace")
@@ -528,8 +530,7 @@ class RunInput:
             return
         lines_before = 0
         for log in self.logs:
-            for batch in self._read(log, lines_before):
-                yield batch
+            yield from self._read(log, lines_before)
             lines_before = self.counters.lines
 
     def calls(self) -> Calls:
@@ -579,7 +580,7 @@ def read_run(paths: Iterable[str | Path], *, dialect: str = "auto", strict: bool
 
 
 def merged(parts: list[Calls]) -> Calls:
-    """Return the calls of a `strace -ff` set in one order: by time if all have one, else each child after its creator."""
+    """Return the calls of a `strace -ff` set in one order: by time, or else each child's after its creator's."""
     calls = concatenated(parts)
     if not len(calls):
         return calls

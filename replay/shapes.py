@@ -4,9 +4,9 @@ In go chunks of bytes, out come arrays with one entry a line. The grammar parses
 which slot is which field; how lines belong together is not known here.
 
 A *slot* is a free-standing number (decimal or `0x` hexadecimal), a quoted string, a path `<...>` right behind a number
-or `AT_FDCWD`, or a bare hexadecimal address in brackets. A *shape* is a line with a mark in place of each slot. The mark
-tells the kind of the slot, for the digits behind a decimal point how many there are, and for the first two numbers of a
-line how long they are (a pid and a time differ in nothing else).
+or `AT_FDCWD`, or a bare hexadecimal address in brackets. A *shape* is a line with a mark in place of each slot. The
+mark tells the kind of the slot, for the digits behind a decimal point how many there are, and for the first two
+numbers of a line how long they are (a pid and a time differ in nothing else).
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ Bytes: TypeAlias = NDArray[np.uint8]
 Bools: TypeAlias = NDArray[np.bool_]
 Hashes: TypeAlias = NDArray[np.uint64]
 
-KINDS: Final = (
-    "call opened closed detached pid_changed exited killed superseded signal exec notice frame noise".split()
-)
+KINDS: Final = "call opened closed detached pid_changed exited killed superseded signal exec notice frame noise".split()
 """What a line can be; a kind's code is its place here."""
 
 KIND_CODE: Final = {name: code for code, name in enumerate(KINDS)}
@@ -59,7 +57,7 @@ _LEADING: Final = 0x80
 _ADDRESS: Final = 0xA0
 """Marks of slots in a shape, bytes that hardly stand in lines. The last three have the length of the slot added."""
 
-_WEIGHTS: Final = np.random.default_rng(20).integers(1, 1 << 63, _LONGEST_SHAPE, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+_WEIGHTS: Final = np.random.default_rng(20).integers(1, 1 << 63, _LONGEST_SHAPE, dtype=np.uint64) * 2 + 1
 """Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57."""
 
 
@@ -68,8 +66,8 @@ class Scan:
     """A chunk, scanned: arrays over its lines that are not empty, and over their slots.
 
     `first_slot` has one entry more than there are lines: the slots of line `i` are `[first_slot[i], first_slot[i+1])`.
-    A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `unsure` lines have texts whose ends only
-    a parse can tell.
+    A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `unsure` lines have texts whose ends
+    only a parse can tell.
     """
 
     data: bytes
@@ -90,7 +88,7 @@ def scan(data: bytes, *, escaped_quotes: bool) -> Scan:
 
     Args:
         data: lines, with a newline before the first and after each.
-        escaped_quotes: whether quotes inside strings are written `\\"` (strace; ltrace writes them raw).
+        escaped_quotes: whether quotes inside strings have a backslash (strace; ltrace writes them raw).
     """
     buffer = np.frombuffer(data, dtype=np.uint8)
     newline = np.flatnonzero(buffer == 10)
@@ -105,15 +103,9 @@ def scan(data: bytes, *, escaped_quotes: bool) -> Scan:
     unsure = shape_length > _LONGEST_SHAPE
     unsure[np.searchsorted(newline, unsure_places) - 1] = True
     row = np.flatnonzero(end > start)
-    if len(row) == len(start):
-        kept = slots
-        first_slot = first
-    else:
-        kept = slots
-        first_slot = np.append(first[row], first[-1])
-    return Scan(
-        data, row, start[row], end[row], shape[row], unsure[row], first_slot, kept.start, kept.end, kept.mark, kept.value
-    )
+    first_slot = np.append(first[row], first[-1])
+    where = (data, row, start[row], end[row], shape[row], unsure[row], first_slot)
+    return Scan(*where, slots.start, slots.end, slots.mark, slots.value)
 
 
 @dataclass(slots=True)
@@ -212,7 +204,8 @@ def _text_slots(buffer: Bytes, newline: Int64Array, *, escaped_quotes: bool) -> 
 def _behind_descriptor(buffer: Bytes, less: Int64Array) -> Bools:
     """Return which `<` stand right behind a number or `AT_FDCWD`, and are not the first of `<<`."""
     before = buffer[less - 1]
-    return ((before - np.uint8(48) < 10) | (before == 68)) & (buffer[less + 1] != 60)
+    behind: Bools = ((before - np.uint8(48) < 10) | (before == 68)) & (buffer[less + 1] != 60)
+    return behind
 
 
 def _strings(
@@ -354,6 +347,9 @@ class Refused:
 
 DIALECTS: Final = ("strace", "ltrace")
 
+Slots: TypeAlias = list[tuple[int, int, int]]
+"""Start and end in the line, [start, end), and mark of each slot of one line."""
+
 
 def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
     """Return what a line says and in which dialect, `mixed` meaning either.
@@ -383,12 +379,8 @@ def _parsed(text: bytes, dialect: str) -> Line:
     return line
 
 
-def template_of(line: Line, dialect: str, slots: list[tuple[int, int, int]], text: bytes, names: Strings) -> Template | None:
-    """Return the template of a parsed line, None where its tokens are not the slots that the scanner saw.
-
-    Args:
-        slots: start and end in the line, and mark, of each slot.
-    """
+def template_of(line: Line, dialect: str, slots: Slots, text: bytes, names: Strings) -> Template | None:
+    """Return the template of the parsed line `text`, None where its tokens are not the slots that the scanner saw."""
     if "product" in line.numbers:  # a number that is no linear form, such as 8192*1024 or an octal
         return None
     numbers: dict[str, Form] = {}
@@ -410,7 +402,7 @@ def template_of(line: Line, dialect: str, slots: list[tuple[int, int, int]], tex
     )
 
 
-def _form_of(number: Number, slots: list[tuple[int, int, int]], text: bytes) -> Form | None:
+def _form_of(number: Number, slots: Slots, text: bytes) -> Form | None:
     """Return a number of the line as a form over slots, None where a term is no whole slot."""
     const = number.const
     terms = []
@@ -427,7 +419,7 @@ def _form_of(number: Number, slots: list[tuple[int, int, int]], text: bytes) -> 
     return Form(const, tuple(terms))
 
 
-def _span_of(value: Text, slots: list[tuple[int, int, int]], text: bytes) -> Span | None:
+def _span_of(value: Text, slots: Slots, text: bytes) -> Span | None:
     """Return a text of the line as a span between slots, None where it begins or ends inside of one."""
     if value.const is not None:
         return Span(value.const.encode("latin-1"))
@@ -448,12 +440,12 @@ def _span_of(value: Text, slots: list[tuple[int, int, int]], text: bytes) -> Spa
 # ---- texts ----
 
 _ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))", re.DOTALL)
-_LETTERS: Final = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"v": b"\v", b"f": b"\f", b"a": b"\a", b"b": b"\b", b"e": b"\x1b"}
+_LETTERS: Final = dict(zip((b"n", b"t", b"r", b"v", b"f", b"a", b"b", b"e"), b"\n\t\r\v\f\a\b\x1b", strict=True))
 _DEVICE: Final = re.compile(rb"<(?:char|block) \d+:\d+>\Z")
 
 
 def decoded(text: bytes) -> str:
-    """Return a text of a log with its escapes undone: `\\74`, `\\x2f`, `\\n`, `\\"`."""
+    """Return a text of a log with its escapes undone: octal, hexadecimal, and those of C."""
     if b"\\" in text:
         text = _ESCAPE.sub(_unescaped, text)
     return text.decode("utf-8", "surrogateescape")
@@ -465,7 +457,8 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
         return bytes([int(match[1], 16)])
     if match[2]:
         return bytes([int(match[2], 8) & 255])
-    return _LETTERS.get(match[3], match[3])
+    letter = _LETTERS.get(match[3])
+    return match[3] if letter is None else bytes([letter])
 
 
 def _field_text(key: str, raw: bytes, suffix: str) -> str:
@@ -495,7 +488,8 @@ _PASSED_STRACE: Final = re.compile(
     rb"|<\.\.\. (?!" + _NAMES + rb" |(?:syscall|SYS)_[0-9])\w+ resumed|\) += )[^\n]*"
 )
 _PASSED_LTRACE: Final = re.compile(
-    _PREFIX + rb"(?:[^\s\"(<\[>]*->)?(?:(?!(?:SYS_)?" + _NAMES + rb"[(@]|_Z[nd]|SYS_[0-9]|operator )[\w.:~]+(?:@[\w.+-]+)?\("
+    _PREFIX + rb"(?:[^\s\"(<\[>]*->)?"
+    rb"(?:(?!(?:SYS_)?" + _NAMES + rb"[(@]|_Z[nd]|SYS_[0-9]|operator )[\w.:~]+(?:@[\w.+-]+)?\("
     rb"|<\.\.\. (?!(?:SYS_)?" + _NAMES + rb" |_Z[nd]|SYS_[0-9]|operator )[\w.:~]+ resumed|\) += )[^\n]*"
 )
 
@@ -639,11 +633,11 @@ class Shapes:
             if self.strict_path is not None:
                 raise TraceSyntaxError(f"{self.strict_path}:{int(chunk.line[row])}: {reason}: {text[:200]}")
             self.problems.add(int(chunk.line[row]), reason, text, self.file)
-        row = found.row[good]
+        rows = found.row[good]
         return LineColumns(
-            row,
-            chunk.line[row],
-            chunk.entry_line[row],
+            rows,
+            chunk.line[rows],
+            chunk.entry_line[rows],
             reader.kind[good],
             reader.call[good],
             reader.name[good],
@@ -733,9 +727,7 @@ class _Reader:
         first = self.found.first_slot[rows]
         start = self.found.slot_start[first + span.first] - span.before
         end = self.found.slot_end[first + span.last] + span.behind
-        column[rows] = [
-            intern(key, data[a:b], suffix) for a, b in zip(start.tolist(), end.tolist(), strict=True)
-        ]
+        column[rows] = [intern(key, data[a:b], suffix) for a, b in zip(start.tolist(), end.tolist(), strict=True)]
 
     def _line_by_line(self, index: int) -> None:
         """Fill the columns for one line by parsing it."""

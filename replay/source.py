@@ -33,9 +33,7 @@ PATIENCE_BYTES: Final = 64 << 20
 
 STDIN: Final = "-"
 
-_PROCESS_NOTICE: Final = re.compile(
-    rb"Process (\d+) (attached|detached|suspended|resumed)(?: with \d+ threads)?\n"
-)
+_PROCESS_NOTICE: Final = re.compile(rb"Process (\d+) (attached|detached|suspended|resumed)(?: with \d+ threads)?\n")
 """What strace says about a process on standard error, in the middle of a line or alone on one."""
 
 _UNKNOWN_PID: Final = re.compile(rb"strace: (?:Exit of unknown pid \d+ ignored|Detached unknown pid \d+)\n")
@@ -49,10 +47,11 @@ _HEAP_ABORT_TEXT: Final = re.compile(
     rb"(?<=[0-9a-fnl)])(?:(?:free|realloc|malloc|calloc|munmap_chunk|unlink|sysmalloc|mremap_chunk)[a-z_]*\(\)"
     rb"|corrupted |double free|break adjusted|malloc: )[^\n]*\Z"
 )
-"""glibc's last words, printed by the tracee into the open line of ltrace: `free(0x5637d78672a0free(): double free …`."""
+"""glibc's last words, printed by the tracee into the open line of ltrace: `free(0x5637d78672a0free(): double …`."""
 
 _COLOUR: Final = re.compile(rb"\x1b\[[0-9;]*m")
 _FRAMES: Final = (b" > ", b"\t")
+_NEAR_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,25 +158,24 @@ def _is_set(names: list[str]) -> bool:
     return bool(parts) and len({p[0] for p in parts}) == 1 and all(p[0] and p[2].isdigit() for p in parts)
 
 
-def open_log(path: str) -> IO[bytes]:
+def open_log(path: str) -> IO[bytes] | gzip.GzipFile:
     """Open a log for reading, decompressed; the compression is told by the first bytes.
 
     Raises:
         TraceFormatError: there is no such file, it is a directory, or it may not be read.
     """
     try:
-        raw: IO[bytes] = sys.stdin.buffer if path == STDIN else Path(path).open("rb")
+        raw = sys.stdin.buffer if path == STDIN else io.BufferedReader(io.FileIO(path))
     except FileNotFoundError as err:
         raise TraceFormatError(f"{path}: no such file; expected a strace or ltrace log") from err
     except IsADirectoryError as err:
         raise TraceFormatError(f"{path}: is a directory; expected a strace or ltrace log") from err
     except OSError as err:
         raise TraceFormatError(f"{path}: cannot be read ({err.strerror or err}); expected a log") from err
-    buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
-    return _decompressed(buffered)
+    return _decompressed(raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(io.BytesIO(raw.read())))
 
 
-def _decompressed(raw: io.BufferedReader) -> IO[bytes]:
+def _decompressed(raw: io.BufferedReader) -> IO[bytes] | gzip.GzipFile:
     """Return a reader of what is in a compressed stream, or the stream itself."""
     magic = raw.peek(6)[:6]
     if magic.startswith(b"\x1f\x8b"):
@@ -204,7 +202,7 @@ def _zstd_reader(raw: io.BufferedReader) -> IO[bytes]:
     return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
 
 
-def _read_block(stream: IO[bytes], path: str, size: int) -> bytes:
+def _read_block(stream: IO[bytes] | gzip.GzipFile, path: str, size: int) -> bytes:
     """Return the next bytes of a log, `b""` at its end.
 
     Raises:
@@ -249,7 +247,7 @@ def read_chunks(log: Log, size: int = CHUNK_BYTES) -> Iterator[Chunk]:
             yield _cleaned(rest if ended else rest + b"\n", first_line, cut=not ended)
 
 
-def _blocks_of_known_dialect(stream: IO[bytes], log: Log, size: int) -> Iterator[bytes]:
+def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: int) -> Iterator[bytes]:
     """Yield the blocks of a log, after as many of them as it takes to tell its dialect."""
     seen: list[bytes] = []
     total = 0
@@ -275,16 +273,15 @@ def _blocks_of_known_dialect(stream: IO[bytes], log: Log, size: int) -> Iterator
 def _safe_cut(block: bytes) -> int:
     """Return where to cut a block: after a line that neither a diagnostic nor a stack frame ends or follows."""
     cut = block.rfind(b"\n") + 1
-    frames = any(b"\n" + mark in block for mark in _FRAMES)
+    near = max(0, cut - _NEAR_BYTES)
+    frames = any(block.find(b"\n" + mark, near) >= 0 for mark in _FRAMES)
     while cut:
         start = block.rfind(b"\n", 0, cut - 1) + 1
         last = block[start:cut]
-        if _PROCESS_NOTICE.search(last) or block.startswith(_FRAMES, cut) or (frames and last.startswith(_FRAMES)):
-            cut = start
-        elif frames and cut == len(block):
-            cut = start
-        else:
+        in_frames = frames and (last.startswith(_FRAMES) or cut == len(block))
+        if not (in_frames or _PROCESS_NOTICE.search(last) or block.startswith(_FRAMES, cut)):
             break
+        cut = start
     return cut
 
 
@@ -316,13 +313,14 @@ class _Diagnostic:
 def _diagnostics(data: bytes) -> list[_Diagnostic]:
     """Return the diagnostics in a chunk, in order."""
     found = []
-    for match in _PROCESS_NOTICE.finditer(data):
-        start = match.start() - _program_name_before(data, match.start())
-        found.append(_Diagnostic(start, match.end(), int(match[1]), match[2].decode()))
+    if b"Process " in data:
+        for match in _PROCESS_NOTICE.finditer(data):
+            start = match.start() - _program_name_before(data, match.start())
+            found.append(_Diagnostic(start, match.end(), int(match[1]), match[2].decode()))
     if b"unknown pid " in data:
         for match in _UNKNOWN_PID.finditer(data):
             found.append(_Diagnostic(match.start(), match.end()))
-    for match in _HEAP_ABORT.finditer(data):
+    for match in _HEAP_ABORT.finditer(data) if b"\n <" in data else ():
         start = data.rfind(b"\n", 0, match.start()) + 1
         text = _HEAP_ABORT_TEXT.search(data, start, match.start())
         if text:
@@ -368,7 +366,7 @@ def _without_diagnostics(data: bytes, lines: Int64Array, spans: list[_Diagnostic
 
 _PREFIX: Final = rb"\n(?>[ 0-9:.]+|\[[^\]\n]*\]|(?<=[0-9])<[^>\n]*>|\(\+[ 0-9.]+\))*+"
 _STRACE_LINE: Final = re.compile(
-    _PREFIX + rb"(?:[a-z_0-9]+\((?:[^\n]*\) += (?:\?|-?[0-9])|[^\n]*<(?:unfinished|detached) \.\.\.>|[^\n]*<pid changed)"
+    _PREFIX + rb"(?:[a-z_0-9]+\([^\n]*(?:\) += (?:\?|-?[0-9])|<(?:unfinished|detached) \.\.\.>|<pid changed)"
     rb"|<\.\.\. \w+ resumed>|\+\+\+ (?:exited with|killed by|superseded) |--- (?:SIG\w+ )?\{|--- SIG\w+ \()"
 )
 _LTRACE_LINE: Final = re.compile(
@@ -377,8 +375,8 @@ _LTRACE_LINE: Final = re.compile(
     rb"|<\.\.\. [^\n]+ resumed> [^\n]*\) *= (?:<void>|nil))"
 )
 _STRACE_ONLY: Final = re.compile(
-    _PREFIX
-    + rb"(?:\+\+\+ exited with |--- SIG\w+ \{|[a-z_0-9]+\([^\n]*(?:PROT_[RWEN]|MAP_[PSA]|AT_FDCWD|\) += -1 E[A-Z]+ )|brk\(NULL)"
+    _PREFIX + rb"(?:\+\+\+ exited with |--- SIG\w+ \{|brk\(NULL"
+    rb"|[a-z_0-9]+\([^\n]*(?:PROT_[RWEN]|MAP_[PSA]|AT_FDCWD|\) += -1 E[A-Z]+ ))"
 )
 _STRING: Final = re.compile(rb'"(?:[^"\\\n]++|\\.)*+"')
 _SUMMARY: Final = re.compile(rb"^% time +seconds +usecs/call", re.MULTILINE)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.calls import read_run
 from replay.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.constants import CALL_CODE
 from replay.grammar import LineError
@@ -19,13 +18,9 @@ from replay.shapes import (
     TEXT_FIELDS,
     Counters,
     LineColumns,
-    Refused,
     Shapes,
-    Template,
     _field_text,
-    decoded,
     parse_line,
-    scan,
     without_passed_over,
 )
 from replay.source import Chunk, Problems, find_logs, read_chunks
@@ -122,7 +117,10 @@ MUTATIONS = (
     (rb" +", lambda g: b" " * g.randrange(1, 4)),
     (rb"[<>\"()\[\]{},=|]", lambda g: g.choice([b"<", b">", b'"', b"(", b")", b", ", b"=", b"\\", b""])),
     (rb"(?<=[\d])<[^>]*>", lambda g: g.choice([b"</a b>", b"</x>y>", b'</"q">', b"<pipe:[1]>", b"</d<char 1:5>>"])),
-    (rb"\"[^\"]*\"", lambda g: g.choice([b'""', b'"a\\"b"', b'"a"..."', b'"3</x>"', b'"(1) = 2"', b'"\\\\"', b'"\\x2f"'])),
+    (
+        rb"\"[^\"]*\"",
+        lambda g: g.choice([b'""', b'"a\\"b"', b'"a"..."', b'"3</x>"', b'"(1) = 2"', b'"\\\\"', b'"\\x2f"']),
+    ),
     (rb"[A-Za-z_]+", lambda g: g.choice([b"mmap", b"brk", b"x86_64", b"munmap", b"PROT_READ"])),
     (rb"\.\d+", lambda g: g.choice([b".1", b".123", b".123456", b".123456789", b""])),
 )
