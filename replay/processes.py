@@ -65,6 +65,7 @@ class _Task:
     files: int
     alive: bool = True
     gone: bool = False
+    guessed: bool = False
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class Processes:
     files_parents: dict[int, tuple[int, int]]
     guessed_tids: list[int]
     threads: int
-    groups: int
+    processes: int
 
 
 def assign(calls: Calls, forked: Iterable[int] = ()) -> Processes:
@@ -167,6 +168,8 @@ class _Census:
     made: set[int] = field(default_factory=set)
     guessed: list[int] = field(default_factory=list)
     groups: int = 0
+    members: set[tuple[int, int]] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
     brk_rows: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
     breaks_at_birth: dict[int, int] = field(default_factory=dict)
     implicit_execs: bool = False
@@ -175,8 +178,8 @@ class _Census:
     def take(self) -> Processes:
         """Walk through the rows that matter and return what became of everyone."""
         calls, tids = self.calls, self.tids
-        forks = _rows_of(calls, FORKS)
-        for row in forks:
+        self.seen = set(np.unique(tids).tolist())
+        for row in _rows_of(calls, FORKS):
             if calls.result[row] > 0 and calls.status[row] == 0:
                 self.makers.setdefault(int(calls.result[row]), []).append(int(row))
         self.brk_rows = _rows_of(calls, (BRK,))
@@ -189,8 +192,9 @@ class _Census:
             self._visit(int(row))
         spaces, files = self._fill()
         return Processes(
-            tids, spaces, files, self.lives, self.files_parents, self.guessed, len(self.moves), self.groups
-        )
+            tids, spaces, files, self.lives, self.files_parents, self.guessed, len(self.seen),
+            len({group for tid, group in self.members if tid in self.seen}),
+        )  # fmt: skip
 
     def _comebacks(self, firsts: Int64Array) -> list[Int64Array]:
         """Return, for pids that were made more than once, all their rows: a later one may be a new process."""
@@ -206,7 +210,7 @@ class _Census:
         if task is None or (task.gone and code < constants.PSEUDO):
             task = self._appear(tid, row, is_exec)
         if code in FORKS and succeeded and calls.result[row] > 0:
-            if row not in self.made:
+            if row not in self.made and int(calls.result[row]) in self.seen:
                 self._make(row, int(calls.clock[row]), row)
         elif is_exec:
             self._exec(task, row)
@@ -253,6 +257,7 @@ class _Census:
         return task
 
     def _moved(self, task: _Task, row: int) -> None:
+        self.members.add((task.tid, task.group))
         self.moves.setdefault(task.tid, []).append((row, task.space, task.files))
 
     def _new_space(self, origin: str, parent: int, clock: int, row: int, tid: int) -> int:
@@ -281,7 +286,12 @@ class _Census:
         self.made.add(maker)
         parent = self.tasks.get(int(self.tids[maker])) or self._appear(int(self.tids[maker]), maker, False)
         code = int(calls.call[maker])
+        guessed = code == _CODE["clone3"] and calls.flags[maker] == NULL
         flags = 0 if calls.flags[maker] == NULL else int(calls.flags[maker])
+        if guessed:
+            # ltrace and old strace do not show what clone3's pointer holds. glibc 2.34+ calls clone3 for threads and
+            # posix_spawn only, and both share the space (sysdeps/unix/sysv/linux/{createthread,spawni}.c).
+            flags = CLONE_VM | CLONE_THREAD | CLONE_FILES
         if code == _CODE["vfork"]:
             flags |= CLONE_VM | CLONE_VFORK
         child = int(calls.result[maker])
@@ -294,11 +304,16 @@ class _Census:
             files = len(self.files_parents)
             self.files_parents[files] = (parent.files, maker)
         group = parent.group if flags & CLONE_THREAD else None
-        return self._new_task(child, space, row, group, files)
+        task = self._new_task(child, space, row, group, files)
+        task.guessed = guessed
+        return task
 
     def _exec(self, task: _Task, row: int) -> None:
         """Move the caller to a new space and end the other threads of its group."""
         old = task.space
+        if task.guessed:
+            task.group, task.guessed = self.groups, False
+            self.groups += 1
         for other in list(self.tasks.values()):
             if other is not task and other.group == task.group and other.alive:
                 self._leave(other, row)

@@ -53,9 +53,8 @@ class Replay:
     strings: Strings
     page_size: int
     threads: int
-    groups: int
+    processes: int
     last_clock: int
-    fds_unknown: int = 0
 
 
 @dataclass(slots=True)
@@ -120,7 +119,7 @@ def _replay_with(calls: Calls, who: Processes, strings: Strings, page: int, init
         strings=strings,
         page_size=page,
         threads=who.threads,
-        groups=who.groups,
+        processes=who.processes,
         last_clock=int(calls.clock.max(initial=0)),
     )
 
@@ -139,6 +138,7 @@ class _Runner:
     page: int
     initial: Sequence[Mapping]
     copies: dict[int, aspace.Space] = field(default_factory=dict)
+    kernel_rows: dict[int, Int64Array] = field(default_factory=dict)
     start_brks: dict[int, int] = field(default_factory=dict)
 
     def run_all(self, last_clock: int) -> None:
@@ -164,6 +164,8 @@ class _Runner:
             space = self._apply(space, life, values[done:until], changes[done:until])
             done = max(done, until)
             self.copies[child.space] = space_copy(space, child.born_clock)
+            if life.space in self.kernel_rows:
+                self.kernel_rows[child.space] = _born_at(self.kernel_rows[life.space], child.born_clock)
         space = self._apply(space, life, values[done:], changes[done:])
         if len(values):
             self.output.changes.append(changes)
@@ -179,7 +181,9 @@ class _Runner:
             return space
         space = aspace.empty_space()
         if life.space == 0 and self.initial:
-            space = seeded_space(self.initial, self.strings, BEFORE_TRACE, life.born_clock if life.origin == "exec" else NULL)
+            rows = seeded_rows(self.initial, self.strings, life.born_clock if life.origin == "exec" else NULL)
+            space = seeded_space(rows, self.initial)
+            self.kernel_rows[life.space] = rows[rows[:, aspace.DEAD_START] < 0]
         if life.fresh and space.totals[aspace.START_BRK] == NULL:
             space.totals[aspace.START_BRK] = aspace.FRESH
         return space
@@ -202,6 +206,8 @@ class _Runner:
     def _write_live(self, space: aspace.Space, life: SpaceLife, last: int) -> None:
         """Write out what is alive when the space ends, or at the end of the log."""
         live = aspace.live_rows(space)
+        if life.space in self.kernel_rows:
+            live = np.concatenate([live, self.kernel_rows[life.space]])
         ended = life.ended_clock
         live[:, aspace.DEAD_CLOCK] = NULL if ended == NULL else max(ended, last)
         if len(live):
@@ -213,18 +219,23 @@ def space_copy(space: aspace.Space, clock: int) -> aspace.Space:
     """Return what fork(2) gives a child at `clock`: all mappings but those under MADV_DONTFORK."""
     rows = aspace.live_rows(space)
     rows = rows[(rows[:, aspace.FLAGS] & aspace.DONTFORK) == 0]
-    rows[:, aspace.BORN] = clock
-    rows[:, aspace.BORN_STEP] = NULL
-    copy = aspace.space_of_rows(rows)
+    copy = aspace.space_of_rows(_born_at(rows, clock))
     for entry in (aspace.BRK, aspace.START_BRK):
         copy.totals[entry] = space.totals[entry]
     return copy
 
 
-def seeded_space(initial: Sequence[Mapping], strings: Strings, step: int, clock: int) -> aspace.Space:
-    """Return a space that holds the mappings of a maps file; [heap] tells the break up to its page."""
+def _born_at(rows: Int64Array, clock: int) -> Int64Array:
+    """Return rows of mappings as a fork at `clock` gives them: born then, made when they were made."""
+    rows = rows.copy()
+    rows[:, aspace.BORN] = clock
+    rows[:, aspace.BORN_STEP] = NULL
+    return rows
+
+
+def seeded_rows(initial: Sequence[Mapping], strings: Strings, clock: int) -> Int64Array:
+    """Return rows (as `address_space.live_rows`) of the mappings of a maps file, there since line `clock`."""
     rows = np.full((len(initial), aspace.DEAD_WIDTH), NULL, np.int64)
-    start_brk = brk = NULL
     for row, mapping in zip(rows, initial, strict=True):
         is_file = mapping.path.startswith("/")
         row[aspace.PROT] = prot_of(mapping.perms)
@@ -233,17 +244,21 @@ def seeded_space(initial: Sequence[Mapping], strings: Strings, step: int, clock:
         row[aspace.PATH] = strings.intern(mapping.path) if mapping.path else NO_TEXT
         row[aspace.OFFSET] = mapping.offset if is_file else NULL
         row[aspace.ORIGIN] = aspace.ORIGIN_MAPS
-        row[aspace.MADE_STEP] = row[aspace.BORN_STEP] = step
+        row[aspace.MADE_STEP] = row[aspace.BORN_STEP] = BEFORE_TRACE
         row[aspace.BORN] = clock
         row[aspace.FLAGS] = aspace.MAP_GROWSDOWN if mapping.path == "[stack]" else 0
         named = is_file or (mapping.path and mapping.path != "[heap]")
         row[aspace.BACKING] = row[aspace.PATH] if named else NO_TEXT
         row[aspace.DEAD_START], row[aspace.DEAD_END] = to_signed(mapping.start), to_signed(mapping.end)
-        if mapping.path == "[heap]":
-            start_brk = mapping.start if start_brk == NULL else start_brk
-            brk = mapping.end
+    return rows
+
+
+def seeded_space(rows: Int64Array, initial: Sequence[Mapping]) -> aspace.Space:
+    """Return a space that holds the user's part of `rows`; [heap] tells the break up to its page."""
     space = aspace.space_of_rows(rows[rows[:, aspace.DEAD_START] >= 0], 2 * aspace.LEAF)
-    space.totals[aspace.START_BRK], space.totals[aspace.BRK] = start_brk, brk
+    heap = [mapping for mapping in initial if mapping.path == "[heap]"]
+    if heap:
+        space.totals[aspace.START_BRK], space.totals[aspace.BRK] = heap[0].start, heap[-1].end
     return space
 
 

@@ -17,7 +17,7 @@ from replay import constants, regions, symbols
 from replay.address_space import KIND_BRK, KINDS, ORIGINS
 from replay.allocator import Activity, Record, allocator_activity
 from replay.calls import RunInput, read_run
-from replay.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_unsigned
 from replay.errors import QueryError, ReplayError
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.regions import Columns, Replay
@@ -170,7 +170,7 @@ class Run:
         return (min(low, start) if start != NULL else low, int(columns["end"][brk].max()))
 
     def _mapping(self, columns: Columns, row: int, heap: tuple[int, int]) -> Mapping:
-        start, end = int(columns["start"][row]), int(columns["end"][row])
+        start, end = to_unsigned(int(columns["start"][row])), to_unsigned(int(columns["end"][row]))
         path = int(columns["path"][row])
         offset = int(columns["offset"][row])
         text = self.strings[path] if path != NO_TEXT else ""

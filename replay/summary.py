@@ -30,7 +30,7 @@ def summary_columns(source: RunInput, replayed: Replay, activity: Activity) -> d
         "lines_understood": source.counters.lines_understood,
         "lines_skipped": source.counters.lines_passed_over,
         "problems": source.problems.total,
-        "processes": replayed.groups,
+        "processes": replayed.processes,
         "threads": replayed.threads,
         "spaces": len(replayed.spaces["space"]),
         "duration_ns": _duration(replayed.events["time_ns"]),

@@ -272,9 +272,31 @@ def _remap_file_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     )
 
 
+def _deleted_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+    """Return the rows of unlink: mappings of the file show ` (deleted)` from then on, in every space.
+
+    Heuristic: a relative name is the mapped file whose path ends with it, if there is one such path only.
+    """
+    calls, strings = builder.calls, builder.strings
+    at = builder.succeeded("unlink")
+    mapped = np.unique(builder.paths[(calls.call == _CODE["mmap"]) & (builder.paths != NO_TEXT)]) if at.size else ()
+    parts = []
+    for row in at:
+        name = strings[int(calls.path[row])] if calls.path[row] != NO_TEXT else ""
+        suffix = name if name.startswith("/") else "/" + name.removeprefix("./")
+        matches = [int(path) for path in mapped if name and strings[int(path)].endswith(suffix)]
+        if len(matches) == 1:
+            new = strings.intern(strings[matches[0]] + " (deleted)")
+            sources = np.array([row], np.int64)
+            parts.append(builder.rows(aspace.VERB_DELETED, sources, calls.clock[sources], addr=matches[0], path=new))
+    if not parts:
+        return builder.rows(aspace.VERB_DELETED, at[:0], at[:0])
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
 _VERBS: Final[tuple[Callable[[_Builder], tuple[Int64Array, Int64Array]], ...]] = (
     _map_rows, _unmap_rows, _protect_rows, _brk_rows, _remap_rows, _attach_rows, _detach_rows, _fork_advice_rows,
-    _name_rows, _set_brk_rows, _remap_file_rows,
+    _name_rows, _set_brk_rows, _remap_file_rows, _deleted_rows,
 )  # fmt: skip
 
 
