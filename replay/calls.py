@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -133,7 +133,9 @@ _PSEUDO_OF_KIND: Final = {
 _CALL, _OPENED, _CLOSED, _DETACHED, _PID_CHANGED, _FRAME, _NOTICE = (
     KIND_CODE[k] for k in ("call", "opened", "closed", "detached", "pid_changed", "frame", "notice")
 )
+_ENDS: Final = (KIND_CODE["exited"], KIND_CODE["killed"])
 _EXITS: Final = (CALL_CODE["exit"], CALL_CODE["exit_group"])
+_EXECS: Final = (CALL_CODE["execve"], CALL_CODE["execveat"])
 _FORKS: Final = tuple(CALL_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
 
 
@@ -161,22 +163,65 @@ class Joiner:
         closing = rows["kind"] == _CLOSED
         if not (opening.any() or closing.any()):
             return rows
-        rows["from_pid"] = np.where(rows["kind"] == _PID_CHANGED, rows["pid"], rows.get("from_pid", _nulls(rows)))
-        effective = np.where(rows["kind"] == _PID_CHANGED, rows.get("to_pid", _nulls(rows)), rows["pid"])
+        changed = rows["kind"] == _PID_CHANGED
+        rows["from_pid"] = np.where(changed, rows["pid"], rows.get("from_pid", _nulls(rows)))
+        effective = np.where(changed, rows.get("to_pid", _nulls(rows)), rows["pid"])
         openers, closers = _pairs(effective, rows["call"], opening, closing)
-        _merge_halves(rows, openers, closers)
-        done = opening.copy()
-        done[openers] = False
-        self.open = _chosen(rows, np.flatnonzero(done))
-        fresh = rows["carried"] == 0
-        changed = fresh & (rows["kind"] == _PID_CHANGED)
-        self.open["carried"] = np.ones(int(done.sum()), dtype=np.int64)
-        return _chosen(rows, np.flatnonzero(~opening | changed))
+        if "reopened" in rows:
+            openers, closers = _with_first_halves(rows, openers, closers, opening)
+        _merge_halves(rows, openers, closers, effective)
+        left = opening.copy()
+        left[openers] = False
+        shown = ~opening | (changed & (rows["carried"] == 0))
+        order = np.flatnonzero(shown)
+        if (left & np.isin(rows["call"], _EXITS)).any():
+            order = _with_ended_exits(rows, left, order)
+        self.open = _chosen(rows, np.flatnonzero(left))
+        self.open["carried"] = np.ones(int(left.sum()), dtype=np.int64)
+        return _chosen(rows, order)
 
     def never_closed(self) -> Rows:
         """Return the calls that were never closed, in the order in which they were opened."""
         rows, self.open = self.open, {}
-        return rows
+        return _chosen(rows, np.flatnonzero(rows["reopened"] != 1)) if "reopened" in rows else rows
+
+
+def _with_first_halves(
+    rows: Rows, openers: Int64Array, closers: Int64Array, opening: NDArray[np.bool_]
+) -> tuple[Int64Array, Int64Array]:
+    """Return the pairs, and behind them those of first halves whose second halves were cut once more.
+
+    The second half of such a call reads `<... restart_syscall resumed> <unfinished ...>`.
+    """
+    left = opening.copy()
+    left[openers] = False
+    first = np.flatnonzero(left & (rows["reopened"] != 1))
+    more: list[tuple[int, int]] = []
+    for opener, closer in zip(openers.tolist(), closers.tolist(), strict=True):
+        if rows["reopened"][opener] == 1:
+            same = (rows["pid"][first] == rows["pid"][opener]) & (rows["call"][first] == rows["call"][opener])
+            before = first[same & (first < opener)]
+            more += [(int(before[-1]), closer)] if len(before) else []
+    return np.append(openers, [o for o, _ in more]).astype(np.int64), np.append(closers, [c for _, c in more]).astype(
+        np.int64
+    )
+
+
+def _with_ended_exits(rows: Rows, left: NDArray[np.bool_], order: Int64Array) -> Int64Array:
+    """Return `order` with each exit that stayed open put right before the notice that its thread ended."""
+    ends: dict[int, int] = {}
+    for place in np.flatnonzero(np.isin(rows["kind"], _ENDS)).tolist():
+        ends[int(rows["pid"][place])] = place
+    inserted = []
+    for place in np.flatnonzero(left & np.isin(rows["call"], _EXITS)).tolist():
+        end = ends.get(int(rows["pid"][place]), -1)
+        if end > place:
+            left[place] = False
+            rows["line"][place] = rows["line"][end]
+            rows["kind"][place] = _CLOSED
+            inserted.append((end, place))
+    where = np.searchsorted(order, np.array([end for end, _ in inserted], dtype=np.int64))
+    return np.insert(order, where, np.array([place for _, place in inserted], dtype=np.int64))
 
 
 def _nulls(rows: Rows) -> Int64Array:
@@ -255,17 +300,21 @@ def _left_over_pairs(places: list[int], opens: list[bool], pid: Int64Array, call
     return pairs
 
 
-def _merge_halves(rows: Rows, openers: Int64Array, closers: Int64Array) -> None:
-    """Give each closing row what its opening row says and it does not, and the opening's place, name and time."""
+def _merge_halves(rows: Rows, openers: Int64Array, closers: Int64Array, pid: Int64Array) -> None:
+    """Give each closing row what its opening row says and it does not, and the opening's place, name and time.
+
+    `pid` is that of each opened call's end: not the printed one for an execve that ends in another thread.
+    """
     for key, column in rows.items():
-        if key in ("kind", "line", "carried", "call", "dialect"):
+        if key in ("kind", "line", "carried", "call", "dialect", "reopened"):
             continue
         if key in ("entry_line", "name", "time", "from_pid"):
             known = column[openers] != NULL
             column[closers[known]] = column[openers[known]]
         else:
             missing = column[closers] == _null_of(key)
-            column[closers[missing]] = column[openers[missing]]
+            source = pid if key == "pid" else column
+            column[closers[missing]] = source[openers[missing]]
     same = rows["from_pid"][closers] == rows["pid"][closers]
     rows["from_pid"][closers[same]] = NULL
 
@@ -287,6 +336,12 @@ class Reading:
     def batch(self, chunk: Chunk) -> Calls:
         """Return the calls that complete in a chunk."""
         columns = self.shapes.columns(chunk)
+        if (
+            self.log.pid is not None
+            and (columns.numbers.get("pid", columns.kind) != NULL).any()
+            and "pid" in columns.numbers
+        ):
+            self.log.pid = None  # no file of a -ff set: its lines say whose they are
         rows = self._rows(chunk, columns)
         self.last_line = int(chunk.line[-1]) if len(chunk.line) else self.last_line
         return _calls(self.joiner.joined(rows), self.log, self.shapes.strings)
@@ -304,9 +359,10 @@ class Reading:
         """Return the rows of the lines that are calls or ends of processes, with caller and time."""
         numbers = dict(columns.numbers)
         if "time" not in numbers and "relative" in numbers:
+            self.log.relative = True
             numbers["time"] = self._elapsed(chunk)[columns.row]
         numbers.pop("relative", None)
-        self.notices += chunk.notices
+        self._note(chunk, columns)
         rows: Rows = {
             "kind": columns.kind,
             "line": columns.line,
@@ -322,6 +378,14 @@ class Reading:
             rows["caller"] = _callers(columns, rows.get("caller"), self.shapes.strings)
         wanted = (columns.kind <= KIND_CODE["superseded"]) | (columns.kind == KIND_CODE["exec"])
         return _chosen(rows, np.flatnonzero(wanted))
+
+    def _note(self, chunk: Chunk, columns: LineColumns) -> None:
+        """Keep what the tracer said about processes: attached, detached, how wide their words are."""
+        self.notices += [replace(notice, file=self.log.index) for notice in chunk.notices]
+        if "bits" in columns.numbers:
+            for row in np.flatnonzero(columns.kind == _NOTICE).tolist():
+                pid, bits = int(columns.numbers["to_pid"][row]), int(columns.numbers["bits"][row])
+                self.notices.append(Notice(int(columns.line[row]), pid, f"{bits} bit", self.log.index))
 
     def _elapsed(self, chunk: Chunk) -> Int64Array:
         """Return for each line the nanoseconds since the log began: the sum of what `-r` prints."""
@@ -349,9 +413,9 @@ _LIBC: Final = re.compile(r"(?:^|/)(?:libc[.-]|ld-musl|libc\.musl)")
 
 
 def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) -> Int64Array:
-    """Return for each line what called it: the first frame of the libc among the stack frames right behind it.
+    """Return for each line what called it: the symbol of the first frame of the libc among the stack frames behind it.
 
-    Without such a frame it is the module of the first one.
+    Without such a frame, or such a symbol, it is the name of the first frame's module.
     """
     callers = np.full(len(columns.kind), NO_TEXT, dtype=np.int64) if caller is None else caller.copy()
     is_frame = columns.kind == _FRAME
@@ -364,8 +428,10 @@ def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) 
     frame = frame[module[frame] != NO_TEXT]
     libc = {m: _LIBC.search(strings[m]) is not None for m in np.unique(module[frame]).tolist()}
     of_libc = frame[np.array([libc[m] for m in module[frame].tolist()], dtype=bool)]
-    named = np.where(symbol[of_libc] == NO_TEXT, module[of_libc], symbol[of_libc])
-    callers[owner[frame[::-1]]] = module[frame[::-1]]
+    short = {m: strings.intern(strings[m].rpartition("/")[2]) for m in libc}
+    module_name = np.array([short.get(m, NO_TEXT) for m in module.tolist()], dtype=np.int64)
+    named = np.where(symbol[of_libc] == NO_TEXT, module_name[of_libc], symbol[of_libc])
+    callers[owner[frame[::-1]]] = module_name[frame[::-1]]
     callers[owner[of_libc[::-1]]] = named[::-1]
     return callers
 
@@ -431,8 +497,6 @@ _LTRACE: Final = DIALECTS.index("ltrace")
 _LIBRARY_CALLS: Final = tuple(range(CALL_CODE["malloc"], len(CALL_CODE)))
 _MMAP2_UNIT: Final = 4096
 _CLONE_VFORK: Final = CLONE["CLONE_VFORK"]
-_ABSOLUTE_NS: Final = 86_400 * 1_000_000_000 * 365
-"""Times of day and times since the start are less than a year; times since 1970 are more."""
 
 
 def _results(rows: Rows, call: Int64Array, column: Column) -> tuple[Int64Array, Int64Array]:
@@ -465,11 +529,14 @@ def _status(rows: Rows, call: Int64Array, result: Int64Array, errno: Int64Array,
 
 
 def _lengths(call: Int64Array, column: Column) -> Int64Array:
-    """Return the lengths in bytes; those of calloc and reallocarray are products."""
+    """Return the lengths in bytes; those of calloc and reallocarray are products, 2**64-1 where that is too long."""
     length = column("length")
     count, size = column("count"), column("size")
     product = np.isin(call, (CALL_CODE["calloc"], CALL_CODE["reallocarray"])) & (count != NULL) & (size != NULL)
-    return np.where(product, count * size, length)
+    if not product.any():
+        return length
+    estimate = count.view(np.uint64).astype(np.float64) * size.view(np.uint64).astype(np.float64)
+    return np.where(product, np.where(estimate >= 2.0**64, -1, count * size), length)
 
 
 def _descriptors(fd: Int64Array) -> Int64Array:
@@ -526,7 +593,8 @@ class RunInput:
     def __iter__(self) -> Iterator[Calls]:
         """Yield the calls in completion order."""
         if len(self.logs) > 1 and all(log.pid is not None for log in self.logs):
-            yield merged([concatenated(self._read(log, 0)) for log in self.logs])
+            parts = [concatenated(self._read(log, 0)) for log in self.logs]
+            yield merged(parts, timed=not any(log.relative for log in self.logs))
             return
         lines_before = 0
         for log in self.logs:
@@ -579,17 +647,37 @@ def read_run(paths: Iterable[str | Path], *, dialect: str = "auto", strict: bool
 # ---- sets of files ----
 
 
-def merged(parts: list[Calls]) -> Calls:
-    """Return the calls of a `strace -ff` set in one order: by time, or else each child's after its creator's."""
-    calls = concatenated(parts)
+def merged(parts: list[Calls], *, timed: bool) -> Calls:
+    """Return the calls of a `strace -ff` set in one order: by time, or else each child's after its creator's.
+
+    Args:
+        parts: the calls of each file.
+        timed: whether times of different files can be compared.
+    """
+    calls = _without_moved_exec(concatenated(parts))
+    parts = [calls.take(np.flatnonzero(calls.file == file)) for file in range(len(parts))]
     if not len(calls):
         return calls
-    timed = (calls.time_ns != NULL).all() and int(calls.time_ns.min()) >= _ABSOLUTE_NS
+    timed = timed and bool((calls.time_ns != NULL).all())
     order = _order_of_time(calls, parts) if timed else _order_of_creation(parts)
     calls = calls.take(order)
     calls.clock = np.arange(1, len(calls) + 1, dtype=np.int64)
     calls.entry_clock = calls.clock.copy()
     return calls
+
+
+def _without_moved_exec(calls: Calls) -> Calls:
+    """Join each execve that ended in another thread, and so in another file, with its end there."""
+    dropped = np.zeros(len(calls), dtype=bool)
+    for row in np.flatnonzero(calls.call == PID_CHANGED).tolist():
+        execve = np.isin(calls.call, _EXECS)
+        begun = execve & (calls.pid == calls.pid[row]) & (calls.status == UNFINISHED)
+        ended = np.flatnonzero(execve & (calls.pid == calls.aux[row]) & (calls.path == NO_TEXT))
+        if len(ended):
+            calls.path[ended[0]] = calls.path[row]
+            calls.aux[ended[0]] = calls.pid[row]
+            dropped |= begun
+    return calls.take(~dropped)
 
 
 def _order_of_time(calls: Calls, parts: list[Calls]) -> Int64Array:

@@ -369,8 +369,14 @@ def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
 
 
 def _parsed(text: bytes, dialect: str) -> Line:
-    """Return what a line says; `raw` is 1 for an mmap2 whose arguments are all hexadecimal, its offset in pages."""
+    """Return what a line says.
+
+    `raw` is 1 for an mmap2 whose arguments are all hexadecimal, its offset in pages; `reopened` is 1 where a resumed
+    call is cut once more.
+    """
     line = parse(text.decode("latin-1"), dialect)
+    if line.kind == "opened" and b" resumed>" in text:
+        line.numbers["reopened"] = Number(1)
     length = line.numbers.get("length")
     if line.name == "mmap2" and length is not None and length.terms:
         start = length.terms[0][0]

@@ -56,11 +56,12 @@ _NEAR_BYTES: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What strace said about a process: `what` is attached, detached, suspended or resumed."""
+    """What strace said about a process: `what` is attached, detached, suspended, resumed, 32 bit or 64 bit."""
 
     line: int
     pid: int
     what: str
+    file: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,16 @@ class Chunk:
 
 @dataclass(slots=True)
 class Log:
-    """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives."""
+    """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives.
+
+    Reading it tells its dialect, and whether its lines have nothing but the time since the line before (`-r`).
+    """
 
     path: str
     index: int = 0
     pid: int | None = None
     dialect: str = "auto"
+    relative: bool = False
 
 
 @dataclass(slots=True)
@@ -135,9 +140,17 @@ def find_logs(paths: Iterable[str | Path]) -> list[Log]:
         names += [path] if path == STDIN or Path(path).exists() else _set_of_prefix(path)
     logs = [Log(name, index) for index, name in enumerate(names)]
     if _is_set(names):
-        logs.sort(key=lambda log: int(log.path.rpartition(".")[2]))
-        logs = [Log(log.path, index, int(log.path.rpartition(".")[2])) for index, log in enumerate(logs)]
+        names.sort(key=lambda name: int(_split_name(name)[1]))
+        logs = [Log(name, index, int(_split_name(name)[1])) for index, name in enumerate(names)]
     return logs
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return the parts before and behind the last point of a file's name, an ending of compressed files aside."""
+    for ending in (".gz", ".xz", ".bz2", ".zst"):
+        name = name.removesuffix(ending)
+    prefix, _, suffix = name.rpartition(".")
+    return prefix, suffix
 
 
 def _set_of_prefix(prefix: str) -> list[str]:
@@ -145,8 +158,9 @@ def _set_of_prefix(prefix: str) -> list[str]:
     folder = Path(prefix).parent
     found = []
     if folder.is_dir():
-        name = Path(prefix).name + "."
-        found = [str(f) for f in folder.iterdir() if f.name.startswith(name) and f.name[len(name) :].isdigit()]
+        wanted = Path(prefix).name
+        parts = ((str(file), *_split_name(file.name)) for file in folder.iterdir())
+        found = [name for name, before, behind in parts if before == wanted and behind.isdigit()]
     if not found:
         raise TraceFormatError(f"{prefix}: no such file, and no set {prefix}.PID written by strace -ff")
     return sorted(found)
@@ -154,8 +168,8 @@ def _set_of_prefix(prefix: str) -> list[str]:
 
 def _is_set(names: list[str]) -> bool:
     """Return whether all names are `PREFIX.PID` of one prefix: what `strace -ff -o PREFIX` writes."""
-    parts = [name.rpartition(".") for name in names]
-    return bool(parts) and len({p[0] for p in parts}) == 1 and all(p[0] and p[2].isdigit() for p in parts)
+    parts = [_split_name(name) for name in names]
+    return len({before for before, _ in parts}) == 1 and all(before and behind.isdigit() for before, behind in parts)
 
 
 def open_log(path: str) -> IO[bytes] | gzip.GzipFile:
