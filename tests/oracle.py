@@ -77,15 +77,6 @@ class Capture:
         path = self.folder / "initial_maps.txt"
         return path if path.exists() else None
 
-    def load(self, *, with_maps: bool = True):
-        """Replay it as a user would."""
-        import replay  # noqa: PLC0415
-
-        return replay.load(
-            list(self.logs) if len(self.logs) > 1 else self.logs[0],
-            maps=self.initial_maps if with_maps else None,
-        )
-
 
 def _logs_in(folder: Path) -> tuple[Path, ...]:
     for pattern in ("strace.log", "ltrace.log", "strace.log.gz", "ltrace.log.gz", "strace.log.[0-9]*"):

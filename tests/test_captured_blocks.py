@@ -7,12 +7,14 @@ import functools
 import oracle
 import pytest
 
+import replay
+
 CAPTURES = {name: capture for name, capture in oracle.captures().items() if capture.dialect == "ltrace"}
 
 
 @functools.cache
 def run_of(name: str):
-    run = CAPTURES[name].load()
+    run = replay.load(CAPTURES[name].logs[0])
     if run.summary["live_blocks"].isna().all():
         pytest.skip("this version does not pair malloc with free")
     return run

@@ -11,6 +11,8 @@ from typing import Any
 import oracle
 import pytest
 
+import replay
+
 GENERATOR = oracle.scenarios().get("heavy", Path("/nonexistent")) / "gen.py"
 
 pytestmark = pytest.mark.skipif(not GENERATOR.exists(), reason="no generator")
@@ -32,8 +34,6 @@ STRACE = {
 
 @pytest.mark.parametrize("options", STRACE.values(), ids=STRACE)
 def test_generated_strace_log(options: tuple[str, ...], tmp_path: Path) -> None:
-    import replay  # noqa: PLC0415
-
     log, truth = generate(tmp_path, "--kind", "strace", "--lines", "20000", "--block", "0.5", *options)
     run = replay.load(log)
     counts, summary = truth["calls"], run.summary.iloc[0]
@@ -58,8 +58,6 @@ def test_generated_strace_log(options: tuple[str, ...], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["ltrace", "ltrace-S"])
 def test_generated_ltrace_log(kind: str, tmp_path: Path) -> None:
-    import replay  # noqa: PLC0415
-
     log, truth = generate(tmp_path, "--kind", kind, "--lines", "20000", "--pids", "2", "--style", "pid")
     run = replay.load(log)
     summary = run.summary.iloc[0]

@@ -12,6 +12,8 @@ from pathlib import Path
 import oracle
 import pytest
 
+import replay
+
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 RECOMMENDED = "trace=%memory,%process,open,openat,close,prlimit64,setrlimit,prctl,shmget"
 
@@ -101,8 +103,6 @@ def state_at(run, snapshot: oracle.Snapshot, *, several: bool) -> str:
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_replay_equals_the_maps_that_the_program_read(name: str, options: str, build, tmp_path: Path) -> None:
-    import replay  # noqa: PLC0415
-
     logs = trace(build(name), OPTIONS[options], tmp_path)
     found = [snapshot for log in logs for snapshot in oracle.snapshots(tmp_path, log)]
     labels = set(re.findall(r'snapshot\("(\w+)"\)', BUILDS[name].source.read_text()))
@@ -116,15 +116,13 @@ def test_replay_equals_the_maps_that_the_program_read(name: str, options: str, b
         replayed = oracle.read_areas(state_at(run, snapshot, several=len(logs) > 1))
         if difference := oracle.differences(truth, replayed, paths=oracle.paths_told(snapshot.log)):
             wrong[snapshot.label] = difference
-    assert not wrong
+    assert "\n".join(f"{label}: {line}" for label, lines in wrong.items() for line in lines) == ""
     assert run.problems.empty
 
 
 @pytest.mark.skipif(not shutil.which("ltrace"), reason="needs ltrace")
 @pytest.mark.parametrize("name", ["plain", "blocked_break"])
 def test_replay_of_an_ltrace_log_equals_the_maps_that_the_program_read(name: str, build, tmp_path: Path) -> None:
-    import replay  # noqa: PLC0415
-
     log = tmp_path / "ltrace.log"
     command = ["ltrace", "-S", "-f", "-e", "malloc+free+realloc@MAIN", "-o", str(log), str(build(name))]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
