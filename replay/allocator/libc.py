@@ -169,12 +169,12 @@ def _mapped_files(record: Record) -> dict[int, dict[int, str]]:
     regions = record.regions
     code_of = _codes_of_paths(record)
     rows = np.flatnonzero((regions["path"] >= 0) & (code_of[regions["path"]] != UNKNOWN))
-    rows = rows[np.lexsort((regions["born_line"][rows], regions["space"][rows]))]
+    rows = rows[np.lexsort((regions["made_line"][rows], regions["space"][rows]))]
     files: dict[int, dict[int, str]] = {}
     keys = regions["space"][rows] * len(ALLOCATORS) + code_of[regions["path"][rows]]
     _, firsts = np.unique(keys, return_index=True)
     for row in rows[firsts].tolist():
-        path, line = int(regions["path"][row]), int(regions["born_line"][row])
+        path, line = int(regions["path"][row]), int(regions["made_line"][row])
         where = f"line {line}" if line > 0 else "before the log starts"
         name = _base_name(record.strings[path])
         files.setdefault(int(regions["space"][row]), {})[int(code_of[path])] = f"{name} is mapped ({where})"

@@ -17,7 +17,7 @@ from replay.allocator.evidence import evidence_of
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, KINDS, LAST_RESORT, NONE, POOL, Candidates
 from replay.allocator.libc import Allocators
 from replay.allocator.record import FAILED, OK, Columns, Mask, Record
-from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds, follow_threshold
+from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds, follow_threshold, treated_as_own
 from replay.columns import NO_TEXT, NULL, Int64Array
 from replay.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
 
@@ -324,14 +324,32 @@ def _mark_direct(record: Record, candidates: Candidates, allocators: Allocators)
     """Mark the requests that were mapped by themselves: what is larger than the threshold, or inside a malloc call."""
     open_kinds = (candidates.kind == NONE) & candidates.writable & candidates.anywhere
     thresholds = follow_threshold(record, candidates.step, allocators.narrow)
-    malloc, length = candidates.allocator, candidates.length
-    narrow = allocators.narrow[candidates.space]
-    is_glibc = (malloc == libc.GLIBC) | (malloc == libc.UNKNOWN)
-    below = length <= thresholds.bytes
-    large = is_glibc & candidates.plain & (length > MMAP_THRESHOLD) & ~(below & thresholds.went_to_brk)
-    oldmalloc = np.where(narrow, _OLDMALLOC_THRESHOLD_NARROW, _OLDMALLOC_THRESHOLD)
-    musl_least = np.where(allocators.mallocng[candidates.space], _MALLOCNG_THRESHOLD, oldmalloc)
-    large |= (malloc == libc.MUSL) & (length > musl_least)
+    own = open_kinds & treated_as_own(record, candidates.step)
+    large = _large_for_glibc(record, candidates, thresholds, own) | _large_for_musl(candidates, allocators)
     seen = (candidates.around != NULL) | candidates.framed
-    candidates.kind[open_kinds & (seen | large)] = DIRECT
+    candidates.kind[open_kinds & (seen | (large & ~own))] = DIRECT
     return thresholds
+
+
+def _large_for_glibc(record: Record, candidates: Candidates, thresholds: Thresholds, own: Mask) -> Mask:
+    """Return which mappings glibc's malloc would make, by their size.
+
+    Below the threshold that its rule gives, a mapping counts only where nothing speaks against a threshold that the
+    program fixed: neither a break that grew for such a request, nor mappings that the program treats as its own.
+    """
+    malloc, length = candidates.allocator, candidates.length
+    maps_itself = np.zeros(record.space_count, dtype=np.bool_)
+    maps_itself[candidates.space[own]] = True
+    fixed = ~thresholds.went_to_brk & ~maps_itself[candidates.space]
+    fits = (length > thresholds.bytes) | ((length > MMAP_THRESHOLD) & fixed)
+    large: Mask = np.isin(malloc, [libc.GLIBC, libc.UNKNOWN]) & candidates.plain & fits
+    return large
+
+
+def _large_for_musl(candidates: Candidates, allocators: Allocators) -> Mask:
+    """Return which mappings musl's malloc would make, by their size."""
+    narrow, metadata = allocators.narrow[candidates.space], allocators.mallocng[candidates.space]
+    oldmalloc = np.where(narrow, _OLDMALLOC_THRESHOLD_NARROW, _OLDMALLOC_THRESHOLD)
+    least = np.where(metadata, _MALLOCNG_THRESHOLD, oldmalloc)
+    large: Mask = (candidates.allocator == libc.MUSL) & (candidates.length > least)
+    return large

@@ -13,6 +13,7 @@ import numpy as np
 
 from replay.allocator.record import OK, Columns, Mask, Record
 from replay.columns import NULL, Int64Array
+from replay.constants import CALL_CODE
 
 MMAP_THRESHOLD: Final = 131072
 """Bytes from which glibc maps a block by itself at first. Source: DEFAULT_MMAP_THRESHOLD_MIN in malloc/malloc.c."""
@@ -84,7 +85,7 @@ def _freed_blocks(record: Record, steps: Int64Array) -> tuple[Int64Array, Int64A
     done = events["status"] == OK
     moved = np.flatnonzero(record.is_call(["mremap"]) & done)
     taken = np.flatnonzero(record.is_call(["munmap"]) & done & (events["length"] > MMAP_THRESHOLD))
-    given = steps[events["status"][steps] == OK]
+    given = steps[(events["status"][steps] == OK) & (events["length"][steps] > MMAP_THRESHOLD)]
     row = np.concatenate([given, moved, taken])
     address = np.concatenate([events["result"][given], events["result"][moved], events["addr"][taken]])
     takes = np.zeros(len(row), dtype=np.bool_)
@@ -98,6 +99,26 @@ def _freed_blocks(record: Record, steps: Int64Array) -> tuple[Int64Array, Int64A
     whole = np.zeros(len(events["call"]), dtype=np.bool_)
     whole[row[freed - 1]] = True
     return row[freed], length[freed], whole[steps]
+
+
+def treated_as_own(record: Record, steps: Int64Array) -> Mask:
+    """Return which mappings the program protected or cut up afterwards: glibc does neither with a block (heuristic).
+
+    A program that does so has an mmap use of its own, and its other mappings may be no blocks either.
+    """
+    events, regions = record.events, record.regions
+    own = np.zeros(len(steps), dtype=np.bool_)
+    row = np.flatnonzero(np.isin(regions["made_step"], steps) & (regions["path"] < 0))
+    made, died = regions["made_step"][row], regions["died_step"][row]
+    ended = np.where((died >= 0) & (died < len(events["call"])), died, 0)
+    unmapped = (died >= 0) & (events["call"][ended] == CALL_CODE["munmap"])
+    start, end = regions["start"][row], regions["end"][row]
+    low = events["addr"][ended]
+    high = low + record.page_up(events["length"][ended])
+    cut = unmapped & (low < end) & (high > start) & ((low != start) | (high != end))
+    protected = regions["prot"][row] != events["prot"][made]
+    own[np.searchsorted(steps, made[cut | protected])] = True
+    return own
 
 
 def _largest_growth(record: Record, steps: Int64Array) -> Int64Array:
