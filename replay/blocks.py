@@ -254,38 +254,37 @@ class _Pairing:
         operations = self.operations
         heirs = _stacked(inherited)
         count = len(heirs.addr)
+        place = np.concatenate([np.full(count, -1, dtype=np.int64), chosen])
+        gives = np.concatenate([np.ones(count, dtype=np.bool_), operations.kind[chosen] == GIVE])
         space = np.concatenate([heirs.space, operations.space[chosen]])
         addr = np.concatenate([heirs.addr, operations.addr[chosen]])
         order = by_address(space, addr)
-        space, addr = space[order], addr[order]
-        place = np.concatenate([np.full(count, -1, dtype=np.int64), chosen])[order]
-        gives = np.concatenate([np.ones(count, dtype=np.bool_), operations.kind[chosen] == GIVE])[order]
-        same = np.zeros(len(order), dtype=np.bool_)
-        same[1:] = (space[1:] == space[:-1]) & (addr[1:] == addr[:-1])
+        same = _same_as_before(space[order], addr[order])
+        follower = np.full(len(order), -1, dtype=np.int64)
+        again = np.flatnonzero(same)
+        follower[order[again - 1]] = place[order[again]]
         row = np.flatnonzero(gives)
-        ended = np.append(same[1:], False)[row]
-        follower = np.append(place[1:], -1)[row]
-        taken = ended & ~np.append(gives[1:], True)[row]
-        born, died = _lives(operations.clock, place[row], heirs, order[row]), np.full(len(row), NULL, dtype=np.int64)
-        died[ended] = operations.clock[follower[ended]]
-        heir_of = np.full(len(row), -1, dtype=np.int64)
-        of_heir = order[row] < count
-        heir_of[of_heir] = heirs.heir_of[order[row][of_heir]]
-        piece = _Rows(
-            space[row],
-            addr[row],
-            place[row],
-            np.where(taken, follower, -1),
-            np.where(ended & ~taken, follower, -1),
-            born,
-            died,
-            heir_of,
-        )
+        piece = self._rows(heirs, space[row], addr[row], place[row], follower[row])
         self.homes.update(dict.fromkeys(spaces.tolist(), (piece, self.rows_so_far)))
         self.rows_so_far += len(row)
         self.pieces.append(piece)
-        double, unknown = self._misfits(place, gives, same)
+        double, unknown = self._misfits(place[order], gives[order], same)
         self.faults.append(_Faults(double, unknown, piece.closer[piece.closer >= 0]))
+
+    def _rows(
+        self, heirs: _Rows, space: Int64Array, addr: Int64Array, giver: Int64Array, follower: Int64Array
+    ) -> _Rows:
+        """Return the blocks, `heirs` first, from what gave each and what next did something to its address."""
+        operations, count = self.operations, len(heirs.addr)
+        ended = np.flatnonzero(follower >= 0)
+        taken = np.zeros(len(addr), dtype=np.bool_)
+        taken[ended] = operations.kind[follower[ended]] != GIVE
+        died = np.full(len(addr), NULL, dtype=np.int64)
+        died[ended] = operations.clock[follower[ended]]
+        born = np.concatenate([heirs.born, operations.clock[giver[count:]]])
+        heir_of = np.concatenate([heirs.heir_of, np.full(len(addr) - count, -1, dtype=np.int64)])
+        taker, closer = np.where(taken, follower, -1), np.where(taken, -1, follower)
+        return _Rows(space, addr, giver, taker, closer, born, died, heir_of)
 
     def _misfits(self, place: Int64Array, gives: Mask, same: Mask) -> tuple[Int64Array, Int64Array]:
         """Return the takes of blocks that had been freed, and the takes of blocks never seen.
@@ -338,13 +337,11 @@ class _Pairing:
         return ending
 
 
-def _lives(clock: Int64Array, givers: Int64Array, heirs: _Rows, place: Int64Array) -> Int64Array:
-    """Return the line of birth of each block: where its call completed, or where the child was forked."""
-    inherited = givers < 0
-    born = np.empty(len(givers), dtype=np.int64)
-    born[~inherited] = clock[givers[~inherited]]
-    born[inherited] = heirs.born[place[inherited]]
-    return born
+def _same_as_before(space: Int64Array, addr: Int64Array) -> Mask:
+    """Return for each row whether it has the space and the address of the one before."""
+    same = np.zeros(len(addr), dtype=np.bool_)
+    same[1:] = (space[1:] == space[:-1]) & (addr[1:] == addr[:-1])
+    return same
 
 
 def _stacked(pieces: list[_Rows]) -> _Rows:
@@ -380,15 +377,16 @@ def _columns(replayed: Replay, nesting: Nesting, operations: _Operations, rows: 
         "tid": events["tid"][step],
         "caller": events["caller"][step],
         "born_step": born_step,
-        "died_step": _steps_at(events["clock"], died),
+        "died_step": _died_steps(events, taker, died),
         "born_line": rows.born,
         "died_line": died,
         "end": end,
         "taken_step": taker,
         "given_step": step,
     }
-    order = np.lexsort((rows.addr, rows.space, born_step)) if inherited.any() else np.argsort(born_step, kind="stable")
-    columns = {name: column[order] for name, column in columns.items()}
+    if (born_step[1:] < born_step[:-1]).any():
+        order = np.lexsort((rows.addr, rows.space, born_step))
+        columns = {name: column[order] for name, column in columns.items()}
     columns["backing"] = find_backing(replayed, columns)
     return columns
 
@@ -425,10 +423,14 @@ def _ended_by_exec(rows: _Rows, spaces: Columns) -> Int64Array:
     return np.where(died == NULL, ends[rows.space], died)
 
 
-def _steps_at(clocks: Int64Array, lines: Int64Array) -> Int64Array:
-    """Return the first step at or after each line, `NULL` where there is none."""
-    steps = np.searchsorted(clocks, lines, side="left").astype(np.int64)
-    steps[(lines == NULL) | (steps == len(clocks))] = NULL
+def _died_steps(events: Columns, taker: Int64Array, died: Int64Array) -> Int64Array:
+    """Return the first step at or after each death: mostly the one that took the block."""
+    clocks = events["clock"]
+    steps = taker.copy()
+    other = taker == NULL
+    other[~other] = clocks[taker[~other]] != died[~other]
+    steps[other] = np.searchsorted(clocks, died[other], side="left")
+    steps[(died == NULL) | (steps == len(clocks))] = NULL
     return steps
 
 
@@ -495,6 +497,63 @@ class _Spans:
         place = np.searchsorted(self.start, key, side="right") - 1
         inside: Mask = (place >= 0) & (key < self.end[place]) & (addr >= 0) & (addr < 1 << _ADDRESS_BITS)
         return inside
+
+
+# --- how much is live --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCount:
+    """How many blocks and bytes are live at any line: births and deaths, sorted, with running sums of bytes.
+
+    The keys are lines with the number of the space (or 0 for all spaces together) times `width` added.
+    """
+
+    births: Int64Array
+    birth_bytes: Int64Array
+    deaths: Int64Array
+    death_bytes: Int64Array
+    width: int
+
+    @classmethod
+    def of(cls, blocks: Blocks, last_line: int, spaces: Columns | None = None) -> LiveCount:
+        """Return the counts of each space; if `spaces` are given, of all together, a space's blocks ending with it."""
+        columns = blocks.columns
+        width = last_line + 2
+        space, died = columns["space"], columns["died_line"]
+        if spaces is not None:
+            died = np.where(died == NULL, spaces["died_line"][space], died)
+            space = np.zeros_like(space)
+        ended = died != NULL
+        births, deaths = space * width + columns["born_line"], space[ended] * width + died[ended]
+        first, last = np.argsort(births, kind="stable"), np.argsort(deaths, kind="stable")
+        return cls(
+            births[first],
+            np.append(0, np.cumsum(columns["size"][first])),
+            deaths[last],
+            np.append(0, np.cumsum(columns["size"][ended][last])),
+            width,
+        )
+
+    def at(self, space: Int64Array, line: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Return how many blocks, and how many bytes of them, are live in each space once each line was printed."""
+        key = space * self.width + line
+        first = space * self.width - 1
+        born, died = (np.searchsorted(keys, key, side="right") for keys in (self.births, self.deaths))
+        before, gone = (np.searchsorted(keys, first, side="right") for keys in (self.births, self.deaths))
+        count = (born - before) - (died - gone)
+        size = self.birth_bytes[born] - self.birth_bytes[before] - self.death_bytes[died] + self.death_bytes[gone]
+        return count.astype(np.int64), size
+
+    def peak(self) -> tuple[int, int, int]:
+        """Return the most bytes live at once, the blocks live then, and the first line of that; zeros for no blocks."""
+        if not len(self.births):
+            return 0, 0, 0
+        born = np.arange(1, len(self.births) + 1)
+        died = np.searchsorted(self.deaths, self.births, side="right")
+        size = self.birth_bytes[born] - self.death_bytes[died]
+        place = int(np.argmax(size))
+        return int(size[place]), int(born[place] - died[place]), int(self.births[place] % self.width)
 
 
 # --- problems --------------------------------------------------------------------------------------------------------
