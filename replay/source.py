@@ -51,7 +51,6 @@ _HEAP_ABORT_TEXT: Final = re.compile(
 
 _COLOUR: Final = re.compile(rb"\x1b\[[0-9;]*m")
 _FRAMES: Final = (b" > ", b"\t")
-_NEAR_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +246,15 @@ def read_chunks(log: Log, size: int = CHUNK_BYTES) -> Iterator[Chunk]:
         first_line = 1
         held: list[bytes] = []
         for block in blocks:
-            cut = _safe_cut(block) if b"\n" in block else 0
-            if not cut:
-                held.append(block)
+            held.append(block)
+            if b"\n" not in block:
                 continue
-            whole = b"".join((*held, block[:cut]))
-            held = [block[cut:]]
-            yield _cleaned(whole, first_line, cut=False)
-            first_line += whole.count(b"\n")
+            text = b"".join(held)
+            cut = _safe_cut(text)
+            held = [text[cut:]]
+            if cut:
+                yield _cleaned(text[:cut], first_line, cut=False)
+                first_line += text.count(b"\n", 0, cut)
         rest = b"".join(held)
         if rest:
             ended = rest.endswith(b"\n")
@@ -271,7 +271,8 @@ def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: 
             block = block[3:]
         seen.append(block)
         total += len(block)
-        log.dialect = dialect_of(block[:SAMPLE_BYTES]) if asked == "auto" else asked
+        sample = b"".join(seen) if total <= SAMPLE_BYTES else block[:SAMPLE_BYTES]
+        log.dialect = dialect_of(sample) if asked == "auto" else asked
         if log.dialect != "unknown" or total >= PATIENCE_BYTES:
             break
     if not total:
@@ -287,16 +288,20 @@ def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: 
 def _safe_cut(block: bytes) -> int:
     """Return where to cut a block: after a line that neither a diagnostic nor a stack frame ends or follows."""
     cut = block.rfind(b"\n") + 1
-    near = max(0, cut - _NEAR_BYTES)
-    frames = any(block.find(b"\n" + mark, near) >= 0 for mark in _FRAMES)
     while cut:
         start = block.rfind(b"\n", 0, cut - 1) + 1
         last = block[start:cut]
-        in_frames = frames and (last.startswith(_FRAMES) or cut == len(block))
-        if not (in_frames or _PROCESS_NOTICE.search(last) or block.startswith(_FRAMES, cut)):
+        in_frames = last.startswith(_FRAMES) or _may_be_frame(block[cut : cut + 3])
+        broken = _PROCESS_NOTICE.search(last) or _HEAP_ABORT_TEXT.search(last[:-1])
+        if not (in_frames or broken):
             break
         cut = start
     return cut
+
+
+def _may_be_frame(begin: bytes) -> bool:
+    """Return whether a line of which no more than `begin` is known may be a stack frame."""
+    return any(mark.startswith(begin) or begin.startswith(mark) for mark in _FRAMES)
 
 
 def _cleaned(data: bytes, first_line: int, *, cut: bool) -> Chunk:
@@ -398,7 +403,8 @@ _SUMMARY: Final = re.compile(rb"^% time +seconds +usecs/call", re.MULTILINE)
 
 def dialect_of(sample: bytes) -> str:
     """Return which program wrote a log: `strace`, `ltrace`, `mixed` where both did, `unknown` where neither."""
-    plain = _STRING.sub(b'""', _COLOUR.sub(b"", b"\n" + sample.replace(b"\0", b"")))
+    clean = _PROCESS_NOTICE.sub(b"", _COLOUR.sub(b"", b"\n" + sample.replace(b"\0", b""))).replace(b"strace: ", b"")
+    plain = _STRING.sub(b'""', clean)
     ltrace = _LTRACE_LINE.search(plain)
     strace = (_STRACE_ONLY if ltrace else _STRACE_LINE).search(plain)
     if ltrace:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,15 +26,12 @@ from replay.shapes import (
 )
 from replay.source import Chunk, Problems, find_logs, read_chunks
 
-CAPTURES = Path("/work/shared/captures")
-HERE = Path(__file__).parent
-
 
 def logs_of_captures() -> list[Path]:
-    """Every strace and ltrace log that came with the captures and is not too long to parse line by line."""
-    places = [CAPTURES, HERE / "captures"]
-    found = [p for place in places if place.is_dir() for p in sorted(place.rglob("*.log*")) if "heavy" not in p.parts]
-    return [p for p in found if p.stat().st_size < 200_000]
+    """Every log that came with the captures and is not too long to be parsed line by line."""
+    places = [folder for name, folder in oracle.scenarios().items() if name != "heavy"]
+    found = [path for place in places for path in sorted(place.rglob("*.log*")) if path.is_file()]
+    return [path for path in found if path.stat().st_size < 200_000]
 
 
 def chunk_of(text: bytes) -> Chunk:
