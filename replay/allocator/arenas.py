@@ -54,7 +54,7 @@ def find_heaps(record: Record, steps: list[int], heap_bytes: list[int]) -> Heaps
     head and tail, mprotect of the first pages; where the mmap fails, one of a single heap's size, kept if aligned.
     """
     heaps = Heaps()
-    protects = bool(record.is_call(["mprotect"]).any())
+    traced = bool(record.is_call(["mprotect", "munmap"]).any())
     last_heap: dict[tuple[int, int], int] = {}
     for step, size in zip(steps, heap_bytes, strict=True):
         if record.events["status"][step] != OK:
@@ -62,7 +62,7 @@ def find_heaps(record: Record, steps: list[int], heap_bytes: list[int]) -> Heaps
             heaps.found.append(Heap(step, errno, 0, f"the reserve for a heap of {_mib(size)} of an arena was refused"))
             heaps.refused_ends.append(step)
             continue
-        heap = _follow_reserve(record, step, size, heaps, protects)
+        heap = _follow_reserve(record, step, size, heaps, traced)
         if heap is None:
             continue
         if heap.errno == 0 and heap.base:
@@ -74,8 +74,11 @@ def find_heaps(record: Record, steps: list[int], heap_bytes: list[int]) -> Heaps
     return heaps
 
 
-def _follow_reserve(record: Record, step: int, size: int, heaps: Heaps, protects: bool) -> Heap | None:
-    """Return the heap that the calls after a granted reserve make of it, None where they do not."""
+def _follow_reserve(record: Record, step: int, size: int, heaps: Heaps, traced: bool) -> Heap | None:
+    """Return the heap that the calls after a granted reserve make of it, None where they do not.
+
+    `traced` tells whether the log has such calls at all; without them the size alone must do.
+    """
     events = record.events
     start, length = int(events["result"][step]), int(events["length"][step])
     following = record.thread_order.following(step, _ATTEMPT_CALLS)
@@ -90,7 +93,7 @@ def _follow_reserve(record: Record, step: int, size: int, heaps: Heaps, protects
         if addr == start and events["length"][row] == length:
             heaps.refused_ends.append(row)
             return None
-    unseen = (not following or not protects) and length == 2 * size
+    unseen = (not following or not traced) and length == 2 * size and events["addr"][step] == 0
     return Heap(step, 0, 0, f"has the size of the reserve for a heap of {_mib(size)} of an arena") if unseen else None
 
 

@@ -126,7 +126,7 @@ def _candidates(record: Record, refusals: Refusals, allocators: Allocators) -> C
         before=before,
         refusal=_refusal_rows(refusals, before),
         growth=_refusal_growth(refusals, before),
-        around=record.enclosing_calls(steps),
+        around=record.parent_step[steps],
         framed=_framed(record, steps),
         kind=np.full(count, NONE, dtype=np.int64),
         allocator=allocators.malloc[space],

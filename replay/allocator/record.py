@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from replay.columns import NULL, Int64Array, Strings
 from replay.constants import CALL_CODE
+from replay.nesting import find_nesting, is_call
 
 Columns: TypeAlias = dict[str, Int64Array]
 """Columns of one length by name; what they hold is written where they are made."""
@@ -26,22 +27,13 @@ OK: Final = 0
 FAILED: Final = 1
 """Values of the column `status` of the events."""
 
-ALLOCATING: Final = (
-    "malloc calloc realloc reallocarray posix_memalign aligned_alloc memalign valloc pvalloc strdup strndup asprintf "
-    "new new[] getdelim"
-).split()
-"""Calls of the libc that may ask the kernel for memory."""
-
-_LIBC_CALLERS: Final = ("libc.so", "libc-2.", "ld-linux", "ld-2.", "ld.so")
-"""Callers whose lines ltrace names wrongly: no evidence.
-
-Source: ltrace 0.7.3 takes the n-th relocation for the n-th slot of the PLT, which is wrong for libc.so.6 (IRELATIVE).
-"""
-
 
 @dataclass(frozen=True)
 class Record:
-    """What one run's replay gave: events by step, brk calls, regions and spaces, and the texts that they name."""
+    """What one run's replay gave: events by step, brk calls, regions and spaces, and the texts that they name.
+
+    `events` may have `parent_step`; without it the libc calls around system calls are looked for.
+    """
 
     events: Columns
     brks: Columns
@@ -62,8 +54,7 @@ class Record:
 
     def is_call(self, names: Iterable[str]) -> Mask:
         """Return for each event whether its call is one of `names`."""
-        codes = [CALL_CODE[name] for name in names]
-        return np.isin(self.events["call"], codes) if len(codes) > 1 else self.events["call"] == codes[0]
+        return is_call(self.events, names)
 
     def page_up(self, addresses: Int64Array) -> Int64Array:
         """Return the addresses or lengths rounded up to pages."""
@@ -78,35 +69,10 @@ class Record:
         return np.array([self.strings.intern(text) for text in texts], dtype=np.int64)
 
     @cached_property
-    def _enclosing_places(self) -> Int64Array:
-        """Return the places, in thread order, of the libc calls that may enclose system calls."""
-        events, order = self.events, self.thread_order
-        rows = np.flatnonzero(self.is_call(ALLOCATING))
-        callers = events["caller"][rows]
-        misnamed = [
-            text_id
-            for text_id in np.unique(callers).tolist()
-            if text_id >= 0 and self.strings[text_id].rpartition("/")[2].startswith(_LIBC_CALLERS)
-        ]
-        rows = rows[~np.isin(callers, misnamed)]
-        return np.sort(order.places[rows])
-
-    def enclosing_calls(self, steps: Int64Array) -> Int64Array:
-        """Return for each step that of the innermost malloc-like call around it, `NULL` where the log has none."""
-        around = np.full(len(steps), NULL, dtype=np.int64)
-        places = self._enclosing_places
-        if not len(places) or not len(steps):
-            return around
-        order = self.thread_order
-        own = order.places[steps]
-        following = np.searchsorted(places, own, side="right")
-        found = following < len(places)
-        place = places[np.where(found, following, 0)]
-        candidate = order.rows[place]
-        found &= order.threads[place] == order.threads[own]
-        found &= self.events["entry_clock"][candidate] < self.events["entry_clock"][steps]
-        around[found] = candidate[found]
-        return around
+    def parent_step(self) -> Int64Array:
+        """Return for each step that of the libc call around it, `NULL` where the log has none."""
+        known = self.events.get("parent_step")
+        return find_nesting(self.events, self.strings).parent_step if known is None else known
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,557 @@
+"""The allocators' rules, each on a trace of a few lines: why a brk was refused, and what a mapping is."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from replay.allocator import Record, allocator_activity
+from replay.calls import read_run
+from replay.columns import NULL, Strings
+from replay.regions import replay
+
+RW = "PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0"
+NONE = "PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_NORESERVE, -1, 0"
+PAGE = 4096
+GROWTH = 0x21000
+BREAK = 0x555555581000
+ENOMEM = "-1 ENOMEM (Cannot allocate memory)"
+
+GLIBC = """
+    execve("./prog", ["./prog"], 0x7ffd00000000 /* 2 vars */) = 0
+    brk(NULL) = 0x555555560000
+    mmap(NULL, 8192, RW) = 0x7f0000400000
+    mmap(NULL, 1974096, PROT_READ, MAP_PRIVATE|MAP_DENYWRITE, 3</usr/lib/libc.so.6>, 0) = 0x7f0000200000
+    mmap(NULL, 200704, RW) = 0x7f00001c0000
+    brk(NULL) = 0x555555560000
+    brk(0x555555581000) = 0x555555581000
+"""
+"""A program of glibc up to its first malloc: ld.so's own memory, a large TLS, the break at 0x555555581000."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table, texts as texts, nulls as None."""
+
+    values: dict[str, object]
+
+    def __getattr__(self, name: str) -> object:
+        return self.values[name]
+
+
+@dataclass(frozen=True)
+class Found:
+    failures: list[Row]
+    mmaps: list[Row]
+    allocators: list[tuple[object, object]]
+
+    def kinds(self) -> list[tuple[object, object]]:
+        return [(row.kind, row.bytes) for row in self.mmaps]
+
+
+TEXTS = ("cause", "blocker_path", "evidence", "kind", "errno", "allocator", "certainty", "name")
+
+
+def rows_of(columns: dict[str, np.ndarray], strings: Strings) -> list[Row]:
+    def value(name: str, number: int) -> object:
+        if name in TEXTS:
+            return None if number < 0 else strings[number]
+        return None if number == NULL else number
+
+    lists = {name: column.tolist() for name, column in columns.items()}
+    count = len(next(iter(lists.values())))
+    return [Row({name: value(name, numbers[row]) for name, numbers in lists.items()}) for row in range(count)]
+
+
+def record_of(text: str, tmp_path: Path) -> Record:
+    log = tmp_path / "trace.log"
+    log.write_text("\n".join(line.strip() for line in text.strip().splitlines()).replace("RW)", f"{RW})") + "\n")
+    source = read_run([log])
+    made = replay(source.calls(), source.strings)
+    return Record(made.events, made.brks, made.regions, made.spaces, source.strings, made.page_size)
+
+
+def found_in(record: Record) -> Found:
+    activity = allocator_activity(record)
+    names = rows_of(activity.allocators, record.strings)
+    return Found(
+        rows_of(activity.brk_failures, record.strings),
+        rows_of(activity.allocator_mmaps, record.strings),
+        [(row.space, row.name) for row in names],
+    )
+
+
+@pytest.fixture
+def examine(tmp_path: Path):
+    """Return what the allocator layer finds in a trace; `RW` stands for what malloc passes to mmap."""
+    return lambda *parts: found_in(record_of("\n".join(textwrap.dedent(part).strip() for part in parts), tmp_path))
+
+
+def refused(growth: int = GROWTH, at: int = BREAK) -> str:
+    return f"brk({at + growth:#x}) = {at:#x}"
+
+
+# ------------------------------------------------------------------------------------------------ why brk was refused
+
+
+@pytest.mark.parametrize(
+    ("pages_free", "pages_asked", "cause"),
+    [
+        (0, 1, "mapping_above"),
+        (1, 1, "mapping_above"),
+        (2, 1, "unknown"),
+        (33, 33, "mapping_above"),
+        (34, 33, "unknown"),
+    ],
+)
+def test_one_page_stays_free_below_the_mapping_above(examine, pages_free: int, pages_asked: int, cause: str) -> None:
+    """A mapping N pages up leaves N - 1 pages; what fits was not refused by it."""
+    wall = BREAK + pages_free * PAGE
+    found = examine(
+        GLIBC,
+        f"mmap({wall:#x}, 8192, PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED_NOREPLACE, -1, 0) = {wall:#x}",
+        refused(pages_asked * PAGE),
+    )
+    (failure,) = found.failures
+    assert failure.cause == cause
+    assert (failure.requested, failure.granted) == (BREAK + pages_asked * PAGE, BREAK)
+    assert failure.shortfall_bytes == pages_asked * PAGE
+    if cause == "mapping_above":
+        assert (failure.blocker_start, failure.blocker_end, failure.blocker_line) == (wall, wall + 8192, 8)
+        assert "the 2-page ---p mapping" in failure.evidence
+        assert f"at {wall:#x} (line 8)" in failure.evidence
+    else:
+        assert failure.blocker_start is None
+
+
+@pytest.mark.parametrize(("pages_free", "cause"), [(258, "mapping_above"), (289, "mapping_above"), (290, "unknown")])
+def test_256_pages_more_stay_free_below_a_mapping_that_grows_down(examine, pages_free: int, cause: str) -> None:
+    wall = BREAK + pages_free * PAGE
+    flags = "MAP_PRIVATE|MAP_ANONYMOUS|MAP_GROWSDOWN|MAP_FIXED_NOREPLACE"
+    found = examine(
+        GLIBC, f"mmap({wall:#x}, 4096, PROT_READ|PROT_WRITE, {flags}, -1, 0) = {wall:#x}", refused(33 * PAGE)
+    )
+    assert [row.cause for row in found.failures] == [cause]
+    assert ("256 guard pages" in found.failures[0].evidence) == (cause == "mapping_above")
+
+
+def test_a_file_in_the_way_is_named(examine) -> None:
+    found = examine(
+        GLIBC,
+        f"mmap({BREAK + 8192:#x}, 4096, PROT_READ, MAP_SHARED|MAP_FIXED, 3</var/data>, 0) = {BREAK + 8192:#x}",
+        refused(),
+    )
+    (failure,) = found.failures
+    assert failure.blocker_path == "/var/data"
+    assert "r--s mapping of /var/data" in failure.evidence
+    assert "begins 2 pages above the break" in failure.evidence
+    assert "room for one page" in failure.evidence
+
+
+@pytest.mark.parametrize("call", ["brk(NULL) = 0x555555581000", "brk(0x1000) = 0x555555581000"])
+def test_neither_a_question_nor_a_break_below_the_start_is_a_failure(examine, call: str) -> None:
+    assert examine(GLIBC, call).failures == []
+
+
+LIMIT = "prlimit64(0, {}, {{rlim_cur={}*1024, rlim_max=RLIM64_INFINITY}}, NULL) = 0"
+
+
+@pytest.mark.parametrize(
+    ("limit", "kib", "proven"),
+    [("RLIMIT_DATA", 400, True), ("RLIMIT_DATA", 4096, False), ("RLIMIT_AS", 2300, True), ("RLIMIT_AS", 9000, False)],
+)
+def test_a_limit_that_the_program_set_explains_it(examine, limit: str, kib: int, proven: bool) -> None:
+    """Where the log's own figures do not exceed it, the program's image, which the log does not show, may have."""
+    found = examine(GLIBC, LIMIT.format(limit, kib), refused(), f"mmap(NULL, 1048576, RW) = {ENOMEM}")
+    (failure,) = found.failures
+    assert (failure.cause, failure.limit_bytes) == (limit.lower(), kib * 1024)
+    assert ("(inferred)" in failure.evidence) != proven
+    assert found.kinds() == [("fallback", 1048576)]
+    assert (found.mmaps[0].errno, found.mmaps[0].addr) == ("ENOMEM", None)
+
+
+def test_a_limit_did_not_refuse_what_mmap_then_granted(examine) -> None:
+    found = examine(GLIBC, LIMIT.format("RLIMIT_DATA", 4096), refused(), "mmap(NULL, 1048576, RW) = 0x7f0000000000")
+    assert found.failures[0].cause == "unknown"
+    assert "a mapping that the log does not show" in found.failures[0].evidence
+
+
+def test_the_mapping_above_comes_before_a_limit(examine) -> None:
+    wall = f"mmap({BREAK:#x}, 4096, PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, -1, 0) = {BREAK:#x}"
+    found = examine(GLIBC, LIMIT.format("RLIMIT_DATA", 4), wall, refused())
+    assert (found.failures[0].cause, found.failures[0].limit_bytes) == ("mapping_above", None)
+
+
+def test_a_lifted_limit_refuses_nothing(examine) -> None:
+    lifted = "prlimit64(0, RLIMIT_DATA, {rlim_cur=RLIM64_INFINITY, rlim_max=RLIM64_INFINITY}, NULL) = 0"
+    assert examine(GLIBC, LIMIT.format("RLIMIT_DATA", 400), lifted, refused()).failures[0].cause == "unknown"
+
+
+def test_a_huge_growth_that_nothing_else_refuses_is_overcommit(examine) -> None:
+    found = examine(GLIBC, refused(64 << 30), f"mmap(NULL, {(64 << 30) + (1 << 20)}, RW) = {ENOMEM}")
+    assert found.failures[0].cause == "overcommit"
+    assert found.kinds() == [("fallback", (64 << 30) + (1 << 20))]
+
+
+def test_the_map_count(examine, tmp_path: Path) -> None:
+    record = record_of(textwrap.dedent(GLIBC) + refused(), tmp_path)
+    full = np.full(len(record.brks["step"]), 65530, dtype=np.int64)
+    found = found_in(dataclasses.replace(record, brks=record.brks | {"mapping_count": full}))
+    assert found.failures[0].cause == "map_count"
+    assert "65530 mappings" in found.failures[0].evidence
+
+
+@pytest.mark.parametrize("answer", ["0", "-1 ENOMEM (Cannot allocate memory)"])
+def test_an_injected_answer_is_the_cause(examine, answer: str) -> None:
+    found = examine(GLIBC, f"brk(0x5555555a2000) = {answer} (INJECTED)", "mmap(NULL, 1048576, RW) = 0x7f0000000000")
+    (failure,) = found.failures
+    assert (failure.cause, failure.granted, failure.shortfall_bytes) == ("injected", BREAK, GROWTH)
+    assert found.kinds() == [("fallback", 1048576)]
+
+
+def test_an_attach_says_what_it_does_not_know(examine) -> None:
+    found = examine("brk(0x5555555a2000) = 0x555555581000", f"mmap(NULL, {GROWTH}, RW) = 0x7f0000000000")
+    assert found.failures[0].cause == "unknown"
+    assert "the log shows no mapping above the break" in found.failures[0].evidence
+    assert found.kinds() == [("fallback", GROWTH)]
+
+
+# --------------------------------------------------------------------------------------------------- fallbacks of brk
+
+OLD_MUSL = """
+    execve("./prog", ["./prog"], 0x7ffd00000000 /* 2 vars */) = 0
+    open("/etc/x", O_RDONLY) = 3
+    brk(NULL) = 0x555555581000
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "growth", "length", "kind"),
+    [
+        pytest.param(GLIBC, GROWTH, 1048576, "fallback", id="glibc: 1 MiB"),
+        pytest.param(GLIBC, GROWTH, GROWTH, "fallback", id="glibc 2.35 to 2.37: the growth itself"),
+        pytest.param(GLIBC, GROWTH, 2097152, "fallback", id="glibc 2.35 to 2.37: rounded to 1 MiB"),
+        pytest.param(GLIBC, 0x1019000, 17825792, "fallback", id="glibc: a large top_pad"),
+        pytest.param(GLIBC, 0x1019000, 1048576, "direct", id="smaller than what brk was asked for"),
+        pytest.param(GLIBC, 4096, 303104, "direct", id="unlike what any libc falls back to"),
+        pytest.param(OLD_MUSL, 4096, 4096, "fallback", id="musl: one page"),
+        pytest.param(OLD_MUSL, 4096, 32768, "fallback", id="musl: a power of two pages"),
+        pytest.param(OLD_MUSL, 20480, 20480, "fallback", id="musl: the block"),
+        pytest.param(OLD_MUSL, 4096, 303104, "direct", id="musl before 1.1.0: no fallback, a large block of its own"),
+    ],
+)
+def test_sizes_of_fallbacks(examine, before: str, growth: int, length: int, kind: str) -> None:
+    found = examine(before, refused(growth), f"mmap(NULL, {length}, RW) = 0x7f0000000000")
+    assert found.kinds() == [(kind, length)]
+    assert (found.mmaps[0].brk_failure_step is not None) == (kind == "fallback")
+
+
+def test_a_fallback_names_the_brk_and_its_line(examine) -> None:
+    found = examine(GLIBC, refused(), "mmap(NULL, 1048576, RW) = 0x7f0000000000")
+    (fallback,) = found.mmaps
+    assert (fallback.brk_failure_step, fallback.addr) == (found.failures[0].step, 0x7F0000000000)
+    assert (fallback.allocator, fallback.certainty, fallback.request_bytes) == ("glibc", "inferred", None)
+    assert f"line {found.failures[0].line} and had asked for {GROWTH} bytes" in fallback.evidence
+
+
+def test_only_the_next_call_of_the_same_thread_stands_in(examine) -> None:
+    """Of another thread a call may come between; of the same one not."""
+    lines = [f"10 {line.strip()}" for line in GLIBC.strip().splitlines()]
+    thread = "10 clone(child_stack=0x7f0000900000, flags=CLONE_VM|CLONE_THREAD|CLONE_SIGHAND) = 11"
+    found = examine(
+        "\n".join([*lines, thread]),
+        f"10 {refused()}",
+        "11 mmap(NULL, 2097152, RW) = 0x7f0000c00000",
+        "10 mmap(NULL, 1048576, RW) = 0x7f0000000000",
+        f"10 {refused()}",
+        "10 munmap(0x7f0000400000, 8192) = 0",
+        "10 mmap(NULL, 3145728, RW) = 0x7f0001000000",
+    )
+    assert found.kinds() == [("direct", 2097152), ("fallback", 1048576), ("direct", 3145728)]
+    assert [row.brk_failure_step for row in found.mmaps] == [None, found.failures[0].step, None]
+
+
+def test_mallocng_falls_back_for_its_metadata_once_and_keeps_blocks_in_groups(examine) -> None:
+    found = examine(
+        """
+        brk(NULL) = 0x37f1000
+        brk(0x37f3000) = 0x37f1000
+        mmap(NULL, 8192, PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000100000
+        mprotect(0x7f0000101000, 4096, PROT_READ|PROT_WRITE) = 0
+        mmap(NULL, 32768, RW) = 0x7f00000f0000
+        mmap(NULL, 200020, RW) = 0x7f00000b0000
+        """
+    )
+    assert found.kinds() == [("fallback", 8192), ("pool", 32768), ("direct", 200020)]
+    assert {row.allocator for row in found.mmaps} == {"musl"}
+    assert found.allocators == [(0, "musl")]
+
+
+RESERVE_REFUSED = f"mmap(NULL, 134217728, {NONE}) = {ENOMEM}\nmmap(NULL, 67108864, {NONE}) = {ENOMEM}"
+RESERVE_USELESS = f"""
+    mmap(NULL, 134217728, {NONE}) = 0x7f0010000000
+    munmap(0x7f0014000000, 67108864) = 0
+    mprotect(0x7f0010000000, 135168, PROT_READ|PROT_WRITE) = {ENOMEM}
+    munmap(0x7f0010000000, 67108864) = 0
+"""
+
+
+@pytest.mark.parametrize("attempt", [RESERVE_REFUSED, RESERVE_USELESS], ids=["RLIMIT_AS", "RLIMIT_DATA"])
+def test_the_last_resort(examine, attempt: str) -> None:
+    """Brk, its fallback and two heaps of another arena are refused: the small block is mapped alone."""
+    found = examine(
+        GLIBC,
+        refused(),
+        f"mmap(NULL, 1048576, RW) = {ENOMEM}",
+        attempt,
+        attempt,
+        "mmap(NULL, 4096, RW) = 0x7f0000000000",
+    )
+    assert [row.kind for row in found.mmaps if row.kind != "arena_heap"] == ["fallback", "last_resort"]
+    assert {row.errno for row in found.mmaps[:-1]} == {"ENOMEM"}
+    assert (found.mmaps[-1].errno, found.mmaps[-1].brk_failure_step) == (None, found.failures[0].step)
+
+
+# --------------------------------------------------------------------------------------------------- heaps of arenas
+
+
+def test_a_reserve_cut_to_its_boundary_is_a_heap(examine) -> None:
+    found = examine(
+        GLIBC,
+        f"mmap(NULL, 134217728, {NONE}) = 0x7f000ca00000",
+        "munmap(0x7f000ca00000, 56623104) = 0",
+        "munmap(0x7f0014000000, 10485760) = 0",
+        "mprotect(0x7f0010000000, 135168, PROT_READ|PROT_WRITE) = 0",
+    )
+    assert found.kinds() == [("arena_heap", 134217728)]
+    assert "at 0x7f0010000000, made writable in line 11" in found.mmaps[0].evidence
+
+
+def test_a_second_heap_of_a_full_arena_says_so(examine) -> None:
+    found = examine(
+        GLIBC,
+        f"mmap(NULL, 134217728, {NONE}) = 0x7f0010000000",
+        "munmap(0x7f0014000000, 67108864) = 0",
+        "mprotect(0x7f0010000000, 135168, PROT_READ|PROT_WRITE) = 0",
+        "mprotect(0x7f0010021000, 66969600, PROT_READ|PROT_WRITE) = 0",
+        f"mmap(NULL, 134217728, {NONE}) = 0x7f0008000000",
+        "munmap(0x7f000c000000, 67108864) = 0",
+        "mprotect(0x7f0008000000, 135168, PROT_READ|PROT_WRITE) = 0",
+    )
+    assert found.kinds() == [("arena_heap", 134217728)] * 2
+    assert "a further heap of the arena whose heap at 0x7f0010000000 has 4096 bytes left" in found.mmaps[1].evidence
+
+
+def test_a_heap_of_a_32_bit_program(examine) -> None:
+    found = examine(
+        """
+        execve("./prog", ["./prog"], 0xffd00000 /* 2 vars */) = 0
+        brk(NULL) = 0x56560000
+        mmap2(NULL, 2259228, PROT_READ, MAP_PRIVATE|MAP_DENYWRITE, 3</usr/lib32/libc.so.6>, 0) = 0xf7c00000
+        brk(NULL) = 0x56560000
+        brk(0x56581000) = 0x56581000
+        """,
+        f"mmap2(NULL, 2097152, {NONE}) = 0xf7900000",
+        "munmap(0xf7a00000, 1048576) = 0",
+        "mprotect(0xf7900000, 135168, PROT_READ|PROT_WRITE) = 0",
+    )
+    assert found.kinds() == [("arena_heap", 2097152)]
+
+
+def test_an_unreadable_mapping_of_that_size_with_another_use_is_no_heap(examine) -> None:
+    found = examine(GLIBC, f"mmap(NULL, 134217728, {NONE}) = 0x7f0010000000", "munmap(0x7f0000400000, 8192) = 0")
+    assert found.kinds() == []
+
+
+# ---------------------------------------------------------------------------------------------------- large requests
+
+
+def test_freed_large_blocks_raise_the_threshold(examine) -> None:
+    found = examine(
+        GLIBC,
+        """
+        mmap(NULL, 1003520, RW) = 0x7f0000000000
+        munmap(0x7f0000000000, 1003520) = 0
+        brk(0x55555567c000) = 0x55555567c000
+        mmap(NULL, 1007616, RW) = 0x7f0000800000
+        mmap(NULL, 500000, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000a00000
+        mmap(NULL, 503808, RW) = 0x7f0000c00000
+        """,
+    )
+    assert found.kinds() == [("direct", 1003520), ("direct", 1007616)]
+    assert "131072 bytes then" in found.mmaps[0].evidence
+    assert "frees it whole" in found.mmaps[0].evidence
+    assert "1003520 bytes then" in found.mmaps[1].evidence
+
+
+def test_a_block_moved_by_mremap_raises_it_by_its_last_size(examine) -> None:
+    found = examine(
+        GLIBC,
+        """
+        mmap(NULL, 200704, RW) = 0x7f0000000000
+        mremap(0x7f0000000000, 200704, 2002944, MREMAP_MAYMOVE) = 0x7f0000800000
+        munmap(0x7f0000800000, 2002944) = 0
+        mmap(NULL, 2007040, RW) = 0x7f0001000000
+        """,
+    )
+    assert "threshold of 2002944 bytes" in found.mmaps[-1].evidence
+
+
+def test_a_threshold_that_the_program_fixed_does_not_rise(examine) -> None:
+    """The break never grew for a block of that size, so nothing speaks against it."""
+    found = examine(
+        GLIBC,
+        """
+        mmap(NULL, 5001216, RW) = 0x7f0000000000
+        munmap(0x7f0000000000, 5001216) = 0
+        mmap(NULL, 4001792, RW) = 0x7f0000800000
+        """,
+    )
+    assert found.kinds() == [("direct", 5001216), ("direct", 4001792)]
+    assert "the program's own threshold" in found.mmaps[1].evidence
+
+
+@pytest.mark.parametrize(
+    "own_use",
+    ["mprotect(0x7f0000900000, 4096, PROT_READ) = 0", "munmap(0x7f0000900000, 4096) = 0"],
+    ids=["protected", "cut up"],
+)
+def test_what_the_program_treats_as_its_own_is_no_block(examine, own_use: str) -> None:
+    found = examine(GLIBC, "mmap(NULL, 2097152, RW) = 0x7f0000800000", own_use)
+    assert found.kinds() == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "mmap(NULL, 131072, RW) = 0x7f0000800000",
+        "mmap(NULL, 8392704, PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_STACK, -1, 0) = 0x7f0000800000",
+        "mmap(NULL, 300000, PROT_READ|PROT_WRITE, MAP_PRIVATE, 3</var/data>, 0) = 0x7f0000800000",
+        "mmap(NULL, 303104, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS, -1, 0) = 0x7f0000800000",
+        "mmap(NULL, 303104, PROT_READ|PROT_WRITE|PROT_EXEC, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000800000",
+        "mmap(0x7f0000200000, 303104, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS, -1, 0) = 0x7f0000200000",  # noqa: E501
+        "mmap(NULL, 303104, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_POPULATE, -1, 0) = 0x7f0000800000",
+        "mmap(NULL, 303104, RW) = 0x7f0000800000 (INJECTED)",
+    ],
+    ids=["threshold", "stack", "file", "shared", "executable", "fixed", "populated", "injected"],
+)
+def test_what_is_no_allocators_mapping(examine, call: str) -> None:
+    """Nor is the loader's own memory before the first malloc, the 200704 bytes in every trace here."""
+    assert examine(GLIBC, call).mmaps == []
+
+
+def test_a_refused_large_request_is_one_too(examine) -> None:
+    found = examine(GLIBC, f"mmap(NULL, 68719480832, RW) = {ENOMEM}")
+    assert found.kinds() == [("direct", 68719480832)]
+    assert (found.mmaps[0].errno, found.mmaps[0].addr) == ("ENOMEM", None)
+
+
+# ------------------------------------------------------------------------------------------- pools, and whose they are
+
+
+def library(path: str) -> str:
+    return f"{GLIBC}mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 4</usr/lib/{path}>, 0) = 0x7f0000600000"
+
+
+GO = """
+    execve("./prog", ["./prog"], 0x7ffd00000000 /* 2 vars */) = 0
+    mmap(0xc000000000, 67108864, PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0xc000000000
+    mmap(0xc000000000, 4194304, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS, -1, 0) = 0xc000000000
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "call", "allocator"),
+    [
+        pytest.param(
+            library("libjemalloc.so.2"), "mmap(NULL, 2097152, RW) = 0x7f0000800000", "jemalloc", id="jemalloc"
+        ),
+        pytest.param(
+            library("libtcmalloc.so.4"), "mmap(NULL, 1052672, RW) = 0x7f0000800000", "tcmalloc", id="tcmalloc"
+        ),
+        pytest.param(
+            library("libmimalloc.so.2"),
+            f"mmap(0x5f778000000, 33554432, {NONE}) = 0x5f778000000",
+            "mimalloc",
+            id="mimalloc",
+        ),
+        pytest.param(
+            library("libpython3.11.so.1.0"), "mmap(NULL, 1048576, RW) = 0x7f0000800000", "cpython", id="cpython"
+        ),
+        pytest.param(
+            library("libpython3.9.so.1.0"), "mmap(NULL, 262144, RW) = 0x7f0000800000", "cpython", id="old cpython"
+        ),
+        pytest.param(
+            library("server/libjvm.so"), f"mmap(0xf8000000, 134217728, {NONE}) = 0xf8000000", "hotspot", id="hotspot"
+        ),
+        pytest.param(library("libnode.so.108"), f"mmap(0x3f2a8000000, 520192, {NONE}) = 0x3f2a8000000", "v8", id="v8"),
+        pytest.param(GO, "mmap(NULL, 262144, RW) = 0x7f0000800000", "go", id="go"),
+    ],
+)
+def test_pools(examine, before: str, call: str, allocator: str) -> None:
+    found = examine(before, call)
+    assert (found.mmaps[-1].kind, found.mmaps[-1].allocator) == ("pool", allocator)
+    assert allocator in [name for _, name in found.allocators]
+
+
+def test_a_cpython_arena_right_after_a_refused_brk_is_a_fallback(examine) -> None:
+    arena = "mmap(NULL, 1048576, RW) = 0x7f0000800000"
+    assert examine(library("libpython3.11.so.1.0"), refused(), arena).kinds() == [("fallback", 1048576)]
+
+
+def test_malloc_and_the_runtimes_beside_it(examine) -> None:
+    assert examine(library("libpython3.11.so.1.0")).allocators == [(0, "glibc"), (0, "cpython")]
+    assert examine(library("libjemalloc.so.2")).allocators == [(0, "jemalloc")]
+    assert examine(GO).allocators == [(0, "go")]
+
+
+def test_a_static_glibc_is_told_by_its_break(examine) -> None:
+    found = examine("brk(NULL) = 0x1000000\nbrk(0x1000d00) = 0x1000d00\nbrk(0x1021d00) = 0x1021d00")
+    assert found.allocators == [(0, "glibc")]
+
+
+def test_nothing_known_is_unknown(examine) -> None:
+    assert examine("mmap(NULL, 4096, RW) = 0x7f0000800000").allocators == [(0, "unknown")]
+
+
+def test_a_forked_child_has_its_parents_allocator_and_a_new_program_its_own(examine) -> None:
+    found = examine(
+        "\n".join(f"10 {line.strip()}" for line in GLIBC.strip().splitlines()),
+        "10 fork() = 11",
+        "11 mmap(NULL, 700416, RW) = 0x7f0000800000",
+        '11 execve("./other", ["./other"], 0x7ffd00000000 /* 2 vars */) = 0',
+    )
+    assert found.allocators == [(0, "glibc"), (1, "glibc"), (2, "unknown")]
+    assert found.kinds() == [("direct", 700416)]
+
+
+# ------------------------------------------------------------------------------------------------ what ltrace -S shows
+
+
+def test_ltrace_shows_which_malloc_asked(examine) -> None:
+    found = examine(
+        """
+        24045 SYS_brk(0) = 0x555555560000
+        24045 prog->malloc(16 <unfinished ...>
+        24045 SYS_brk(0) = 0x555555560000
+        24045 SYS_brk(0x555555581000) = 0x555555581000
+        24045 <... malloc resumed> ) = 0x5555555602a0
+        24045 SYS_mmap(0x555555581000, 4096, 0, 0x100022) = 0x555555581000
+        24045 prog->malloc(1000 <unfinished ...>
+        24045 SYS_brk(0x5555555a2000) = 0x555555581000
+        24045 SYS_mmap(0, 0x100000, 3, 34) = 0x7f0000000000
+        24045 <... malloc resumed> ) = 0x7f0000000010
+        24045 prog->calloc(2, 50000 <unfinished ...>
+        24045 SYS_mmap(0, 0x19000, 3, 34) = 0x7f0000800000
+        24045 <... calloc resumed> ) = 0x7f0000800010
+        """
+    )
+    assert found.kinds() == [("fallback", 1048576), ("direct", 0x19000)]
+    assert [row.certainty for row in found.mmaps] == ["observed", "observed"]
+    assert [row.request_bytes for row in found.mmaps] == [1000, 100000]
+    assert "inside malloc(1000) of line 7" in found.mmaps[0].evidence
