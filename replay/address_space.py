@@ -287,7 +287,39 @@ def _round_up(value: int, page: int) -> int:
     return -(-value // page) * page
 
 
+def _copied(attributes: Int64Array) -> Int64Array:
+    """Return a copy of a row of attributes."""
+    copy = np.empty(ATTRIBUTES, np.int64)
+    for column in range(ATTRIBUTES):
+        copy[column] = attributes[column]
+    return copy
+
+
+def _shift_up(row: Int64Array, index: int, size: int) -> None:
+    """Make room at `index` of a row that holds `size` entries."""
+    for at in range(size, index, -1):
+        row[at] = row[at - 1]
+
+
+def _shift_down(row: Int64Array, index: int, size: int) -> None:
+    """Close the gap at `index` of a row that holds `size` entries."""
+    for at in range(index, size - 1):
+        row[at] = row[at + 1]
+
+
 # --- the order of mappings -------------------------------------------------------------------------------------------
+
+
+def _count_up_to(ascending: Int64Array, count: int, value: int) -> int:
+    """Return how many of the first `count` entries are at most `value`."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] <= value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _locate(space: Space, address: int) -> tuple[int, int]:
@@ -295,11 +327,10 @@ def _locate(space: Space, address: int) -> tuple[int, int]:
     leaves = space.totals[LEAVES]
     if leaves == 0:
         return 0, 0
-    place = np.searchsorted(space.firsts[:leaves], address, side="right") - 1
-    place = max(place, 0)
+    place = max(_count_up_to(space.firsts, leaves, address) - 1, 0)
     leaf = space.order[place]
     size = space.sizes[leaf]
-    index = np.searchsorted(space.ends[leaf, :size], address, side="right")
+    index = _count_up_to(space.ends[leaf], size, address)
     if index == size:
         return place + 1, 0
     return place, index
@@ -361,8 +392,8 @@ def _new_leaf(space: Space, place: int) -> int:
     totals[FREE_LEAVES] -= 1
     leaf = space.free_leaves[totals[FREE_LEAVES]]
     leaves = totals[LEAVES]
-    space.order[place + 1 : leaves + 1] = space.order[place:leaves].copy()
-    space.firsts[place + 1 : leaves + 1] = space.firsts[place:leaves].copy()
+    _shift_up(space.order, place, leaves)
+    _shift_up(space.firsts, place, leaves)
     space.order[place] = leaf
     space.sizes[leaf] = 0
     space.gaps[leaf] = -1
@@ -375,9 +406,10 @@ def _split_leaf(space: Space, place: int) -> None:
     full = space.order[place]
     leaf = _new_leaf(space, place + 1)
     half = LEAF // 2
-    space.starts[leaf, :half] = space.starts[full, half:]
-    space.ends[leaf, :half] = space.ends[full, half:]
-    space.slots[leaf, :half] = space.slots[full, half:]
+    for at in range(half):
+        space.starts[leaf, at] = space.starts[full, half + at]
+        space.ends[leaf, at] = space.ends[full, half + at]
+        space.slots[leaf, at] = space.slots[full, half + at]
     space.sizes[leaf] = space.sizes[full] = half
     space.firsts[place + 1] = space.starts[leaf, 0]
     space.gaps[full] = -1
@@ -399,12 +431,13 @@ def _add(space: Space, start: int, end: int, attributes: Int64Array) -> None:
             place, index = place + 1, index - LEAF // 2
     leaf = space.order[place]
     size = space.sizes[leaf]
-    space.starts[leaf, index + 1 : size + 1] = space.starts[leaf, index:size].copy()
-    space.ends[leaf, index + 1 : size + 1] = space.ends[leaf, index:size].copy()
-    space.slots[leaf, index + 1 : size + 1] = space.slots[leaf, index:size].copy()
+    _shift_up(space.starts[leaf], index, size)
+    _shift_up(space.ends[leaf], index, size)
+    _shift_up(space.slots[leaf], index, size)
     totals[FREE_SLOTS] -= 1
     slot = space.free_slots[totals[FREE_SLOTS]]
-    space.attributes[slot, :] = attributes
+    for column in range(ATTRIBUTES):
+        space.attributes[slot, column] = attributes[column]
     space.starts[leaf, index] = start
     space.ends[leaf, index] = end
     space.slots[leaf, index] = slot
@@ -421,16 +454,16 @@ def _remove(space: Space, place: int, index: int) -> None:
     size = space.sizes[leaf]
     space.free_slots[totals[FREE_SLOTS]] = space.slots[leaf, index]
     totals[FREE_SLOTS] += 1
-    space.starts[leaf, index : size - 1] = space.starts[leaf, index + 1 : size].copy()
-    space.ends[leaf, index : size - 1] = space.ends[leaf, index + 1 : size].copy()
-    space.slots[leaf, index : size - 1] = space.slots[leaf, index + 1 : size].copy()
+    _shift_down(space.starts[leaf], index, size)
+    _shift_down(space.ends[leaf], index, size)
+    _shift_down(space.slots[leaf], index, size)
     space.sizes[leaf] = size - 1
     if size > 1:
         space.firsts[place] = space.starts[leaf, 0]
         return
     leaves = totals[LEAVES]
-    space.order[place : leaves - 1] = space.order[place + 1 : leaves].copy()
-    space.firsts[place : leaves - 1] = space.firsts[place + 1 : leaves].copy()
+    _shift_down(space.order, place, leaves)
+    _shift_down(space.firsts, place, leaves)
     totals[LEAVES] = leaves - 1
     space.free_leaves[totals[FREE_LEAVES]] = leaf
     totals[FREE_LEAVES] += 1
@@ -447,7 +480,8 @@ def _die(space: Space, place: int, index: int, clock: int, dead: Int64Array, dea
     leaf = space.order[place]
     slot = space.slots[leaf, index]
     if space.attributes[slot, BORN] != clock:
-        dead[dead_count, :ATTRIBUTES] = space.attributes[slot]
+        for column in range(ATTRIBUTES):
+            dead[dead_count, column] = space.attributes[slot, column]
         dead[dead_count, DEAD_START] = space.starts[leaf, index]
         dead[dead_count, DEAD_END] = space.ends[leaf, index]
         dead[dead_count, DEAD_CLOCK] = clock
@@ -458,10 +492,11 @@ def _die(space: Space, place: int, index: int, clock: int, dead: Int64Array, dea
 
 def _add_part(space: Space, start: int, end: int, whole_start: int, attributes: Int64Array) -> None:
     """Insert the part `[start, end)` of a mapping that began at `whole_start`: the file offset goes along."""
-    part = attributes.copy()
-    if part[OFFSET] != NULL:
-        part[OFFSET] += start - whole_start
-    _add(space, start, end, part)
+    offset = attributes[OFFSET]
+    if offset != NULL:
+        attributes[OFFSET] = offset + start - whole_start
+    _add(space, start, end, attributes)
+    attributes[OFFSET] = offset
 
 
 def _cut(space: Space, address: int, clock: int, step: int, dead: Int64Array, dead_count: int) -> int:
@@ -474,7 +509,7 @@ def _cut(space: Space, address: int, clock: int, step: int, dead: Int64Array, de
     end = space.ends[leaf, index]
     if start >= address:
         return dead_count
-    attributes = space.attributes[space.slots[leaf, index]].copy()
+    attributes = _copied(space.attributes[space.slots[leaf, index]])
     dead_count = _die(space, place, index, clock, dead, dead_count)
     attributes[BORN] = clock
     attributes[BORN_STEP] = step
@@ -553,7 +588,8 @@ def _unmap(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, pag
 def _inferred(space: Space, start: int, end: int, kind: int, prot: int) -> None:
     """Insert `[start, end)` as a mapping that the log betrays but never made."""
     attributes = np.empty(ATTRIBUTES, np.int64)
-    attributes[:] = NULL
+    for column in range(ATTRIBUTES):
+        attributes[column] = NULL
     attributes[PROT] = prot
     attributes[SHARED] = 0
     attributes[KIND] = kind
@@ -606,7 +642,7 @@ def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, p
         low, high = space.starts[leaf, index], space.ends[leaf, index]
         if low != at or low >= end:
             break
-        attributes = space.attributes[space.slots[leaf, index]].copy()
+        attributes = _copied(space.attributes[space.slots[leaf, index]])
         if attributes[PROT] != prot:
             dead_count = _die(space, place, index, clock, dead, dead_count)
             attributes[PROT] = prot
@@ -652,7 +688,8 @@ def _stash(space: Space, tag: int, start: int, end: int, attributes: Int64Array)
     space.stash[at, 0] = tag
     space.stash[at, 1] = start
     space.stash[at, 2] = end
-    space.stash[at, 3:] = attributes
+    for column in range(ATTRIBUTES):
+        space.stash[at, 3 + column] = attributes[column]
     space.totals[STASHED] = at + 1
 
 
@@ -679,7 +716,7 @@ def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
         leaf = space.order[place]
         low = max(space.starts[leaf, index], start)
         high = min(space.ends[leaf, index], start + span)
-        attributes = space.attributes[space.slots[leaf, index]].copy()
+        attributes = _copied(space.attributes[space.slots[leaf, index]])
         if attributes[OFFSET] != NULL:
             attributes[OFFSET] += low - space.starts[leaf, index]
         _stash(space, step, low, high, attributes)
@@ -709,12 +746,13 @@ def _remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
     kept = 0
     for piece in range(totals[STASHED]):
         if space.stash[piece, 0] != step:
-            space.stash[kept, :] = space.stash[piece]
+            for column in range(ATTRIBUTES + 3):
+                space.stash[kept, column] = space.stash[piece, column]
             kept += 1
             continue
         low = space.stash[piece, 1] - source + target
         high = min(space.stash[piece, 2] - source + target, last)
-        attributes = space.stash[piece, 3:].copy()
+        attributes = _copied(space.stash[piece, 3:])
         attributes[BORN] = clock
         attributes[BORN_STEP] = step
         attributes[MADE] = clock
@@ -765,7 +803,7 @@ def _edit(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page
     while place < space.totals[LEAVES] and space.starts[space.order[place], index] < end:
         leaf = space.order[place]
         low, high = space.starts[leaf, index], space.ends[leaf, index]
-        attributes = space.attributes[space.slots[leaf, index]].copy()
+        attributes = _copied(space.attributes[space.slots[leaf, index]])
         if verb == VERB_ADVISE_FORK:
             space.attributes[space.slots[leaf, index], FLAGS] = (attributes[FLAGS] & ~DONTFORK) | row[ROW_FLAGS]
         elif verb == VERB_REMAP_FILE or attributes[OFFSET] == NULL:
@@ -788,7 +826,7 @@ def _rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: in
     while place < space.totals[LEAVES]:
         leaf = space.order[place]
         low, high = space.starts[leaf, index], space.ends[leaf, index]
-        attributes = space.attributes[space.slots[leaf, index]].copy()
+        attributes = _copied(space.attributes[space.slots[leaf, index]])
         if attributes[PATH] == row[ROW_ADDR] and attributes[OFFSET] != NULL:
             dead_count = _die(space, place, index, row[ROW_CLOCK], dead, dead_count)
             attributes[BORN] = row[ROW_CLOCK]
@@ -813,8 +851,8 @@ def _largest_gap(space: Space) -> int:
         if gap < 0:
             size = space.sizes[leaf]
             gap = 0
-            if size > 1:
-                gap = (space.starts[leaf, 1:size] - space.ends[leaf, : size - 1]).max()
+            for index in range(1, size):
+                gap = max(gap, space.starts[leaf, index] - space.ends[leaf, index - 1])
             if place + 1 < leaves:
                 gap = max(gap, space.firsts[place + 1] - space.ends[leaf, size - 1])
             space.gaps[leaf] = gap
@@ -872,7 +910,7 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
 
 
 HELPERS: Final = (
-    _has_room, _round_up, _locate, _before, _joined, _account, _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut,
+    _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _locate, _before, _joined, _account, _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut,
     _clear, _mapped_inside, _attributes_of, _map, _unmap, _inferred, _infer_gaps, _protect, _brk, _stash, _remap_take,
     _remap_give, _detach, _edit, _rename_path, _largest_gap, _describe_above, _measure,
 )  # fmt: skip

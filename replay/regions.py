@@ -16,6 +16,7 @@ from replay import address_space as aspace
 from replay import constants, openfiles, processes, verbs
 from replay.calls import Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
+from replay.compiled import runner_for
 from replay.maps import Mapping, prot_of
 from replay.processes import Processes, SpaceLife
 
@@ -190,12 +191,13 @@ class _Runner:
 
     def _apply(self, space: aspace.Space, life: SpaceLife, rows: Int64Array, changes: Int64Array) -> aspace.Space:
         """Run `rows`, growing the arrays where they fill up, and keep the rectangles that ended."""
+        run = runner_for(len(self.rows.values))
         done = 0
         while done < len(rows):
             room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(len(rows) - done, 1 << 16) + 4 * aspace.LEAF
             dead = np.empty((room, aspace.DEAD_WIDTH), np.int64)
             before = done
-            done, count = aspace.run(space, rows, done, dead, 0, changes, self.page)
+            done, count = run(space, rows, done, dead, 0, changes, self.page)
             if count:
                 self.output.regions.append(dead[:count].copy())
                 self.output.region_spaces.append(np.full(count, life.space))
