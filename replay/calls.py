@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.constants import CALL_CODE, CLONE, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, PSEUDO, SUPERSEDED
-from replay.shapes import DIALECTS, KIND_CODE, Counters, LineColumns, Shapes
+from replay.shapes import Counters, LineColumns, Shapes
 from replay.source import Chunk, Log, Notice, Problems, find_logs, read_chunks
+from replay.templates import DIALECTS, KIND_CODE
 
 Rows: TypeAlias = dict[str, Int64Array]
 """Columns of one length by name; a field that no row has may be missing."""

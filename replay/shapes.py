@@ -2,11 +2,6 @@
 
 In go chunks of bytes, out come arrays with one entry a line. The grammar parses the first line of each shape and says
 which slot is which field; how lines belong together is not known here.
-
-A *slot* is a free-standing number (decimal or `0x` hexadecimal), a quoted string, a path `<...>` right behind a number
-or `AT_FDCWD`, or a bare hexadecimal address in brackets. A *shape* is a line with a mark in place of each slot. The
-mark tells the kind of the slot, for the digits behind a decimal point how many there are, and for the first two
-numbers of a line how long they are (a pid and a time differ in nothing else).
 """
 
 from __future__ import annotations
@@ -14,30 +9,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
 from replay.constants import CALL_CODE
 from replay.errors import TraceSyntaxError
-from replay.grammar import LineError, parse
+from replay.grammar import LineError
 from replay.grammar.fields import NORMAL_NAMES
-from replay.lines import Line, Number, Text
+from replay.lines import Line
+from replay.scanner import Scan, scan
 from replay.source import Chunk, Problems
-
-Bytes: TypeAlias = NDArray[np.uint8]
-Bools: TypeAlias = NDArray[np.bool_]
-Hashes: TypeAlias = NDArray[np.uint64]
-
-KINDS: Final = "call opened closed detached pid_changed exited killed superseded signal exec notice frame noise".split()
-"""What a line can be; a kind's code is its place here."""
-
-KIND_CODE: Final = {name: code for code, name in enumerate(KINDS)}
-
-TEXT_FIELDS: Final = ("path", "result_path", "caller", "frame_symbol", "frame_module")
-"""The texts of a line that become columns."""
+from replay.templates import (
+    DIALECTS,
+    KIND_CODE,
+    TEXT_FIELDS,
+    Refused,
+    Span,
+    Template,
+    field_text,
+    parse_line,
+    template_of,
+)
 
 LONGEST_LINE: Final = 1 << 16
 """Longer lines are not read, in bytes."""
@@ -47,432 +41,6 @@ SHAPES_KEPT: Final = 20_000
 
 LINES_KEPT: Final = 50_000
 """So many lines that are parsed one by one are remembered."""
-
-_LONGEST_SHAPE: Final = 4096
-_LONGEST_NUMBER: Final = 24
-
-_TEXT, _PATH, _DECIMAL, _HEXADECIMAL, _OCTAL = 1, 2, 3, 4, 5
-_FRACTION: Final = 0x0E
-_LEADING: Final = 0x80
-_ADDRESS: Final = 0xA0
-"""Marks of slots in a shape, bytes that hardly stand in lines. The last three have the length of the slot added."""
-
-_WEIGHTS: Final = np.random.default_rng(20).integers(1, 1 << 63, _LONGEST_SHAPE, dtype=np.uint64) * 2 + 1
-"""Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """A chunk, scanned: arrays over its lines that are not empty, and over their slots.
-
-    `first_slot` has one entry more than there are lines: the slots of line `i` are `[first_slot[i], first_slot[i+1])`.
-    A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `unsure` lines have texts whose ends
-    only a parse can tell.
-    """
-
-    data: bytes
-    row: Int64Array
-    start: Int64Array
-    end: Int64Array
-    shape: Hashes
-    unsure: Bools
-    first_slot: Int64Array
-    slot_start: Int64Array
-    slot_end: Int64Array
-    slot_mark: Bytes
-    value: Hashes
-
-
-def scan(data: bytes, *, escaped_quotes: bool) -> Scan:
-    """Return where the lines of `data` are, their shapes and their slots.
-
-    Args:
-        data: lines, with a newline before the first and after each.
-        escaped_quotes: whether quotes inside strings have a backslash (strace; ltrace writes them raw).
-    """
-    buffer = np.frombuffer(data, dtype=np.uint8)
-    newline = np.flatnonzero(buffer == 10)
-    start, end = newline[:-1] + 1, newline[1:]
-    slots = _number_slots(buffer)
-    texts, unsure_places = _text_slots(buffer, newline, escaped_quotes=escaped_quotes)
-    if len(texts.start):
-        slots = _merged(slots, texts)
-    first = np.searchsorted(slots.start, np.append(start, len(buffer)))
-    _mark_leading(slots, first)
-    shape, shape_length = _shape_hashes(buffer, slots)
-    unsure = shape_length > _LONGEST_SHAPE
-    unsure[np.searchsorted(newline, unsure_places) - 1] = True
-    row = np.flatnonzero(end > start)
-    first_slot = np.append(first[row], first[-1])
-    where = (data, row, start[row], end[row], shape[row], unsure[row], first_slot)
-    return Scan(*where, slots.start, slots.end, slots.mark, slots.value)
-
-
-@dataclass(slots=True)
-class _Slots:
-    """Slots in order of place: spans `[start, end)`, marks, and the values of the numbers."""
-
-    start: Int64Array
-    end: Int64Array
-    mark: Bytes
-    value: Hashes
-
-
-def _number_slots(buffer: Bytes) -> _Slots:
-    """Return the slots that are numbers or bare addresses, those inside of texts included."""
-    letter = (buffer | 32) - np.uint8(97) < 26
-    word = letter | (buffer - np.uint8(48) < 10) | (buffer == 95)
-    edge = np.flatnonzero(word[1:] != word[:-1]) + 1
-    start, end = edge[0::2], edge[1::2]
-    first = buffer[start]
-    digit = first - np.uint8(48) < 10
-    address = ~digit & (first - np.uint8(97) < 6) & (end - start >= 5)
-    place = np.flatnonzero(address)
-    address[place] = (buffer[start[place] - 1] == 91) & (buffer[end[place]] == 93)
-    chosen = digit | address
-    start, end = start[chosen], end[chosen]
-    return _valued(buffer, start, end)
-
-
-def _valued(buffer: Bytes, start: Int64Array, end: Int64Array) -> _Slots:
-    """Return the words `[start, end)` that are numbers or bare addresses, with values and marks."""
-    hexadecimal = (buffer[start] == 48) & (buffer[start + 1] == 120) & (end - start > 2)
-    begin = start + 2 * hexadecimal
-    length = end - begin
-    value = np.zeros(len(start), dtype=np.uint64)
-    valid = np.zeros(len(start), dtype=bool)
-    kind = length + 32 * hexadecimal
-    kind[length > _LONGEST_NUMBER] = 0
-    for code in np.flatnonzero(np.bincount(kind, minlength=1)):
-        if code & 31:
-            of_kind = np.flatnonzero(kind == code)
-            value[of_kind], valid[of_kind] = _read(buffer, begin[of_kind], int(code) & 31, 16 if code & 32 else 10)
-    mark = np.where(hexadecimal, np.uint8(_HEXADECIMAL), np.uint8(_DECIMAL))
-    mark[(buffer[start] == 48) & (length > 1) & ~hexadecimal] = _OCTAL
-    clock = np.flatnonzero(((buffer[start - 1] == 58) | (buffer[end] == 58)) & ~hexadecimal)
-    mark[clock] = _LEADING + length[clock]
-    fraction = np.flatnonzero((buffer[start - 1] == 46) & ~hexadecimal)
-    fraction = fraction[buffer[start[fraction] - 2] - np.uint8(48) < 10]
-    mark[fraction] = _FRACTION + np.minimum(length[fraction], 17)
-    valid[fraction[length[fraction] > 17]] = False
-    bare = np.flatnonzero((~valid | (length >= 8)) & (length <= _LONGEST_NUMBER) & ~hexadecimal)
-    bare = bare[(buffer[start[bare] - 1] == 91) & (buffer[end[bare]] == 93)]
-    for size in set(length[bare].tolist()):
-        of_size = bare[length[bare] == size]
-        _, valid[of_size] = _read(buffer, begin[of_size], size, 16)
-    mark[bare] = _ADDRESS + length[bare]
-    return _Slots(start[valid], end[valid], mark[valid], value[valid])
-
-
-def _read(buffer: Bytes, begin: Int64Array, length: int, base: int) -> tuple[Hashes, Bools]:
-    """Return the values, modulo 2**64, of numbers of one length and base, and which of them are numbers."""
-    value = np.zeros(len(begin), dtype=np.uint64)
-    valid = np.ones(len(begin), dtype=bool)
-    for offset in range(length):
-        character = buffer[begin + offset]
-        digit = character - np.uint8(48)
-        if base == 16:
-            letter = character - np.uint8(97)
-            valid &= (digit < 10) | (letter < 6)
-            digit = np.where(digit < 10, digit, letter + np.uint8(10))
-        else:
-            valid &= digit < 10
-        value = value * np.uint64(base) + digit
-    return value, valid
-
-
-def _text_slots(buffer: Bytes, newline: Int64Array, *, escaped_quotes: bool) -> tuple[_Slots, Int64Array]:
-    """Return the slots that are strings or paths, and places in lines whose texts only a parse can tell apart."""
-    quote = np.flatnonzero(buffer == 34)
-    less = np.flatnonzero(buffer == 60)
-    less = less[_behind_descriptor(buffer, less)]
-    string_start, string_end, unsure = _strings(buffer, quote, newline, escaped_quotes=escaped_quotes)
-    path_start, path_end, doubtful = _paths(buffer, less, string_start, string_end)
-    if len(path_start) and len(quote):
-        plain = quote[buffer[quote - 1] != 92]
-        quoted = np.searchsorted(plain, path_start) != np.searchsorted(plain, path_end)
-        doubtful = np.concatenate([doubtful, path_start[quoted]])
-        path_start, path_end = path_start[~quoted], path_end[~quoted]
-    start = np.concatenate([string_start, path_start])
-    mark = np.repeat(np.array([_TEXT, _PATH], dtype=np.uint8), [len(string_start), len(path_start)])
-    end = np.concatenate([string_end, path_end])
-    order = np.argsort(start, kind="stable")
-    start, end, mark = start[order], end[order], mark[order]
-    return _Slots(start, end, mark, np.zeros(len(start), dtype=np.uint64)), np.concatenate([unsure, doubtful])
-
-
-def _behind_descriptor(buffer: Bytes, less: Int64Array) -> Bools:
-    """Return which `<` stand right behind a number or `AT_FDCWD`, and are not the first of `<<`."""
-    before = buffer[less - 1]
-    behind: Bools = ((before - np.uint8(48) < 10) | (before == 68)) & (buffer[less + 1] != 60)
-    return behind
-
-
-def _strings(
-    buffer: Bytes, quote: Int64Array, newline: Int64Array, *, escaped_quotes: bool
-) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Return the spans of quoted strings, quotes included, and a place in each line where they are not sure."""
-    if escaped_quotes:
-        quote = quote[~_escaped(buffer, quote)]
-    line = np.searchsorted(newline, quote)
-    first = np.searchsorted(line, line)
-    count = np.searchsorted(line, line, side="right") - first
-    sure = (count == 2) if not escaped_quotes else (count % 2 == 0)
-    opening = (np.arange(len(quote)) - first) % 2 == 0
-    return quote[sure & opening], quote[sure & ~opening] + 1, quote[~sure]
-
-
-def _escaped(buffer: Bytes, quote: Int64Array) -> Bools:
-    """Return which quotes have an odd number of backslashes before them."""
-    escaped = np.zeros(len(quote), dtype=bool)
-    open_ = np.flatnonzero(buffer[quote - 1] == 92)
-    back = 1
-    while len(open_):
-        escaped[open_] ^= True
-        back += 1
-        open_ = open_[buffer[np.maximum(quote[open_] - back, 0)] == 92]
-    return escaped
-
-
-def _paths(
-    buffer: Bytes, less: Int64Array, string_start: Int64Array, string_end: Int64Array
-) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Return the spans `<...>` of paths, brackets included, and the places of those whose end is not sure."""
-    inside = np.searchsorted(string_start, less) - np.searchsorted(string_end, less, side="right") > 0
-    less = less[~inside]
-    greater = np.flatnonzero((buffer == 62) | (buffer == 10))
-    close = np.searchsorted(greater, less)
-    end = greater[close] if len(less) else less
-    nested = np.zeros(len(less), dtype=bool)
-    if len(less) > 1:
-        nested[1:] = less[1:] < np.maximum.accumulate(end)[:-1]
-    less, end = less[~nested], end[~nested]
-    all_less = np.flatnonzero(buffer == 60)
-    inner = np.searchsorted(all_less, end) - np.searchsorted(all_less, less) - 1
-    follows = buffer[np.minimum(end + 1, len(buffer) - 1)]
-    # 3</dev/zero<char 1:5>>
-    double = (inner == 1) & (follows == 62)
-    end = end + double
-    follows = buffer[np.minimum(end + 1, len(buffer) - 1)]
-    unsure = (buffer[end] != 62) | ((inner > 0) & ~double) | (buffer[end - 1] == 45) | (follows == 62)
-    return less[~unsure], end[~unsure] + 1, less[unsure]
-
-
-def _merged(numbers: _Slots, texts: _Slots) -> _Slots:
-    """Return both sorts of slots in order of place, without the numbers inside of texts."""
-    before = np.searchsorted(texts.start, numbers.start, side="right") - 1
-    outside = (before < 0) | (numbers.start >= texts.end[np.maximum(before, 0)])
-    start = np.concatenate([numbers.start[outside], texts.start])
-    order = np.argsort(start, kind="stable")
-    return _Slots(
-        start[order],
-        np.concatenate([numbers.end[outside], texts.end])[order],
-        np.concatenate([numbers.mark[outside], texts.mark])[order],
-        np.concatenate([numbers.value[outside], texts.value])[order],
-    )
-
-
-def _mark_leading(slots: _Slots, first: Int64Array) -> None:
-    """Give the first two slots of each line, where they are decimal numbers, marks that tell their lengths."""
-    for ordinal in (0, 1):
-        place = first[:-1][first[1:] - first[:-1] > ordinal] + ordinal
-        place = place[slots.mark[place] == _DECIMAL]
-        slots.mark[place] = _LEADING + (slots.end[place] - slots.start[place])
-
-
-def _shape_hashes(buffer: Bytes, slots: _Slots) -> tuple[Hashes, Int64Array]:
-    """Return the hash and the length in bytes of each line's shape."""
-    step = np.zeros(len(buffer), dtype=np.int8)
-    step[slots.start] = 1
-    step[slots.end] -= 1
-    kept = np.cumsum(step, dtype=np.int8) == 0
-    kept[slots.start] = True
-    shape = buffer.copy()
-    shape[slots.start] = slots.mark
-    shape = shape[kept]
-    newline = np.flatnonzero(shape == 10)
-    length = np.diff(newline)
-    place = np.arange(len(shape) - 1, dtype=np.int64) - np.repeat(newline[:-1], length)
-    np.minimum(place, _LONGEST_SHAPE - 1, out=place)
-    weighted = _WEIGHTS[place] * shape[1:]
-    return np.add.reduceat(weighted, newline[:-1]), length
-
-
-# ---- templates ----
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A number of each line of a shape: `const` plus the values of slots (by place in the line) times factors."""
-
-    const: int
-    terms: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A text of each line of a shape.
-
-    It runs from `before` bytes before the start of slot `first` to `behind` bytes behind the end of slot `last`;
-    where `first` is -1 it is `const` in every line. `suffix` is added to it.
-    """
-
-    const: bytes
-    first: int = -1
-    before: int = 0
-    last: int = -1
-    behind: int = 0
-    suffix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """What every line of a shape says: the kind of line, its call, and where its fields are."""
-
-    kind: int
-    call: int
-    name: int
-    dialect: int
-    slots: int
-    numbers: dict[str, Form]
-    texts: dict[str, Span]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Lines of this shape are not understood, or (`other_call`) passed over; or (`direct`) parsed one by one."""
-
-    reason: str
-
-
-DIALECTS: Final = ("strace", "ltrace")
-
-Slots: TypeAlias = list[tuple[int, int, int]]
-"""Start and end in the line, [start, end), and mark of each slot of one line."""
-
-
-def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
-    """Return what a line says and in which dialect, `mixed` meaning either.
-
-    Raises:
-        LineError: the line is not understood.
-    """
-    if dialect != "mixed":
-        return _parsed(text, dialect), dialect
-    try:
-        return _parsed(text, "strace"), "strace"
-    except LineError as first:
-        try:
-            return _parsed(text, "ltrace"), "ltrace"
-        except LineError as second:
-            raise (first if first.reason == "other_call" else second) from second
-
-
-def _parsed(text: bytes, dialect: str) -> Line:
-    """Return what a line says.
-
-    `raw` is 1 for an mmap2 whose arguments are all hexadecimal, its offset in pages; `reopened` is 1 where a resumed
-    call is cut once more.
-    """
-    line = parse(text.decode("latin-1"), dialect)
-    if line.kind == "opened" and b" resumed>" in text:
-        line.numbers["reopened"] = Number(1)
-    length = line.numbers.get("length")
-    if line.name == "mmap2" and length is not None and length.terms:
-        start = length.terms[0][0]
-        if text.startswith(b"0x", start):
-            line.numbers["raw"] = Number(1)
-    return line
-
-
-def template_of(line: Line, dialect: str, slots: Slots, text: bytes, names: Strings) -> Template | None:
-    """Return the template of the parsed line `text`, None where its tokens are not the slots that the scanner saw."""
-    if "product" in line.numbers:  # a number that is no linear form, such as 8192*1024 or an octal
-        return None
-    numbers: dict[str, Form] = {}
-    for key, number in line.numbers.items():
-        form = _form_of(number, slots, text)
-        if form is None:
-            return None
-        numbers[key] = form
-    texts: dict[str, Span] = {}
-    for key, value in line.texts.items():
-        span = _span_of(value, slots, text) if key in TEXT_FIELDS else Span(b"")
-        if span is None:
-            return None
-        texts[key] = span
-    call = CALL_CODE.get(line.call, -1)
-    texts = {key: span for key, span in texts.items() if key in TEXT_FIELDS}
-    return Template(
-        KIND_CODE[line.kind], call, names.intern(line.name), DIALECTS.index(dialect), len(slots), numbers, texts
-    )
-
-
-def _form_of(number: Number, slots: Slots, text: bytes) -> Form | None:
-    """Return a number of the line as a form over slots, None where a term is no whole slot."""
-    const = number.const
-    terms = []
-    for start, end, factor in number.terms:
-        if not isinstance(factor, int):  # more than nine digits behind the point of a second
-            return None
-        over = [index for index, slot in enumerate(slots) if slot[0] < end and slot[1] > start]
-        if not over:
-            const += Number(0, ((start, end, factor),)).value(text.decode("latin-1"))
-        elif slots[over[0]][:2] == (start, end) and _PATH < slots[over[0]][2] < _ADDRESS:
-            terms.append((over[0], factor))
-        else:
-            return None
-    return Form(const, tuple(terms))
-
-
-def _span_of(value: Text, slots: Slots, text: bytes) -> Span | None:
-    """Return a text of the line as a span between slots, None where it begins or ends inside of one."""
-    if value.const is not None:
-        return Span(value.const.encode("latin-1"))
-    start, end = value.start, value.end
-    suffix = " (deleted)" if text.startswith(b">(deleted)", end) else ""
-    over = [index for index, slot in enumerate(slots) if slot[0] < end and slot[1] > start]
-    if not over and start == end:
-        over = [index for index, slot in enumerate(slots) if slot[0] < start < slot[1]]
-    if not over:
-        return Span(text[start:end], suffix=suffix)
-    first, last = slots[over[0]], slots[over[-1]]
-    before, behind = first[0] - start, end - last[1]
-    if before < (-1 if first[2] <= _PATH else 0) or behind < (-1 if last[2] <= _PATH else 0):
-        return None
-    return Span(b"", over[0], before, over[-1], behind, suffix)
-
-
-# ---- texts ----
-
-_ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))", re.DOTALL)
-_LETTERS: Final = dict(zip((b"n", b"t", b"r", b"v", b"f", b"a", b"b", b"e"), b"\n\t\r\v\f\a\b\x1b", strict=True))
-_DEVICE: Final = re.compile(rb"<(?:char|block) \d+:\d+>\Z")
-
-
-def decoded(text: bytes) -> str:
-    """Return a text of a log with its escapes undone: octal, hexadecimal, and those of C."""
-    if b"\\" in text:
-        text = _ESCAPE.sub(_unescaped, text)
-    return text.decode("utf-8", "surrogateescape")
-
-
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    """Return the byte that an escape stands for."""
-    if match[1]:
-        return bytes([int(match[1], 16)])
-    if match[2]:
-        return bytes([int(match[2], 8) & 255])
-    letter = _LETTERS.get(match[3])
-    return match[3] if letter is None else bytes([letter])
-
-
-def _field_text(key: str, raw: bytes, suffix: str) -> str:
-    """Return the text of a field: decoded, for paths without what `-yy` adds to devices."""
-    if key in ("path", "result_path") and raw.endswith(b">"):
-        raw = _DEVICE.sub(b"", raw)
-    return decoded(raw) + suffix
-
 
 # ---- lines passed over ----
 
@@ -620,7 +188,7 @@ class Shapes:
         if text_id is None:
             if len(self.interned) >= LINES_KEPT:
                 self.interned.clear()
-            text_id = self.interned[(key, raw, suffix)] = self.strings.intern(_field_text(key, raw, suffix))
+            text_id = self.interned[(key, raw, suffix)] = self.strings.intern(field_text(key, raw, suffix))
         return text_id
 
     def _understood(self, chunk: Chunk, found: Scan, reader: _Reader) -> LineColumns:

@@ -13,18 +13,9 @@ from hypothesis import strategies as st
 from replay.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.constants import CALL_CODE
 from replay.grammar import LineError
-from replay.shapes import (
-    DIALECTS,
-    KIND_CODE,
-    TEXT_FIELDS,
-    Counters,
-    LineColumns,
-    Shapes,
-    _field_text,
-    parse_line,
-    without_passed_over,
-)
+from replay.shapes import Counters, LineColumns, Shapes, without_passed_over
 from replay.source import Chunk, Problems, find_logs, read_chunks
+from replay.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, field_text, parse_line
 
 
 def logs_of_captures() -> list[Path]:
@@ -55,7 +46,7 @@ def row_of_parse(text: bytes, dialect: str) -> dict[str, object] | None:
     for key, value in line.texts.items():
         if key in TEXT_FIELDS:
             gone = " (deleted)" if value.const is None and text.startswith(b">(deleted)", value.end) else ""
-            row[key] = _field_text(key, value.value(characters).encode("latin-1"), gone)
+            row[key] = field_text(key, value.value(characters).encode("latin-1"), gone)
     return row
 
 
