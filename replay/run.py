@@ -143,15 +143,19 @@ class Run:
             QueryError: the step, line or process is not in the run.
         """
         clock = self._clock_of(step, line, time)
-        space = self._space_at(clock, step, pid)
+        space = self.space_at(clock, step, pid)
         return maps_text(join_equal(self.mappings(space, self._last_clock(space) if clock is None else clock)))
 
     def mappings(self, space: int, clock: int) -> list[Mapping]:
         """Return the mappings of a space once line `clock` had been printed, in order of addresses, not joined."""
+        return [mapping for mapping, _ in self.mapped(space, clock)]
+
+    def mapped(self, space: int, clock: int) -> list[tuple[Mapping, int]]:
+        """Return what `mappings` does, each mapping with its row of `regions`."""
         columns = self.replayed.regions
         alive = self.alive(space, clock)
         heap = self._heap_range(space, columns, alive)
-        return sorted(self._mapping(columns, int(row), heap) for row in alive)
+        return sorted((self._mapping(columns, int(row), heap), int(row)) for row in alive)
 
     def alive(self, space: int, clock: int) -> Int64Array:
         """Return the rows of `regions` that are alive in a space once line `clock` had been printed."""
@@ -197,7 +201,8 @@ class Run:
             return int(events["clock"][earlier[-1]])
         return line
 
-    def _space_at(self, clock: int | None, step: int | None, pid: int | None) -> int:
+    def space_at(self, clock: int | None, step: int | None = None, pid: int | None = None) -> int:
+        """Return the space of thread or process `pid` then, of the step, or of who made the last step by line `clock`."""
         events = self.replayed.events
         if pid is not None:
             mine = np.flatnonzero(events["tid"] == pid)
