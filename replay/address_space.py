@@ -48,7 +48,9 @@ BRK: Final = 8
 START_BRK: Final = 9
 STASHED: Final = 10
 DIVERGENCE: Final = 11
-TOTALS: Final = 12
+CHANGED: Final = 12
+LEAVES_USED: Final = 13
+TOTALS: Final = 14
 
 # Kinds of mappings; `KINDS` names them in this order.
 KIND_BRK: Final = 0
@@ -152,7 +154,8 @@ ENOMEM: Final = 12
 class Space(NamedTuple):
     """The arrays that hold one address space.
 
-    `starts`, `ends`, `slots` are (leaves, LEAF); `sizes`, `gaps` go by leaf; `order` and `firsts` by place in the
+    `starts`, `ends`, `slots` are (leaves, LEAF); `sizes`, `gaps` go by leaf; `changed` lists the
+    leaves whose gaps must be counted anew; `order` and `firsts` by place in the
     order of addresses. `attributes` is (slots, ATTRIBUTES). `stash` keeps the pieces of remaps under way, each a row of
     step, start, end and attributes.
     """
@@ -162,6 +165,7 @@ class Space(NamedTuple):
     slots: Int64Array
     sizes: Int64Array
     gaps: Int64Array
+    changed: Int64Array
     order: Int64Array
     firsts: Int64Array
     free_leaves: Int64Array
@@ -183,6 +187,7 @@ def empty_space(slots: int = 2 * LEAF) -> Space:
         slots=np.zeros((leaves, LEAF), np.int64),
         sizes=np.zeros(leaves, np.int64),
         gaps=np.zeros(leaves, np.int64),
+        changed=np.zeros(leaves, np.int64),
         order=np.zeros(leaves, np.int64),
         firsts=np.zeros(leaves, np.int64),
         free_leaves=np.arange(leaves, dtype=np.int64)[::-1].copy(),
@@ -376,14 +381,14 @@ def _account(space: Space, place: int, index: int, sign: int) -> None:
     if before_leaf >= 0:
         totals[GAPS] += sign * int(space.ends[before_leaf, before_index] < space.starts[leaf, index])
         totals[JOINS] += sign * _joined(space, before_leaf, before_index, leaf, index)
-        space.gaps[before_leaf] = -1
+        _mark_changed(space, before_leaf)
     if after_leaf >= 0:
         totals[GAPS] += sign * int(space.ends[leaf, index] < space.starts[after_leaf, after_index])
         totals[JOINS] += sign * _joined(space, leaf, index, after_leaf, after_index)
     if before_leaf >= 0 and after_leaf >= 0:
         totals[GAPS] -= sign * int(space.ends[before_leaf, before_index] < space.starts[after_leaf, after_index])
         totals[JOINS] -= sign * _joined(space, before_leaf, before_index, after_leaf, after_index)
-    space.gaps[leaf] = -1
+    _mark_changed(space, leaf)
 
 
 def _new_leaf(space: Space, place: int) -> int:
@@ -395,9 +400,9 @@ def _new_leaf(space: Space, place: int) -> int:
     _shift_up(space.order, place, leaves)
     _shift_up(space.firsts, place, leaves)
     space.order[place] = leaf
-    space.sizes[leaf] = 0
-    space.gaps[leaf] = -1
     totals[LEAVES] = leaves + 1
+    totals[LEAVES_USED] = max(totals[LEAVES_USED], leaf + 1)
+    _mark_changed(space, leaf)
     return leaf
 
 
@@ -412,7 +417,7 @@ def _split_leaf(space: Space, place: int) -> None:
         space.slots[leaf, at] = space.slots[full, half + at]
     space.sizes[leaf] = space.sizes[full] = half
     space.firsts[place + 1] = space.starts[leaf, 0]
-    space.gaps[full] = -1
+    _mark_changed(space, full)
 
 
 def _add(space: Space, start: int, end: int, attributes: Int64Array) -> None:
@@ -842,22 +847,44 @@ def _rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: in
 
 
 def _largest_gap(space: Space) -> int:
-    """Return the bytes of the largest gap between neighbouring mappings."""
+    """Return the bytes of the largest gap between neighbouring mappings.
+
+    Each leaf keeps the largest gap behind one of its mappings; only those whose mappings changed count anew.
+    """
+    totals = space.totals
+    for at in range(totals[CHANGED]):
+        leaf = space.changed[at]
+        if space.gaps[leaf] < 0:
+            space.gaps[leaf] = _gap_of_leaf(space, leaf)
+    totals[CHANGED] = 0
     largest = 0
-    leaves = space.totals[LEAVES]
-    for place in range(leaves):
-        leaf = space.order[place]
-        gap = space.gaps[leaf]
-        if gap < 0:
-            size = space.sizes[leaf]
-            gap = 0
-            for index in range(1, size):
-                gap = max(gap, space.starts[leaf, index] - space.ends[leaf, index - 1])
-            if place + 1 < leaves:
-                gap = max(gap, space.firsts[place + 1] - space.ends[leaf, size - 1])
-            space.gaps[leaf] = gap
-        largest = max(largest, gap)
+    for leaf in range(totals[LEAVES_USED]):
+        largest = max(largest, space.gaps[leaf])
     return largest
+
+
+def _gap_of_leaf(space: Space, leaf: int) -> int:
+    """Return the largest gap behind a mapping of `leaf`, the one to the next leaf included."""
+    size = space.sizes[leaf]
+    if size == 0:
+        return 0
+    gap = 0
+    for index in range(1, size):
+        gap = max(gap, space.starts[leaf, index] - space.ends[leaf, index - 1])
+    leaves = space.totals[LEAVES]
+    place = _count_up_to(space.firsts, leaves, space.starts[leaf, 0]) - 1
+    if place + 1 < leaves:
+        gap = max(gap, space.firsts[place + 1] - space.ends[leaf, size - 1])
+    return gap
+
+
+def _mark_changed(space: Space, leaf: int) -> None:
+    """Note that the gaps of `leaf` must be counted anew."""
+    totals = space.totals
+    if space.gaps[leaf] >= 0:
+        space.gaps[leaf] = -1
+        space.changed[totals[CHANGED]] = leaf
+        totals[CHANGED] += 1
 
 
 def _describe_above(space: Space, change: Int64Array, page: int) -> None:
@@ -912,7 +939,7 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
 HELPERS: Final = (
     _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _locate, _before, _joined, _account, _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut,
     _clear, _mapped_inside, _attributes_of, _map, _unmap, _inferred, _infer_gaps, _protect, _brk, _stash, _remap_take,
-    _remap_give, _detach, _edit, _rename_path, _largest_gap, _describe_above, _measure,
+    _remap_give, _detach, _edit, _rename_path, _largest_gap, _gap_of_leaf, _mark_changed, _describe_above, _measure,
 )  # fmt: skip
 """What `run` calls, for whoever compiles it."""
 
