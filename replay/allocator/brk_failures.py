@@ -278,10 +278,11 @@ def _blocked_sentence(case: _Case) -> str:
     where = "right at the break" if away == 0 else f"{_pages(away)} above the break"
     keeps = f"{guard} guard pages and one more page" if guard else "one page"
     room = max(0, away - 1 - guard)
+    asked = case.growth // page
     left = "no room to grow" if room == 0 else f"room for {_pages(room)}"
     return (
         f"{_mapping_above(case)} begins {where}; the kernel keeps {keeps} free below it, which leaves {left}, "
-        f"and {_pages(case.growth // page)} were asked for"
+        f"and {_pages(asked)} {'was' if asked == 1 else 'were'} asked for"
     )
 
 
@@ -322,9 +323,9 @@ def _limit_sentence(case: _Case, limit: str, allowed: int, used: int, what: str)
     """Return how a limit that the log sets compares with what is used."""
     counted = f"{max(used, 0)} bytes of {what} memory"
     if case.proven:
-        return f"{counted} and {case.growth} more are over {limit}, which the program set to {allowed} bytes"
+        return f"{counted} and {case.growth} more are over {limit}, which the log sets to {allowed} bytes"
     return (
-        f"nothing is in the way and the program set {limit} to {allowed} bytes; the log shows {counted}, "
+        f"nothing is in the way and the log sets {limit} to {allowed} bytes; it shows {counted}, "
         f"{case.growth} more were asked for, and the program's own image, which no call of the log maps, counts too "
         "(inferred)"
     )

@@ -103,8 +103,7 @@ def _direct_ids(
     record: Record, candidates: Candidates, rows: Int64Array, thresholds: Thresholds, mallocng: Mask
 ) -> Int64Array:
     """Return the sentences about large requests; those of one threshold and fate share theirs."""
-    around = candidates.around[rows]
-    seen = (around != NULL) | candidates.framed[rows]
+    seen = candidates.around[rows] != NULL
     threshold = np.where(seen, 0, thresholds.bytes[rows])
     below = candidates.length[rows] <= thresholds.bytes[rows]
     freed, failed = thresholds.freed_whole[rows], candidates.failed[rows]

@@ -44,8 +44,6 @@ class Candidates:
     """Bytes, whole pages, that this brk asked for; 0 where it is none."""
     around: Int64Array
     """The step of the malloc-like call around it, `NULL` where the log has none."""
-    framed: Mask
-    """A stack trace shows malloc."""
     kind: Int64Array
     allocator: Int64Array
     """Code of `libc.ALLOCATORS`: at first who serves malloc in the space."""

@@ -52,13 +52,6 @@ _CPYTHON_STACK_CHUNK: Final = 16 << 10
 _LAST_RESORT_CALLS: Final = 24
 """Calls between the refused brk and the last resort at most: the fallback and two heaps of five calls each."""
 
-_MALLOC_FRAMES: Final = (
-    "malloc calloc realloc memalign aligned_alloc posix_memalign valloc pvalloc __libc_malloc __libc_calloc "
-    "__libc_realloc __libc_memalign _int_malloc _int_realloc _int_memalign sysmalloc sysmalloc_mmap "
-    "sysmalloc_mmap_fallback alloc_new_heap new_heap arena_get2 tcache_init"
-).split()
-"""Functions whose frame in a stack trace shows that malloc asked."""
-
 
 def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) -> Columns:
     """Return the table `allocator_mmaps`, one row each mapping, sorted by `step`; texts are ids."""
@@ -78,7 +71,7 @@ def _table(record: Record, candidates: Candidates, rows: Int64Array, evidence: I
     events, step = record.events, candidates.step[rows]
     errno = candidates.errno[rows]
     names = record.intern(ERRNO_NAME.get(number, str(number)) for number in np.unique(errno).tolist())
-    observed = (candidates.around[rows] != NULL) | candidates.framed[rows]
+    observed = candidates.around[rows] != NULL
     refused = candidates.failed[rows]
     around = candidates.around[rows]
     request = np.where(around == NULL, NULL, events["length"][np.where(around == NULL, 0, around)])
@@ -127,7 +120,6 @@ def _candidates(record: Record, refusals: Refusals, allocators: Allocators) -> C
         refusal=_refusal_rows(refusals, before),
         growth=_refusal_growth(refusals, before),
         around=record.parent_step[steps],
-        framed=_framed(record, steps),
         kind=np.full(count, NONE, dtype=np.int64),
         allocator=allocators.malloc[space],
         refusal_step=np.full(count, NULL, dtype=np.int64),
@@ -149,14 +141,6 @@ def _refusal_growth(refusals: Refusals, steps: Int64Array) -> Int64Array:
     found = _refusal_rows(refusals, steps)
     growth[found] = refusals.growth[np.searchsorted(refusals.step, steps[found])]
     return growth
-
-
-def _framed(record: Record, steps: Int64Array) -> Mask:
-    """Return for each step whether a frame of its stack trace is a function of malloc."""
-    callers = record.events["caller"][steps]
-    names = [record.text(text_id).partition("+")[0].partition(".")[0] for text_id in np.unique(callers).tolist()]
-    framed = np.array([name.rpartition("(")[2] in _MALLOC_FRAMES for name in names], dtype=np.bool_)
-    return framed[np.searchsorted(np.unique(callers), callers)] if len(framed) else np.zeros(len(steps), np.bool_)
 
 
 def _program_starts(record: Record) -> Int64Array:
@@ -326,8 +310,7 @@ def _mark_direct(record: Record, candidates: Candidates, allocators: Allocators)
     thresholds = follow_threshold(record, candidates.step, allocators.narrow)
     own = open_kinds & treated_as_own(record, candidates.step)
     large = _large_for_glibc(record, candidates, thresholds, own) | _large_for_musl(candidates, allocators)
-    seen = (candidates.around != NULL) | candidates.framed
-    candidates.kind[open_kinds & (seen | (large & ~own))] = DIRECT
+    candidates.kind[open_kinds & ((candidates.around != NULL) | (large & ~own))] = DIRECT
     return thresholds
 
 

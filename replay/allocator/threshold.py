@@ -107,8 +107,9 @@ def treated_as_own(record: Record, steps: Int64Array) -> Mask:
     A program that does so has an mmap use of its own, and its other mappings may be no blocks either.
     """
     events, regions = record.events, record.regions
-    own = np.zeros(len(steps), dtype=np.bool_)
-    row = np.flatnonzero(np.isin(regions["made_step"], steps) & (regions["path"] < 0))
+    asked = np.zeros(len(events["call"]) + 1, dtype=np.bool_)  # the last place is for what no step made
+    asked[steps] = True
+    row = np.flatnonzero(asked[np.maximum(regions["made_step"], -1)] & (regions["path"] < 0))
     made, died = regions["made_step"][row], regions["died_step"][row]
     ended = np.where((died >= 0) & (died < len(events["call"])), died, 0)
     unmapped = (died >= 0) & (events["call"][ended] == CALL_CODE["munmap"])
@@ -117,8 +118,9 @@ def treated_as_own(record: Record, steps: Int64Array) -> Mask:
     high = low + record.page_up(events["length"][ended])
     cut = unmapped & (low < end) & (high > start) & ((low != start) | (high != end))
     protected = regions["prot"][row] != events["prot"][made]
-    own[np.searchsorted(steps, made[cut | protected])] = True
-    return own
+    own = np.zeros(len(asked), dtype=np.bool_)
+    own[made[cut | protected]] = True
+    return own[steps]
 
 
 def _largest_growth(record: Record, steps: Int64Array) -> Int64Array:
