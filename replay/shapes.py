@@ -19,7 +19,7 @@ from replay.errors import TraceSyntaxError
 from replay.grammar import LineError
 from replay.grammar.fields import NORMAL_NAMES
 from replay.lines import Line
-from replay.scanner import Scan, scan
+from replay.scanner import Scan, scanner_for
 from replay.source import Chunk, Problems
 from replay.templates import (
     DIALECTS,
@@ -32,6 +32,8 @@ from replay.templates import (
     parse_line,
     template_of,
 )
+
+__all__ = ["DIALECTS", "Counters", "LineColumns", "Shapes", "without_passed_over"]
 
 LONGEST_LINE: Final = 1 << 16
 """Longer lines are not read, in bytes."""
@@ -116,6 +118,7 @@ class Shapes:
     file: int = 0
     strict_path: str | None = None
     shapes_kept: int = SHAPES_KEPT
+    bytes_read: int = 0
     known: dict[int, Template | Refused] = field(default_factory=dict)
     parsed: dict[bytes, tuple[Line, str] | LineError] = field(default_factory=dict)
     interned: dict[tuple[str, bytes, str], int] = field(default_factory=dict)
@@ -123,7 +126,8 @@ class Shapes:
     def columns(self, chunk: Chunk) -> LineColumns:
         """Return what the lines of a chunk say, and count those that say nothing."""
         data = without_passed_over(b"\n" + chunk.data, self.dialect)
-        found = scan(data, escaped_quotes=self.dialect == "strace")
+        self.bytes_read += len(data)
+        found = scanner_for(self.bytes_read)(data, escaped_quotes=self.dialect == "strace")
         self.counters.lines += len(chunk.line) + chunk.diagnostics
         self.counters.lines_understood += chunk.diagnostics
         self.counters.lines_passed_over += len(chunk.line) - len(found.row)

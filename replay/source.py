@@ -42,7 +42,7 @@ _UNKNOWN_PID: Final = re.compile(rb"strace: (?:Exit of unknown pid \d+ ignored|D
 _PROGRAM_NAME: Final = re.compile(rb"(?:[^\s\"<>(),]*/)?(?:strace: )?\Z")
 """argv[0] of strace, as it stands before its diagnostics from 4.11 on."""
 
-_HEAP_ABORT: Final = re.compile(rb"\n <(?:no return|unfinished) \.\.\.>")
+_HEAP_ABORT: Final = re.compile(rb"\n <no return \.\.\.>")
 _HEAP_ABORT_TEXT: Final = re.compile(
     rb"(?<=[0-9a-fnl)])(?:(?:free|realloc|malloc|calloc|munmap_chunk|unlink|sysmalloc|mremap_chunk)[a-z_]*\(\)"
     rb"|corrupted |double free|break adjusted|malloc: )[^\n]*\Z"
@@ -306,11 +306,11 @@ def _may_be_frame(begin: bytes) -> bool:
 
 def _cleaned(data: bytes, first_line: int, *, cut: bool) -> Chunk:
     """Return the chunk of some whole lines, without colour, NULs, carriage returns and diagnostics."""
-    if b"\x1b[" in data:
+    if b"\x1b" in data:
         data = _COLOUR.sub(b"", data)
     if b"\0" in data:
         data = data.replace(b"\0", b"")
-    if b"\r\n" in data:
+    if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
     lines = np.arange(first_line, first_line + data.count(b"\n"), dtype=np.int64)
     spans = _diagnostics(data)
@@ -339,7 +339,7 @@ def _diagnostics(data: bytes) -> list[_Diagnostic]:
     if b"unknown pid " in data:
         for match in _UNKNOWN_PID.finditer(data):
             found.append(_Diagnostic(match.start(), match.end()))
-    for match in _HEAP_ABORT.finditer(data) if b"\n <" in data else ():
+    for match in _HEAP_ABORT.finditer(data) if b"return ...>" in data else ():
         start = data.rfind(b"\n", 0, match.start()) + 1
         text = _HEAP_ABORT_TEXT.search(data, start, match.start())
         if text:

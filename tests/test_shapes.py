@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import oracle
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import replay.shapes
 from replay.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.constants import CALL_CODE
 from replay.grammar import LineError
+from replay.scanner import ADDRESS, PATH, Scan, scan, scan_compiled
 from replay.shapes import Counters, LineColumns, Shapes, without_passed_over
 from replay.source import Chunk, Problems, find_logs, read_chunks
 from replay.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, field_text, parse_line
@@ -126,10 +129,14 @@ def mutated(line: bytes, random_: random.Random) -> bytes:
     return line.replace(b"\n", b"")
 
 
+@pytest.mark.parametrize("scanner", [scan, scan_compiled])
 @pytest.mark.parametrize("dialect", ["strace", "ltrace", "mixed"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-def test_shapes_say_what_the_grammar_says_of_mutated_lines(dialect: str, seed: int) -> None:
+def test_shapes_say_what_the_grammar_says_of_mutated_lines(
+    scanner: Callable[..., Scan], dialect: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay.shapes, "scanner_for", lambda _: scanner)
     random_ = random.Random(seed)
     lines = LINES[random_.choice(DIALECTS) if dialect == "mixed" else dialect]
     if not lines:
@@ -141,6 +148,32 @@ def test_shapes_say_what_the_grammar_says_of_mutated_lines(dialect: str, seed: i
         text += [line, twin, re.sub(rb"\d+", lambda m: b"%d" % random_.randrange(10 ** len(m[0])), twin), line]
     random_.shuffle(text)
     assert_shapes_agree_with_grammar(b"\n".join(text) + b"\n", dialect, random_.choice([20_000, 5]))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_the_compiled_scanner_sees_what_the_other_sees(dialect: str, seed: int) -> None:
+    random_ = random.Random(seed)
+    lines = [random_.choice(LINES[dialect]) for _ in range(30)]
+    text = b"\n" + b"\n".join(lines + [mutated(line, random_) for line in lines]) + b"\n"
+    one = scan(text, escaped_quotes=dialect == "strace")
+    other = scan_compiled(text, escaped_quotes=dialect == "strace")
+    assert (one.row == other.row).all()
+    assert (one.start == other.start).all()
+    assert (one.end == other.end).all()
+    assert (one.unsure <= other.unsure).all()
+    for index in np.flatnonzero(~other.unsure).tolist():
+        assert slots_of(one, index) == slots_of(other, index)
+
+
+def slots_of(found: Scan, index: int) -> tuple[object, ...]:
+    """The shape and the slots of a line, with the values of the numbers."""
+    slots = slice(int(found.first_slot[index]), int(found.first_slot[index + 1]))
+    mark = found.slot_mark[slots]
+    value = np.where((mark > PATH) & (mark < ADDRESS), found.value[slots], 0)
+    places = (found.slot_start[slots].tolist(), found.slot_end[slots].tolist())
+    return int(found.shape[index]), mark.tolist(), value.tolist(), *places
 
 
 LINES = {dialect: lines_of_captures(dialect) for dialect in DIALECTS}
