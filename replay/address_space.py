@@ -82,6 +82,8 @@ ROW_PATH: Final = 9
 ROW_OFFSET: Final = 10
 ROW_RESULT: Final = 11
 ROW_OLD_LENGTH: Final = 12
+ROW_BRK: Final = 12
+"""The old length of a remap; the place of a brk call in the table of what brk calls met."""
 ROW_ERRNO: Final = 13
 ROW_WIDTH: Final = 14
 
@@ -116,17 +118,19 @@ CHANGE_LARGEST_GAP: Final = 6
 CHANGE_DIVERGENCE: Final = 7
 CHANGE_BRK_BEFORE: Final = 8
 CHANGE_BRK_AFTER: Final = 9
-CHANGE_DATA_BYTES: Final = 10
-CHANGE_ABOVE_START: Final = 11
-CHANGE_ABOVE_END: Final = 12
-CHANGE_ABOVE_MADE: Final = 13
-CHANGE_ABOVE_PROT: Final = 14
-CHANGE_ABOVE_PATH: Final = 15
-CHANGE_ABOVE_FLAGS: Final = 16
-CHANGE_ABOVE_KIND: Final = 17
-CHANGE_ABOVE_SHARED: Final = 18
-CHANGE_BACKING: Final = 19
-CHANGE_WIDTH: Final = 20
+CHANGE_WIDTH: Final = 10
+
+# Columns of what a brk call met: the private writable bytes of the space and the first mapping above the break.
+MET_DATA_BYTES: Final = 0
+MET_START: Final = 1
+MET_END: Final = 2
+MET_MADE: Final = 3
+MET_PROT: Final = 4
+MET_PATH: Final = 5
+MET_FLAGS: Final = 6
+MET_KIND: Final = 7
+MET_SHARED: Final = 8
+MET_WIDTH: Final = 9
 
 # Why a row contradicts the model; the kernel's answer wins.
 NO_DIVERGENCE: Final = 0
@@ -213,10 +217,43 @@ def live_rows(space: Space) -> Int64Array:
 
 def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
     """Return a space that holds the mappings of `rows` (as `live_rows` gives them) with room for `room` more."""
-    space = empty_space(2 * len(rows) + room + 2 * LEAF)
-    for row in rows:
-        _add(space, row[DEAD_START], row[DEAD_END], row[:ATTRIBUTES])
+    count = len(rows)
+    space = empty_space(2 * count + room + 2 * LEAF)
+    half = LEAF // 2
+    leaves = -(-count // half)
+    for leaf in range(leaves):
+        part = rows[leaf * half : (leaf + 1) * half]
+        space.starts[leaf, : len(part)] = part[:, DEAD_START]
+        space.ends[leaf, : len(part)] = part[:, DEAD_END]
+        space.slots[leaf, : len(part)] = np.arange(leaf * half, leaf * half + len(part))
+        space.sizes[leaf] = len(part)
+    space.attributes[:count] = rows[:, :ATTRIBUTES]
+    space.order[:leaves] = np.arange(leaves)
+    space.firsts[:leaves] = rows[::half, DEAD_START]
+    space.gaps[:leaves] = -1
+    space.changed[:leaves] = np.arange(leaves)
+    totals = space.totals
+    totals[LEAVES] = totals[LEAVES_USED] = totals[CHANGED] = leaves
+    totals[FREE_LEAVES] -= leaves
+    totals[FREE_SLOTS] -= count
+    _count_totals(space, rows)
     return space
+
+
+def _count_totals(space: Space, rows: Int64Array) -> None:
+    """Set the totals that follow from the mappings alone."""
+    starts, ends = rows[:, DEAD_START], rows[:, DEAD_END]
+    sizes, offsets = ends - starts, rows[:, OFFSET]
+    data = ((rows[:, PROT] & PROT_WRITE) != 0) & (rows[:, SHARED] == 0) & ((rows[:, FLAGS] & MAP_GROWSDOWN) == 0)
+    same = (rows[1:, [PROT, SHARED, BACKING]] == rows[:-1, [PROT, SHARED, BACKING]]).all(axis=1)
+    unbacked = (offsets[1:] == NULL) & (offsets[:-1] == NULL)
+    backed = (offsets[1:] != NULL) & (offsets[:-1] != NULL) & (offsets[1:] == offsets[:-1] + sizes[:-1])
+    totals = space.totals
+    totals[MAPPINGS] = len(rows)
+    totals[MAPPED_BYTES] = sizes.sum()
+    totals[DATA_BYTES] = sizes[data].sum()
+    totals[GAPS] = (ends[:-1] < starts[1:]).sum()
+    totals[JOINS] = ((ends[:-1] == starts[1:]) & same & (unbacked | backed)).sum()
 
 
 def _has_room(space: Space, verb: int) -> bool:
@@ -244,9 +281,16 @@ def grown(space: Space) -> Space:
 
 
 def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one place
-    space: Space, rows: Int64Array, first: int, dead: Int64Array, dead_count: int, changes: Int64Array, page: int
+    space: Space,
+    rows: Int64Array,
+    first: int,
+    dead: Int64Array,
+    dead_count: int,
+    changes: Int64Array,
+    met: Int64Array,
+    page: int,
 ) -> tuple[int, int]:
-    """Apply `rows[first:]` to `space`, write out what dies, and fill one row of `changes` for each.
+    """Apply `rows[first:]` to `space`, write out what dies, and fill one row of `changes` for each, of `met` for brk.
 
     Returns the first row not applied (because the space or `dead` needs more room) and the count of rows in `dead`.
     """
@@ -259,7 +303,6 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
             return index, dead_count
         totals[DIVERGENCE] = NO_DIVERGENCE
         change[CHANGE_BRK_BEFORE] = totals[BRK]
-        change[CHANGE_BACKING] = NULL
         if verb == VERB_MAP:
             dead_count = _map(space, row, dead, dead_count, page)
         elif verb == VERB_UNMAP:
@@ -267,7 +310,7 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
         elif verb == VERB_PROTECT:
             dead_count = _protect(space, row, dead, dead_count, page)
         elif verb == VERB_BRK:
-            _describe_above(space, change, page)
+            _describe_above(space, met[row[ROW_BRK]], page)
             dead_count = _brk(space, row, dead, dead_count, page)
         elif verb == VERB_REMAP:
             dead_count = _remap_take(space, row, dead, dead_count, page)
@@ -887,26 +930,26 @@ def _mark_changed(space: Space, leaf: int) -> None:
         totals[CHANGED] += 1
 
 
-def _describe_above(space: Space, change: Int64Array, page: int) -> None:
+def _describe_above(space: Space, met: Int64Array, page: int) -> None:
     """Note the first mapping above the break as it is before a brk call."""
-    change[CHANGE_ABOVE_START] = NULL
+    met[MET_START] = NULL
+    met[MET_DATA_BYTES] = space.totals[DATA_BYTES]
     before = space.totals[BRK]
-    change[CHANGE_DATA_BYTES] = space.totals[DATA_BYTES]
     if before == NULL:
         return
     place, index = _locate(space, _round_up(before, page))
     if place == space.totals[LEAVES]:
         return
     leaf = space.order[place]
-    attributes = space.attributes[space.slots[leaf, index]]
-    change[CHANGE_ABOVE_START] = space.starts[leaf, index]
-    change[CHANGE_ABOVE_END] = space.ends[leaf, index]
-    change[CHANGE_ABOVE_MADE] = attributes[MADE]
-    change[CHANGE_ABOVE_PROT] = attributes[PROT]
-    change[CHANGE_ABOVE_PATH] = attributes[PATH]
-    change[CHANGE_ABOVE_FLAGS] = attributes[FLAGS]
-    change[CHANGE_ABOVE_KIND] = attributes[KIND]
-    change[CHANGE_ABOVE_SHARED] = attributes[SHARED]
+    slot = space.slots[leaf, index]
+    met[MET_START] = space.starts[leaf, index]
+    met[MET_END] = space.ends[leaf, index]
+    met[MET_MADE] = space.attributes[slot, MADE]
+    met[MET_PROT] = space.attributes[slot, PROT]
+    met[MET_PATH] = space.attributes[slot, PATH]
+    met[MET_FLAGS] = space.attributes[slot, FLAGS]
+    met[MET_KIND] = space.attributes[slot, KIND]
+    met[MET_SHARED] = space.attributes[slot, SHARED]
 
 
 def _measure(space: Space, change: Int64Array, page: int) -> None:
@@ -954,7 +997,9 @@ def check(space: Space, page: int) -> None:
     assert not (ends % page).any(), "an end is not page-aligned"
     totals = space.totals
     assert totals[MAPPED_BYTES] == (ends - starts).sum(), "mapped bytes"
-    assert totals[GAPS] == (ends[:-1] < starts[1:]).sum(), "gaps"
+    fresh = space_of_rows(rows).totals
+    for entry, name in ((GAPS, "gaps"), (JOINS, "joined neighbours"), (DATA_BYTES, "data bytes")):
+        assert totals[entry] == fresh[entry], name
     assert _largest_gap(space) == max((starts[1:] - ends[:-1]).max(initial=0), 0), "largest gap"
     assert totals[LEAVES] + totals[FREE_LEAVES] == len(space.sizes), "a leaf was lost"
     assert totals[MAPPINGS] + totals[FREE_SLOTS] == len(space.free_slots), "a slot was lost"

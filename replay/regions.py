@@ -67,6 +67,7 @@ class _Output:
     changes: list[Int64Array] = field(default_factory=list)
     change_rows: list[Int64Array] = field(default_factory=list)
     change_spaces: list[Int64Array] = field(default_factory=list)
+    met: Int64Array = field(default_factory=lambda: np.zeros((0, aspace.MET_WIDTH), np.int64))
 
 
 def replay(
@@ -105,7 +106,8 @@ def _replay_with(calls: Calls, who: Processes, strings: Strings, page: int, init
     steps = np.cumsum(calls.call < constants.PSEUDO) - 1
     paths = openfiles.mapped_paths(calls, who, strings)
     rows = verbs.rows_of_verbs(calls, who, steps, paths, strings, page)
-    output = _Output()
+    brks = int((rows.values[:, aspace.ROW_VERB] == aspace.VERB_BRK).sum())
+    output = _Output(met=np.full((brks, aspace.MET_WIDTH), NULL, np.int64))
     runner = _Runner(rows, who, output, strings, page, initial)
     runner.run_all(int(calls.clock.max(initial=0)))
     events = _events(calls, who, paths)
@@ -158,7 +160,7 @@ class _Runner:
     def _run_space(self, life: SpaceLife, chosen: Int64Array, forks: Sequence[SpaceLife]) -> None:
         space = self._first_state(life)
         values = np.ascontiguousarray(self.rows.values[chosen])
-        changes = np.zeros((len(values), aspace.CHANGE_WIDTH), np.int64)
+        changes = np.empty((len(values), aspace.CHANGE_WIDTH), np.int64)
         done = 0
         for child in forks:
             until = int(np.searchsorted(values[:, aspace.ROW_CLOCK], child.born_clock, side="left"))
@@ -197,7 +199,7 @@ class _Runner:
             room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(len(rows) - done, 1 << 16) + 4 * aspace.LEAF
             dead = np.empty((room, aspace.DEAD_WIDTH), np.int64)
             before = done
-            done, count = run(space, rows, done, dead, 0, changes, self.page)
+            done, count = run(space, rows, done, dead, 0, changes, self.output.met, self.page)
             if count:
                 self.output.regions.append(dead[:count].copy())
                 self.output.region_spaces.append(np.full(count, life.space))
@@ -354,6 +356,7 @@ def _brks(output: _Output, rows: verbs.VerbRows, calls: Calls, who: Processes, s
     is_brk = values[:, aspace.ROW_VERB] == aspace.VERB_BRK
     changes, values, spaces, sources = changes[is_brk], values[is_brk], spaces[is_brk], rows.sources[chosen][is_brk]
     limits = rows.limits[chosen][is_brk]
+    met = output.met[values[:, aspace.ROW_BRK]]
     columns = {
         "step": values[:, aspace.ROW_STEP],
         "space": spaces,
@@ -363,17 +366,17 @@ def _brks(output: _Output, rows: verbs.VerbRows, calls: Calls, who: Processes, s
         "requested": values[:, aspace.ROW_ADDR],
         "granted": values[:, aspace.ROW_RESULT],
         "total_bytes": changes[:, aspace.CHANGE_BYTES],
-        "data_bytes": changes[:, aspace.CHANGE_DATA_BYTES],
+        "data_bytes": met[:, aspace.MET_DATA_BYTES],
         "mapping_count": changes[:, aspace.CHANGE_MAPPINGS],
         "headroom": changes[:, aspace.CHANGE_HEADROOM],
-        "above_start": changes[:, aspace.CHANGE_ABOVE_START],
-        "above_end": changes[:, aspace.CHANGE_ABOVE_END],
-        "above_line": changes[:, aspace.CHANGE_ABOVE_MADE],
-        "above_prot": changes[:, aspace.CHANGE_ABOVE_PROT],
-        "above_path": changes[:, aspace.CHANGE_ABOVE_PATH],
-        "above_flags": changes[:, aspace.CHANGE_ABOVE_FLAGS],
-        "above_kind": changes[:, aspace.CHANGE_ABOVE_KIND],
-        "above_shared": changes[:, aspace.CHANGE_ABOVE_SHARED],
+        "above_start": met[:, aspace.MET_START],
+        "above_end": met[:, aspace.MET_END],
+        "above_line": met[:, aspace.MET_MADE],
+        "above_prot": met[:, aspace.MET_PROT],
+        "above_path": met[:, aspace.MET_PATH],
+        "above_flags": met[:, aspace.MET_FLAGS],
+        "above_kind": met[:, aspace.MET_KIND],
+        "above_shared": met[:, aspace.MET_SHARED],
         "rlim_data": limits[:, 0],
         "rlim_as": limits[:, 1],
     }

@@ -161,7 +161,8 @@ def _brk_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     clock = np.where(shrinks, calls.entry_clock[at], calls.clock[at])
     heap = builder.strings.intern("[heap]")
     return builder.rows(
-        aspace.VERB_BRK, at, clock, addr=requested, result=calls.result[at], prot=3, kind=aspace.KIND_BRK, path=heap
+        aspace.VERB_BRK, at, clock, addr=requested, result=calls.result[at], prot=3, kind=aspace.KIND_BRK, path=heap,
+        brk=np.arange(len(at)),
     )
 
 

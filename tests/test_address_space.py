@@ -90,9 +90,10 @@ class Driver:
         for name, value in fields.items():
             row[0, getattr(a, f"ROW_{name.upper()}")] = value
         changes = np.zeros((1, a.CHANGE_WIDTH), np.int64)
+        met = np.zeros((1, a.MET_WIDTH), np.int64)
         done = 0
         while done < 1:
-            done, self.count = a.run(self.space, row, 0, self.dead, self.count, changes, PAGE)
+            done, self.count = a.run(self.space, row, 0, self.dead, self.count, changes, met, PAGE)
             if done < 1:
                 self.space = a.grown(self.space)
         return int(changes[0, a.CHANGE_DIVERGENCE])
