@@ -1,0 +1,256 @@
+"""The chunks that blocks lie in, and the memory that chunks are cut from.
+
+In go blocks and regions, out come chunks (a block with its header and rounding) and the changes of the heap's extent.
+The chunk rule is glibc's; for another allocator it is an approximation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from replay.address_space import KIND_ANON, KIND_BRK
+from replay.blocks import IN_BRK, IN_UNKNOWN, Blocks
+from replay.calls import OK
+from replay.columns import NULL, Int64Array
+from replay.nesting import Columns, Mask, Nesting, is_call
+from replay.regions import Replay
+
+MMAP_THRESHOLD: Final = 131072
+"""Bytes from which glibc maps a block by itself at first. Source: DEFAULT_MMAP_THRESHOLD_MIN in malloc/malloc.c."""
+
+MINSIZE: Final = 32
+"""The smallest chunk in bytes, on 64 bits: a smaller gap between chunks is no free chunk. Source: malloc/malloc.c."""
+
+PROT_WRITE: Final = 2
+
+_CLUSTER_GAP: Final = 1 << 20
+"""Where no system calls are in the log: blocks farther apart than this are of different heaps, in bytes. Heuristic."""
+
+_NARROW_ADDRESSES: Final = 1 << 32
+_SPACE_SHIFT: Final = 48
+
+
+def chunk_sizes(size: Int64Array, narrow: Mask) -> Int64Array:
+    """Return the bytes of the chunks of blocks of `size` bytes; `narrow` tells which are of 32-bit programs.
+
+    64 bits: max(32, size + 8 rounded up to 16); 32 bits: max(16, size + 4 rounded up to 16).
+    Source: request2size in malloc/malloc.c, MALLOC_ALIGNMENT in sysdeps/generic/malloc-alignment.h and sysdeps/i386.
+    """
+    word = np.where(narrow, 4, 8)
+    sizes: Int64Array = np.maximum((size + word + 15) & -16, 4 * word)
+    return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Heaps:
+    """The chunks of a run, one a block and in the order of blocks, and what they are cut from.
+
+    chunks: `space`, `start`, `end` (of `[start, end)`, the header included), `size` (as requested), `born_line`,
+        `died_line`, `in_brk` (0/1), `direct` (0/1: mapped by itself; its mapping is `[start, end)` then).
+    extents: each change of the memory that chunks are cut from, blocks mapped by themselves not among it: `space`,
+        `line`, `start`, `end`, `sign` (1 added, -1 taken away), `in_brk`; sorted by line, no part of it without effect.
+    area_start: where the brk area of each space begins, `NULL` where it has none.
+    inferred: whether the extent of some heap was inferred from its blocks, as the log shows no system calls.
+    """
+
+    chunks: Columns
+    extents: Columns
+    area_start: Int64Array
+    inferred: bool
+    page_size: int
+
+
+def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
+    """Return the chunks of all blocks and the extents of the heaps that they lie in."""
+    columns, page = blocks.columns, replayed.page_size
+    narrow = _narrow_spaces(replayed, columns)[columns["space"]]
+    size = chunk_sizes(columns["size"], narrow)
+    direct = _direct(replayed, nesting, columns, size, narrow)
+    start = columns["addr"] - np.where(narrow, 8, 16)
+    mapped = (size + np.where(narrow, 4, 8) + page - 1) & -page
+    chunks = {
+        "space": columns["space"],
+        "start": start,
+        "end": start + np.where(direct, mapped, size),
+        "size": columns["size"],
+        "born_line": columns["born_line"],
+        "died_line": columns["died_line"],
+        "in_brk": (columns["backing"] == IN_BRK).astype(np.int64),
+        "direct": direct.astype(np.int64),
+    }
+    known = _known_extents(replayed, chunks, columns["backing"])
+    inferred = _inferred_extents(chunks, (columns["backing"] == IN_UNKNOWN) & ~direct)
+    extents = {name: np.concatenate([known[name], inferred[name]]) for name in known}
+    return Heaps(chunks, _effects(extents), _area_starts(replayed), bool(len(inferred["space"])), page)
+
+
+def _narrow_spaces(replayed: Replay, columns: Columns) -> Mask:
+    """Return for each space whether it is of a 32-bit program: all addresses below 4 GiB, and blocks 16 bytes apart."""
+    count = len(replayed.spaces["space"])
+    narrow = np.ones(count, dtype=np.bool_)
+    narrow[columns["space"][(columns["addr"] >= _NARROW_ADDRESSES) | (columns["addr"] < 0)]] = False
+    regions = replayed.regions
+    narrow[regions["space"][(regions["end"] > _NARROW_ADDRESSES) | (regions["end"] < 0)]] = False
+    for space in np.flatnonzero(narrow).tolist():
+        addresses = np.unique(columns["addr"][columns["space"] == space])
+        narrow[space] = len(addresses) > 1 and int(np.diff(addresses).min()) < MINSIZE
+    return narrow
+
+
+def _area_starts(replayed: Replay) -> Int64Array:
+    """Return where the brk area of each space begins, `NULL` where it has none."""
+    starts = replayed.spaces["start_brk"].copy()
+    regions = replayed.regions
+    rows = np.flatnonzero(regions["kind"] == KIND_BRK)
+    lowest = np.full(len(starts), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, regions["space"][rows], regions["start"][rows])
+    return np.where((starts == NULL) & (lowest != np.iinfo(np.int64).max), lowest, starts)
+
+
+# --- blocks mapped by themselves -------------------------------------------------------------------------------------
+
+
+def _direct(replayed: Replay, nesting: Nesting, columns: Columns, size: Int64Array, narrow: Mask) -> Mask:
+    """Return which blocks were mapped by themselves.
+
+    Observed: the mmap or mremap inside the call gave a mapping that holds the block and no more. What realloc left in
+    its place stays so. Where the log shows no memory there: blocks above the threshold at the start of a page.
+    """
+    direct = _maps_itself(replayed, nesting, columns, size)
+    unknown = columns["backing"] == IN_UNKNOWN
+    at_page = (columns["addr"] - np.where(narrow, 8, 16)) % replayed.page_size == 0
+    direct |= unknown & at_page & (size + 8 >= MMAP_THRESHOLD)
+    origin = _resized_in_place(columns)
+    return direct | direct[origin]
+
+
+def _maps_itself(replayed: Replay, nesting: Nesting, columns: Columns, size: Int64Array) -> Mask:
+    """Return which blocks fill a mapping that the kernel made inside the call that gave the block."""
+    events, page = replayed.events, replayed.page_size
+    direct = np.zeros(len(columns["addr"]), dtype=np.bool_)
+    maps = is_call(events, ("mmap", "mremap")) & (nesting.parent_step != NULL) & (events["status"] == OK)
+    rows = np.flatnonzero(maps)
+    if not len(rows):
+        return direct
+    # The block of a call is found by the call's step; the last mapping inside it is the one that counts.
+    mapping = np.full(len(events["call"]), NULL, dtype=np.int64)
+    mapping[nesting.parent_step[rows]] = rows
+    own = mapping[columns["given_step"]]
+    there = np.flatnonzero(own != NULL)
+    own = own[there]
+    offset = columns["addr"][there] - events["result"][own]
+    spare = events["length"][own] - offset - columns["size"][there]
+    align = np.maximum(events["aux"][columns["given_step"][there]], 0)
+    aligned = is_call(events, ("memalign", "aligned_alloc", "posix_memalign", "new", "new[]"))
+    room = page + MINSIZE + np.where(aligned[columns["given_step"][there]], align, 0)
+    direct[there] = (offset > 0) & (offset <= room) & (spare >= 0) & (spare <= room)
+    return direct
+
+
+def _resized_in_place(columns: Columns) -> Int64Array:
+    """Return for each block the first one of the row of reallocs that left it at its address; mostly itself."""
+    count = len(columns["addr"])
+    origin = np.arange(count, dtype=np.int64)
+    taken = np.flatnonzero(columns["taken_step"] != NULL)
+    if not len(taken):
+        return origin
+    by_step = np.full(int(max(columns["taken_step"].max(), columns["given_step"].max())) + 1, -1, dtype=np.int64)
+    by_step[columns["taken_step"][taken]] = taken
+    before = by_step[columns["given_step"]]
+    same = (before >= 0) & (columns["addr"][before] == columns["addr"]) & (columns["space"][before] == columns["space"])
+    origin[same] = before[same]
+    while (origin != origin[origin]).any():
+        origin = origin[origin]
+    return origin
+
+
+# --- extents ---------------------------------------------------------------------------------------------------------
+
+
+def _known_extents(replayed: Replay, chunks: Columns, backing: Int64Array) -> Columns:
+    """Return the birth and the death of each region that chunks are cut from; the end of a space takes none away."""
+    regions, ends = replayed.regions, replayed.spaces["died_line"]
+    with_blocks = np.zeros(len(ends), dtype=np.bool_)
+    with_blocks[chunks["space"]] = True
+    in_area = (regions["kind"] == KIND_BRK) & with_blocks[regions["space"]]
+    pooled = (chunks["direct"] == 0) & (backing != IN_BRK)
+    pool = (regions["kind"] == KIND_ANON) & ((regions["prot"] & PROT_WRITE) != 0)
+    pool[pool] = _overlapped(regions, pool, chunks, pooled)
+    rows = np.flatnonzero(in_area | pool)
+    died, end = regions["died_line"][rows], ends[regions["space"][rows]]
+    dead = rows[(died != NULL) & ((end == NULL) | (died < end))]
+    return {
+        "space": np.concatenate([regions["space"][rows], regions["space"][dead]]),
+        "line": np.concatenate([np.maximum(regions["born_line"][rows], 0), regions["died_line"][dead]]),
+        "start": np.concatenate([regions["start"][rows], regions["start"][dead]]),
+        "end": np.concatenate([regions["end"][rows], regions["end"][dead]]),
+        "sign": np.repeat(np.array([1, -1]), [len(rows), len(dead)]),
+        "in_brk": in_area[np.concatenate([rows, dead])].astype(np.int64),
+    }
+
+
+def _overlapped(regions: Columns, chosen: Mask, chunks: Columns, pooled: Mask) -> Mask:
+    """Return which of the chosen regions hold a part of a `pooled` chunk, at whatever time."""
+    base = chunks["space"][pooled] << _SPACE_SHIFT
+    start, end = chunks["start"][pooled] + base, chunks["end"][pooled] + base
+    order = np.argsort(start, kind="stable")
+    start, reach = start[order], np.maximum.accumulate(end[order])
+    base = regions["space"][chosen] << _SPACE_SHIFT
+    before = np.searchsorted(start, regions["end"][chosen] + base, side="left")
+    if not len(start):
+        return np.zeros(len(before), dtype=np.bool_)
+    overlapped: Mask = (before > 0) & (reach[before - 1] > regions["start"][chosen] + base)
+    return overlapped
+
+
+def _inferred_extents(chunks: Columns, unknown: Mask) -> Columns:
+    """Return the growth of heaps that only their blocks tell of: from the lowest block up to the highest one so far."""
+    rows = np.flatnonzero(unknown).astype(np.int64)
+    base = chunks["space"][rows] << _SPACE_SHIFT
+    start, end = chunks["start"][rows] + base, chunks["end"][rows] + base
+    order = np.argsort(start, kind="stable")
+    reach = np.maximum.accumulate(end[order]) if len(rows) else end
+    fresh = np.ones(len(rows), dtype=np.bool_)
+    fresh[1:] = start[order][1:] > reach[:-1] + _CLUSTER_GAP
+    cluster = np.empty(len(rows), dtype=np.int64)
+    cluster[order] = np.cumsum(fresh) - 1
+    lowest = start[order][fresh]
+    by_birth = np.argsort(cluster, kind="stable")
+    cluster, end, rows = cluster[by_birth], end[by_birth], rows[by_birth]
+    # A cluster lies above the ones before it: the running maximum of one does not reach into the next.
+    highest = np.maximum.accumulate(end) if len(end) else end
+    first = np.append(True, cluster[1:] != cluster[:-1])[: len(cluster)]
+    before = np.where(first, lowest[cluster], np.append(0, highest[:-1])[: len(highest)])
+    grows = highest > before
+    space = chunks["space"][rows[grows]]
+    return {
+        "space": space,
+        "line": chunks["born_line"][rows[grows]],
+        "start": before[grows] - (space << _SPACE_SHIFT),
+        "end": highest[grows] - (space << _SPACE_SHIFT),
+        "sign": np.ones(len(space), dtype=np.int64),
+        "in_brk": np.zeros(len(space), dtype=np.int64),
+    }
+
+
+def _effects(extents: Columns) -> Columns:
+    """Return the changes with those parts left out that one line takes away and adds again."""
+    space, line, in_brk = (np.tile(extents[name], 2) for name in ("space", "line", "in_brk"))
+    addr = np.concatenate([extents["start"], extents["end"]])
+    weight = np.concatenate([extents["sign"], -extents["sign"]])
+    order = np.lexsort((addr, in_brk, line, space))
+    space, line, in_brk, addr, weight = (column[order] for column in (space, line, in_brk, addr, weight))
+    depth = np.cumsum(weight)
+    piece = np.flatnonzero((depth[:-1] != 0) & (addr[1:] > addr[:-1])) if len(depth) else order
+    piece = piece[np.argsort(line[piece], kind="stable")]
+    return {
+        "space": space[piece],
+        "line": line[piece],
+        "start": addr[piece],
+        "end": addr[piece + 1],
+        "sign": np.sign(depth[piece]),
+        "in_brk": in_brk[piece],
+    }
