@@ -221,6 +221,16 @@ def test_an_attach_says_what_it_does_not_know(examine) -> None:
     assert found.kinds() == [("fallback", GROWTH)]
 
 
+def test_after_an_attach_the_first_refusal_tells_where_the_break_is(examine) -> None:
+    found = examine(
+        f"mmap({BREAK + 8192:#x}, 4096, PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, -1, 0) = {BREAK + 8192:#x}",
+        refused(),
+    )
+    assert found.failures[0].cause == "mapping_above"
+    assert found.failures[0].blocker_line == 1
+    assert "begins 2 pages above the break" in found.failures[0].evidence
+
+
 # --------------------------------------------------------------------------------------------------- fallbacks of brk
 
 OLD_MUSL = """

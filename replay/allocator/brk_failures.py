@@ -46,6 +46,12 @@ Source: __vm_enough_memory in mm/util.c, mode 0, refuses only what exceeds all m
 """
 
 
+_ABOVE: Final = {"above_line": "made_line"} | {
+    f"above_{name}": name for name in ("start", "end", "prot", "path", "flags", "kind", "shared")
+}
+"""The columns of `brks` about the mapping above the break, and where `regions` has the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusals:
     """The refused growths, one row each, sorted by `step`; `growth` is in bytes, whole pages."""
@@ -84,9 +90,25 @@ def find_refusals(record: Record) -> Refusals:
     known = {name: np.concatenate([column[failed], tampered[name]]) for name, column in brks.items()}
     order = np.argsort(known["step"], kind="stable")
     known = {name: column[order] for name, column in known.items()}
+    _look_above(record, known)
     growth = record.page_up(known["requested"]) - record.page_up(known["granted"])
     is_injected = (np.arange(len(order)) >= len(failed))[order]
     return Refusals(known["step"], known["space"], known["requested"], known["granted"], is_injected, growth, known)
+
+
+def _look_above(record: Record, known: Columns) -> None:
+    """Fill in the mapping above where the answer of the refused call is the first that the log tells of the break."""
+    regions = record.regions
+    for row in np.flatnonzero((known["before"] == NULL) & (known["above_start"] == NULL)).tolist():
+        step, space, end = (int(known[name][row]) for name in ("step", "space", "granted"))
+        alive = (regions["space"] == space) & (regions["born_step"] < step)
+        alive &= (regions["died_step"] == NULL) | (regions["died_step"] > step)
+        above = np.flatnonzero(alive & (regions["start"] >= -(-end // record.page_size) * record.page_size))
+        if not len(above):
+            continue
+        first = above[np.argmin(regions["start"][above])]
+        for name, source in _ABOVE.items():
+            known[name][row] = regions[source][first]
 
 
 def _is_above(events: Columns, rows: Int64Array) -> Mask:
