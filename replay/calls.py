@@ -659,9 +659,9 @@ def merged(parts: list[Calls], *, timed: bool) -> Calls:
     parts = [calls.take(np.flatnonzero(calls.file == file)) for file in range(len(parts))]
     if not len(calls):
         return calls
-    timed = timed and bool((calls.time_ns != NULL).all())
-    order = _order_of_time(calls, parts) if timed else _order_of_creation(parts)
-    calls = calls.take(order)
+    if timed and bool((calls.time_ns != NULL).all()):
+        return _by_time(calls, parts)
+    calls = calls.take(_order_of_creation(parts))
     calls.clock = np.arange(1, len(calls) + 1, dtype=np.int64)
     calls.entry_clock = calls.clock.copy()
     return calls
@@ -681,15 +681,29 @@ def _without_moved_exec(calls: Calls) -> Calls:
     return calls.take(~dropped)
 
 
-def _order_of_time(calls: Calls, parts: list[Calls]) -> Int64Array:
-    """Return the rows in order of completion; within a file the order of its lines is kept."""
-    ended = calls.time_ns + np.where(calls.duration_ns == NULL, 0, calls.duration_ns)
-    begin = 0
+def _by_time(calls: Calls, parts: list[Calls]) -> Calls:
+    """Return the calls in order of completion; the clock counts entries and completions.
+
+    Within a file the order of its lines is kept, where times are too coarse or go back.
+    """
+    begun, ended = calls.time_ns.copy(), calls.time_ns + np.where(calls.duration_ns == NULL, 0, calls.duration_ns)
+    first = 0
     for part in parts:
-        end = begin + len(part)
-        ended[begin:end] = np.maximum.accumulate(ended[begin:end])
-        begin = end
-    return np.argsort(ended, kind="stable")
+        rows = slice(first, first + len(part))
+        ended[rows] = np.maximum.accumulate(ended[rows])
+        begun[rows] = np.clip(
+            np.maximum(begun[rows], np.append(begun[first : first + 1], ended[rows][:-1])), None, ended[rows]
+        )
+        first += len(part)
+    lasting = np.flatnonzero(begun < ended)
+    row = np.concatenate([np.arange(len(calls)), lasting])
+    order = np.argsort(np.concatenate([ended, begun[lasting]]), kind="stable")
+    clock = np.empty(len(row), dtype=np.int64)
+    clock[order] = np.arange(1, len(row) + 1)
+    calls.clock = clock[: len(calls)]
+    calls.entry_clock = calls.clock.copy()
+    calls.entry_clock[lasting] = clock[len(calls) :]
+    return calls.take(np.argsort(calls.clock))
 
 
 def _order_of_creation(parts: list[Calls]) -> Int64Array:

@@ -403,13 +403,24 @@ def test_a_set_with_times_is_merged_by_them(tmp_path: Path) -> None:
     assert columns(rows_of(run), "pid", "addr", "clock") == [(10, 1, 1), (11, 2, 2), (10, 3, 3)]
 
 
+def test_in_a_set_with_durations_calls_begin_before_they_complete(tmp_path: Path) -> None:
+    run = a_set(
+        tmp_path,
+        {
+            10: "1795368989.000010 munmap(0x1000, 4096) = 0 <0.000020>\n1795368989.000040 brk(0x1) = 0x1 <0.000000>\n",
+            11: "1795368989.000015 mmap(0x1000, 4096, PROT_NONE, MAP_PRIVATE, 3, 0) = 0x1000 <0.000005>\n",
+        },
+    )
+    assert columns(rows_of(run), "call", "entry_clock", "clock") == [("mmap", 2, 3), ("munmap", 1, 4), ("brk", 5, 5)]
+
+
 def test_an_execve_in_a_set_may_end_in_another_file(tmp_path: Path) -> None:
     run = a_set(
         tmp_path,
         {
-            10: "1.000001 clone(child_stack=0x1, flags=CLONE_VM|CLONE_THREAD) = 11\n"
-            "1.000004 +++ superseded by execve in pid 11 +++\n1.000005 <... execve resumed>) = 0\n",
-            11: '1.000003 execve("bin/x", ["x"], 0x7f /* 6 vars */ <pid changed to 10 ...>\n',
+            10: "1795368989.000001 clone(child_stack=0x1, flags=CLONE_VM|CLONE_THREAD) = 11\n"
+            "1795368989.000004 +++ superseded by execve in pid 11 +++\n1795368989.000005 <... execve resumed>) = 0\n",
+            11: '1795368989.000003 execve("bin/x", ["x"], 0x7f /* 6 vars */ <pid changed to 10 ...>\n',
         },
     )
     assert columns(rows_of(run), "pid", "call", "path", "status") == [
