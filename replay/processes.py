@@ -89,6 +89,7 @@ def assign(calls: Calls, forked: Iterable[int] = ()) -> Processes:
     they are named in `forked`: those got a copy.
     """
     tids = _thread_of_rows(calls)
+    _rename_execs(calls, tids)
     return _Census(calls, tids, frozenset(forked)).take()
 
 
@@ -122,10 +123,22 @@ def _thread_of_rows(calls: Calls) -> Int64Array:
     return tids
 
 
+def _rename_execs(calls: Calls, tids: Int64Array) -> None:
+    """Give an execve in a thread to the leader of its group: after `+++ superseded by execve in pid N +++` N is gone.
+
+    Source: execve(2), ptrace(2) on execve under ptrace: the caller's thread id becomes that of the leader.
+    """
+    for row in _rows_of(calls, (constants.SUPERSEDED,)):
+        caller = calls.aux[row]
+        later = np.flatnonzero((tids[row:] == caller) & np.isin(calls.call[row:], EXECS[:2])) + row
+        if later.size:
+            tids[later[0]] = tids[row]
+
+
 def _follow_alive(calls: Calls, tids: Int64Array, unprinted: np.ndarray, first: int) -> None:
     """Fill the threads of the rows without a pid by following who is alive."""
     alive = {first: None}
-    changes = np.isin(calls.call, [*FORKS, *EXITS, EXIT_GROUP])
+    changes = np.isin(calls.call, [*FORKS, *EXITS, EXIT_GROUP, constants.SUPERSEDED])
     first_lines = np.zeros(len(tids), bool)
     first_lines[np.unique(tids, return_index=True)[1]] = True
     current = first
@@ -141,12 +154,13 @@ def _follow_alive(calls: Calls, tids: Int64Array, unprinted: np.ndarray, first: 
             alive[int(calls.result[point])] = None
         elif code in (constants.EXITED, constants.KILLED):
             alive.pop(tid, None)
+        elif code == constants.SUPERSEDED:
+            alive.pop(int(calls.aux[point]), None)
+            current = tid
         elif tid not in alive and code not in EXITS and code != EXIT_GROUP:
             alive[tid] = None
         if current not in alive and alive:
             current = next(iter(alive))
-        if not unprinted[point]:
-            continue
     tids[start:][unprinted[start:]] = current
 
 
