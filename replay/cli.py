@@ -1,0 +1,158 @@
+"""The command line: names the commands and turns every ending of one into an exit status and, if need be, a message.
+
+Exit status: 0 done, 1 the input could not be used, 2 wrong usage, 3 a --fail-if condition held, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from replay import __version__
+from replay.commands.diff import diff
+from replay.commands.export import export
+from replay.commands.maps import maps
+from replay.commands.report import report
+from replay.commands.schema import schema
+from replay.commands.steps import steps
+from replay.errors import ReplayError
+
+COMMANDS: Final = (report, maps, steps, diff, export, schema)
+"""The commands, in the order in which the help lists them; each is named like its function."""
+
+DEFAULT: Final = "report"
+
+UNUSABLE_INPUT: Final = 1
+WRONG_USAGE: Final = 2
+CONDITION_HELD: Final = 3
+INTERRUPTED: Final = 130
+"""The exit statuses besides 0."""
+
+_OWN_OPTIONS: Final = ("--help", "-h", "--version")
+
+
+class Commands(TyperGroup):
+    """The group of all commands; what begins with no command's name is meant for `report`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command before arguments that name none."""
+        if args and args[0] not in self.commands and args[0] not in _OWN_OPTIONS:
+            self._refuse_typos(ctx, args[0])
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def _refuse_typos(self, ctx: Any, word: str) -> None:
+        """End with a usage error if a word is no file but nearly a command."""
+        if word.startswith("-") or os.sep in word or "." in word or Path(word).exists():
+            return
+        near = get_close_matches(word, self.commands, n=1)
+        if near and not list(Path().glob(f"{word}.*")):
+            ctx.fail(f"No command and no file {word!r}. Did you mean {near[0]!r}?")
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; end quietly if the reader of a pipe had enough or the user interrupts."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(INTERRUPTED) from interrupt
+        except OSError as error:
+            _end_after_write_error(error)
+        return result
+
+
+def _end_after_write_error(error: OSError) -> NoReturn:
+    """End with status 0 where the reader of a pipe has gone, with a message where the output is full."""
+    if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+        raise error
+    # What is left in the buffer has nowhere to go: without this, Python complains of it at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        raise typer.Exit(0) from error
+    print(f"replay: cannot write the output: {error.strerror}", file=sys.stderr)
+    raise typer.Exit(UNUSABLE_INPUT) from error
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"replay {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Replay the address space that a strace or ltrace log records: did the break fail to grow, why, what then.
+
+    `replay TRACE...` is short for `replay report TRACE...`; a log that is named like a command is given as ./NAME.
+
+    Exit status: 0 done, 1 the input could not be used, 2 wrong usage, 3 a --fail-if condition held.
+    """
+
+
+def make_app() -> typer.Typer:
+    """Return the application with all its commands."""
+    made = typer.Typer(
+        cls=Commands,
+        name="replay",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_root)
+    for command in COMMANDS:
+        made.command(command.__name__)(command)
+    return made
+
+
+app: Final = make_app()
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    try:
+        app()
+    except ReplayError as error:
+        _say(str(error))
+        sys.exit(UNUSABLE_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except MemoryError:
+        _say("not enough memory for this log")
+        sys.exit(UNUSABLE_INPUT)
+    except Exception as error:
+        if os.environ.get("REPLAY_TRACEBACK"):
+            raise
+        _say(_bug_report(error))
+        sys.exit(UNUSABLE_INPUT)
+
+
+def _say(message: str) -> None:
+    """Print a message for people on standard error, free of what a terminal would obey."""
+    from replay.report.screen import clean  # noqa: PLC0415
+
+    lines = message.splitlines() or [""]
+    print("\n".join([f"replay: {clean(lines[0])}", *map(clean, lines[1:])]), file=sys.stderr)
+
+
+def _bug_report(error: Exception) -> str:
+    """Return what to say of an error that should not be: its type and place, and how to report it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}, {frames[-1].name}" if frames else "unknown place"
+    return (
+        f"this is a bug: {type(error).__name__} in {place}: {str(error)[:200]}\n"
+        f"Please report it, with replay {__version__} and the lines of the log around it, if you can;\n"
+        "REPLAY_TRACEBACK=1 shows the whole traceback."
+    )

@@ -1,0 +1,51 @@
+"""`replay diff`: what changed in an address space between two steps."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from replay.commands.options import (
+    AsJson,
+    Dialect,
+    Format,
+    MapsFile,
+    PageSize,
+    Pid,
+    Strict,
+    Traces,
+    read_run,
+    warn_of_problems,
+)
+
+
+def diff(  # noqa: PLR0913, PLR0917
+    traces: Traces,
+    first: Annotated[int, typer.Argument(metavar="A", min=0, show_default=False, help="A step, from 0.")],
+    second: Annotated[int, typer.Argument(metavar="B", min=0, show_default=False, help="A later step.")],
+    as_json: AsJson = False,
+    pid: Pid = None,
+    format: Format = Dialect.auto,
+    maps: MapsFile = None,
+    page_size: PageSize = 4096,
+    strict: Strict = False,
+) -> None:
+    """Print what changed between step A and step B.
+
+    Mappings gone, new and changed, the break, the totals. The space is the one in which step B ran, or that of --pid.
+    """
+    from replay.report.changes import difference, difference_document, difference_lines  # noqa: PLC0415
+
+    run = read_run(traces, format.value, maps, page_size, strict)
+    found = difference(run, first, second, pid)
+    warn_of_problems(run)
+    if as_json:
+        from replay.report.document import write_json  # noqa: PLC0415
+
+        write_json(difference_document(found), sys.stdout)
+        return
+    from replay.report.screen import print_lines  # noqa: PLC0415
+
+    print_lines(difference_lines(found, run))

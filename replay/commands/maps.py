@@ -1,0 +1,73 @@
+"""`replay maps`: an address space at one moment, as /proc/PID/maps would have shown it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from replay.commands.options import (
+    Dialect,
+    Format,
+    MapsFile,
+    PageSize,
+    Pid,
+    Strict,
+    Traces,
+    read_run,
+    time_ns,
+    warn,
+    warn_of_problems,
+)
+
+
+def maps(  # noqa: PLR0913, PLR0917
+    traces: Traces,
+    step: Annotated[
+        int | None, typer.Option("--step", metavar="N", show_default=False, help="Once step N (from 0) had completed.")
+    ] = None,
+    line: Annotated[
+        int | None,
+        typer.Option("--line", metavar="N", show_default=False, help="Once line N (from 1) had been printed."),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            "--time",
+            metavar="T",
+            show_default=False,
+            help="At time T, written as the log prints it: seconds (1795368030.52) or a time of day (14:03:07.5).",
+        ),
+    ] = None,
+    pid: Pid = None,
+    format: Format = Dialect.auto,
+    maps_file: MapsFile = None,
+    page_size: PageSize = 4096,
+    strict: Strict = False,
+) -> None:
+    """Print an address space in the format of /proc/PID/maps.
+
+    Without --step, --line or --time: at the end of the trace, before the exits. Without --pid: the space in which that
+    step ran, or that of the first process.
+    """
+    if sum(value is not None for value in (step, line, time)) > 1:
+        raise typer.BadParameter("say when by one of --step, --line and --time")
+    moment = None if time is None else time_ns(time)
+    run = read_run(traces, format.value, maps_file, page_size, strict)
+    text = run.maps(step=step, line=line, time=moment, pid=pid)
+    warn_of_problems(run)
+    if not text:
+        warn("nothing is mapped then, as far as the log shows")
+    _write(text)
+
+
+def _write(text: str) -> None:
+    """Write maps: in a pipe with the very bytes of the paths, on a terminal without its escapes."""
+    from replay.report.screen import clean  # noqa: PLC0415
+
+    if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        sys.stdout.write("".join(clean(line) + "\n" for line in text.splitlines()))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))

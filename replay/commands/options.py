@@ -1,0 +1,108 @@
+"""Arguments and options that several commands share, and what they mean for reading a run.
+
+In go words of the command line, out come values or a usage error.
+"""
+
+from __future__ import annotations
+
+import sys
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from replay.run import Run
+
+NS: Final = 1_000_000_000
+_CLOCK_PARTS: Final = (3600, 60, 1)
+
+
+class Dialect(StrEnum):
+    """Which program wrote a log."""
+
+    auto = "auto"
+    strace = "strace"
+    ltrace = "ltrace"
+
+
+def _power_of_two(value: int) -> int:
+    if value <= 0 or value & (value - 1):
+        raise typer.BadParameter("expected a power of two such as 4096")
+    return value
+
+
+Traces = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TRACE",
+        show_default=False,
+        help="Logs of one run: files (plain, .gz, .xz, .bz2, .zst), - for standard input, or the files or the common "
+        "prefix of a strace -ff set.",
+    ),
+]
+Format = Annotated[Dialect, typer.Option("--format", help="Who wrote the logs; auto asks their content.")]
+MapsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--maps",
+        metavar="FILE",
+        show_default=False,
+        help="A /proc/PID/maps snapshot taken where the trace starts, or, for a traced start, of the fresh process.",
+    ),
+]
+PageSize = Annotated[
+    int, typer.Option("--page-size", metavar="BYTES", callback=_power_of_two, help="Bytes of a page of memory.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="The first line that is not understood is an error.")]
+Pid = Annotated[
+    int | None,
+    typer.Option("--pid", metavar="PID", show_default=False, help="The process or thread that is meant."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+
+
+def read_run(traces: list[str], dialect: str, maps: str | None, page_size: int, strict: bool) -> Run:
+    """Return the run that the logs recorded."""
+    from replay.run import load  # noqa: PLC0415  (help and usage errors need no run)
+
+    return load(traces, format=dialect, maps=maps, page_size=page_size, strict=strict)
+
+
+def warn_of_problems(run: Run) -> None:
+    """Say on standard error how many lines of the logs were not understood or contradict the replay, if any."""
+    problems = run.source.problems
+    if not problems.total:
+        return
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(problems.counts.items()))
+    first = min(problems.kept, key=lambda problem: (problem.file, problem.line))
+    warn(f"{problems.total} problems ({reasons}), the first in line {first.line}; `replay report` tells more")
+
+
+def warn(text: str) -> None:
+    """Print a warning on standard error."""
+    from replay.report.screen import clean  # noqa: PLC0415
+
+    print(f"replay: {clean(text)}", file=sys.stderr)
+
+
+def time_ns(text: str) -> int:
+    """Return a time as the log prints it, in nanoseconds.
+
+    Seconds such as `1795368030.52` or `0.25` (`-ttt`, `-r`), or a time of day such as `14:03:07.5` (`-t`, `-tt`).
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    parts = text.split(":")
+    try:
+        numbers = [Decimal(part) for part in parts]
+    except InvalidOperation as error:
+        raise typer.BadParameter(f"{text!r}: expected seconds (1795368030.52) or a time of day (14:03:07.5)") from error
+    if len(parts) not in (1, 3) or not all(number.is_finite() for number in numbers):
+        raise typer.BadParameter(f"{text!r}: expected seconds (1795368030.52) or a time of day (14:03:07.5)")
+    if len(parts) == 1:
+        return int(numbers[0] * NS)
+    return int(sum(number * part for number, part in zip(numbers, _CLOCK_PARTS, strict=True)) * NS)

@@ -1,0 +1,32 @@
+"""`replay report`: the verdict on a run."""
+
+from __future__ import annotations
+
+import sys
+
+from replay.commands.options import AsJson, Dialect, Format, MapsFile, PageSize, Strict, Traces, read_run
+
+
+def report(
+    traces: Traces,
+    as_json: AsJson = False,
+    format: Format = Dialect.auto,
+    maps: MapsFile = None,
+    page_size: PageSize = 4096,
+    strict: Strict = False,
+) -> None:
+    """Tell whether the program break failed, why, and what came then.
+
+    The verdict comes first, each claim with its line in the log; then the layout of the address space, its gaps, how
+    both came about, and what was not understood. `replay TRACE...` is short for this command.
+    """
+    run = read_run(traces, format.value, maps, page_size, strict)
+    if as_json:
+        from replay.report.document import document, write_json  # noqa: PLC0415
+
+        write_json(document(run), sys.stdout)
+        return
+    from replay.report.letter import letter  # noqa: PLC0415
+    from replay.report.screen import print_lines  # noqa: PLC0415
+
+    print_lines(letter(run))

@@ -1,0 +1,244 @@
+"""What a finding means for the program, and what to try.
+
+In go findings, out come sentences. Each piece of advice fits the cause and the allocator; where nothing is known to
+help, none is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from replay import constants
+from replay.columns import to_unsigned
+from replay.report.amounts import address, exact, number, size, times
+from replay.report.findings import FailureGroup, Findings, MappingGroup
+from replay.report.places import span
+
+_WIDE_STEP: Final = 8 << 20
+"""Bytes of a growth from which a larger M_TOP_PAD helps no more."""
+
+_MANY_RETURNS: Final = 20
+_MANY_DIRECT: Final = 100
+_MANY_ARENA_HEAPS: Final = 8
+_FIXED: Final = constants.MAP_FLAGS["MAP_FIXED"] | constants.MAP_FLAGS["MAP_FIXED_NOREPLACE"]
+_NARROW: Final = 1 << 32
+
+
+def meaning(findings: Findings) -> list[str]:
+    """Return what the failures mean for the program, one paragraph each."""
+    if not findings.failures:
+        return []
+    allocator = "mallocng" if _is_mallocng(findings) else malloc_of(findings, findings.failure_groups[0].space)
+    granted = [group for group in findings.fallback_groups if not group.errno]
+    said = []
+    if any(group.kind == "fallback" for group in granted):
+        said.append(_PRICE.get(allocator, _PRICE[""]))
+    refused = [group for group in findings.fallback_groups if group.errno and group.kind == "fallback"]
+    if refused:
+        said.append(_refused(findings, refused))
+    last = [group for group in granted if group.kind == "last_resort"]
+    if last:
+        count = sum(group.count for group in last)
+        blocks = number(count, "small block")
+        said.append(f"{blocks} had to be mapped alone, a page or more each: malloc's last resort.")
+    unanswered = sum(group.count - group.stood_in - group.refused_too for group in findings.failure_groups)
+    if unanswered:
+        said.append(
+            f"After {_of(unanswered, findings.failures)} no mmap stood in: whoever asked for the memory (malloc, or "
+            "the program through sbrk) most likely was told that there is none."
+        )
+    return said
+
+
+_PRICE: Final = {
+    "glibc": (
+        "malloc had its memory all the same, by mmap. The price: a refused brk and an mmap for each growth, a heap in "
+        "pieces, and glibc neither unmaps such a piece nor trims it before the exit."
+    ),
+    "musl": "malloc had its memory all the same, by mmap, in pieces that double in size and are never given back.",
+    "mallocng": (
+        "musl keeps only its own notes in the brk area, and after one refusal takes them by mmap for good. This costs "
+        "next to nothing."
+    ),
+    "tcmalloc": "tcmalloc goes over to mmap for good after one refusal. This costs little.",
+    "": "The allocator had its memory all the same, by mmap, at the price of a refused brk each time.",
+}
+"""What it means that a fallback was granted, by allocator."""
+
+
+def _refused(findings: Findings, groups: list[MappingGroup]) -> str:
+    count = sum(group.count for group in groups)
+    first = findings.places.of_step(min(group.first_step for group in groups))
+    last = findings.places.of_step(max(group.last_step for group in groups))
+    errors = ", ".join(sorted({group.errno for group in groups}))
+    threads = findings.run.replayed.threads > findings.run.replayed.processes
+    arena = ", unless another arena had room" if threads else ""
+    return (
+        f"{times(count).capitalize()} the kernel refused both the break and the mmap in its place ({errors}, "
+        f"{span(first, last)}): malloc returned NULL there{arena}."
+    )
+
+
+def _of(part: int, whole: int) -> str:
+    if part == whole:
+        return "it" if whole == 1 else f"all {whole} failures"
+    return f"{part} of {whole} failures"
+
+
+def _is_mallocng(findings: Findings) -> bool:
+    """Tell whether musl's newer malloc is at work, whose small blocks live in pools of their own."""
+    return any(group.kind == "pool" and group.allocator == "musl" for group in findings.other_groups)
+
+
+def malloc_of(findings: Findings, space: int) -> str:
+    """Return the name of the allocator that serves malloc in a space, `unknown` for none known."""
+    for name, _evidence, spaces in findings.allocators:
+        if space in spaces and name not in ("cpython", "go", "hotspot", "v8"):
+            return name
+    return "unknown"
+
+
+def to_try(findings: Findings) -> list[str]:
+    """Return what to try, the most promising first, each once."""
+    found: dict[str, None] = {}
+    for group in sorted(findings.failure_groups, key=lambda group: -group.count)[:3]:
+        found.update(dict.fromkeys(_CURES[group.cause](findings, group)))
+    found.update(dict.fromkeys(_habits(findings)))
+    return list(found)
+
+
+def _against_blocker(findings: Findings, group: FailureGroup) -> Iterator[str]:
+    yield _move_blocker(findings, group)
+    if malloc_of(findings, group.space) == "glibc" and group.stood_in and group.least_short < _WIDE_STEP:
+        yield (
+            "While it stands: a larger M_TOP_PAD (GLIBC_TUNABLES=glibc.malloc.top_pad=16777216) makes fallbacks fewer "
+            "and larger; a lower M_MMAP_THRESHOLD (glibc.malloc.mmap_threshold) has more blocks mapped singly, which "
+            "free gives back. Setting either ends the threshold's own adjustment."
+        )
+
+
+def _move_blocker(findings: Findings, group: FailureGroup) -> str:
+    """Return how to get the mapping out of the way, by who put it there."""
+    blocker = group.blocker
+    if blocker is None or blocker.step is None or blocker.place is None:
+        return (
+            "The mapping in the way is older than the log: capture from the program's start, or give the maps of "
+            "that moment (--maps FILE), to see what it is."
+        )
+    events = findings.events
+    call = constants.CALLS[int(events["call"][blocker.step])]
+    asked = int(events["addr"][blocker.step]) if call in ("mmap", "shmat") else int(events["new_addr"][blocker.step])
+    flags = max(int(events["flags"][blocker.step]), 0)
+    if blocker.path.startswith("/") or call not in ("mmap", "mremap", "shmat") or asked in (0, -(1 << 63)):
+        return _zone_is_full(findings, group)
+    how = f"asks for {address(asked)} itself"
+    if call == "mmap" and flags & _FIXED:
+        how += " (MAP_FIXED)"
+    return (
+        f"Move the blocker: the {call} of {blocker.place} {how}. With NULL the kernel finds a place far from the heap; "
+        f"or put it higher, unmap it earlier, or have it made before the heap is set up."
+    )
+
+
+def _zone_is_full(findings: Findings, group: FailureGroup) -> str:
+    """Return what to do where the heap has met what the kernel or ld.so placed."""
+    blocker = group.blocker
+    assert blocker is not None
+    peak = findings.spaces[group.space].peak_mapped
+    if to_unsigned(blocker.start) < _NARROW and _is_narrow(findings, group.space):
+        return (
+            f"The heap has grown up to what the kernel placed above it: the 4 GiB of a 32-bit program are used up "
+            f"({size(peak)} mapped). Build it for 64 bits, or need less: smaller thread stacks (ulimit -s), fewer "
+            "arenas (MALLOC_ARENA_MAX=1)."
+        )
+    return (
+        "The kernel itself placed that mapping so near to the heap. That happens with the legacy layout (setarch -L, "
+        "vm.legacy_va_layout=1), in static-pie programs and when ld.so runs the program: avoid those, or live with "
+        "the fallbacks."
+    )
+
+
+def _is_narrow(findings: Findings, space: int) -> bool:
+    regions = findings.run.replayed.regions
+    ends = regions["end"][regions["space"] == space]
+    return bool(ends.size) and bool((ends > 0).all()) and int(ends.max()) <= _NARROW
+
+
+def _against_limit(findings: Findings, group: FailureGroup) -> Iterator[str]:
+    name = group.cause.upper()
+    option = {"rlimit_data": "ulimit -d", "rlimit_as": "ulimit -v"}[group.cause]
+    value = exact(group.limit_bytes) if group.limit_bytes is not None else "what it is"
+    where = f", which {group.limit_place} sets" if group.limit_place else ""
+    yield f"Raise {name} ({value} now{where}): setrlimit in the program, {option} in the shell; or need less memory."
+    if group.cause == "rlimit_data":
+        yield "Since Linux 4.7 RLIMIT_DATA counts all private writable memory: mmap in place of brk does not help."
+    heaps = sum(other.count for other in findings.other_groups if other.kind == "arena_heap")
+    if group.cause == "rlimit_as" and heaps:
+        yield (
+            f"Each heap of a thread's arena reserves 64 MiB of address space ({number(heaps, 'heap')} here): "
+            "MALLOC_ARENA_MAX=1 saves them."
+        )
+
+
+def _against_count(findings: Findings, group: FailureGroup) -> Iterator[str]:
+    yield (
+        "The space has as many mappings as the kernel allows (65,530 by default): raise vm.max_map_count, or have "
+        "fewer; a higher M_MMAP_THRESHOLD keeps large blocks in the heap."
+    )
+
+
+def _against_overcommit(findings: Findings, group: FailureGroup) -> Iterator[str]:
+    yield (
+        f"{size(group.most_short)} at once is likely more than memory and swap together: ask for less at a time, add "
+        "swap, or let the kernel promise more (vm.overcommit_memory=1)."
+    )
+
+
+def _against_injection(findings: Findings, group: FailureGroup) -> Iterator[str]:
+    yield "Nothing: strace itself gave these answers (-e inject=brk); without it the kernel would have been asked."
+
+
+def _against_unknown(findings: Findings, group: FailureGroup) -> Iterator[str]:
+    yield (
+        "Neither a mapping nor a limit in the log explains it. Look for limits set before the log begins (ulimit -d "
+        "and -v, /proc/PID/limits) and give the mappings of that moment (--maps FILE)."
+    )
+
+
+_CURES: Final = {
+    "mapping_above": _against_blocker,
+    "rlimit_data": _against_limit,
+    "rlimit_as": _against_limit,
+    "map_count": _against_count,
+    "overcommit": _against_overcommit,
+    "injected": _against_injection,
+    "unknown": _against_unknown,
+}
+"""What to try, by cause."""
+
+
+def _habits(findings: Findings) -> Iterator[str]:
+    """Yield what to try about habits that cost time or space without any failure."""
+    glibc = any(name == "glibc" for name, _, _ in findings.allocators)
+    if not glibc:
+        return
+    moves = findings.moves
+    if moves.returns >= _MANY_RETURNS:
+        yield (
+            f"{times(moves.returns).capitalize()} the break shrank only to grow again: a larger M_TRIM_THRESHOLD "
+            "(glibc.malloc.trim_threshold) keeps the memory and saves the calls."
+        )
+    kinds = {group.kind: group for group in findings.other_groups if not group.errno}
+    direct = kinds.get("direct")
+    if direct and direct.count >= _MANY_DIRECT:
+        yield (
+            f"{number(direct.count, 'large block')} came by an mmap each: where such blocks come and go, a larger "
+            "M_MMAP_THRESHOLD (glibc.malloc.mmap_threshold) keeps them in the heap and saves calls and page faults."
+        )
+    heaps = kinds.get("arena_heap")
+    if heaps and heaps.count >= _MANY_ARENA_HEAPS:
+        yield (
+            f"{number(heaps.count, 'arena heap')} of 64 MiB of address space each were reserved for threads: fewer "
+            "arenas (MALLOC_ARENA_MAX=2) leave less free memory behind, at the price of threads that wait."
+        )

@@ -1,0 +1,467 @@
+"""What a report has to say, as plain values computed once: the letter words them, the document lists them.
+
+In go the columns of a run, out come groups of failures and mappings, processes, curves and what the log lacks. How
+any of it looks this module does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from replay import constants
+from replay.address_space import ORIGIN_MAPS
+from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.report.places import Place, Places
+
+if TYPE_CHECKING:
+    from replay.run import Run
+
+FALLBACKS: Final = ("fallback", "last_resort")
+
+MEMORY_CALLS: Final = (
+    "brk mmap munmap mremap mprotect pkey_mprotect madvise remap_file_pages shmat shmdt mlock munlock mlockall mincore"
+).split()
+"""Calls that show that a log records memory at all."""
+
+_GIVING_CALLS: Final = ("mmap", "mremap", "mprotect", "shmat", "remap_file_pages")
+_FOUND: Final = 0
+_ENOMEM: Final = constants.ERRNO["ENOMEM"]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed brk calls of one space with one cause and one thing in the way."""
+
+    space: int
+    cause: str
+    count: int
+    first_step: int
+    last_step: int
+    least_short: int
+    most_short: int
+    blocker: Blocker | None
+    limit_bytes: int | None
+    limit_place: Place | None
+    limit_step: int | None
+    evidence: str
+    stood_in: int
+    """Failures that a granted mmap followed as their fallback."""
+    refused_too: int
+    """Failures whose fallback was refused as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """The mapping in the way of the break, `[start, end)`; `step` made it, None if it was there before the log."""
+
+    start: int
+    end: int
+    path: str
+    perms: str
+    place: Place | None
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MappingGroup:
+    """Mappings of allocators that are alike: kind, allocator, size (None where sizes are added up) and outcome."""
+
+    kind: str
+    allocator: str
+    bytes_each: int | None
+    errno: str
+    count: int
+    total_bytes: int
+    first_step: int
+    last_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceFacts:
+    """One address space: who ran in it, from which line to which, and how much it held. Sizes in bytes."""
+
+    space: int
+    parent: int | None
+    origin: str
+    pid: int | None
+    program: str
+    first: Place | None
+    last: Place | None
+    peak_mapped: int
+    peak_brk: int
+    failures: int
+    fallbacks: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakMoves:
+    """How often the break was asked to grow and did, how often it shrank, was only asked for, and came back."""
+
+    asked: int
+    grew: int
+    shrank: int
+    queried: int
+    grew_bytes: int
+    returns: int
+    """How often a growth followed a shrink of the same space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A quantity of one space over the lines of the log: `values[i]` bytes from clock `clocks[i]` on."""
+
+    clocks: Int64Array
+    values: Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemGroup:
+    """The problems of one reason: how many, and the first of them."""
+
+    reason: str
+    count: int
+    first: Place
+    text: str
+
+
+class Findings:
+    """What is to be said about a run; each finding is computed when it is first asked for."""
+
+    def __init__(self, run: Run) -> None:
+        """Look into `run`."""
+        self.run = run
+        self.places = Places(run)
+        self.events = run.replayed.events
+        self.strings = run.strings
+
+    # --- failed breaks ---
+
+    @cached_property
+    def failures(self) -> int:
+        """How many brk calls failed."""
+        return len(self.run.activity.brk_failures["step"])
+
+    @cached_property
+    def failure_groups(self) -> list[FailureGroup]:
+        """The failed brk calls by space, cause and what was in the way, the first failure first."""
+        columns = self.run.activity.brk_failures
+        if not self.failures:
+            return []
+        keys = [columns[name] for name in ("space", "cause", "blocker_start", "limit_bytes")]
+        firsts, groups = _groups(keys)
+        order = np.argsort(firsts, kind="stable")
+        return [self._failure_group(np.flatnonzero(groups == group)) for group in order.tolist()]
+
+    def _failure_group(self, rows: Int64Array) -> FailureGroup:
+        columns = self.run.activity.brk_failures
+        first, step = int(rows[0]), int(columns["step"][rows[0]])
+        cause, space = self.text(columns["cause"][first]), int(columns["space"][first])
+        short = columns["shortfall_bytes"][rows]
+        limit = _known(columns["limit_bytes"][first])
+        limit_step = self._limit_step(cause, space, step)
+        steps = columns["step"][rows]
+        return FailureGroup(
+            space=space,
+            cause=cause,
+            count=len(rows),
+            first_step=step,
+            last_step=int(steps[-1]),
+            least_short=int(short.min()),
+            most_short=int(short.max()),
+            blocker=self._blocker(first),
+            limit_bytes=limit,
+            limit_place=None if limit_step is None else self.places.of_step(limit_step),
+            limit_step=limit_step,
+            evidence=self.text(columns["evidence"][first]),
+            stood_in=int(np.isin(steps, self._answered[0]).sum()),
+            refused_too=int(np.isin(steps, self._answered[1]).sum()),
+        )
+
+    @cached_property
+    def _answered(self) -> tuple[Int64Array, Int64Array]:
+        """The steps of the failures that a fallback answered: where it was granted, where it was refused."""
+        mmaps = self.run.activity.allocator_mmaps
+        is_fallback = self._is_kind(FALLBACKS) & (mmaps["brk_failure_step"] != NULL)
+        granted = mmaps["errno"] == NO_TEXT
+        steps = mmaps["brk_failure_step"]
+        return steps[is_fallback & granted], steps[is_fallback & ~granted]
+
+    def _blocker(self, row: int) -> Blocker | None:
+        columns = self.run.activity.brk_failures
+        start, end = int(columns["blocker_start"][row]), int(columns["blocker_end"][row])
+        if start == NULL:
+            return None
+        clock = int(columns["blocker_line"][row])
+        regions = self.run.replayed.regions
+        mine = np.flatnonzero((regions["space"] == columns["space"][row]) & (regions["start"] <= start))
+        mine = mine[(regions["end"][mine] > start) & (regions["made_line"][mine] == clock)]
+        perms, step = "", None
+        if mine.size:
+            perms = _perms(int(regions["prot"][mine[0]]), int(regions["shared"][mine[0]]))
+            step = _known(regions["made_step"][mine[0]])
+        path = self.text(columns["blocker_path"][row])
+        return Blocker(start, end, path, perms, self.places.of_clock(clock), step)
+
+    def _limit_step(self, cause: str, space: int, step: int) -> int | None:
+        """Return the last step before `step` that set the limit in the way, None where the log has none."""
+        resource = {"rlimit_data": "RLIMIT_DATA", "rlimit_as": "RLIMIT_AS"}.get(cause)
+        if resource is None:
+            return None
+        events = self.events
+        sets = (events["call"] == constants.CALL_CODE["prlimit"]) & (events["aux2"] == constants.RLIMIT[resource])
+        sets &= (events["aux"] != NULL) & (events["status"] == 0)
+        before = np.flatnonzero(sets[:step])
+        mine = before[events["space"][before] == space]
+        chosen = mine if mine.size else before
+        return int(chosen[-1]) if chosen.size else None
+
+    @cached_property
+    def moves(self) -> BreakMoves:
+        """What the break did over the whole run, refused calls of all spaces included."""
+        brks = self.run.replayed.brks
+        asked, granted, before = brks["requested"], brks["granted"], brks["before"]
+        known = before != NULL
+        grew = known & (granted > before)
+        shrank = known & (granted < before)
+        growth = int((granted[grew] - before[grew]).sum())
+        queried = int((asked == 0).sum())
+        return BreakMoves(
+            asked=int(grew.sum()) + self.failures,
+            grew=int(grew.sum()),
+            shrank=int(shrank.sum()),
+            queried=queried,
+            grew_bytes=growth,
+            returns=_returns(brks["space"], grew.astype(np.int64) - shrank),
+        )
+
+    def grew_after(self, space: int, step: int) -> int | None:
+        """Return the first step after `step` at which the break of a space grew again, None if it never did."""
+        brks = self.run.replayed.brks
+        later = (brks["space"] == space) & (brks["step"] > step) & (brks["before"] != NULL)
+        later &= brks["granted"] > brks["before"]
+        return int(brks["step"][later].min()) if later.any() else None
+
+    # --- mappings of allocators ---
+
+    def _is_kind(self, kinds: Iterable[str]) -> np.ndarray:
+        mmaps = self.run.activity.allocator_mmaps
+        ids = [at for at, text in enumerate(self.strings.texts) if text in kinds]
+        return np.isin(mmaps["kind"], ids)
+
+    @cached_property
+    def fallback_rows(self) -> Int64Array:
+        """The rows of `allocator_mmaps` that are fallbacks."""
+        return np.flatnonzero(self._is_kind(FALLBACKS)).astype(np.int64)
+
+    @cached_property
+    def fallback_groups(self) -> list[MappingGroup]:
+        """The fallbacks by kind, allocator, size and outcome, the largest number first."""
+        return self._mapping_groups(self._is_kind(FALLBACKS), by_size=True)
+
+    @cached_property
+    def other_groups(self) -> list[MappingGroup]:
+        """The other mappings of allocators by kind, allocator and outcome, sizes added up."""
+        return self._mapping_groups(~self._is_kind(FALLBACKS), by_size=False)
+
+    def _mapping_groups(self, chosen: np.ndarray, *, by_size: bool) -> list[MappingGroup]:
+        mmaps = self.run.activity.allocator_mmaps
+        rows = np.flatnonzero(chosen)
+        if not rows.size:
+            return []
+        keys = [mmaps[name][rows] for name in ("kind", "allocator", "errno")]
+        _, groups = _groups([*keys, mmaps["bytes"][rows]] if by_size else keys)
+        found = []
+        for group in range(int(groups.max()) + 1):
+            mine = rows[groups == group]
+            first = int(mine[0])
+            found.append(
+                MappingGroup(
+                    kind=self.text(mmaps["kind"][first]),
+                    allocator=self.text(mmaps["allocator"][first]),
+                    bytes_each=int(mmaps["bytes"][first]) if by_size else None,
+                    errno=self.text(mmaps["errno"][first]),
+                    count=len(mine),
+                    total_bytes=int(mmaps["bytes"][mine].sum()),
+                    first_step=int(mmaps["step"][first]),
+                    last_step=int(mmaps["step"][mine[-1]]),
+                )
+            )
+        return sorted(found, key=lambda group: (-group.count, group.first_step))
+
+    def kinds_made_by(self, steps: Sequence[int]) -> dict[str, int]:
+        """Return of how many of the steps that made mappings an allocator was the maker, by kind of mapping."""
+        mmaps = self.run.activity.allocator_mmaps
+        rows = np.flatnonzero(np.isin(mmaps["step"], steps))
+        kinds, counts = np.unique(mmaps["kind"][rows], return_counts=True)
+        return {self.text(kind): int(count) for kind, count in zip(kinds, counts, strict=True)}
+
+    @cached_property
+    def allocators(self) -> list[tuple[str, str, list[int]]]:
+        """Name, evidence and spaces of each allocator; copies made by fork stand with what they copy."""
+        columns = self.run.activity.allocators
+        found: dict[tuple[str, str], list[int]] = {}
+        named: dict[tuple[int, str], tuple[str, str]] = {}
+        for space, name_id, evidence_id in zip(*(column.tolist() for column in columns.values()), strict=True):
+            name, evidence = self.text(name_id), self.text(evidence_id)
+            parent = int(self.run.replayed.spaces["parent"][space])
+            key = (name, evidence)
+            if evidence.startswith("the space is a copy") and (parent, name) in named:
+                key = named[parent, name]
+            named[space, name] = key
+            found.setdefault(key, []).append(space)
+        return [(name, evidence, spaces) for (name, evidence), spaces in found.items()]
+
+    # --- what else was refused ---
+
+    @cached_property
+    def refused_steps(self) -> Int64Array:
+        """The steps of calls that give memory and were refused for want of it (ENOMEM), other than fallbacks."""
+        events = self.events
+        codes = [constants.CALL_CODE[name] for name in _GIVING_CALLS]
+        refused = np.isin(events["call"], codes) & (events["status"] == 1) & (events["errno"] == _ENOMEM)
+        mmaps = self.run.activity.allocator_mmaps
+        steps = np.flatnonzero(refused)
+        return steps[~np.isin(steps, mmaps["step"][self._is_kind(FALLBACKS)])]
+
+    # --- processes and spaces ---
+
+    @cached_property
+    def spaces(self) -> list[SpaceFacts]:
+        """The address spaces in order of appearance."""
+        replayed = self.run.replayed
+        count = len(replayed.spaces["space"])
+        peaks, brks = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        np.maximum.at(peaks, replayed.changes["space"], replayed.changes["mapped_bytes"])
+        np.maximum.at(brks, replayed.changes["space"], replayed.changes["brk_bytes"])
+        failures = np.bincount(self.run.activity.brk_failures["space"], minlength=count)
+        mmaps = self.run.activity.allocator_mmaps
+        fallbacks = np.bincount(mmaps["space"][self._is_kind(FALLBACKS)], minlength=count)
+        return [
+            self._space(space, int(peaks[space]), int(brks[space]), int(failures[space]), int(fallbacks[space]))
+            for space in range(count)
+        ]
+
+    def _space(self, space: int, peak: int, brk: int, failures: int, fallbacks: int) -> SpaceFacts:
+        columns = self.run.replayed.spaces
+        died = int(columns["died_line"][space])
+        return SpaceFacts(
+            space=space,
+            parent=_known(columns["parent"][space]),
+            origin=("found", "exec", "fork")[int(columns["origin"][space])],
+            pid=_known_pid(columns["pid"][space]),
+            program=self.text(columns["program"][space]),
+            first=self.places.of_clock(int(columns["born_line"][space])),
+            last=None if died == NULL else self.places.of_clock(died),
+            peak_mapped=peak,
+            peak_brk=brk,
+            failures=failures,
+            fallbacks=fallbacks,
+        )
+
+    @cached_property
+    def main_space(self) -> int | None:
+        """The space that the layout is drawn of: with the most failed breaks, else with the most memory."""
+        if not self.spaces or not len(self.run.replayed.changes["step"]):
+            return None
+        return max(self.spaces, key=lambda facts: (facts.failures, facts.peak_mapped, -facts.space)).space
+
+    @cached_property
+    def moment(self) -> tuple[int, str] | None:
+        """The clock at which the layout is drawn, and what happened then: the last failed brk, else the peak."""
+        space = self.main_space
+        if space is None:
+            return None
+        failed = self.run.activity.brk_failures
+        mine = failed["step"][failed["space"] == space]
+        if mine.size:
+            return int(self.events["clock"][mine[-1]]), "at the last failed brk"
+        changes = self.run.replayed.changes
+        rows = np.flatnonzero(changes["space"] == space)
+        peak = rows[np.argmax(changes["mapped_bytes"][rows])]
+        return int(changes["line"][peak]), "when most was mapped"
+
+    def curve(self, space: int, column: str) -> Curve:
+        """Return a column of the table `fragmentation` over the life of a space; unknown values are left out."""
+        changes = self.run.replayed.changes
+        rows = np.flatnonzero((changes["space"] == space) & (changes[column] != NULL))
+        return Curve(changes["line"][rows], changes[column][rows])
+
+    # --- what the log has and lacks ---
+
+    @cached_property
+    def memory_calls(self) -> int:
+        """How many calls of the log concern memory: 0 means that nothing can be said."""
+        codes = [constants.CALL_CODE[name] for name in MEMORY_CALLS]
+        return int(np.isin(self.events["call"], codes).sum())
+
+    @cached_property
+    def malloc_calls(self) -> int:
+        """How many calls of malloc and its kin the log has."""
+        code = constants.CALL_CODE
+        return int(((self.events["call"] >= code["malloc"]) & (self.events["call"] <= code["delete[]"])).sum())
+
+    @cached_property
+    def begins_late(self) -> bool:
+        """Whether the first process ran already when the log began, as after `strace -p`."""
+        spaces = self.run.replayed.spaces
+        if not len(spaces["space"]) or int(spaces["origin"][0]) != _FOUND:
+            return False
+        return int(spaces["start_brk"][0]) == NULL and not self.has_maps
+
+    @cached_property
+    def has_maps(self) -> bool:
+        """Whether the mappings at the start were given by a maps file."""
+        return bool((self.run.replayed.regions["origin"] == ORIGIN_MAPS).any())
+
+    @cached_property
+    def spaces_left(self) -> int:
+        """How many spaces the log ends before: their exit is not in it."""
+        return int((self.run.replayed.spaces["died_line"] == NULL).sum())
+
+    @cached_property
+    def problems(self) -> list[ProblemGroup]:
+        """The problems by reason, the most frequent first."""
+        problems = self.run.source.problems
+        firsts = {problem.reason: problem for problem in reversed(problems.kept)}
+        groups = []
+        for reason, count in problems.counts.items():
+            first = firsts[reason]
+            groups.append(ProblemGroup(reason, count, self.places.of_problem(first.line, first.file), first.text))
+        return sorted(groups, key=lambda group: -group.count)
+
+    def text(self, text_id: int) -> str:
+        """Return the text of an id, empty for none."""
+        return self.strings[int(text_id)] if text_id >= 0 else ""
+
+
+def _groups(keys: list[Int64Array]) -> tuple[Int64Array, Int64Array]:
+    """Return the first row of each group of equal keys, and the group of each row."""
+    _, firsts, groups = np.unique(np.stack(keys, axis=1), axis=0, return_index=True, return_inverse=True)
+    return firsts, groups.reshape(-1)
+
+
+def _returns(spaces: Int64Array, moves: Int64Array) -> int:
+    """Return how often a move up (1) came next after one down (-1) in the same space."""
+    moved = np.flatnonzero(moves)
+    order = moved[np.argsort(spaces[moved], kind="stable")]
+    same = spaces[order][1:] == spaces[order][:-1]
+    return int((same & (moves[order][:-1] < 0) & (moves[order][1:] > 0)).sum())
+
+
+def _known(value: int) -> int | None:
+    return None if value == NULL or value < 0 else int(value)
+
+
+def _known_pid(value: int) -> int | None:
+    return int(value) if value > 0 else None
+
+
+def _perms(prot: int, shared: int) -> str:
+    from replay.maps import perms_text  # noqa: PLC0415
+
+    return perms_text(prot, bool(shared))

@@ -1,0 +1,358 @@
+"""Each step of a run and what it did to its address space, one line a step.
+
+In go the columns of a run, out come lines of at most 80 columns, as fast as a terminal or a pipe takes them: columns
+are turned into plain lists a slice at a time, and one small function words each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import numpy as np
+
+from replay import constants
+from replay.calls import FAILED, OK
+from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.errors import QueryError
+from replay.maps import perms_text
+from replay.report.amounts import address, number, size
+from replay.report.screen import COLUMNS, clean, shortened, styled
+from replay.symbols import flags_text
+
+if TYPE_CHECKING:
+    from replay.run import Run
+
+_SLICE: Final = 1 << 14
+"""Steps that are worded at once."""
+
+_BRK: Final = constants.CALL_CODE["brk"]
+_FIXED: Final = constants.MAP_FLAGS["MAP_FIXED"]
+_SHARED: Final = (1, 3)
+_ANONYMOUS: Final = constants.MAP_FLAGS["MAP_ANONYMOUS"]
+
+
+class _Step(NamedTuple):
+    """One step: what its columns say."""
+
+    step: int
+    call: int
+    status: int
+    errno: int
+    addr: int
+    length: int
+    old_length: int
+    prot: int
+    flags: int
+    new_addr: int
+    result: int
+    path: int
+    result_path: int
+    fd: int
+    space: int
+    aux: int
+    aux2: int
+    injected: int
+
+
+def step_lines(run: Run, first: int = 0, last: int | None = None, pid: int | None = None) -> Iterator[str]:
+    """Yield a heading and a line for each step from `first` to `last` (both included) of thread or process `pid`.
+
+    Raises:
+        QueryError: `first` or `last` is no step of the run, or the process is not in it.
+    """
+    rows = _chosen(run, first, last, pid)
+    events = run.replayed.events
+    tids = events["tid"][rows]
+    with_pid = bool((events["tid"] > 0).any())
+    several = len(run.source.files) > 1
+    widths = [
+        max(4, len(str(int(rows[-1])))) if rows.size else 4,
+        max(4, len(str(int(events["line"][rows].max(initial=0))))),
+        max(3, len(str(int(tids.max(initial=0))))) if with_pid else 0,
+    ]
+    who = f"{'pid':>{widths[2]}} " if with_pid else ""
+    yield styled("dim", f"{'step':>{widths[0]}} {'line':>{widths[1]}} {who}what it did")
+    room = COLUMNS - sum(widths) - 2 - (2 if with_pid else 1)
+    words = _Words(run)
+    for begin in range(0, len(rows), _SLICE):
+        chosen = rows[begin : begin + _SLICE]
+        lines, pids = events["line"][chosen].tolist(), events["tid"][chosen].tolist()
+        files = events["file"][chosen].tolist() if several else None
+        for at, (step, text) in enumerate(zip(chosen.tolist(), words.of(chosen), strict=True)):
+            who = f"{pids[at] if pids[at] > 0 else '':>{widths[2]}} " if with_pid else ""
+            where = f"{PurePath(run.source.files[files[at]]).name}: " if files else ""
+            what = where + text
+            if len(what) > room or not what.isascii():
+                what = shortened(clean(what), room)
+            yield f"{step:>{widths[0]}} {lines[at]:>{widths[1]}} {who}{what}"
+
+
+def _chosen(run: Run, first: int, last: int | None, pid: int | None) -> Int64Array:
+    """Return the steps asked for."""
+    events = run.replayed.events
+    count = len(events["step"])
+    for step in (first, last):
+        if step is not None and not 0 <= step < max(count, 1):
+            raise QueryError(f"no step {step}: the run has steps 0 to {count - 1}" if count else "the run has no steps")
+    rows = np.arange(first, min(count, count if last is None else last + 1), dtype=np.int64)
+    if pid is None:
+        return rows
+    if not (events["tid"] == pid).any():
+        raise QueryError(f"no process or thread {pid} in the run")
+    mine: Int64Array = rows[events["tid"][rows] == pid]
+    return mine
+
+
+class _Words:
+    """Words the steps of a run."""
+
+    def __init__(self, run: Run) -> None:
+        """Look up what steps did besides what their call says."""
+        self.run = run
+        self.strings = run.strings
+        self.page = run.replayed.page_size
+        brks = run.replayed.brks
+        self.brk_row = dict(zip(brks["step"].tolist(), range(len(brks["step"])), strict=True))
+        self.brk_moves = list(zip(brks["before"].tolist(), brks["granted"].tolist(), strict=True))
+        regions = run.replayed.regions
+        died = regions["died_line"] != NULL
+        span = int(max(run.replayed.last_clock, regions["died_line"].max(initial=0))) + 2
+        self._span = span
+        ends = regions["space"][died] * span + regions["died_line"][died]
+        self._dead, self._died = np.unique(ends, return_counts=True)
+        self.born_spaces = dict(
+            zip(run.replayed.spaces["born_step"].tolist(), run.replayed.spaces["space"].tolist(), strict=True)
+        )
+        self._by_call = [_WORDS.get(name, _other) for name in constants.CALLS]
+
+    def of(self, rows: Int64Array) -> Iterator[str]:
+        """Yield the words for each of the steps `rows`."""
+        events = self.run.replayed.events
+        ended = self._ended(events["space"][rows], events["entry_clock"][rows], events["clock"][rows])
+        values = zip(*(events[name][rows].tolist() for name in _Step._fields), strict=True)
+        for step, count in zip(map(_Step._make, values), ended, strict=True):
+            if step.status == OK or step.call == _BRK:
+                yield self._by_call[step.call](self, step, count)
+            elif step.status == FAILED:
+                yield self.failed(step)
+            else:
+                yield f"{constants.CALLS[step.call]}{self.asked(step)}: the log does not show its end"
+
+    def _ended(self, spaces: Int64Array, entries: Int64Array, clocks: Int64Array) -> list[int]:
+        """Return how many rectangles of the space ended at the line where each call began or completed."""
+        total = np.zeros(len(spaces), np.int64)
+        for at in (clocks, np.where(entries == clocks, -1, entries)):
+            keys = spaces * self._span + at
+            place = np.searchsorted(self._dead, keys)
+            place = np.minimum(place, max(len(self._dead) - 1, 0))
+            if len(self._dead):
+                total += np.where((self._dead[place] == keys) & (at >= 0), self._died[place], 0)
+        return total.tolist()
+
+    # --- pieces of sentences ---
+
+    def failed(self, step: _Step) -> str:
+        """Return the words for a call that failed: nothing changed."""
+        error = constants.ERRNO_NAME.get(step.errno, f"errno {step.errno}") if step.errno > 0 else "no reason printed"
+        injected = ", injected" if step.injected == 1 else ""
+        return f"{constants.CALLS[step.call]}{self.asked(step)} failed: {error}{injected}"
+
+    def asked(self, step: _Step) -> str:
+        """Return the size, place or path that a call names, as far as it does."""
+        text = f" {size(step.length)}" if step.length not in (NULL, 0) else ""
+        name = constants.CALLS[step.call]
+        if name in _PATH_CALLS and step.path != NO_TEXT:
+            return f" {self.strings[step.path]}"
+        if step.addr not in (NULL, 0):
+            text += f" at {address(step.addr)}"
+        return text
+
+    def pages(self, length: int) -> int:
+        """Return a length rounded up to whole pages, in bytes."""
+        return -(-length // self.page) * self.page
+
+    def path_of(self, text_id: int) -> str:
+        """Return a path's last part, empty for none."""
+        return PurePath(self.strings[text_id]).name if text_id != NO_TEXT else ""
+
+
+_Worder: TypeAlias = Callable[[_Words, _Step, int], str]
+_PATH_CALLS: Final = ("open", "openat", "openat2", "creat", "unlink", "execve", "execveat", "memfd_create")
+
+
+def _other(words: _Words, step: _Step, ended: int) -> str:
+    result = f" = {address(step.result) if abs(step.result) > 1 << 20 else step.result}" if step.result != NULL else ""
+    return f"{constants.CALLS[step.call]}{words.asked(step)}{result}"
+
+
+def _brk(words: _Words, step: _Step, ended: int) -> str:
+    row = words.brk_row.get(step.step)
+    if row is None:
+        who = "the tracer answered (injected)" if step.injected == 1 else "the log does not show its result"
+        return f"brk{words.asked(step)}: {who}"
+    before, granted = words.brk_moves[row]
+    if step.addr == 0:
+        return f"brk asked: it is at {address(granted)}"
+    if granted != step.addr:
+        wanted = f"{size(step.addr - granted)} more" if step.addr > granted else "to go below its start"
+        return f"brk refused: wanted {wanted}, stays at {address(granted)}"
+    return _brk_move(before, granted, ended)
+
+
+def _brk_move(before: int, granted: int, ended: int) -> str:
+    if before == NULL:
+        return f"brk set to {address(granted)}"
+    if granted < before:
+        return f"brk shrank by {size(before - granted)} to {address(granted)}{_ended(ended)}"
+    return f"brk grew by {size(granted - before)} to {address(granted)}"
+
+
+def _mmap(words: _Words, step: _Step, ended: int) -> str:
+    flags = max(step.flags, 0)
+    perms = perms_text(max(step.prot, 0) & 7, flags & 3 in _SHARED)
+    backing = "anonymous" if flags & _ANONYMOUS or step.fd in (-1, NULL) else f"file {step.fd}"
+    what = words.path_of(step.path) or backing
+    over = f", over {number(ended, 'region')}" if ended and flags & _FIXED else ""
+    return f"mmap {size(words.pages(max(step.length, 0)))} {perms} at {address(step.result)} {what}{over}"
+
+
+def _munmap(words: _Words, step: _Step, ended: int) -> str:
+    text = f"munmap {size(words.pages(max(step.length, 0)))} at {address(step.addr)}"
+    return text + (_ended(ended) if ended else ": nothing known there")
+
+
+def _ended(count: int) -> str:
+    return f": {number(count, 'region')} ended" if count else ""
+
+
+def _mremap(words: _Words, step: _Step, ended: int) -> str:
+    moved = f"moved to {address(step.result)}" if step.result != step.addr else "in place"
+    old, new = words.pages(max(step.old_length, 0)), words.pages(max(step.length, 0))
+    return f"mremap {address(step.addr)}, {size(old)}, to {size(new)} {moved}"
+
+
+def _mprotect(words: _Words, step: _Step, ended: int) -> str:
+    perms = perms_text(max(step.prot, 0) & 7, False)[:3] if step.prot >= 0 else "?"
+    name = constants.CALLS[step.call]
+    return f"{name} {size(words.pages(max(step.length, 0)))} at {address(step.addr)} to {perms}"
+
+
+def _madvise(words: _Words, step: _Step, ended: int) -> str:
+    advice = flags_text("madvise", step.flags).removeprefix("MADV_") if step.flags != NULL else "?"
+    return f"madvise {advice} {size(max(step.length, 0))} at {address(step.addr)}"
+
+
+def _shmat(words: _Words, step: _Step, ended: int) -> str:
+    return f"shmat segment {step.aux} at {address(step.result)}"
+
+
+def _shmdt(words: _Words, step: _Step, ended: int) -> str:
+    return f"shmdt {address(step.addr)}{_ended(ended)}"
+
+
+def _execve(words: _Words, step: _Step, ended: int) -> str:
+    program = words.strings[step.path] if step.path != NO_TEXT else "?"
+    return f"{constants.CALLS[step.call]} {program}: a new address space"
+
+
+def _fork(words: _Words, step: _Step, ended: int) -> str:
+    name = constants.CALLS[step.call]
+    if step.result in (0, NULL):
+        return f"{name} returned in the child"
+    born = words.born_spaces.get(step.step)
+    if born is not None and born != step.space:
+        return f"{name}: {step.result} runs in space {born}, a copy"
+    return f"{name}: {step.result} shares space {step.space}"
+
+
+def _exit(words: _Words, step: _Step, ended: int) -> str:
+    status = f" {step.aux}" if step.aux != NULL else ""
+    gone = f": space {step.space} ends" if _ends_space(words, step) else ""
+    return f"exit{status}{gone}"
+
+
+def _ends_space(words: _Words, step: _Step) -> bool:
+    spaces = words.run.replayed.spaces
+    return 0 <= step.space < len(spaces["space"]) and int(spaces["died_step"][step.space]) == step.step
+
+
+def _prlimit(words: _Words, step: _Step, ended: int) -> str:
+    names = {value: name for name, value in constants.RLIMIT.items()}
+    resource = names.get(step.aux2, f"resource {step.aux2}" if step.aux2 != NULL else "a limit")
+    if step.aux == NULL:
+        return f"prlimit asked for {resource}"
+    value = "unlimited" if step.aux >= constants.RLIM_INFINITY else size(step.aux)
+    return f"prlimit set {resource} to {value}"
+
+
+def _prctl(words: _Words, step: _Step, ended: int) -> str:
+    names = {value: name for name, value in constants.PR.items()}
+    option = names.get(step.aux, str(step.aux) if step.aux != NULL else "")
+    name = f' "{words.strings[step.path]}"' if step.path != NO_TEXT else ""
+    return f"prctl {option}{name}{words.asked(step) if step.addr not in (NULL, 0) else ''}"
+
+
+def _open(words: _Words, step: _Step, ended: int) -> str:
+    path = step.result_path if step.result_path != NO_TEXT else step.path
+    return f"{constants.CALLS[step.call]} {words.strings[path] if path != NO_TEXT else '?'} as {step.result}"
+
+
+def _close(words: _Words, step: _Step, ended: int) -> str:
+    return f"close {step.fd}" + (f" {words.strings[step.path]}" if step.path != NO_TEXT else "")
+
+
+def _malloc(words: _Words, step: _Step, ended: int) -> str:
+    asked = f"{constants.CALLS[step.call]} {size(max(step.length, 0))}"
+    return f"{asked} at {address(step.result)}" if step.result > 0 else f"{asked} = NULL"
+
+
+def _realloc(words: _Words, step: _Step, ended: int) -> str:
+    return f"realloc {address(max(step.addr, 0))} to {size(max(step.length, 0))} at {address(max(step.result, 0))}"
+
+
+def _free(words: _Words, step: _Step, ended: int) -> str:
+    return f"{constants.CALLS[step.call]} {address(step.addr) if step.addr > 0 else 'NULL'}"
+
+
+_WORDS: Final[dict[str, _Worder]] = {
+    "brk": _brk,
+    "mmap": _mmap,
+    "munmap": _munmap,
+    "mremap": _mremap,
+    "mprotect": _mprotect,
+    "pkey_mprotect": _mprotect,
+    "madvise": _madvise,
+    "shmat": _shmat,
+    "shmdt": _shmdt,
+    "execve": _execve,
+    "execveat": _execve,
+    "fork": _fork,
+    "vfork": _fork,
+    "clone": _fork,
+    "clone3": _fork,
+    "exit": _exit,
+    "exit_group": _exit,
+    "prlimit": _prlimit,
+    "prctl": _prctl,
+    "open": _open,
+    "openat": _open,
+    "openat2": _open,
+    "creat": _open,
+    "memfd_create": _open,
+    "close": _close,
+    "malloc": _malloc,
+    "calloc": _malloc,
+    "memalign": _malloc,
+    "aligned_alloc": _malloc,
+    "valloc": _malloc,
+    "pvalloc": _malloc,
+    "new": _malloc,
+    "new[]": _malloc,
+    "realloc": _realloc,
+    "free": _free,
+    "delete": _free,
+    "delete[]": _free,
+}
+"""How a call that was not refused is worded, by its name; the others say their name and result."""

@@ -1,0 +1,168 @@
+"""The verdict in sentences: did the break fail, why, what did the libc do then, and what the log cannot tell.
+
+In go findings, out come paragraphs with their tone; how they are laid out this module does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from replay.report.advice import malloc_of
+from replay.report.amounts import exact, number, times
+from replay.report.findings import FailureGroup, Findings, MappingGroup
+from replay.report.places import span
+
+_CAPTURE: Final = (
+    "strace -f -y -ttt -e trace=%memory,%process,open,openat,close,prlimit64,setrlimit -o trace.log PROGRAM"
+)
+
+
+class Paragraph(NamedTuple):
+    """One paragraph and its tone: `bad`, `good` or empty."""
+
+    text: str
+    tone: str = ""
+
+
+def verdict(findings: Findings) -> list[Paragraph]:
+    """Return the verdict, the most important paragraph first."""
+    return [*_judgement(findings), *_reservations(findings)]
+
+
+def _judgement(findings: Findings) -> Iterator[Paragraph]:
+    if not findings.memory_calls:
+        yield from _nothing_to_judge(findings)
+        return
+    if findings.failures:
+        yield Paragraph(_failed(findings), "bad")
+        yield from _reasons(findings)
+        yield from _fallbacks(findings)
+        yield from _recovery(findings)
+    else:
+        yield Paragraph(_sound(findings), "" if len(findings.refused_steps) else "good")
+    yield from _refusals(findings)
+
+
+def _nothing_to_judge(findings: Findings) -> Iterator[Paragraph]:
+    if findings.malloc_calls:
+        yield Paragraph(
+            f"The break cannot be judged: the log has {number(findings.malloc_calls, 'call')} of malloc and its kin, "
+            "but no system calls. `ltrace -f -S` shows both."
+        )
+        return
+    yield Paragraph("Nothing can be said: the log has no call that concerns memory (brk, mmap and their kin).")
+    yield Paragraph(f"A log that tells more: {_CAPTURE}")
+
+
+def _failed(findings: Findings) -> str:
+    groups = findings.failure_groups
+    spaces = len({group.space for group in groups})
+    tries = findings.moves.asked
+    where = f", in {spaces} of {len(findings.spaces)} address spaces" if len(findings.spaces) > 1 else ""
+    lines = span(*(findings.places.of_step(step) for step in _ends(groups)))
+    share = "" if tries <= findings.failures else f" in {tries:,} tries"
+    return f"The break failed to grow {times(findings.failures)}{share} ({lines}){where}."
+
+
+def _ends(groups: list[FailureGroup] | list[MappingGroup]) -> tuple[int, int]:
+    """Return the first and the last step of all groups."""
+    return min(group.first_step for group in groups), max(group.last_step for group in groups)
+
+
+def _reasons(findings: Findings) -> Iterator[Paragraph]:
+    groups = sorted(findings.failure_groups, key=lambda group: -group.count)
+    first = groups[0]
+    if len(groups) == 1:
+        yield Paragraph(f"Why: {first.evidence}.")
+        return
+    yield Paragraph(f"Why, {times(first.count)}: {first.evidence}.")
+    if len(groups) == 2:
+        yield Paragraph(f"And {times(groups[1].count)}: {groups[1].evidence}.")
+        return
+    causes: dict[str, int] = {}
+    for group in groups[1:]:
+        causes[group.cause] = causes.get(group.cause, 0) + group.count
+    others = ", ".join(f"{cause.replace('_', ' ')} {times(count)}" for cause, count in causes.items())
+    yield Paragraph(f"For the rest: {others}; the table below has each.")
+
+
+def _fallbacks(findings: Findings) -> Iterator[Paragraph]:
+    groups = findings.fallback_groups
+    granted = [group for group in groups if not group.errno]
+    refused = [group for group in groups if group.errno]
+    who = malloc_of(findings, findings.failure_groups[0].space)
+    who = "malloc" if who == "unknown" else who
+    if granted:
+        count, total = sum(group.count for group in granted), sum(group.total_bytes for group in granted)
+        lines = span(*(findings.places.of_step(step) for step in _ends(granted)))
+        yield Paragraph(f"{who} fell back to mmap {times(count)} instead: {exact(total)} in all ({lines}).")
+    if refused:
+        count = sum(group.count for group in refused)
+        lines = span(*(findings.places.of_step(step) for step in _ends(refused)))
+        every = "every" if not granted else "the"
+        what = f"{number(count, 'time')} the mmap instead was refused as well" if granted else (
+            f"{who} tried mmap instead, and {every} one of {number(count, 'try', 'tries')} was refused as well"
+        )
+        yield Paragraph(f"{what} ({_errors(refused)}, {lines}).", "bad")
+    if not groups:
+        yield Paragraph("No mmap stood in for it.")
+
+
+def _errors(groups: list[MappingGroup]) -> str:
+    return ", ".join(sorted({group.errno for group in groups}))
+
+
+def _recovery(findings: Findings) -> Iterator[Paragraph]:
+    last = max(findings.failure_groups, key=lambda group: group.last_step)
+    again = findings.grew_after(last.space, last.last_step)
+    if again is not None:
+        yield Paragraph(f"From {findings.places.of_step(again)} on the break grew again.")
+
+
+def _sound(findings: Findings) -> str:
+    """Return what is to be said where no brk failed."""
+    moves, allocator = findings.moves, malloc_of(findings, findings.main_space or 0)
+    if moves.grew:
+        shrank = f" and shrank {times(moves.shrank)}" if moves.shrank else ""
+        return (
+            f"Nothing is wrong with the break: it grew {times(moves.grew)}, by {exact(moves.grew_bytes)} in all"
+            f"{shrank}; no brk was refused."
+        )
+    pools = sum(group.count for group in findings.other_groups if group.kind == "pool" and not group.errno)
+    instead = f"; {allocator} takes its memory by mmap" if pools and allocator != "unknown" else ""
+    if moves.queried:
+        return f"Nothing is wrong with the break: the program never asks it to grow{instead}."
+    if len(findings.run.replayed.brks["step"]):
+        return f"Nothing is wrong with the break: it never grew, and no brk was refused{instead}."
+    return f"No brk failed: the log has no brk call at all{instead}."
+
+
+def _refusals(findings: Findings) -> Iterator[Paragraph]:
+    steps = findings.refused_steps
+    if len(steps):
+        first, last = findings.places.of_step(int(steps[0])), findings.places.of_step(int(steps[-1]))
+        besides = "Besides, " if findings.failures else "But "
+        refused = f"{number(len(steps), 'other call')} for memory" if findings.failures else (
+            f"{number(len(steps), 'call')} for memory by mmap and its kin"
+        )
+        was = "was" if len(steps) == 1 else "were"
+        yield Paragraph(f"{besides}{refused} {was} refused with ENOMEM ({span(first, last)}).", "bad")
+
+
+def _reservations(findings: Findings) -> Iterator[Paragraph]:
+    """Yield what the log lacks for a sure verdict."""
+    if findings.begins_late:
+        yield Paragraph(
+            "Mind: the log begins in the middle of the run. What was mapped before its first line is known only where "
+            "a later call touches it; --maps FILE adds a snapshot of /proc/PID/maps from then."
+        )
+    cut = [group for group in findings.problems if group.reason == "cut_line"]
+    left = findings.spaces_left
+    if cut:
+        yield Paragraph(f"Mind: the log is cut off in the middle of {cut[0].first}.")
+    elif left and findings.memory_calls:
+        whose = f"the exit of {number(left, 'process', 'processes')}"
+        if len(findings.spaces) == 1:
+            whose = "the program's exit"
+        yield Paragraph(f"Mind: the log ends before {whose}; what came later is not known.")
