@@ -98,8 +98,8 @@ class Log:
 class Problems:
     """The lines that were not understood: all counted by reason, the first ones of each reason kept.
 
-    Reasons: `not_understood` (the grammar knows no such line), `cut_line` (the log ends inside the line),
-    `line_too_long` (beyond 64 KiB and no call that is passed over), and what later layers add.
+    Reasons: those of `grammar.REASONS` (`unknown_line`, `unknown_call_form`, `cut_line`: the log, or the line, ends
+    too early), `line_too_long` (beyond 64 KiB and no call that is passed over), and what later layers add.
     """
 
     keep: int = 1000

@@ -1,0 +1,262 @@
+"""Calls as columns: the table that all layers above read, and how joined lines become its rows.
+
+In go rows of fields as the lines of either dialect print them, out come `Calls`, results and errors made one thing. How
+lines belong together is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.columns import NULL, Int64Array
+from replay.constants import CALL_CODE, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, PSEUDO, SUPERSEDED
+from replay.joining import Rows, null_of
+from replay.source import Log
+from replay.templates import DIALECTS, KIND_CODE
+
+OK: Final = 0
+FAILED: Final = 1
+UNFINISHED: Final = 2
+"""What became of a call; unfinished is one whose result was never seen."""
+
+_HIGHEST_ERRNO: Final = 4095
+"""The kernel returns errors as values from -4095 to -1. Source: include/linux/err.h, MAX_ERRNO."""
+
+
+@dataclass(slots=True)
+class Calls:
+    """Calls in completion order, and between them the tracer's notices; one entry a row in every column.
+
+    Null numbers are `NULL`, null texts `NO_TEXT`. `clock` and `entry_clock` are lines of the log for one file, places
+    in the merged order for several; a call that was never closed stands at the end with the log's last line. `pid` is
+    the printed one, of either half of a split call. `aux` and `aux2` hold, by call:
+
+    | call | aux | aux2 |
+    |---|---|---|
+    | prlimit | new soft limit (2**63-1: infinite), null if none is set | resource |
+    | shmat, shmget, shmctl | shmid | op |
+    | prctl, fcntl | op | arg2, new_fd |
+    | pkey_mprotect | pkey | |
+    | remap_file_pages | pgoff | |
+    | dup2, dup3, close_range | new_fd, last_fd | |
+    | calloc, reallocarray | count | size |
+    | posix_memalign, aligned_alloc, memalign, new | align | |
+    | exit, exit_group, EXITED | exit status | |
+    | execve | the thread that called it, where it ended in another | |
+    | SUPERSEDED, PID_CHANGED | the pid named | |
+    """
+
+    clock: Int64Array
+    entry_clock: Int64Array
+    line: Int64Array
+    entry_line: Int64Array
+    file: Int64Array
+    pid: Int64Array
+    time_ns: Int64Array
+    duration_ns: Int64Array
+    call: Int64Array
+    name: Int64Array
+    addr: Int64Array
+    length: Int64Array
+    old_length: Int64Array
+    prot: Int64Array
+    flags: Int64Array
+    fd: Int64Array
+    offset: Int64Array
+    new_addr: Int64Array
+    result: Int64Array
+    errno: Int64Array
+    status: Int64Array
+    injected: Int64Array
+    path: Int64Array
+    result_path: Int64Array
+    caller: Int64Array
+    aux: Int64Array
+    aux2: Int64Array
+    dialect: Int64Array
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.clock)
+
+    def take(self, rows: Int64Array | NDArray[np.bool_]) -> Calls:
+        """Return the chosen rows in the given order."""
+        return Calls(*(getattr(self, name)[rows] for name in COLUMNS))
+
+
+COLUMNS: Final = tuple(f.name for f in fields(Calls))
+
+_AUX: Final = {
+    "prlimit": ("rlim_cur", "resource"),
+    "shmat": ("shmid", ""),
+    "shmget": ("shmid", ""),
+    "shmctl": ("shmid", "op"),
+    "prctl": ("op", "arg2"),
+    "fcntl": ("op", "new_fd"),
+    "pkey_mprotect": ("pkey", ""),
+    "remap_file_pages": ("pgoff", ""),
+    "dup2": ("new_fd", ""),
+    "dup3": ("new_fd", ""),
+    "close_range": ("last_fd", ""),
+    "calloc": ("count", "size"),
+    "reallocarray": ("count", "size"),
+    "posix_memalign": ("align", ""),
+    "aligned_alloc": ("align", ""),
+    "memalign": ("align", ""),
+    "new": ("align", ""),
+    "new[]": ("align", ""),
+    "exit": ("exit_status", ""),
+    "exit_group": ("exit_status", ""),
+    "execve": ("from_pid", ""),
+    "execveat": ("from_pid", ""),
+}
+
+_PSEUDO_OF_KIND: Final = {
+    KIND_CODE["exited"]: EXITED,
+    KIND_CODE["killed"]: KILLED,
+    KIND_CODE["superseded"]: SUPERSEDED,
+    KIND_CODE["exec"]: EXEC_NOTICE,
+    KIND_CODE["pid_changed"]: PID_CHANGED,
+}
+_OPENED, _DETACHED = KIND_CODE["opened"], KIND_CODE["detached"]
+_EXITS: Final = (CALL_CODE["exit"], CALL_CODE["exit_group"])
+
+
+def concatenated(batches: Iterable[Calls]) -> Calls:
+    """Return all batches as one."""
+    parts = list(batches)
+    empty = np.zeros(0, dtype=np.int64)
+    return Calls(*(np.concatenate([empty, *(getattr(part, name) for part in parts)]) for name in COLUMNS))
+
+
+def calls_of(rows: Rows, log: Log) -> Calls:
+    """Return joined rows as calls: results and errors made one, status told, the columns of each call in place."""
+    count = len(rows["kind"])
+
+    def column(key: str) -> Int64Array:
+        return rows[key] if key in rows else np.full(count, null_of(key), dtype=np.int64)
+
+    call = column("call").copy()
+    for kind, pseudo in _PSEUDO_OF_KIND.items():
+        call[rows["kind"] == kind] = pseudo
+    pid = column("pid")
+    if log.pid is not None:
+        pid = np.where(pid == NULL, log.pid, pid)
+    result, errno = _results(rows, call, column)
+    aux, aux2 = _auxiliary(call, column)
+    return Calls(
+        clock=rows["line"],
+        entry_clock=rows["entry_line"],
+        line=rows["line"],
+        entry_line=rows["entry_line"],
+        file=np.full(count, log.index, dtype=np.int64),
+        pid=pid,
+        time_ns=column("time"),
+        duration_ns=column("duration"),
+        call=call,
+        name=rows["name"],
+        addr=column("addr"),
+        length=_lengths(call, column),
+        old_length=column("old_length"),
+        prot=column("prot"),
+        flags=column("flags"),
+        fd=_descriptors(column("fd")),
+        offset=_offsets(column),
+        new_addr=np.where(call == CALL_CODE["prlimit"], column("to_pid"), column("new_addr")),
+        result=result,
+        errno=errno,
+        status=_status(rows, call, result, errno, column),
+        injected=(column("injected") == 1).astype(np.int64),
+        path=column("path"),
+        result_path=column("result_path"),
+        caller=column("caller"),
+        aux=aux,
+        aux2=aux2,
+        dialect=rows["dialect"],
+    )
+
+
+Column: TypeAlias = Callable[[str], Int64Array]
+
+_ADDRESS_RESULTS: Final = tuple(CALL_CODE[name] for name in ("brk", "mmap", "mremap", "shmat"))
+_ALLOCATIONS: Final = tuple(
+    CALL_CODE[name]
+    for name in (
+        "malloc calloc realloc reallocarray aligned_alloc memalign valloc pvalloc strdup strndup new new[]".split()
+    )
+)
+_POSIX_MEMALIGN: Final = CALL_CODE["posix_memalign"]
+_LTRACE: Final = DIALECTS.index("ltrace")
+_LIBRARY_CALLS: Final = tuple(range(CALL_CODE["malloc"], len(CALL_CODE)))
+_MMAP2_UNIT: Final = 4096
+
+
+def _results(rows: Rows, call: Int64Array, column: Column) -> tuple[Int64Array, Int64Array]:
+    """Return results and errnos: a failed system call's result is -1 in both dialects, 0 stands for no error."""
+    result, errno = column("result").copy(), column("errno").copy()
+    ltrace = rows["dialect"] == _LTRACE
+    system = ltrace & ~np.isin(call, _LIBRARY_CALLS)
+    failed = system & (result >= -_HIGHEST_ERRNO) & (result < 0)
+    # a 32-bit tracee's error, printed as an unsigned number
+    failed32 = system & (result >= (1 << 32) - _HIGHEST_ERRNO) & (result < 1 << 32)
+    errno = np.where(failed, -result, np.where(failed32, (1 << 32) - result, errno))
+    result[failed | failed32] = -1
+    # before 4.10 a 64-bit strace sign-extended the addresses of 32-bit tracees: 0xfffffffff7fe4000
+    extended = np.isin(call, _ADDRESS_RESULTS) & (result < -_HIGHEST_ERRNO) & (result >= -(1 << 31))
+    result[extended] &= (1 << 32) - 1
+    refused = (call == _POSIX_MEMALIGN) & (result > 0)
+    errno = np.where(refused, result, errno)
+    return result, np.where(errno == NULL, 0, errno)
+
+
+def _status(rows: Rows, call: Int64Array, result: Int64Array, errno: Int64Array, column: Column) -> Int64Array:
+    """Return what became of each call; exits have no result and are ok."""
+    open_ = np.isin(rows["kind"], (_OPENED, _DETACHED)) | (column("unknown_result") == 1)
+    status = np.where(open_, UNFINISHED, OK)
+    strace = rows["dialect"] != _LTRACE
+    refused = np.isin(call, _ALLOCATIONS) & (result == 0) & (_lengths(call, column) != 0)
+    status[(errno != 0) | (strace & (result == -1)) | refused] = FAILED
+    status[(call >= PSEUDO) | (np.isin(call, _EXITS) & ~np.isin(rows["kind"], (_DETACHED,)))] = OK
+    return status
+
+
+def _lengths(call: Int64Array, column: Column) -> Int64Array:
+    """Return the lengths in bytes; those of calloc and reallocarray are products, 2**64-1 where that is too long."""
+    length = column("length")
+    count, size = column("count"), column("size")
+    product = np.isin(call, (CALL_CODE["calloc"], CALL_CODE["reallocarray"])) & (count != NULL) & (size != NULL)
+    if not product.any():
+        return length
+    estimate = count.view(np.uint64).astype(np.float64) * size.view(np.uint64).astype(np.float64)
+    return np.where(product, np.where(estimate >= 2.0**64, -1, count * size), length)
+
+
+def _descriptors(fd: Int64Array) -> Int64Array:
+    """Return descriptors as the int they are: in raw output, -1 is 0xffffffff."""
+    return np.where((fd >> 32 == 0) & (fd >= 1 << 31), fd - (1 << 32), fd)
+
+
+def _offsets(column: Column) -> Int64Array:
+    """Return offsets in bytes: mmap2's is in pages where all arguments are raw."""
+    offset = column("offset")
+    return np.where((column("raw") == 1) & (offset != NULL), offset * _MMAP2_UNIT, offset)
+
+
+def _auxiliary(call: Int64Array, column: Column) -> tuple[Int64Array, Int64Array]:
+    """Return the two columns whose meaning depends on the call."""
+    columns = []
+    for place in (0, 1):
+        values = np.full(len(call), NULL, dtype=np.int64)
+        for name, sources in _AUX.items():
+            if sources[place]:
+                of_call = call == CALL_CODE[name]
+                values[of_call] = column(sources[place])[of_call]
+        columns.append(values)
+    for pseudo, source in ((EXITED, "exit_status"), (SUPERSEDED, "to_pid"), (PID_CHANGED, "to_pid")):
+        columns[0][call == pseudo] = column(source)[call == pseudo]
+    return columns[0], columns[1]
