@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
+from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds, judge_run
 from replay.commands.options import AsJson, Dialect, Format, MapsFile, PageSize, Strict, Traces, read_run
+
+if TYPE_CHECKING:
+    from replay.run import Run
 
 
 def report(
@@ -14,13 +19,20 @@ def report(
     maps: MapsFile = None,
     page_size: PageSize = 4096,
     strict: Strict = False,
+    fail_if: FailIf = None,
 ) -> None:
     """Tell whether the program break failed, why, and what came then.
 
     The verdict comes first, each claim with its line in the log; then the layout of the address space, its gaps, how
     both came about, and what was not understood. `replay TRACE...` is short for this command.
     """
+    conditions = conditions_of(fail_if)
     run = read_run(traces, format.value, maps, page_size, strict)
+    _print(run, as_json)
+    end_if_one_holds(judge_run(conditions, run))
+
+
+def _print(run: Run, as_json: bool) -> None:
     if as_json:
         from replay.report.document import document, write_json  # noqa: PLC0415
 

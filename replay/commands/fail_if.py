@@ -1,0 +1,63 @@
+"""The option `--fail-if`: conditions on the summary, and the exit status 3 when one of them holds.
+
+In go the words of the command line and the values of a run, out come a usage error, or reasons on standard error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from replay.commands.options import warn
+
+if TYPE_CHECKING:
+    from replay.gate import Condition, Judgement
+    from replay.run import Run
+
+CONDITION_HELD: Final = 3
+
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        metavar="EXPR",
+        show_default=False,
+        help="End with status 3 if a condition on the summary holds: 'brk_failures > 0', 'live_bytes > 10MiB'. "
+        "May be given several times.",
+    ),
+]
+
+
+def conditions_of(expressions: Sequence[str] | None, *, comparing: bool = False) -> list[Condition]:
+    """Return the conditions; an expression that is none is wrong usage. Call it before any log is read."""
+    if not expressions:
+        return []
+    from replay.gate import ConditionError, parse_condition  # noqa: PLC0415
+
+    try:
+        return [parse_condition(expression, comparing=comparing) for expression in expressions]
+    except ConditionError as error:
+        raise typer.BadParameter(str(error), param_hint="--fail-if") from error
+
+
+def judge_run(conditions: Sequence[Condition], run: Run) -> list[Judgement]:
+    """Return the judgements of conditions on one run."""
+    if not conditions:
+        return []
+    from replay.gate import judge, places_of  # noqa: PLC0415
+
+    places = places_of(run)
+    return [judge(condition, run.summary_values, places) for condition in conditions]
+
+
+def end_if_one_holds(judgements: Iterable[Judgement], *, of: str = "") -> None:
+    """Tell which conditions hold, why and where, and end with status 3 if one does; `of` names the run."""
+    from replay.gate import all_lines  # noqa: PLC0415
+
+    judged = list(judgements)
+    for line in all_lines(judged):
+        warn(f"{of}: {line}" if of else line)
+    if any(judgement.holds for judgement in judged):
+        raise typer.Exit(CONDITION_HELD)
