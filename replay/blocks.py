@@ -347,9 +347,7 @@ def _same_as_before(space: Int64Array, addr: Int64Array) -> Mask:
 def _stacked(pieces: list[_Rows]) -> _Rows:
     """Return several pieces as one."""
     empty = np.zeros(0, dtype=np.int64)
-    return _Rows(
-        *(np.concatenate([empty, *(getattr(piece, name) for piece in pieces)]) for name in _Rows.__slots__)
-    )
+    return _Rows(*(np.concatenate([empty, *(getattr(piece, name) for piece in pieces)]) for name in _Rows.__slots__))
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------

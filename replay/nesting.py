@@ -6,6 +6,7 @@ around each inner one, and the lines whose names ltrace got wrong. What an alloc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -39,6 +40,8 @@ _THROWING: Final = ("new", "new[]")
 """Calls that are left by an exception when they fail; ltrace then closes them with a null result much later."""
 
 _MISNAMED_CALLERS: Final = ("libc.so", "libc-2.", "ld-linux", "ld-2.", "ld.so")
+
+_NIL: Final = re.compile(rb"(?m)(?:[(,] ?|\) += )nil(?=[,) \n]|$)")
 
 _LTRACE: Final = DIALECTS.index("ltrace")
 
@@ -108,6 +111,11 @@ def misnamed_rows(events: Columns, strings: Strings, among: Mask) -> Mask:
     if not suspects or _names_are_right(events, strings):
         return np.zeros(len(among), dtype=np.bool_)
     return among & np.isin(events["caller"], suspects)
+
+
+def prints_nil(sample: bytes) -> bool:
+    """Return whether lines of a log write null pointers as `nil`, which ltrace does from 0.7.91 on."""
+    return _NIL.search(sample) is not None
 
 
 def _names_are_right(events: Columns, strings: Strings) -> bool:

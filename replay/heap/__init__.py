@@ -1,7 +1,40 @@
 """The heap that malloc cuts its blocks from: how it is cut up, what pins it, what leaked, what made it grow.
 
-In go the replayed columns, the blocks and what calls ran inside; out come columns over time, a picture of any moment and
-the answer to whether it is a leak or fragmentation. How that is put into words is not known here.
+In go the replayed columns, the blocks and what calls ran inside; out come columns over time, a picture of any moment
+and the answer to whether it is a leak or fragmentation. How that is put into words is not known here.
 """
 
 from __future__ import annotations
+
+from replay.heap.verdict import ANSWERS, Answer, answer, main_space
+from replay.heap.chunks import Heaps, chunk_sizes, find_heaps
+from replay.heap.growth import KINDS, heap_growth, threshold_raises
+from replay.heap.leaks import Growth, end_line, leaked_groups, live_growth
+from replay.heap.picture import KEY_SIZES, Picture, pins, take_picture
+from replay.heap.sweep import fragmentation, heap_columns
+from replay.heap.timeline import HEAP_COLUMNS, changes_with_heap
+
+__all__ = [
+    "ANSWERS",
+    "HEAP_COLUMNS",
+    "KEY_SIZES",
+    "KINDS",
+    "Answer",
+    "Growth",
+    "Heaps",
+    "Picture",
+    "answer",
+    "changes_with_heap",
+    "chunk_sizes",
+    "end_line",
+    "find_heaps",
+    "fragmentation",
+    "heap_columns",
+    "heap_growth",
+    "leaked_groups",
+    "live_growth",
+    "main_space",
+    "pins",
+    "take_picture",
+    "threshold_raises",
+]

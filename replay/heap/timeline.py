@@ -32,7 +32,7 @@ def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> Columns
     changes = replayed.changes
     if not len(blocks):
         nothing = np.full(len(changes["step"]), NULL, dtype=np.int64)
-        return changes | {name: nothing for name in HEAP_COLUMNS}
+        return changes | dict.fromkeys(HEAP_COLUMNS, nothing)
     space, line, step = _block_changes(blocks)
     width = replayed.last_clock + 2
     fresh = ~np.isin(space * width + line, changes["space"] * width + changes["line"])

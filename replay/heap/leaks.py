@@ -1,0 +1,109 @@
+"""What was never freed: the blocks alive at the end by who asked for them, and whether live memory still grew.
+
+In go the blocks and the spaces, out come groups of leaked blocks and the low-water marks of live memory over the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from replay.blocks import LIVE, Blocks, LiveCount
+from replay.columns import NULL, Int64Array
+from replay.nesting import Columns
+from replay.regions import Replay
+
+PARTS: Final = 4
+"""Into how many parts of equal numbers of changes a run is cut to see whether live memory grows."""
+
+
+def leaked_groups(replayed: Replay, blocks: Blocks) -> Columns:
+    """Return the blocks alive at the end in groups of one space, caller, call and size class, most bytes first.
+
+    `space`, `caller` (text id), `call`; `size_class`, the power of two that is not above the sizes (0: no bytes asked
+    for); `count`, `bytes`; `first_block` and `last_block`, the rows of the oldest and the youngest; `age_lines` and
+    `age_ns` of the oldest at the end (`NULL` where the log has no times).
+    """
+    columns = blocks.columns
+    rows = np.flatnonzero(columns["end"] == LIVE).astype(np.int64)
+    size = columns["size"][rows]
+    classes = np.where(size > 0, 1 << np.maximum(np.frexp(size.astype(np.float64))[1] - 1, 0), 0).astype(np.int64)
+    keys = [columns["space"][rows], columns["caller"][rows], columns["call"][rows], classes]
+    order = np.lexsort(keys[::-1])
+    keys, rows, size = [key[order] for key in keys], rows[order], size[order]
+    fresh = np.ones(len(rows), dtype=np.bool_)
+    fresh[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    start = np.flatnonzero(fresh)
+    if not len(start):
+        names = "space caller call size_class count bytes first_block last_block age_lines age_ns"
+        return dict.fromkeys(names.split(), rows[:0])
+    first, last = rows[start], rows[np.append(start[1:], len(rows)) - 1]
+    age_lines, age_ns = _ages(replayed, blocks, first)
+    groups = {
+        "space": keys[0][start],
+        "caller": keys[1][start],
+        "call": keys[2][start],
+        "size_class": keys[3][start],
+        "count": np.diff(np.append(start, len(rows))),
+        "bytes": np.add.reduceat(size, start),
+        "first_block": first,
+        "last_block": last,
+        "age_lines": age_lines,
+        "age_ns": age_ns,
+    }
+    by_bytes = np.lexsort((-groups["count"], -groups["bytes"]))
+    return {name: column[by_bytes] for name, column in groups.items()}
+
+
+def _ages(replayed: Replay, blocks: Blocks, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return how many lines and nanoseconds before the end of its space each of the blocks `rows` was given."""
+    events, columns = replayed.events, blocks.columns
+    space, times = columns["space"][rows], events["time_ns"]
+    ends = np.array([end_line(replayed, number) for number in range(len(replayed.spaces["space"]))], dtype=np.int64)
+    last = np.searchsorted(events["clock"], ends, side="right") - 1
+    ended, begun = times[np.maximum(last, 0)][space], times[columns["given_step"][rows]]
+    age = np.where((ended == NULL) | (begun == NULL), NULL, ended - begun)
+    return ends[space] - columns["born_line"][rows], age
+
+
+def end_line(replayed: Replay, space: int) -> int:
+    """Return the last line at which a space was alive: the log's, or the one before its last exit."""
+    ended = int(replayed.spaces["died_line"][space])
+    return replayed.last_clock if ended == NULL else ended - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How live memory of a space developed: `low_water`, its least bytes in each of `PARTS` parts of the run."""
+
+    low_water: tuple[int, ...]
+    live_bytes_half: int
+    live_bytes_end: int
+
+    @property
+    def growing(self) -> bool:
+        """Return whether the low-water marks rise to the end, the last by a tenth or more. Heuristic.
+
+        What a program only uses for a while pulls the mark down again; what it never frees pushes it up.
+        """
+        marks = self.low_water[1:]
+        rises = all(before < after for before, after in pairwise(marks))
+        return rises and marks[-1] * 10 >= marks[-2] * 11
+
+
+def live_growth(replayed: Replay, blocks: Blocks, space: int) -> Growth:
+    """Return how the live memory of a space developed between its first block and its end."""
+    columns = blocks.columns
+    mine = columns["space"] == space
+    died = columns["died_line"][mine]
+    end = end_line(replayed, space)
+    line = np.sort(np.concatenate([columns["born_line"][mine], died[(died != NULL) & (died <= end)]]))
+    if not len(line):
+        return Growth((0,) * PARTS, 0, 0)
+    live = LiveCount.of(blocks, replayed.last_clock).at(np.full(len(line), space), line)[1]
+    parts = np.array_split(live, PARTS)
+    marks = tuple(int(part.min()) if len(part) else int(live[-1]) for part in parts)
+    return Growth(marks, int(live[len(live) // 2]), int(live[-1]))
