@@ -12,8 +12,7 @@ from typing import Final
 from replay import constants
 from replay.columns import to_unsigned
 from replay.report.amounts import address, exact, number, size, times
-from replay.report.findings import FailureGroup, Findings, MappingGroup
-from replay.report.places import span
+from replay.report.findings import FailureGroup, Findings
 
 _WIDE_STEP: Final = 8 << 20
 """Bytes of a growth from which a larger M_TOP_PAD helps no more."""
@@ -36,7 +35,7 @@ def meaning(findings: Findings) -> list[str]:
         said.append(_PRICE.get(allocator, _PRICE[""]))
     refused = [group for group in findings.fallback_groups if group.errno and group.kind == "fallback"]
     if refused:
-        said.append(_refused(findings, refused))
+        said.append(_refused(findings, sum(group.count for group in refused)))
     last = [group for group in granted if group.kind == "last_resort"]
     if last:
         count = sum(group.count for group in last)
@@ -67,17 +66,11 @@ _PRICE: Final = {
 """What it means that a fallback was granted, by allocator."""
 
 
-def _refused(findings: Findings, groups: list[MappingGroup]) -> str:
-    count = sum(group.count for group in groups)
-    first = findings.places.of_step(min(group.first_step for group in groups))
-    last = findings.places.of_step(max(group.last_step for group in groups))
-    errors = ", ".join(sorted({group.errno for group in groups}))
+def _refused(findings: Findings, count: int) -> str:
     threads = findings.run.replayed.threads > findings.run.replayed.processes
     arena = ", unless another arena had room" if threads else ""
-    return (
-        f"{times(count).capitalize()} the kernel refused both the break and the mmap in its place ({errors}, "
-        f"{span(first, last)}): malloc returned NULL there{arena}."
-    )
+    how_often = times(count).capitalize()
+    return f"{how_often} malloc returned NULL: both the break and the mmap in its place were refused{arena}."
 
 
 def _of(part: int, whole: int) -> str:

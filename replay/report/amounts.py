@@ -6,6 +6,7 @@ In go plain numbers, out come short texts. Of runs and screens this module knows
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from replay.columns import to_unsigned
@@ -15,6 +16,7 @@ _LONG_NUMBER: Final = re.compile(r"(?<![\w.,])(?<!line )(\d{5,})( bytes)?(?![\w.
 _NS: Final = 1_000_000_000
 
 
+@lru_cache(1 << 14)
 def size(count: int) -> str:
     """Return bytes with a binary unit, about three digits: `132 KiB`, `6.7 MiB`, `1 byte`."""
     if abs(count) < 1024:

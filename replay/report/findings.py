@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from replay import constants
-from replay.address_space import ORIGIN_MAPS
+from replay.address_space import KIND_BRK, ORIGIN_MAPS
 from replay.columns import NO_TEXT, NULL, Int64Array
 from replay.report.places import Place, Places
 
@@ -28,7 +28,7 @@ MEMORY_CALLS: Final = (
 ).split()
 """Calls that show that a log records memory at all."""
 
-_GIVING_CALLS: Final = ("mmap", "mremap", "mprotect", "shmat", "remap_file_pages")
+_GIVING_CALLS: Final = ("mmap", "mremap", "shmat")
 _FOUND: Final = 0
 _ENOMEM: Final = constants.ERRNO["ENOMEM"]
 
@@ -335,7 +335,7 @@ class Findings:
         """The address spaces in order of appearance."""
         replayed = self.run.replayed
         count = len(replayed.spaces["space"])
-        peaks, brks = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        peaks, brks = self._sizes_at_birth()
         np.maximum.at(peaks, replayed.changes["space"], replayed.changes["mapped_bytes"])
         np.maximum.at(brks, replayed.changes["space"], replayed.changes["brk_bytes"])
         failures = np.bincount(self.run.activity.brk_failures["space"], minlength=count)
@@ -345,6 +345,17 @@ class Findings:
             self._space(space, int(peaks[space]), int(brks[space]), int(failures[space]), int(fallbacks[space]))
             for space in range(count)
         ]
+
+    def _sizes_at_birth(self) -> tuple[Int64Array, Int64Array]:
+        """Return for each space the bytes mapped and in the brk area when it began: what fork copied."""
+        regions, spaces = self.run.replayed.regions, self.run.replayed.spaces
+        first = regions["born_line"] == spaces["born_line"][regions["space"]]
+        sizes = regions["end"] - regions["start"]
+        mapped, brks = np.zeros(len(spaces["space"]), np.int64), np.zeros(len(spaces["space"]), np.int64)
+        np.add.at(mapped, regions["space"][first], sizes[first])
+        first &= regions["kind"] == KIND_BRK
+        np.add.at(brks, regions["space"][first], sizes[first])
+        return mapped, brks
 
     def _space(self, space: int, peak: int, brk: int, failures: int, fallbacks: int) -> SpaceFacts:
         columns = self.run.replayed.spaces

@@ -186,7 +186,7 @@ def names_of(part: Part) -> str:
     names = sorted(sizes, key=lambda name: -sizes[name])
     if names == [_STACK]:
         return f"{_STACK} and guard"
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown = ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
     return f"{shown} ({len(part.pieces)} mappings)"
 
 

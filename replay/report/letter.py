@@ -5,6 +5,7 @@ In go findings, out come lines with style marks, at most 80 columns wide.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import PurePath
@@ -107,17 +108,24 @@ def _to_try(findings: Findings) -> Iterator[str]:
 
 
 def _allocators(findings: Findings) -> Iterator[str]:
-    found = findings.allocators
     several = len(findings.spaces) > 1
+    alike: dict[tuple[str, str], tuple[str, str, list[int]]] = {}
+    for name, evidence, spaces in findings.allocators:
+        alike.setdefault((name, _LINE.sub("", evidence)), (name, evidence, []))[2].extend(spaces)
+    found = list(alike.values())
     for name, evidence, spaces in found[:MOST_ROWS]:
         where = f" [{_spaces_text(spaces)}]" if several else ""
         yield from wrapped(f"{clean(name)}: {clean(evidence)}{where}", first="  ", rest="    ")
     yield from _more(len(found) - MOST_ROWS, "allocators")
 
 
+_LINE: Final = re.compile(r" \(line \d+\)$")
+
+
 def _spaces_text(spaces: Sequence[int]) -> str:
-    shown = ", ".join(map(str, spaces[:6])) + (", …" if len(spaces) > 6 else "")
-    return f"space{'s' if len(spaces) > 1 else ''} {shown}"
+    shown = ", ".join(map(str, sorted(spaces)[:6]))
+    more = f" and {len(spaces) - 6} more" if len(spaces) > 6 else ""
+    return f"space{'s' if len(spaces) > 1 else ''} {shown}{more}"
 
 
 # --- failed brk calls and the mappings of allocators -----------------------------------------------------------------
@@ -179,8 +187,8 @@ def _lines(findings: Findings, group: MappingGroup) -> str:
 
 
 _KIND_WORDS: Final = {
-    "direct": "large blocks, mapped singly",
-    "arena_heap": "heaps of threads' arenas",
+    "direct": "large blocks",
+    "arena_heap": "heaps of arenas",
     "pool": "pools",
 }
 
@@ -214,7 +222,7 @@ def _layout(findings: Findings) -> Iterator[str]:
     if not pieces:
         return
     whose = f"space {space}, " if len(findings.spaces) > 1 else ""
-    yield styled("dim", f"  {whose}{findings.places.of_clock(clock)}, {occasion}; high addresses at the top")
+    yield from _dim(f"{whose}{findings.places.of_clock(clock)}, {occasion}; high addresses at the top")
     blocker = _blocker_start(findings, space)
     parts = layout.parts_of(pieces, blocker)
     yield from picture.layout_lines(
@@ -290,9 +298,9 @@ def _curves(findings: Findings) -> Iterator[str]:
     first, last = int(mapped.clocks[0]), int(mapped.clocks[-1])
     if last - first < 2:
         return
-    whose = f" of space {space}" if len(findings.spaces) > 1 else ""
+    whose = f"space {space}, " if len(findings.spaces) > 1 else ""
     ends = [findings.places.of_clock(clock) or Place(clock) for clock in (first, last)]
-    yield styled("dim", f"  {span(*ends)}, from left to right{whose}")
+    yield from _dim(f"{whose}{span(*ends)}, from left to right")
     yield from _curve(findings, "mapped", "mapped_bytes", (first, last))
     yield from _curve(findings, "brk area", "brk_bytes", (first, last))
     yield from _curve(findings, "headroom", "headroom_bytes", (first, last))
@@ -328,9 +336,18 @@ def _processes(findings: Findings) -> Iterator[str]:
         return
     chosen = sorted(spaces, key=lambda facts: (-facts.failures, -facts.peak_mapped, facts.space))[:MOST_ROWS]
     rows = [_space_row(facts) for facts in sorted(chosen, key=lambda facts: facts.space)]
-    head = ["space", "pid", "made by", "program", "lines", "peak mapped", "failed brk"]
-    yield from table(head, rows, right=(0, 1, 5, 6), give=3)
+    head = ["space", "pid", "made by", "lines", "peak mapped", "failed brk", "program"]
+    if findings.places.several:
+        head, rows = _without(head, 3), [_without(row, 3) for row in rows]
+    yield from table(head, rows, right=[head.index(name) for name in _COUNTED if name in head], give=len(head) - 1)
     yield from _more(len(spaces) - len(chosen), "address spaces")
+
+
+_COUNTED: Final = ("space", "pid", "peak mapped", "failed brk")
+
+
+def _without(row: list[str], column: int) -> list[str]:
+    return row[:column] + row[column + 1 :]
 
 
 def _space_row(facts: SpaceFacts) -> list[str]:
@@ -341,10 +358,10 @@ def _space_row(facts: SpaceFacts) -> list[str]:
         str(facts.space),
         "" if facts.pid is None else str(facts.pid),
         made,
-        clean(facts.program) or "?",
         f"{first}-{last}",
         size(facts.peak_mapped),
         f"{facts.failures:,}" if facts.failures else "-",
+        clean(facts.program) or "?",
     ]
 
 

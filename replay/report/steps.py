@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _SLICE: Final = 1 << 14
 """Steps that are worded at once."""
 
+_PERMS: Final = tuple((perms_text(prot, False), perms_text(prot, True)) for prot in range(8))
+"""The permissions in letters, by PROT_ bits and sharing."""
+
 _BRK: Final = constants.CALL_CODE["brk"]
 _FIXED: Final = constants.MAP_FLAGS["MAP_FIXED"]
 _SHARED: Final = (1, 3)
@@ -66,7 +69,8 @@ def step_lines(run: Run, first: int = 0, last: int | None = None, pid: int | Non
     events = run.replayed.events
     tids = events["tid"][rows]
     with_pid = bool((events["tid"] > 0).any())
-    several = len(run.source.files) > 1
+    # In a set of strace -ff the pid tells the file.
+    several = len(run.source.files) > 1 and not all(log.pid is not None for log in run.source.logs)
     widths = [
         max(4, len(str(int(rows[-1])))) if rows.size else 4,
         max(4, len(str(int(events["line"][rows].max(initial=0))))),
@@ -211,7 +215,7 @@ def _brk_move(before: int, granted: int, ended: int) -> str:
 
 def _mmap(words: _Words, step: _Step, ended: int) -> str:
     flags = max(step.flags, 0)
-    perms = perms_text(max(step.prot, 0) & 7, flags & 3 in _SHARED)
+    perms = _PERMS[max(step.prot, 0) & 7][flags & 3 in _SHARED]
     backing = "anonymous" if flags & _ANONYMOUS or step.fd in (-1, NULL) else f"file {step.fd}"
     what = words.path_of(step.path) or backing
     over = f", over {number(ended, 'region')}" if ended and flags & _FIXED else ""
@@ -234,7 +238,7 @@ def _mremap(words: _Words, step: _Step, ended: int) -> str:
 
 
 def _mprotect(words: _Words, step: _Step, ended: int) -> str:
-    perms = perms_text(max(step.prot, 0) & 7, False)[:3] if step.prot >= 0 else "?"
+    perms = _PERMS[step.prot & 7][0][:3] if step.prot >= 0 else "?"
     name = constants.CALLS[step.call]
     return f"{name} {size(words.pages(max(step.length, 0)))} at {address(step.addr)} to {perms}"
 

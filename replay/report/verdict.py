@@ -100,10 +100,9 @@ def _fallbacks(findings: Findings) -> Iterator[Paragraph]:
     if refused:
         count = sum(group.count for group in refused)
         lines = span(*(findings.places.of_step(step) for step in _ends(refused)))
-        every = "every" if not granted else "the"
-        what = f"{number(count, 'time')} the mmap instead was refused as well" if granted else (
-            f"{who} tried mmap instead, and {every} one of {number(count, 'try', 'tries')} was refused as well"
-        )
+        what = f"{times(count).capitalize()} that was refused as well"
+        if not granted:
+            what = f"{who} tried mmap instead, and was refused {'every time' if count > 1 else 'as well'}"
         yield Paragraph(f"{what} ({_errors(refused)}, {lines}).", "bad")
     if not groups:
         yield Paragraph("No mmap stood in for it.")
