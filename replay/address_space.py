@@ -50,7 +50,8 @@ STASHED: Final = 10
 DIVERGENCE: Final = 11
 CHANGED: Final = 12
 LEAVES_USED: Final = 13
-TOTALS: Final = 14
+LARGEST_GAP: Final = 14
+TOTALS: Final = 15
 
 # Kinds of mappings; `KINDS` names them in this order.
 KIND_BRK: Final = 0
@@ -142,6 +143,17 @@ PROTECT_UNKNOWN: Final = 5
 REMAP_UNKNOWN: Final = 6
 BRK_MOVED: Final = 7
 
+# Rows of `Space.scratch`, one for each verb that keeps a mapping's attributes while it moves the mapping.
+CUT_SCRATCH: Final = 0
+PROTECT_SCRATCH: Final = 1
+REMAP_TAKE_SCRATCH: Final = 2
+REMAP_GIVE_SCRATCH: Final = 3
+EDIT_SCRATCH: Final = 4
+RENAME_PATH_SCRATCH: Final = 4
+NEW_SCRATCH: Final = 5
+INFERRED_SCRATCH: Final = 6
+SCRATCHES: Final = 7
+
 PROT_WRITE: Final = 2
 MAP_FIXED: Final = 0x10
 MAP_GROWSDOWN: Final = 0x100
@@ -161,7 +173,7 @@ class Space(NamedTuple):
     `starts`, `ends`, `slots` are (leaves, LEAF); `sizes`, `gaps` go by leaf; `changed` lists the
     leaves whose gaps must be counted anew; `order` and `firsts` by place in the
     order of addresses. `attributes` is (slots, ATTRIBUTES). `stash` keeps the pieces of remaps under way, each a row of
-    step, start, end and attributes.
+    step, start, end and attributes; `scratch` holds the attributes of mappings while a verb moves them.
     """
 
     starts: Int64Array
@@ -176,6 +188,7 @@ class Space(NamedTuple):
     attributes: Int64Array
     free_slots: Int64Array
     stash: Int64Array
+    scratch: Int64Array
     totals: Int64Array
 
 
@@ -198,6 +211,7 @@ def empty_space(slots: int = 2 * LEAF) -> Space:
         attributes=np.zeros((slots, ATTRIBUTES), np.int64),
         free_slots=np.arange(slots, dtype=np.int64)[::-1].copy(),
         stash=np.zeros((slots + 16, ATTRIBUTES + 3), np.int64),
+        scratch=np.zeros((SCRATCHES, ATTRIBUTES), np.int64),
         totals=totals,
     )
 
@@ -230,7 +244,7 @@ def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
     space.attributes[:count] = rows[:, :ATTRIBUTES]
     space.order[:leaves] = np.arange(leaves)
     space.firsts[:leaves] = rows[::half, DEAD_START]
-    space.gaps[:leaves] = -1
+    space.gaps[:leaves] = -2
     space.changed[:leaves] = np.arange(leaves)
     totals = space.totals
     totals[LEAVES] = totals[LEAVES_USED] = totals[CHANGED] = leaves
@@ -335,9 +349,8 @@ def _round_up(value: int, page: int) -> int:
     return -(-value // page) * page
 
 
-def _copied(attributes: Int64Array) -> Int64Array:
-    """Return a copy of a row of attributes."""
-    copy = np.empty(ATTRIBUTES, np.int64)
+def _copied(copy: Int64Array, attributes: Int64Array) -> Int64Array:
+    """Write a row of attributes over `copy`, a row of scratch space, and return it."""
     for column in range(ATTRIBUTES):
         copy[column] = attributes[column]
     return copy
@@ -557,7 +570,7 @@ def _cut(space: Space, address: int, clock: int, step: int, dead: Int64Array, de
     end = space.ends[leaf, index]
     if start >= address:
         return dead_count
-    attributes = _copied(space.attributes[space.slots[leaf, index]])
+    attributes = _copied(space.scratch[CUT_SCRATCH], space.attributes[space.slots[leaf, index]])
     dead_count = _die(space, place, index, clock, dead, dead_count)
     attributes[BORN] = clock
     attributes[BORN_STEP] = step
@@ -592,9 +605,9 @@ def _mapped_inside(space: Space, start: int, end: int) -> bool:
 # --- the verbs -------------------------------------------------------------------------------------------------------
 
 
-def _attributes_of(row: Int64Array) -> Int64Array:
-    """Return the attributes of the mapping that `row` gives."""
-    attributes = np.empty(ATTRIBUTES, np.int64)
+def _add_new(space: Space, start: int, end: int, row: Int64Array) -> None:
+    """Insert the mapping `[start, end)` that `row` gives."""
+    attributes = space.scratch[NEW_SCRATCH]
     attributes[PROT] = row[ROW_PROT]
     attributes[SHARED] = row[ROW_SHARED]
     attributes[KIND] = row[ROW_KIND]
@@ -607,7 +620,7 @@ def _attributes_of(row: Int64Array) -> Int64Array:
     attributes[BORN_STEP] = row[ROW_STEP]
     attributes[FLAGS] = row[ROW_FLAGS]
     attributes[BACKING] = row[ROW_PATH] if row[ROW_OFFSET] != NULL else NO_TEXT
-    return attributes
+    _add(space, start, end, attributes)
 
 
 def _map(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
@@ -619,7 +632,7 @@ def _map(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page:
         if not replaces:
             space.totals[DIVERGENCE] = MAP_OVER_MAPPING
         dead_count = _clear(space, start, end, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
-    _add(space, start, end, _attributes_of(row))
+    _add_new(space, start, end, row)
     return dead_count
 
 
@@ -635,7 +648,7 @@ def _unmap(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, pag
 
 def _inferred(space: Space, start: int, end: int, kind: int, prot: int) -> None:
     """Insert `[start, end)` as a mapping that the log betrays but never made."""
-    attributes = np.empty(ATTRIBUTES, np.int64)
+    attributes = space.scratch[INFERRED_SCRATCH]
     for column in range(ATTRIBUTES):
         attributes[column] = NULL
     attributes[PROT] = prot
@@ -690,7 +703,7 @@ def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, p
         low, high = space.starts[leaf, index], space.ends[leaf, index]
         if low != at or low >= end:
             break
-        attributes = _copied(space.attributes[space.slots[leaf, index]])
+        attributes = _copied(space.scratch[PROTECT_SCRATCH], space.attributes[space.slots[leaf, index]])
         if attributes[PROT] != prot:
             dead_count = _die(space, place, index, clock, dead, dead_count)
             attributes[PROT] = prot
@@ -726,7 +739,7 @@ def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page:
         if _mapped_inside(space, low, high):
             totals[DIVERGENCE] = BRK_OVER_MAPPING
             dead_count = _clear(space, low, high, clock, step, dead, dead_count)
-        _add(space, low, high, _attributes_of(row))
+        _add_new(space, low, high, row)
     return dead_count
 
 
@@ -764,7 +777,7 @@ def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
         leaf = space.order[place]
         low = max(space.starts[leaf, index], start)
         high = min(space.ends[leaf, index], start + span)
-        attributes = _copied(space.attributes[space.slots[leaf, index]])
+        attributes = _copied(space.scratch[REMAP_TAKE_SCRATCH], space.attributes[space.slots[leaf, index]])
         if attributes[OFFSET] != NULL:
             attributes[OFFSET] += low - space.starts[leaf, index]
         _stash(space, step, low, high, attributes)
@@ -800,7 +813,7 @@ def _remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
             continue
         low = space.stash[piece, 1] - source + target
         high = min(space.stash[piece, 2] - source + target, last)
-        attributes = _copied(space.stash[piece, 3:])
+        attributes = _copied(space.scratch[REMAP_GIVE_SCRATCH], space.stash[piece, 3:])
         attributes[BORN] = clock
         attributes[BORN_STEP] = step
         attributes[MADE] = clock
@@ -851,7 +864,7 @@ def _edit(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page
     while place < space.totals[LEAVES] and space.starts[space.order[place], index] < end:
         leaf = space.order[place]
         low, high = space.starts[leaf, index], space.ends[leaf, index]
-        attributes = _copied(space.attributes[space.slots[leaf, index]])
+        attributes = _copied(space.scratch[EDIT_SCRATCH], space.attributes[space.slots[leaf, index]])
         if verb == VERB_ADVISE_FORK:
             space.attributes[space.slots[leaf, index], FLAGS] = (attributes[FLAGS] & ~DONTFORK) | row[ROW_FLAGS]
         elif verb == VERB_REMAP_FILE or attributes[OFFSET] == NULL:
@@ -874,7 +887,7 @@ def _rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: in
     while place < space.totals[LEAVES]:
         leaf = space.order[place]
         low, high = space.starts[leaf, index], space.ends[leaf, index]
-        attributes = _copied(space.attributes[space.slots[leaf, index]])
+        attributes = _copied(space.scratch[RENAME_PATH_SCRATCH], space.attributes[space.slots[leaf, index]])
         if attributes[PATH] == row[ROW_ADDR] and attributes[OFFSET] != NULL:
             dead_count = _die(space, place, index, row[ROW_CLOCK], dead, dead_count)
             attributes[BORN] = row[ROW_CLOCK]
@@ -895,14 +908,21 @@ def _largest_gap(space: Space) -> int:
     Each leaf keeps the largest gap behind one of its mappings; only those whose mappings changed count anew.
     """
     totals = space.totals
+    largest = totals[LARGEST_GAP]
+    shrunk = False
     for at in range(totals[CHANGED]):
         leaf = space.changed[at]
-        if space.gaps[leaf] < 0:
-            space.gaps[leaf] = _gap_of_leaf(space, leaf)
+        before = -2 - space.gaps[leaf]
+        gap = _gap_of_leaf(space, leaf)
+        space.gaps[leaf] = gap
+        shrunk |= before == largest and gap < before
+        largest = max(largest, gap)
     totals[CHANGED] = 0
-    largest = 0
-    for leaf in range(totals[LEAVES_USED]):
-        largest = max(largest, space.gaps[leaf])
+    if shrunk:
+        largest = 0
+        for leaf in range(totals[LEAVES_USED]):
+            largest = max(largest, space.gaps[leaf])
+    totals[LARGEST_GAP] = largest
     return largest
 
 
@@ -922,10 +942,10 @@ def _gap_of_leaf(space: Space, leaf: int) -> int:
 
 
 def _mark_changed(space: Space, leaf: int) -> None:
-    """Note that the gaps of `leaf` must be counted anew."""
+    """Note that the gaps of `leaf` must be counted anew; what was counted last stays there as -2 - gap."""
     totals = space.totals
     if space.gaps[leaf] >= 0:
-        space.gaps[leaf] = -1
+        space.gaps[leaf] = -2 - space.gaps[leaf]
         space.changed[totals[CHANGED]] = leaf
         totals[CHANGED] += 1
 
@@ -981,7 +1001,7 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
 
 HELPERS: Final = (
     _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _locate, _before, _joined, _account, _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut,
-    _clear, _mapped_inside, _attributes_of, _map, _unmap, _inferred, _infer_gaps, _protect, _brk, _stash, _remap_take,
+    _clear, _mapped_inside, _add_new, _map, _unmap, _inferred, _infer_gaps, _protect, _brk, _stash, _remap_take,
     _remap_give, _detach, _edit, _rename_path, _largest_gap, _gap_of_leaf, _mark_changed, _describe_above, _measure,
 )  # fmt: skip
 """What `run` calls, for whoever compiles it."""

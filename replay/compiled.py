@@ -1,7 +1,7 @@
 """The replay's loop as machine code, for logs that are long enough to pay for it.
 
-In goes a number of rows, out comes `address_space.run` compiled by numba and kept on disk for the next run. What the loop does is
-written in `address_space` alone.
+In goes a number of rows, out comes `address_space.run`, compiled by numba and kept on disk for the next run. What the
+loop does is written in `address_space` alone.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ def compiled_run() -> Callable[..., tuple[int, int]]:
     import numba  # noqa: PLC0415 - a third of a second that a small log does not need
     from numba.extending import register_jitable  # noqa: PLC0415
 
+    # The loop allocates nothing, so it needs none of numba's reference counting, which cost more than the work itself.
     for helper in address_space.HELPERS:
-        register_jitable(helper)
-    return numba.njit(cache=True, nogil=True)(address_space.run)  # type: ignore[no-any-return]
+        register_jitable(_nrt=False)(helper)
+    return numba.njit(cache=True, nogil=True, _nrt=False)(address_space.run)  # type: ignore[no-any-return]
 
 
 def _kept_on_disk() -> bool:
