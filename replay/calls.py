@@ -24,7 +24,8 @@ from replay.templates import KIND_CODE
 
 __all__ = ["COLUMNS", "FAILED", "OK", "UNFINISHED", "Calls", "RunInput", "concatenated", "read_run"]
 
-_OPENED, _FRAME, _NOTICE = KIND_CODE["opened"], KIND_CODE["frame"], KIND_CODE["notice"]
+_OPENED, _PID_CHANGED, _FRAME, _NOTICE = (KIND_CODE[k] for k in ("opened", "pid_changed", "frame", "notice"))
+_ENDS: Final = tuple(KIND_CODE[kind] for kind in ("exited", "killed", "superseded", "exec"))
 
 
 @dataclass(slots=True)
@@ -41,11 +42,7 @@ class Reading:
     def batch(self, chunk: Chunk) -> Calls:
         """Return the calls that complete in a chunk."""
         columns = self.shapes.columns(chunk)
-        if (
-            self.log.pid is not None
-            and (columns.numbers.get("pid", columns.kind) != NULL).any()
-            and "pid" in columns.numbers
-        ):
+        if "pid" in columns.numbers and (columns.numbers["pid"] != NULL).any():
             self.log.pid = None  # no file of a -ff set: its lines say whose they are
         rows = self._rows(chunk, columns)
         self.last_line = int(chunk.line[-1]) if len(chunk.line) else self.last_line
@@ -63,7 +60,7 @@ class Reading:
     def _rows(self, chunk: Chunk, columns: LineColumns) -> Rows:
         """Return the rows of the lines that are calls or ends of processes, with caller and time."""
         numbers = dict(columns.numbers)
-        if "time" not in numbers and "relative" in numbers:
+        if "time" not in numbers and ("relative" in numbers or self.log.relative):
             self.log.relative = True
             numbers["time"] = self._elapsed(chunk)[columns.row]
         numbers.pop("relative", None)
@@ -81,8 +78,8 @@ class Reading:
         rows |= {key: columns.texts[key] for key in TEXTS if key in columns.texts}
         if (columns.kind == _FRAME).any():
             rows["caller"] = _callers(columns, rows.get("caller"), self.shapes.strings)
-        wanted = (columns.kind <= KIND_CODE["superseded"]) | (columns.kind == KIND_CODE["exec"])
-        return chosen(rows, np.flatnonzero(wanted))
+        call = (columns.kind <= _PID_CHANGED) & (columns.call >= 0)
+        return chosen(rows, np.flatnonzero(call | np.isin(columns.kind, _ENDS)))
 
     def _note(self, chunk: Chunk, columns: LineColumns) -> None:
         """Keep what the tracer said about processes: attached, detached, how wide their words are."""

@@ -197,6 +197,11 @@ class Shapes:
 
     def _understood(self, chunk: Chunk, found: Scan, reader: _Reader) -> LineColumns:
         """Return the columns of the lines that were understood; count the others."""
+        if chunk.cut and len(found.row) and found.row[-1] == len(chunk.line) - 1:
+            text_of_last = found.data[int(found.start[-1]) : int(found.end[-1])]
+            if reader.kind[-1] >= 0 and _may_be_cut(text_of_last, int(reader.kind[-1]), int(reader.call[-1])):
+                reader.kind[-1] = _NOT_UNDERSTOOD
+                reader.reasons[len(found.row) - 1] = "cut_line"
         good = reader.kind >= 0
         passed = int((reader.kind == _PASSED_OVER).sum())
         self.counters.lines_understood += int(good.sum())
@@ -226,6 +231,19 @@ class Shapes:
 
 
 _PASSED_OVER, _NOT_UNDERSTOOD, _DIRECT = -1, -2, -3
+
+_OPEN_END: Final = re.compile(rb"= (?:-?(?:0x)?[0-9a-f]*|-1 E[A-Z0-9]*)\Z")
+_RETURN_NOTHING: Final = tuple(
+    CALL_CODE[name] for name in ("munmap", "mprotect", "madvise", "shmdt", "execve", "close")
+)
+
+
+def _may_be_cut(text: bytes, kind: int, call: int) -> bool:
+    """Return whether a line without newline may have been longer: it says nothing, or ends inside its result."""
+    if KIND_CODE["noise"] == kind or KIND_CODE["frame"] == kind:
+        return True
+    whole_zero = text.endswith(b"= 0") and call in _RETURN_NOTHING
+    return _OPEN_END.search(text) is not None and not whole_zero
 
 
 class _Reader:

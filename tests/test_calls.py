@@ -345,6 +345,28 @@ def test_every_line_is_counted_once(tmp_path: Path) -> None:
     assert run.problems.kept[0].line == 3
 
 
+@pytest.mark.parametrize(
+    ("line", "whole"),
+    [
+        ("+++ exited with 0 +++", True),
+        ("munmap(0x1000, 4096) = 0", True),
+        ("brk(0x1000) = 0x1000 <0.000009>", True),
+        ("brk(0x1000) = 0x1000", False),
+        ("brk(0x1000) = 0", False),
+        ("mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE, 3, 0) = -1 ENOM", False),
+        ("mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE, 3, 0) = -1 ENOMEM (Cannot allocate memory)", True),
+        ("munmap(0x1000, 4096 <unfinished ...>", True),
+        ("12345", False),
+        ("munma", False),
+        ("read(3, ", True),
+    ],
+)
+def test_a_last_line_without_newline_counts_where_it_is_surely_whole(tmp_path: Path, line: str, whole: bool) -> None:
+    run = run_of(tmp_path, "brk(NULL) = 0x1000\n" + line)
+    run.calls()
+    assert run.problems.counts == ({} if whole else {"cut_line": 1})
+
+
 def test_strict_reading_stops_at_the_first_line_not_understood(tmp_path: Path) -> None:
     run = run_of(tmp_path, "brk(NULL) = 0x1000\nbrk(NULL) gibberish\n", strict=True)
     with pytest.raises(TraceSyntaxError, match=r"x\.log:2: .*gibberish"):
