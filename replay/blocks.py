@@ -197,7 +197,7 @@ class _Pairing:
     pieces: list[_Rows] = field(default_factory=list)
     faults: list[_Faults] = field(default_factory=list)
     rows_so_far: int = 0
-    budget: int = INHERITED_BUDGET
+    budget: int = field(default_factory=lambda: INHERITED_BUDGET)
     homes: dict[int, tuple[_Rows, int]] = field(default_factory=dict)
 
     def run(self) -> tuple[_Rows, _Faults]:
@@ -497,7 +497,7 @@ class _Spans:
         return inside
 
 
-# --- how much is live --------------------------------------------------------------------------------------------------
+# --- how much is live -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ and the answer to whether it is a leak or fragmentation. How that is put into wo
 
 from __future__ import annotations
 
-from replay.heap.verdict import ANSWERS, Answer, answer, main_space
 from replay.heap.chunks import Heaps, chunk_sizes, find_heaps
 from replay.heap.growth import KINDS, heap_growth, threshold_raises
 from replay.heap.leaks import Growth, end_line, leaked_groups, live_growth
 from replay.heap.picture import KEY_SIZES, Picture, pins, take_picture
 from replay.heap.sweep import fragmentation, heap_columns
 from replay.heap.timeline import HEAP_COLUMNS, changes_with_heap
+from replay.heap.verdict import ANSWERS, Answer, answer, main_space
 
 __all__ = [
     "ANSWERS",
