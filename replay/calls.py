@@ -114,10 +114,14 @@ def _relative_ns(line: bytes) -> int:
 _LIBC: Final = re.compile(r"(?:^|/)(?:libc[.-]|ld-musl|libc\.musl)")
 
 
+_FAR_FROM_SYMBOL: Final = 0x200
+
+
 def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) -> Int64Array:
     """Return for each line what called it: the symbol of the first frame of the libc among the stack frames behind it.
 
-    Without such a frame, or such a symbol, it is the name of the first frame's module.
+    Without such a frame it is the name of the first frame's module; so it is of the libc's where its symbol is missing,
+    or so far away that it is hardly the function's own. (Heuristic: stripped libraries have few symbols.)
     """
     callers = np.full(len(columns.kind), NO_TEXT, dtype=np.int64) if caller is None else caller.copy()
     is_frame = columns.kind == _FRAME
@@ -132,7 +136,9 @@ def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) 
     of_libc = frame[np.array([libc[m] for m in module[frame].tolist()], dtype=bool)]
     short = {m: strings.intern(strings[m].rpartition("/")[2]) for m in libc}
     module_name = np.array([short.get(m, NO_TEXT) for m in module.tolist()], dtype=np.int64)
-    named = np.where(symbol[of_libc] == NO_TEXT, module_name[of_libc], symbol[of_libc])
+    offset = columns.numbers.get("frame_offset", np.zeros(len(is_frame), dtype=np.int64))
+    unknown = (symbol[of_libc] == NO_TEXT) | (offset[of_libc] >= _FAR_FROM_SYMBOL)
+    named = np.where(unknown, module_name[of_libc], symbol[of_libc])
     callers[owner[frame[::-1]]] = module_name[frame[::-1]]
     callers[owner[of_libc[::-1]]] = named[::-1]
     return callers if caller is None else np.where(caller == NO_TEXT, callers, caller)

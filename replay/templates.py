@@ -74,6 +74,9 @@ Slots: TypeAlias = list[tuple[int, int, int]]
 """Start and end in the line, [start, end), and mark of each slot of one line."""
 
 
+_FRAME_OFFSET: Final = re.compile(rb"\+(0x[0-9a-f]+)\) \[")
+
+
 def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
     """Return what a line says and in which dialect, `mixed` meaning either.
 
@@ -95,11 +98,14 @@ def _parsed(text: bytes, dialect: str) -> Line:
     """Return what a line says.
 
     `raw` is 1 for an mmap2 whose arguments are all hexadecimal, its offset in pages; `reopened` is 1 where a resumed
-    call is cut once more.
+    call is cut once more; `frame_offset` is how far into its symbol a stack frame is.
     """
     line = parse(text.decode("latin-1"), dialect)
     if line.kind == "opened" and b" resumed>" in text:
         line.numbers["reopened"] = Number(1)
+    if line.kind == "frame":
+        for match in _FRAME_OFFSET.finditer(text):
+            line.numbers["frame_offset"] = Number(0, ((match.start(1), match.end(1), 1),))
     length = line.numbers.get("length")
     if line.name == "mmap2" and length is not None and length.terms:
         start = length.terms[0][0]

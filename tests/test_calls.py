@@ -298,9 +298,16 @@ def test_the_caller_is_the_first_libc_frame(tmp_path: Path) -> None:
         " > /opt/x/prog(my_brk+0xb) [0x1]\n"
         " > /usr/lib/libc-2.31.so() [0x2]\n"
         "brk(0x3000) = 0x3000\n"
-        " > /opt/x/prog(my_brk+0xb) [0x1]\n",
+        " > /opt/x/prog(my_brk+0xb) [0x1]\n"
+        "brk(0x4000) = 0x4000\n"
+        " > /lib/libc.so.6(__nss_lookup+0x2b40) [0x1]\n",
     )
-    assert columns(rows_of(run), "line", "caller") == [(1, "brk"), (6, "libc-2.31.so"), (9, "prog")]
+    assert columns(rows_of(run), "line", "caller") == [
+        (1, "brk"),
+        (6, "libc-2.31.so"),
+        (9, "prog"),
+        (11, "libc.so.6"),
+    ]
 
 
 def test_escapes_in_paths_are_undone_and_deleted_files_named_so(tmp_path: Path) -> None:
@@ -383,6 +390,20 @@ def test_lines_too_long_to_read_are_problems_unless_passed_over(tmp_path: Path) 
     assert time.process_time() - began < 5
     assert run.problems.counts == {"line_too_long": 2}
     assert run.counters.lines_passed_over == 1
+
+
+def test_several_logs_that_are_no_set_follow_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text("brk(0x1) = 0x1\nbrk(0x2) = 0x2\nmunmap(0x1000, 1 <unfinished ...>\n")
+    (tmp_path / "b.log").write_text("prog->malloc(3) = 0x10\n+++ exited (status 0) +++\n")
+    run = read_run([tmp_path / "a.log", tmp_path / "b.log"])
+    assert columns(rows_of(run), "call", "file", "line", "clock", "dialect") == [
+        ("brk", 0, 1, 1, 0),
+        ("brk", 0, 2, 2, 0),
+        ("munmap", 0, 3, 3, 0),
+        ("malloc", 1, 1, 4, 1),
+        ("EXITED", 1, 2, 5, 1),
+    ]
+    assert run.dialect == "mixed"
 
 
 def a_set(folder: Path, files: dict[int, str]) -> RunInput:
