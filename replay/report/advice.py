@@ -193,6 +193,12 @@ def _against_injection(findings: Findings, group: FailureGroup) -> Iterator[str]
 
 
 def _against_unknown(findings: Findings, group: FailureGroup) -> Iterator[str]:
+    if group.stood_in:
+        yield (
+            "Look for the mapping in the way: capture from the program's start, or give the mappings of the moment at "
+            "which the log begins (--maps FILE, a copy of /proc/PID/maps)."
+        )
+        return
     yield (
         "Neither a mapping nor a limit in the log explains it. Look for limits set before the log begins (ulimit -d "
         "and -v, /proc/PID/limits) and give the mappings of that moment (--maps FILE)."

@@ -383,14 +383,19 @@ class Findings:
 
     @cached_property
     def moment(self) -> tuple[int, str] | None:
-        """The clock at which the layout is drawn, and what happened then: the last failed brk, else the peak."""
+        """The clock at which the layout is drawn, and what happened then: the last failed brk, else the peak.
+
+        A fallback that followed the failed brk is in the picture.
+        """
         space = self.main_space
         if space is None:
             return None
         failed = self.run.activity.brk_failures
         mine = failed["step"][failed["space"] == space]
         if mine.size:
-            return int(self.events["clock"][mine[-1]]), "at the last failed brk"
+            mmaps = self.run.activity.allocator_mmaps
+            answers = mmaps["step"][(mmaps["brk_failure_step"] == mine[-1]) & self._is_kind(FALLBACKS)]
+            return int(self.events["clock"][answers.max(initial=mine[-1])]), "after the last failed brk"
         changes = self.run.replayed.changes
         rows = np.flatnonzero(changes["space"] == space)
         peak = rows[np.argmax(changes["mapped_bytes"][rows])]
@@ -433,6 +438,15 @@ class Findings:
     def spaces_left(self) -> int:
         """How many spaces the log ends before: their exit is not in it."""
         return int((self.run.replayed.spaces["died_line"] == NULL).sum())
+
+    @cached_property
+    def cut_at(self) -> Place | None:
+        """Where the log breaks off in the middle of its last line, None where it does not."""
+        source = self.run.source
+        last = max((problem for problem in source.problems.kept), key=lambda problem: problem.line, default=None)
+        if last is None or last.reason != "cut_line" or (not self.places.several and last.line < source.counters.lines):
+            return None
+        return self.places.of_problem(last.line, last.file)
 
     @cached_property
     def problems(self) -> list[ProblemGroup]:

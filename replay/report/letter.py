@@ -108,6 +108,8 @@ def _to_try(findings: Findings) -> Iterator[str]:
 
 
 def _allocators(findings: Findings) -> Iterator[str]:
+    if not findings.memory_calls:
+        return
     several = len(findings.spaces) > 1
     alike: dict[tuple[str, str], tuple[str, str, list[int]]] = {}
     for name, evidence, spaces in findings.allocators:
@@ -165,7 +167,7 @@ def _in_the_way(group: FailureGroup) -> str:
     if group.limit_bytes is not None:
         where = f" ({group.limit_place})" if group.limit_place else ""
         return f"{size(group.limit_bytes)}{where}"
-    return ""
+    return "not in the log" if group.cause == "unknown" else ""
 
 
 def _fallbacks(findings: Findings) -> Iterator[str]:

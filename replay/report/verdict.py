@@ -27,7 +27,8 @@ class Paragraph(NamedTuple):
 
 def verdict(findings: Findings) -> list[Paragraph]:
     """Return the verdict, the most important paragraph first."""
-    return [*_judgement(findings), *_reservations(findings)]
+    reservations = _reservations(findings) if findings.memory_calls else ()
+    return [*_judgement(findings), *reservations]
 
 
 def _judgement(findings: Findings) -> Iterator[Paragraph]:
@@ -156,11 +157,10 @@ def _reservations(findings: Findings) -> Iterator[Paragraph]:
             "Mind: the log begins in the middle of the run. What was mapped before its first line is known only where "
             "a later call touches it; --maps FILE adds a snapshot of /proc/PID/maps from then."
         )
-    cut = [group for group in findings.problems if group.reason == "cut_line"]
     left = findings.spaces_left
-    if cut:
-        yield Paragraph(f"Mind: the log is cut off in the middle of {cut[0].first}.")
-    elif left and findings.memory_calls:
+    if findings.cut_at is not None:
+        yield Paragraph(f"Mind: the log is cut off in the middle of {findings.cut_at}.")
+    elif left:
         whose = f"the exit of {number(left, 'process', 'processes')}"
         if len(findings.spaces) == 1:
             whose = "the program's exit"
