@@ -251,7 +251,7 @@ def test_a_grandchild_has_the_blocks_of_both(tmp_path: Path) -> None:
 
 def test_past_the_budget_only_touched_blocks_are_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(b, "INHERITED_BUDGET", 1)
-    text = "1 malloc(1) = 0x4000\n" + FORK + "2 free(0x5000) = <void>\n"
+    text = "1 malloc(1) = 0x4000\n" + FORK.lstrip() + "2 free(0x5000) = <void>\n"
     replayed, found = read(write(tmp_path, text))
     if len(replayed.spaces["space"]) == 1:
         pytest.skip("this clone is taken for a thread")

@@ -30,7 +30,16 @@ _CLUSTER_GAP: Final = 1 << 20
 """Where no system calls are in the log: blocks farther apart than this are of different heaps, in bytes. Heuristic."""
 
 _NARROW_ADDRESSES: Final = 1 << 32
+_NARROW_MAPPINGS: Final = 0xC0000000
+"""From here up 32-bit programs have their mappings; below 4 GiB a 64-bit one that is no PIE has image and heap only."""
+
+_SAMPLE: Final = 4096
+"""How many blocks tell whether a program is one of 32 bits."""
+
 _SPACE_SHIFT: Final = 48
+
+_MAPPED_OFFSET: Final = 16
+"""Where in its mapping a block mapped by itself begins, in bytes; 32-bit programs have it aligned to 16, too."""
 
 
 def chunk_sizes(size: Int64Array, narrow: Mask) -> Int64Array:
@@ -68,8 +77,8 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     columns, page = blocks.columns, replayed.page_size
     narrow = _narrow_spaces(replayed, columns)[columns["space"]]
     size = chunk_sizes(columns["size"], narrow)
-    direct = _direct(replayed, nesting, columns, size, narrow)
-    start = columns["addr"] - np.where(narrow, 8, 16)
+    direct = _direct(replayed, nesting, columns, size)
+    start = columns["addr"] - np.where(narrow & ~direct, 8, 16)
     mapped = (size + np.where(narrow, 4, 8) + page - 1) & -page
     chunks = {
         "space": columns["space"],
@@ -88,16 +97,31 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
 
 
 def _narrow_spaces(replayed: Replay, columns: Columns) -> Mask:
-    """Return for each space whether it is of a 32-bit program: all addresses below 4 GiB, and blocks 16 bytes apart."""
-    count = len(replayed.spaces["space"])
-    narrow = np.ones(count, dtype=np.bool_)
-    narrow[columns["space"][(columns["addr"] >= _NARROW_ADDRESSES) | (columns["addr"] < 0)]] = False
+    """Return for each space whether it is of a 32-bit program. Heuristic.
+
+    All its addresses are below 4 GiB, and some are where only 32-bit programs have their mappings, or two blocks are
+    closer together than 64 bits allow.
+    """
     regions = replayed.regions
-    narrow[regions["space"][(regions["end"] > _NARROW_ADDRESSES) | (regions["end"] < 0)]] = False
-    for space in np.flatnonzero(narrow).tolist():
-        addresses = np.unique(columns["addr"][columns["space"] == space])
-        narrow[space] = len(addresses) > 1 and int(np.diff(addresses).min()) < MINSIZE
+    narrow = np.ones(len(replayed.spaces["space"]), dtype=np.bool_)
+    high = np.zeros(len(narrow), dtype=np.bool_)
+    for space, addr in ((columns["space"], columns["addr"]), (regions["space"], regions["end"] - 1)):
+        narrow[space[(addr >= _NARROW_ADDRESSES) | (addr < 0)]] = False
+        high[space[addr >= _NARROW_MAPPINGS]] = True
+    for number in np.flatnonzero(narrow & ~high).tolist():
+        narrow[number] = _closest(columns, number) < MINSIZE
     return narrow
+
+
+def _closest(columns: Columns, space: int) -> int:
+    """Return how far apart the closest two of the first blocks of a space are that are live together, in bytes."""
+    rows = np.flatnonzero(columns["space"] == space)[:_SAMPLE]
+    if not len(rows):
+        return MINSIZE
+    last = int(columns["born_line"][rows[-1]])
+    live = (columns["died_line"][rows] == NULL) | (columns["died_line"][rows] > last)
+    addresses = np.sort(columns["addr"][rows[live]])
+    return int(np.diff(addresses).min(initial=MINSIZE))
 
 
 def _area_starts(replayed: Replay) -> Int64Array:
@@ -113,7 +137,7 @@ def _area_starts(replayed: Replay) -> Int64Array:
 # --- blocks mapped by themselves -------------------------------------------------------------------------------------
 
 
-def _direct(replayed: Replay, nesting: Nesting, columns: Columns, size: Int64Array, narrow: Mask) -> Mask:
+def _direct(replayed: Replay, nesting: Nesting, columns: Columns, size: Int64Array) -> Mask:
     """Return which blocks were mapped by themselves.
 
     Observed: the mmap or mremap inside the call gave a mapping that holds the block and no more. What realloc left in
@@ -121,7 +145,7 @@ def _direct(replayed: Replay, nesting: Nesting, columns: Columns, size: Int64Arr
     """
     direct = _maps_itself(replayed, nesting, columns, size)
     unknown = columns["backing"] == IN_UNKNOWN
-    at_page = (columns["addr"] - np.where(narrow, 8, 16)) % replayed.page_size == 0
+    at_page = columns["addr"] % replayed.page_size == _MAPPED_OFFSET
     direct |= unknown & at_page & (size + 8 >= MMAP_THRESHOLD)
     origin = _resized_in_place(columns)
     return direct | direct[origin]
