@@ -36,6 +36,9 @@ CONDITION_HELD: Final = 3
 INTERRUPTED: Final = 130
 """The exit statuses besides 0."""
 
+_WRITE_ERRORS: Final = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
+"""What the system says when an output can take no more."""
+
 _OWN_OPTIONS: Final = ("--help", "-h", "--version")
 
 
@@ -57,28 +60,44 @@ class Commands(TyperGroup):
         if near and not list(Path().glob(f"{word}.*")):
             ctx.fail(f"No command and no file {word!r}. Did you mean {near[0]!r}?")
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; end quietly if the reader of a pipe had enough or the user interrupts."""
+    def invoke(self, ctx: Any) -> NoReturn:
+        """Run the command and end with its exit status, quietly where the reader of a pipe had enough or at Ctrl-C."""
+        status = 0
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except KeyboardInterrupt as interrupt:
-            raise typer.Exit(INTERRUPTED) from interrupt
+            super().invoke(ctx)
+        except typer.Exit as end:
+            status = end.exit_code
+        except KeyboardInterrupt:
+            status = INTERRUPTED
         except OSError as error:
-            _end_after_write_error(error)
-        return result
+            status = _after_system_error(error)
+        raise typer.Exit(_flushed(status))
 
 
-def _end_after_write_error(error: OSError) -> NoReturn:
-    """End with status 0 where the reader of a pipe has gone, with a message where the output is full."""
-    if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
-        raise error
-    # What is left in the buffer has nowhere to go: without this, Python complains of it at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flushed(status: int) -> int:
+    """Write out what standard output still holds and return the exit status."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _after_system_error(error) or status
+    return status
+
+
+def _after_system_error(error: OSError) -> int:
+    """Return the exit status after the system refused a call: 0 where the reader of a pipe has gone, else 1."""
     if error.errno == errno.EPIPE:
-        raise typer.Exit(0) from error
-    print(f"replay: cannot write the output: {error.strerror}", file=sys.stderr)
-    raise typer.Exit(UNUSABLE_INPUT) from error
+        _forget_output()
+        return 0
+    place = f"{error.filename}: " if error.filename else "the output: " if error.errno in _WRITE_ERRORS else ""
+    say(f"{place}{error.strerror or error}")
+    if error.errno in _WRITE_ERRORS:
+        _forget_output()
+    return UNUSABLE_INPUT
+
+
+def _forget_output() -> None:
+    """Let what standard output still holds go nowhere: without this, Python complains of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_version(wanted: bool) -> None:
@@ -125,21 +144,21 @@ def main() -> None:
     try:
         app()
     except ReplayError as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(UNUSABLE_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except MemoryError:
-        _say("not enough memory for this log")
+        say("not enough memory for this log")
         sys.exit(UNUSABLE_INPUT)
     except Exception as error:
         if os.environ.get("REPLAY_TRACEBACK"):
             raise
-        _say(_bug_report(error))
+        say(_bug_report(error))
         sys.exit(UNUSABLE_INPUT)
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     """Print a message for people on standard error, free of what a terminal would obey."""
     from replay.report.screen import clean  # noqa: PLC0415
 

@@ -76,9 +76,11 @@ def warn_of_problems(run: Run) -> None:
     problems = run.source.problems
     if not problems.total:
         return
+    from replay.report.amounts import number  # noqa: PLC0415
+
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(problems.counts.items()))
     first = min(problems.kept, key=lambda problem: (problem.file, problem.line))
-    warn(f"{problems.total} problems ({reasons}), the first in line {first.line}; `replay report` tells more")
+    warn(f"{number(problems.total, 'problem')} ({reasons}), the first in line {first.line}: see `replay report`")
 
 
 def warn(text: str) -> None:

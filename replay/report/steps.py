@@ -14,7 +14,7 @@ import numpy as np
 
 from replay import constants
 from replay.calls import FAILED, OK
-from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.columns import NO_TEXT, NULL, Int64Array, to_unsigned
 from replay.errors import QueryError
 from replay.maps import perms_text
 from replay.report.amounts import address, number, size
@@ -29,6 +29,9 @@ _SLICE: Final = 1 << 14
 
 _PERMS: Final = tuple((perms_text(prot, False), perms_text(prot, True)) for prot in range(8))
 """The permissions in letters, by PROT_ bits and sharing."""
+
+_MALLOC: Final = constants.CALL_CODE["malloc"]
+"""The first call of the malloc family: those after it are calls of the libc."""
 
 _BRK: Final = constants.CALL_CODE["brk"]
 _FIXED: Final = constants.MAP_FLAGS["MAP_FIXED"]
@@ -139,8 +142,10 @@ class _Words:
         for step, count in zip(map(_Step._make, values), ended, strict=True):
             if step.status == OK or step.call == _BRK:
                 yield self._by_call[step.call](self, step, count)
-            elif step.status == FAILED:
+            elif step.status == FAILED and step.call < _MALLOC:
                 yield self.failed(step)
+            elif step.status == FAILED:
+                yield f"{constants.CALLS[step.call]}{_requested(step)}: failed"
             else:
                 yield f"{constants.CALLS[step.call]}{self.asked(step)}: the log does not show its end"
 
@@ -216,7 +221,7 @@ def _brk_move(before: int, granted: int, ended: int) -> str:
 def _mmap(words: _Words, step: _Step, ended: int) -> str:
     flags = max(step.flags, 0)
     perms = _PERMS[max(step.prot, 0) & 7][flags & 3 in _SHARED]
-    backing = "anonymous" if flags & _ANONYMOUS or step.fd in (-1, NULL) else f"file {step.fd}"
+    backing = "anonymous" if flags & _ANONYMOUS else "a file" if step.fd < 0 else f"file {step.fd}"
     what = words.path_of(step.path) or backing
     over = f", over {number(ended, 'region')}" if ended and flags & _FIXED else ""
     return f"mmap {size(words.pages(max(step.length, 0)))} {perms} at {address(step.result)} {what}{over}"
@@ -300,7 +305,8 @@ def _prctl(words: _Words, step: _Step, ended: int) -> str:
 
 def _open(words: _Words, step: _Step, ended: int) -> str:
     path = step.result_path if step.result_path != NO_TEXT else step.path
-    return f"{constants.CALLS[step.call]} {words.strings[path] if path != NO_TEXT else '?'} as {step.result}"
+    name = f" {words.strings[path]}" if path != NO_TEXT else ""
+    return f"{constants.CALLS[step.call]}{name} as {step.result}"
 
 
 def _close(words: _Words, step: _Step, ended: int) -> str:
@@ -308,16 +314,28 @@ def _close(words: _Words, step: _Step, ended: int) -> str:
 
 
 def _malloc(words: _Words, step: _Step, ended: int) -> str:
-    asked = f"{constants.CALLS[step.call]} {size(max(step.length, 0))}"
-    return f"{asked} at {address(step.result)}" if step.result > 0 else f"{asked} = NULL"
+    asked = f"{constants.CALLS[step.call]}{_requested(step)}"
+    return f"{asked} at {address(step.result)}" if step.result not in (0, NULL) else f"{asked}: NULL"
+
+
+def _requested(step: _Step) -> str:
+    """Return the bytes that a program asked for, exactly."""
+    return "" if step.length == NULL else f" {number(to_unsigned(step.length), 'byte')}"
 
 
 def _realloc(words: _Words, step: _Step, ended: int) -> str:
-    return f"realloc {address(max(step.addr, 0))} to {size(max(step.length, 0))} at {address(max(step.result, 0))}"
+    asked = f"realloc {_pointer(step.addr)} to{_requested(step)}"
+    if step.result in (0, NULL):
+        return f"{asked}: " + ("freed" if step.length == 0 else "NULL")
+    return f"{asked} " + ("in place" if step.result == step.addr else f"at {address(step.result)}")
 
 
 def _free(words: _Words, step: _Step, ended: int) -> str:
-    return f"{constants.CALLS[step.call]} {address(step.addr) if step.addr > 0 else 'NULL'}"
+    return f"{constants.CALLS[step.call]} {_pointer(step.addr)}"
+
+
+def _pointer(value: int) -> str:
+    return "NULL" if value in (0, NULL) else address(value)
 
 
 _WORDS: Final[dict[str, _Worder]] = {
@@ -348,10 +366,14 @@ _WORDS: Final[dict[str, _Worder]] = {
     "close": _close,
     "malloc": _malloc,
     "calloc": _malloc,
+    "reallocarray": _realloc,
     "memalign": _malloc,
     "aligned_alloc": _malloc,
     "valloc": _malloc,
     "pvalloc": _malloc,
+    "strdup": _malloc,
+    "strndup": _malloc,
+    "asprintf": _malloc,
     "new": _malloc,
     "new[]": _malloc,
     "realloc": _realloc,

@@ -6,6 +6,7 @@ In go findings, out come paragraphs with their tone; how they are laid out this 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Final, NamedTuple
 
 from replay.report.advice import malloc_of
@@ -58,12 +59,23 @@ def _nothing_to_judge(findings: Findings) -> Iterator[Paragraph]:
 
 def _failed(findings: Findings) -> str:
     groups = findings.failure_groups
-    spaces = len({group.space for group in groups})
     tries = findings.moves.asked
-    where = f", in {spaces} of {len(findings.spaces)} address spaces" if len(findings.spaces) > 1 else ""
+    where = _whose(findings, {group.space for group in groups})
     lines = span(*(findings.places.of_step(step) for step in _ends(groups)))
     share = "" if tries <= findings.failures else f" in {tries:,} tries"
     return f"The break failed to grow {times(findings.failures)}{share} ({lines}){where}."
+
+
+def _whose(findings: Findings, failing: set[int]) -> str:
+    """Return in which of several address spaces the break failed, empty where there is only one."""
+    if len(findings.spaces) == 1:
+        return ""
+    if len(failing) > 1:
+        return f", in {len(failing)} of {len(findings.spaces)} address spaces"
+    facts = findings.spaces[failing.pop()]
+    who = [PurePath(facts.program).name] if facts.program else []
+    who += [f"pid {facts.pid}"] if facts.pid is not None else []
+    return f", in space {facts.space}" + (f" ({', '.join(who)})" if who else "")
 
 
 def _ends(groups: list[FailureGroup] | list[MappingGroup]) -> tuple[int, int]:
