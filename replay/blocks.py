@@ -74,6 +74,11 @@ class Blocks:
         """Return the number of blocks."""
         return len(self.columns["addr"])
 
+    def chosen(self, rows: Mask) -> Blocks:
+        """Return the chosen blocks; what was given and taken stays."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Blocks(columns, self.problems, self.given_steps, self.taken_steps)
+
     @property
     def seen(self) -> bool:
         """Return whether the log shows any call of the malloc family that was believed."""

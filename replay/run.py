@@ -16,10 +16,14 @@ import numpy as np
 from replay import constants, regions, symbols
 from replay.address_space import KIND_BRK, KINDS, ORIGINS
 from replay.allocator import Activity, Record, allocator_activity
+from replay.blocks import BACKINGS, ENDS, Blocks, find_blocks, note_problems
 from replay.calls import RunInput, read_run
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_unsigned
 from replay.errors import QueryError, ReplayError
+from replay.heap import Heaps, changes_with_heap, find_heaps
+from replay.heap import fragmentation as heap_fragmentation
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
+from replay.nesting import Nesting, find_nesting
 from replay.regions import Columns, Replay
 from replay.summary import summary_columns
 from replay.tables import TABLES, Words, export_tables, mmap_fallbacks_of, to_arrow, to_pandas
@@ -75,6 +79,7 @@ class Run:
         self.replayed = replayed
         self.strings: Strings = source.strings
         self._note_divergences()
+        note_problems(self.malloc_blocks, replayed.events, self.strings, source.problems)
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         """Return the table of that name as a DataFrame, made once."""
@@ -107,16 +112,32 @@ class Run:
         export_tables({name: self.arrow(name) for name in TABLES}, Path(directory), format, force=force)
 
     @cached_property
+    def nesting(self) -> Nesting:
+        """Inside which libc call each step ran."""
+        return find_nesting(self.replayed.events, self.strings)
+
+    @cached_property
+    def malloc_blocks(self) -> Blocks:
+        """The blocks of malloc, and the frees that fit none."""
+        return find_blocks(self.replayed, self.nesting)
+
+    @cached_property
+    def heaps(self) -> Heaps:
+        """The heaps that malloc cuts its blocks from."""
+        return find_heaps(self.replayed, self.nesting, self.malloc_blocks)
+
+    @cached_property
     def activity(self) -> Activity:
         """What the allocators did."""
         made = self.replayed
+        made.events["parent_step"] = self.nesting.parent_step
         record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size)
         return allocator_activity(record)
 
     @cached_property
     def summary_values(self) -> dict[str, Any]:
         """The one row of the table `summary`, by column."""
-        return summary_columns(self.source, self.replayed, self.activity)
+        return summary_columns(self.source, self.replayed, self.activity, self.malloc_blocks, self.heaps)
 
     def _note_divergences(self) -> None:
         """Add the contradictions between trace and replay to the problems."""
@@ -266,8 +287,7 @@ def _event_columns(run: Run) -> dict[str, Any]:
     columns["status"] = Words(events["status"], STATUSES)
     if len(run.source.files) > 1:
         columns["file"] = Words(events["file"], run.source.files)
-    if "parent_step" in events:
-        columns["parent_step"] = events["parent_step"]
+    columns["parent_step"] = run.nesting.parent_step
     return columns
 
 
@@ -286,12 +306,13 @@ def _region_columns(run: Run) -> dict[str, Any]:
 
 
 def _fragmentation_columns(run: Run) -> dict[str, Any]:
-    changes = dict(run.replayed.changes)
+    changes = dict(changes_with_heap(run.replayed, run.malloc_blocks, run.heaps))
     events = run.replayed.events
     changes["time_ns"] = events["time_ns"][changes["step"]]
     gaps = changes["gap_bytes"].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         changes["address_fragmentation"] = np.where(gaps > 0, 1 - changes["largest_gap_bytes"] / gaps, 0.0)
+    changes["heap_fragmentation"] = heap_fragmentation(changes)
     return changes
 
 
@@ -304,19 +325,25 @@ def _problem_columns(run: Run) -> dict[str, Any]:
     }
 
 
+def _block_columns(run: Run) -> dict[str, Any]:
+    blocks = run.malloc_blocks.columns
+    columns: dict[str, Any] = {
+        name: blocks[name]
+        for name in ("space", "addr", "size", "pid", "caller", "born_step", "died_step", "born_line", "died_line")
+    }
+    columns["call"] = Words(blocks["call"], constants.CALLS)
+    columns["backing"] = Words(blocks["backing"], BACKINGS)
+    columns["end"] = Words(blocks["end"], ENDS)
+    return columns
+
+
 _COLUMNS: Final = {
     "events": _event_columns,
     "regions": _region_columns,
-    "blocks": lambda run: _empty_blocks(),
+    "blocks": _block_columns,
     "brk_failures": lambda run: run.activity.brk_failures,
     "allocator_mmaps": lambda run: run.activity.allocator_mmaps,
     "fragmentation": _fragmentation_columns,
     "problems": _problem_columns,
     "summary": lambda run: {name: [value] for name, value in run.summary_values.items()},
 }
-
-
-def _empty_blocks() -> dict[str, Any]:
-    from replay.tables import table_of  # noqa: PLC0415
-
-    return {column.name: np.zeros(0, np.int64) for column in table_of("blocks").columns}

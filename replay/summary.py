@@ -12,14 +12,18 @@ import numpy as np
 
 from replay import constants
 from replay.allocator import Activity
+from replay.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks, LiveCount
 from replay.calls import RunInput
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.heap import Heaps, answer
 from replay.regions import Columns, Replay
 
 FALLBACK_KINDS = ("fallback", "last_resort")
 
 
-def summary_columns(source: RunInput, replayed: Replay, activity: Activity) -> dict[str, Any]:
+def summary_columns(
+    source: RunInput, replayed: Replay, activity: Activity, blocks: Blocks, heaps: Heaps
+) -> dict[str, Any]:
     """Return the one row of the table `summary`, by column; None where nothing is known."""
     strings = replayed.strings
     return {
@@ -37,7 +41,7 @@ def summary_columns(source: RunInput, replayed: Replay, activity: Activity) -> d
         **_failures(replayed, activity, strings),
         **_mappings(activity.allocator_mmaps, strings),
         **_footprint(replayed),
-        **_no_blocks(),
+        **_blocks(replayed, blocks, heaps),
     }
 
 
@@ -111,5 +115,29 @@ def _footprint(replayed: Replay) -> dict[str, Any]:
     }
 
 
-def _no_blocks() -> dict[str, Any]:
-    return {"allocations": 0, "frees": 0, "double_frees": 0, "unknown_frees": 0}
+def _blocks(replayed: Replay, blocks: Blocks, heaps: Heaps) -> dict[str, Any]:
+    """Return what became of the blocks of all spaces, a fork's copies not counted again.
+
+    What is said of the heap's end is said of the space that had the most bytes live at once.
+    """
+    counts = {
+        "allocations": len(blocks.given_steps),
+        "frees": len(blocks.taken_steps),
+        "double_frees": blocks.count(DOUBLE_FREE),
+        "unknown_frees": blocks.count(UNKNOWN_FREE),
+    }
+    if not blocks.seen:
+        return counts
+    own = blocks.chosen(blocks.columns["space"] == replayed.events["space"][blocks.columns["given_step"]])
+    live = own.columns["end"] == LIVE
+    peak_bytes, _, peak_line = LiveCount.of(own, replayed.last_clock, replayed.spaces).peak()
+    step = np.searchsorted(replayed.events["clock"], peak_line, side="left")
+    end = answer(replayed, blocks, heaps).end
+    return counts | {
+        "live_blocks": int(live.sum()),
+        "live_bytes": int(own.columns["size"][live].sum()),
+        "peak_live_bytes": peak_bytes,
+        "peak_live_line": int(replayed.events["line"][min(int(step), len(replayed.events["line"]) - 1)]),
+        "heap_fragmentation": end.fragmentation,
+        "pinned_bytes": end.pinned_bytes,
+    }
