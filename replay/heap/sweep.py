@@ -45,6 +45,14 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
     return columns
 
 
+def taken_bytes(heaps: Heaps, space: int, line: Int64Array) -> Int64Array:
+    """Return the bytes that a space has for blocks once each line was printed: heaps and blocks mapped alone."""
+    extents = {name: column[heaps.extents["space"] == space] for name, column in heaps.extents.items()}
+    alone = ~_pooled(heaps) & (heaps.chunks["space"] == space)
+    chunks = {name: column[alone] for name, column in heaps.chunks.items()}
+    return _heap_bytes(extents, line) + _live_sum(chunks, chunks["end"] - chunks["start"], line)
+
+
 def fragmentation(columns: Columns) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return 1 - largest free range / free bytes for each row: 0 where nothing is free, NaN where nothing is known."""
     free, largest = columns["free_bytes"], columns["largest_free_bytes"]
@@ -58,7 +66,7 @@ def _space_columns(heaps: Heaps, space: int, line: Int64Array) -> Columns:
     extents = {name: column[heaps.extents["space"] == space] for name, column in heaps.extents.items()}
     if not (heaps.chunks["space"] == space).any():
         return {}
-    heap = _sum_until(extents["line"], extents["sign"] * (extents["end"] - extents["start"]), line)
+    heap = _heap_bytes(extents, line)
     size = chunks["end"] - chunks["start"]
     in_brk = chunks["in_brk"] == 1
     used, used_in_brk = _live_sum(chunks, size, line), _live_sum(chunks, np.where(in_brk, size, 0), line)
@@ -72,6 +80,11 @@ def _space_columns(heaps: Heaps, space: int, line: Int64Array) -> Columns:
         "largest_free_bytes": np.where(largest >= MINSIZE, np.minimum(largest, free), 0),
         "pinned_bytes": np.clip(pinned, 0, free),
     }
+
+
+def _heap_bytes(extents: Columns, line: Int64Array) -> Int64Array:
+    """Return the bytes of the heaps once each line was printed."""
+    return _sum_until(extents["line"], extents["sign"] * (extents["end"] - extents["start"]), line)
 
 
 def _pooled(heaps: Heaps) -> Mask:

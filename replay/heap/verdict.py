@@ -12,12 +12,10 @@ from typing import Final
 import numpy as np
 
 from replay.blocks import LIVE, Blocks, LiveCount
-from replay.columns import NULL, Int64Array
 from replay.heap.chunks import Heaps
 from replay.heap.leaks import Growth, end_line, live_growth
 from replay.heap.picture import TOP_PAD, Picture, take_picture
-from replay.heap.sweep import heap_columns
-from replay.nesting import Mask
+from replay.heap.sweep import taken_bytes
 from replay.regions import Replay
 
 NEITHER: Final = 0
@@ -121,26 +119,13 @@ def _largest_heap(blocks: Blocks, heaps: Heaps, replayed: Replay, space: int) ->
     of the memory used by the allocator to what the program had allocated at that point, measure 4 to the maximum that
     it had allocated at any point. What one malloc makes the heap grow by is counted once that malloc has returned.
     """
-    columns, end = blocks.columns, end_line(replayed, space)
-    line = np.unique(columns["born_line"][columns["space"] == space])
+    born = np.sort(blocks.columns["born_line"][blocks.columns["space"] == space])
+    line = born[np.append(True, born[1:] != born[:-1])[: len(born)]]
     if not len(line):
-        return end, (float("nan"), float("nan"))
-    heap = heap_columns(blocks, heaps, np.full(len(line), space), line)
-    direct = (heaps.chunks["direct"] == 1) & (heaps.chunks["space"] == space)
-    used = heap["heap_bytes"] + _bytes_at(heaps, direct, line)
+        return end_line(replayed, space), (float("nan"), float("nan"))
+    used = taken_bytes(heaps, space, line)
+    live = LiveCount.of(blocks, replayed.last_clock).at(np.full(len(line), space), line)[1]
     largest = int(np.argmax(used))
-    live = int(heap["live_bytes"][largest]), int(heap["live_bytes"].max())
-    measure_3, measure_4 = (float(used[largest] / base - 1) if base else float("nan") for base in live)
+    bases = int(live[largest]), int(live.max())
+    measure_3, measure_4 = (float(used[largest] / base - 1) if base else float("nan") for base in bases)
     return int(line[largest]), (measure_3, measure_4)
-
-
-def _bytes_at(heaps: Heaps, chosen: Mask, line: Int64Array) -> Int64Array:
-    """Return the bytes of the chosen chunks that are live once each line was printed."""
-    born, died = heaps.chunks["born_line"][chosen], heaps.chunks["died_line"][chosen]
-    size = heaps.chunks["end"][chosen] - heaps.chunks["start"][chosen]
-    total = np.zeros(len(line), dtype=np.int64)
-    for lines, sizes, sign in ((born, size, 1), (died[died != NULL], size[died != NULL], -1)):
-        order = np.argsort(lines, kind="stable")
-        sums = np.append(0, np.cumsum(sizes[order]))
-        total += sign * sums[np.searchsorted(lines[order], line, side="right")]
-    return total
