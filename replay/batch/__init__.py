@@ -1,0 +1,12 @@
+"""Many runs in one dataset: logs found, replayed on all cores or on a cluster, kept as parquet that others can read.
+
+In go files, directories and URLs, out come `TABLE/run=NAME/part-0.parquet` for each table and run, and
+`runs.parquet` with one row a run. What a log says is not known here.
+"""
+
+from __future__ import annotations
+
+from replay.batch.running import BatchResult, UnwritableError, batch
+from replay.batch.work import Options
+
+__all__ = ["BatchResult", "Options", "UnwritableError", "batch"]

@@ -1,0 +1,110 @@
+"""Jobs done by the workers of an existing Dask cluster, on as many machines as it has.
+
+In go jobs and the address of a scheduler, out come outcomes in the order in which they are ready.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from replay.batch.work import Job, Outcome, refuse, work
+from replay.errors import ReplayError
+
+TASK_BYTES: Final = 4 << 20
+TASK_JOBS: Final = 32
+"""How much is sent to a worker at once: small logs go together, at most so many bytes or so many of them."""
+
+TASKS_A_THREAD: Final = 2
+"""How many tasks the cluster has at a time for each of its threads: none of them waits, few are lost."""
+
+CONNECT_SECONDS: Final = 15
+
+_ONE_AT_A_TIME: Final = threading.Lock()
+
+
+def on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Outcome]:
+    """Yield the outcomes of jobs that the workers of a Dask cluster work on.
+
+    The workers reach logs and dataset by the same absolute paths or URLs as this process, and have replay installed.
+    When the iteration is given up, the tasks that were begun are waited for.
+
+    Raises:
+        ReplayError: the package is missing, no scheduler answers, or its workers have no replay.
+        OutputError: the dataset's place refused the row of a job whose worker died.
+    """
+    distributed = _distributed()
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ReplayError(f"{address}: no Dask scheduler answers there: {error}") from error
+    with client:
+        yield from _Tasks(distributed, client).outcomes(_bunches(jobs))
+
+
+def work_on(jobs: Sequence[Job]) -> list[Outcome]:
+    """Return the outcomes of some jobs, done one by one, and by one thread of a process at a time."""
+    with _ONE_AT_A_TIME:
+        return [work(job) for job in jobs]
+
+
+def _distributed() -> Any:
+    try:
+        import distributed  # noqa: PLC0415
+    except ImportError as error:
+        raise ReplayError("--scheduler needs Dask: pip install 'replay-trace[dask]'") from error
+    return distributed
+
+
+def _bunches(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs in order, small ones together."""
+    bunches: list[list[Job]] = []
+    size = 0
+    for job in jobs:
+        if not bunches or size + job.found.size > TASK_BYTES or len(bunches[-1]) == TASK_JOBS:
+            bunches.append([])
+            size = 0
+        bunches[-1].append(job)
+        size += job.found.size
+    return bunches
+
+
+class _Tasks:
+    """The tasks that a cluster has at the moment."""
+
+    def __init__(self, distributed: Any, client: Any) -> None:
+        self._distributed = distributed
+        self._client = client
+        self._bunch_of: dict[Any, list[Job]] = {}
+
+    def outcomes(self, bunches: list[list[Job]]) -> Iterator[Outcome]:
+        """Yield the outcomes of all bunches, with few of them in the cluster's hands at a time."""
+        waiting = bunches[::-1]
+        ready = self._distributed.as_completed()
+        try:
+            while waiting or self._bunch_of:
+                while waiting and len(self._bunch_of) < self._room():
+                    ready.add(self._submitted(waiting.pop()))
+                future = next(ready)
+                bunch = self._bunch_of.pop(future.key)
+                error = future.exception() if future.status == "error" else None
+                if error is None:
+                    yield from future.result()
+                elif not isinstance(error, self._distributed.scheduler.KilledWorker):
+                    raise ReplayError(f"the workers of the cluster cannot run replay: {error}")
+                elif len(bunch) > 1:
+                    waiting += [[job] for job in bunch]
+                else:
+                    yield refuse(bunch[0], f"{bunch[0].found.source}: the workers that replayed it died")
+        finally:
+            self._distributed.wait([self._distributed.Future(key, self._client) for key in self._bunch_of])
+
+    def _room(self) -> int:
+        threads = sum(self._client.nthreads().values())
+        return max(1, TASKS_A_THREAD * int(threads))
+
+    def _submitted(self, bunch: list[Job]) -> Any:
+        future = self._client.submit(work_on, bunch, pure=False)
+        self._bunch_of[future.key] = bunch
+        return future

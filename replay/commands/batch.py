@@ -1,0 +1,112 @@
+"""`replay batch`: many runs into one dataset."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from replay.commands.fail_if import CONDITION_HELD, FailIf, conditions_of
+from replay.commands.options import Dialect, Force, Format, MapsFile, PageSize, Strict, warn
+
+if TYPE_CHECKING:
+    from replay.batch import BatchResult
+    from replay.gate import Condition
+
+ERRORS_SHOWN: Final = 10
+
+
+def batch(  # noqa: PLR0913
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TRACE-OR-DIR",
+            show_default=False,
+            help="Logs, directories that are searched for logs to any depth, patterns ('logs/**/*.log'), prefixes of "
+            "strace -ff sets, or URLs of them (s3://bucket/logs).",
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="DATASET", show_default=False, help="The directory or URL that holds the dataset."
+        ),
+    ],
+    *,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", metavar="N", min=1, show_default="all cores", help="How many processes work."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Let an existing Dask cluster do the work (tcp://host:8786), whose machines reach logs and dataset by "
+            "the same paths or URLs.",
+        ),
+    ] = None,
+    force: Force = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no closing words.")] = False,
+    fail_if: FailIf = None,
+    format: Format = Dialect.auto,
+    maps: MapsFile = None,
+    page_size: PageSize = 4096,
+    strict: Strict = False,
+) -> None:
+    """Replay many runs into one dataset: TABLE/run=NAME/part-0.parquet, and runs.parquet with a row for each run.
+
+    Runs that are in the dataset already are made again only if their log, the version of replay or the options changed,
+    or with --force. A log that cannot be replayed gets a row that says why, and the exit status is 1. Interrupted or
+    killed, the dataset holds whole runs only, and the next batch makes the others.
+    """
+    conditions = conditions_of(fail_if)
+    from replay.batch import Options  # noqa: PLC0415  (help and usage errors need no tables)
+    from replay.batch import batch as run_batch  # noqa: PLC0415
+
+    result = run_batch(
+        inputs,
+        output,
+        jobs=jobs,
+        force=force,
+        scheduler=scheduler,
+        progress=not quiet and sys.stderr.isatty(),
+        options=Options(format.value, maps, page_size, strict),
+    )
+    _tell(result, quiet=quiet)
+    if conditions:
+        _end_if_one_holds(conditions, result)
+    if result.errors:
+        raise typer.Exit(1)
+
+
+def _tell(result: BatchResult, *, quiet: bool) -> None:
+    """Say what became of the logs; errors are said in any case."""
+    errors = sorted(result.errors.items())
+    if errors:
+        for run, reason in errors[:ERRORS_SHOWN]:
+            warn(f"{run}: {reason}")
+        rest = f", the first {ERRORS_SHOWN} above" if len(errors) > ERRORS_SHOWN else ""
+        counted = "1 log" if len(errors) == 1 else f"{len(errors)} logs"
+        warn(f"{counted} could not be replayed{rest}: status error in {result.dataset}/runs.parquet")
+    if not quiet:
+        beside = f", {result.no_traces} files that are no traces passed over" if result.no_traces else ""
+        warn(f"{result.dataset}: {len(result.written)} runs written, {len(result.unchanged)} unchanged{beside}")
+
+
+def _end_if_one_holds(conditions: Sequence[Condition], result: BatchResult) -> None:
+    """Tell in which runs of the batch a condition holds, why and where, and end with status 3 if there is one."""
+    from replay.gate import judge, places_in  # noqa: PLC0415
+
+    judged = [(row["run"], judge(one, row, places_in(row))) for row in result.rows() for one in conditions]
+    for run, judgement in judged:
+        for line in judgement.lines() if judgement.holds else ():
+            warn(f"{run}: {line}")
+    for text in dict.fromkeys(judgement.condition for _, judgement in judged):
+        unknown = sum(bool(judgement.unknown) for _, judgement in judged if judgement.condition == text)
+        if unknown:
+            warn(f"{text}: not known of {unknown} of {len(result.rows())} runs")
+    if any(judgement.holds for _, judgement in judged):
+        raise typer.Exit(CONDITION_HELD)
