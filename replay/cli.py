@@ -17,6 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from replay import __version__
+from replay.commands.batch import batch
+from replay.commands.compare import compare
 from replay.commands.diff import diff
 from replay.commands.export import export
 from replay.commands.maps import maps
@@ -25,7 +27,7 @@ from replay.commands.schema import schema
 from replay.commands.steps import steps
 from replay.errors import ReplayError
 
-COMMANDS: Final = (report, maps, steps, diff, export, schema)
+COMMANDS: Final = (report, maps, steps, diff, export, batch, compare, schema)
 """The commands, in the order in which the help lists them; each is named like its function."""
 
 DEFAULT: Final = "report"

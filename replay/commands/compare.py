@@ -1,0 +1,79 @@
+"""`replay compare`: two traces, exported runs, datasets or their runs side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds
+from replay.commands.options import AsJson, Dialect, Format, PageSize, Strict
+
+if TYPE_CHECKING:
+    from replay.compare import Comparison
+    from replay.gate import Condition, Judgement
+
+
+def compare(
+    before: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            show_default=False,
+            help="A log, a directory that `replay export` wrote, a DATASET, or runs of one: DATASET#NAME, where NAME "
+            "may be a pattern such as 'v1-*', or DATASET/run=NAME.",
+        ),
+    ],
+    after: Annotated[str, typer.Argument(metavar="B", show_default=False, help="What is compared with A.")],
+    as_json: AsJson = False,
+    fail_if: FailIf = None,
+    format: Format = Dialect.auto,
+    page_size: PageSize = 4096,
+    strict: Strict = False,
+) -> None:
+    """Compare two runs, or two sets of runs: what failed anew, what no more, what grew.
+
+    Of many runs on a side the medians are compared, with their spreads, and runs of the same name with each other.
+    Conditions (--fail-if) may say before.COLUMN, after.COLUMN and change.COLUMN: 'change.peak_mapped_bytes > 5%'.
+    """
+    conditions = conditions_of(fail_if, comparing=True)
+    from replay.compare import Comparison  # noqa: PLC0415  (usage errors need no tables)
+    from replay.sides import side  # noqa: PLC0415
+
+    how = {"format": format.value, "page_size": page_size, "strict": strict}
+    found = Comparison(side(before, **how), side(after, **how))
+    judgements = _judged(conditions, found)
+    _print(found, as_json, judgements)
+    end_if_one_holds(judgements)
+
+
+def _judged(conditions: Sequence[Condition], found: Comparison) -> list[Judgement]:
+    if not conditions:
+        return []
+    from replay.gate import comparison_values, judge  # noqa: PLC0415
+
+    values = comparison_values(*found.values())
+    places = comparison_values(*(_labelled(one.places, one.label) for one in found.sides))
+    return [judge(condition, values, places) for condition in conditions]
+
+
+def _labelled(places: dict[str, str], label: str) -> dict[str, str]:
+    return {column: f"{place} of {label}" for column, place in places.items()}
+
+
+def _print(found: Comparison, as_json: bool, judgements: Sequence[Judgement]) -> None:
+    if as_json:
+        from dataclasses import asdict  # noqa: PLC0415
+
+        from replay.report.comparison import comparison_document  # noqa: PLC0415
+        from replay.report.document import write_json  # noqa: PLC0415
+
+        conditions = [asdict(judgement) for judgement in judgements]
+        write_json(comparison_document(found) | {"conditions": conditions}, sys.stdout)
+        return
+    from replay.report.comparison import comparison_lines  # noqa: PLC0415
+    from replay.report.screen import print_lines  # noqa: PLC0415
+
+    print_lines(comparison_lines(found))

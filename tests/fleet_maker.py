@@ -1,0 +1,44 @@
+"""Datasets for tests: some runs of sample logs, laid out as `replay batch` lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+
+import replay
+from replay.tables import TABLES, arrow_schema, write_parquet
+
+
+def make_dataset(directory: Path, logs: Mapping[str, Path | str], errors: Mapping[str, str] | None = None) -> Path:
+    """Write a dataset of runs by name, and of runs that could not be read, by name with the error."""
+    rows: list[dict[str, Any]] = []
+    for name, log in logs.items():
+        run = replay.load(log)
+        for table in TABLES:
+            path = directory / table / f"run={quote(name, safe='')}" / "part-0.parquet"
+            path.parent.mkdir(parents=True)
+            write_parquet(run.arrow(table), path)
+        rows.append(run_row(name, str(log), "ok", None) | run.summary_values)
+    rows += [run_row(name, f"{name}.log", "error", error) for name, error in (errors or {}).items()]
+    directory.mkdir(exist_ok=True)
+    write_runs(directory, rows)
+    return directory
+
+
+def run_row(name: str, source: str, status: str, error: str | None) -> dict[str, Any]:
+    facts = {"run": name, "source": source, "size_bytes": 1, "hash": "00", "version": "0.1.0"}
+    return facts | {"status": status, "error": error}
+
+
+def write_runs(directory: Path, rows: list[dict[str, Any]]) -> None:
+    texts = [pa.field(name, pa.string()) for name in ("run", "source", "hash", "version", "status", "error")]
+    fields = {field.name: field for field in [*texts, pa.field("size_bytes", pa.int64())]}
+    for field in arrow_schema("summary"):
+        fields.setdefault(field.name, field.with_nullable(True))
+    schema = pa.schema(list(fields.values()))
+    plain = pa.schema([f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema])
+    write_parquet(pa.Table.from_pylist(rows, plain), directory / "runs.parquet", force=True)
