@@ -59,7 +59,7 @@ def test_two_zstd_frames_are_one_log(tmp_path: Path) -> None:
         (lzma.compress(LINES * 1000)[:-20], "broken compressed file"),
         (b"\x1f\x8b\x08\x00garbage that is no gzip", "broken compressed file"),
         (b"\x28\xb5\x2f\xfdgarbage that is no zstd", "broken compressed file"),
-        (gzip.compress(b""), "empty"),
+        (gzip.compress(b"", mtime=0), "empty"),
         (
             b"% time     seconds  usecs/call     calls    errors syscall\n 24.77    0.0 11  28  12 mmap\n",
             "summary table",
