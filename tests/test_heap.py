@@ -447,3 +447,15 @@ def test_threshold_of_a_captured_program() -> None:
     assert (chunks["end"] - chunks["start"])[chunks["direct"] == 1].tolist() == [
         135168, 1003520, 5001216, 1007616, 41947136,
     ]  # fmt: skip
+
+
+def test_spaces_are_kept_apart(tmp_path: Path) -> None:
+    """Each of two processes has its own heap, and a line before a block's birth knows nothing of it."""
+    first = [f"1 {line}" for line in SMALL.strip().splitlines()]
+    fork = ["1 SYS_fork() = 2"]
+    child = ["2 prog->malloc(24) = 0x2003000", "2 prog->free(0x2000010) = <void>", "1 prog->malloc(5000) = 0x2002000"]
+    run = read(write(tmp_path, "\n".join([*first[:6], *fork, *child])))
+    assert [run.at(line)["live_bytes"] for line in (6, 7, 8, 9, 10)] == [6000, 6000, 6000, 6000, 11000]
+    assert [run.at(line, 1)["live_bytes"] for line in (6, 7, 8, 9, 10)] == [0, 6000, 6024, 5024, 5024]
+    assert [run.at(line, 1)["heap_bytes"] for line in (7, 10)] == [HEAP, HEAP]
+    assert run.at(9, 1)["free_bytes"] == HEAP - 2016 - 3008 - 32

@@ -15,7 +15,7 @@ import numpy as np
 from replay.blocks import Blocks, LiveCount
 from replay.columns import NULL, Int64Array
 from replay.heap.chunks import MINSIZE, Heaps
-from replay.nesting import Columns, Mask
+from replay.nesting import Columns
 
 WORTH_COMPILING: Final = 30_000
 """Changes from which on compiling the loop, or loading it compiled, costs less than interpreting it. Heuristic."""
@@ -31,24 +31,30 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
     `free_bytes`, `largest_free_bytes`, `pinned_bytes` (free and below the highest live block of the brk area). What the
     libc keeps for itself counts as free. Spaces without blocks have `NULL`.
     """
-    last = int(line.max(initial=0))
+    own = blocks.columns
+    last = max(int(lines.max(initial=0)) for lines in (line, own["born_line"], own["died_line"]))
     live_blocks, live_bytes = LiveCount.of(blocks, last).at(space, line)
     columns = {"live_blocks": live_blocks, "live_bytes": live_bytes}
     for name in ("heap_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes"):
         columns[name] = np.full(len(space), NULL, dtype=np.int64)
-    for number in np.unique(space).tolist():
-        rows = np.flatnonzero(space == number)
-        for name, values in _space_columns(heaps, number, line[rows]).items():
-            columns[name][rows] = values
-    nothing = columns["heap_bytes"] == NULL
-    columns["live_blocks"][nothing] = columns["live_bytes"][nothing] = NULL
+    chunks, extents = _by_space(heaps.chunks), _by_space(heaps.extents)
+    nothing = {name: column[:0] for name, column in heaps.extents.items()}
+    for number, rows in _by_space({"space": space, "row": np.arange(len(space), dtype=np.int64)}).items():
+        if number in chunks:
+            pooled = _pooled(chunks[number])
+            area = int(heaps.area_start[number])
+            found = _space_columns(pooled, extents.get(number, nothing), area, line[rows["row"]])
+            for name, values in found.items():
+                columns[name][rows["row"]] = values
+    unknown = columns["heap_bytes"] == NULL
+    columns["live_blocks"][unknown] = columns["live_bytes"][unknown] = NULL
     return columns
 
 
 def taken_bytes(heaps: Heaps, space: int, line: Int64Array) -> Int64Array:
     """Return the bytes that a space has for blocks once each line was printed: heaps and blocks mapped alone."""
     extents = {name: column[heaps.extents["space"] == space] for name, column in heaps.extents.items()}
-    alone = ~_pooled(heaps) & (heaps.chunks["space"] == space)
+    alone = (heaps.chunks["direct"] == 1) & (heaps.chunks["space"] == space)
     chunks = {name: column[alone] for name, column in heaps.chunks.items()}
     return _heap_bytes(extents, line) + _live_sum(chunks, chunks["end"] - chunks["start"], line)
 
@@ -60,19 +66,27 @@ def fragmentation(columns: Columns) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.where(free == NULL, np.nan, ratio)
 
 
-def _space_columns(heaps: Heaps, space: int, line: Int64Array) -> Columns:
-    """Return the columns of the heap of one space, none if it has no blocks."""
-    chunks = {name: column[_pooled(heaps) & (heaps.chunks["space"] == space)] for name, column in heaps.chunks.items()}
-    extents = {name: column[heaps.extents["space"] == space] for name, column in heaps.extents.items()}
-    if not (heaps.chunks["space"] == space).any():
+def _by_space(columns: Columns) -> dict[int, Columns]:
+    """Return the rows of each space, in their order."""
+    space = columns["space"]
+    if not len(space):
         return {}
+    if (space == space[0]).all():
+        return {int(space[0]): columns}
+    order = np.argsort(space, kind="stable")
+    start = np.flatnonzero(np.append(True, np.diff(space[order]) != 0))
+    pieces = np.split(order, start[1:])
+    return {int(space[piece[0]]): {name: column[piece] for name, column in columns.items()} for piece in pieces}
+
+
+def _space_columns(chunks: Columns, extents: Columns, area: int, line: Int64Array) -> Columns:
+    """Return the columns of the heap of one space, whose brk area begins at `area`."""
     heap = _heap_bytes(extents, line)
     size = chunks["end"] - chunks["start"]
     in_brk = chunks["in_brk"] == 1
     used, used_in_brk = _live_sum(chunks, size, line), _live_sum(chunks, np.where(in_brk, size, 0), line)
     largest, top = _largest_and_top(chunks, extents, line)
     free = np.maximum(heap - used, 0)
-    area = int(heaps.area_start[space])
     pinned = np.where(top > 0, top - area - used_in_brk, 0) if area != NULL else np.zeros(len(line), dtype=np.int64)
     return {
         "heap_bytes": heap,
@@ -87,10 +101,10 @@ def _heap_bytes(extents: Columns, line: Int64Array) -> Int64Array:
     return _sum_until(extents["line"], extents["sign"] * (extents["end"] - extents["start"]), line)
 
 
-def _pooled(heaps: Heaps) -> Mask:
-    """Return which chunks are cut from a heap."""
-    pooled: Mask = heaps.chunks["direct"] == 0
-    return pooled
+def _pooled(chunks: Columns) -> Columns:
+    """Return the chunks that are cut from a heap."""
+    pooled = chunks["direct"] == 0
+    return {name: column[pooled] for name, column in chunks.items()}
 
 
 def _live_sum(chunks: Columns, size: Int64Array, line: Int64Array) -> Int64Array:

@@ -58,9 +58,11 @@ class Answer:
 
 def main_space(blocks: Blocks, replayed: Replay) -> int:
     """Return the space that had the most bytes live at once, 0 if none had any."""
-    spaces = np.unique(blocks.columns["space"]).tolist()
-    peaks = {space: _peak_of(blocks, replayed, space)[0] for space in spaces}
-    return max(spaces, key=lambda space: peaks[space]) if spaces else 0
+    columns = blocks.columns
+    if not len(blocks):
+        return 0
+    live = LiveCount.of(blocks, replayed.last_clock).at(columns["space"], columns["born_line"])[1]
+    return int(columns["space"][np.argmax(live)])
 
 
 def _peak_of(blocks: Blocks, replayed: Replay, space: int) -> tuple[int, int, int]:
