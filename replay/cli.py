@@ -41,6 +41,9 @@ INTERRUPTED: Final = 130
 _WRITE_ERRORS: Final = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
 """What the system says when an output can take no more."""
 
+_WHOLE_SENTENCE: Final = 400
+"""Characters of a command's help that the list of commands shows at most."""
+
 _OWN_OPTIONS: Final = ("--help", "-h", "--version")
 
 
@@ -61,6 +64,12 @@ class Commands(TyperGroup):
         near = get_close_matches(word, self.commands, n=1)
         if near and not list(Path().glob(f"{word}.*")):
             ctx.fail(f"No command and no file {word!r}. Did you mean {near[0]!r}?")
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands, each with the whole first sentence of its help."""
+        rows = [(name, command.get_short_help_str(_WHOLE_SENTENCE)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> NoReturn:
         """Run the command and end with its exit status, quietly where the reader of a pipe had enough or at Ctrl-C."""

@@ -129,8 +129,8 @@ def _move_blocker(findings: Findings, group: FailureGroup) -> str:
     if call == "mmap" and flags & _FIXED:
         how += " (MAP_FIXED)"
     return (
-        f"Move the blocker: the {call} of {blocker.place} {how}. With NULL the kernel finds a place far from the heap; "
-        f"or put it higher, unmap it earlier, or have it made before the heap is set up."
+        f"Move the blocker: the {call} of {blocker.place} {how}. With NULL the kernel finds a place far from the heap. "
+        "Or put it higher, for the break may grow up to one page below it; or unmap it earlier."
     )
 
 
