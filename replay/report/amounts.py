@@ -12,7 +12,7 @@ from typing import Final
 from replay.columns import to_unsigned
 
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_LONG_NUMBER: Final = re.compile(r"(?<![\w.,])(?<!line )(\d{5,})( bytes)?(?![\w.,]|-)")
+_LONG_NUMBER: Final = re.compile(r"(?<![\w.,/])(\d{4,})(?: (bytes)|(?= (?:more|pages)))\b")
 _NS: Final = 1_000_000_000
 
 

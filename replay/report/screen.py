@@ -34,11 +34,6 @@ _DROPPED: Final = dict.fromkeys(range(0xE000, 0xE010))
 _CODES: Final = {mark: f"\x1b[{code}m" for mark, code in _STYLES.values()}
 _RESET: Final = "\x1b[0m"
 
-_UNSAFE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ue000-\uf8ff\ufeff\ufff9-\uffff]"
-)
-"""What a log must not send to a terminal: controls, marks that turn the text round, halves of characters, our marks."""
-
 _PLAIN: Final = str.maketrans({
     "…": "...", "—": "-", "–": "-", "·": ".", "│": "|", "┊": ":", "█": "#", "▌": "#", "◀": "<", "µ": "u", "→": "->",
     "×": "x", "≤": "<=", "≥": ">=", "‘": "'", "’": "'", "“": '"', "”": '"',
@@ -48,17 +43,19 @@ _PLAIN: Final = str.maketrans({
 
 
 def clean(text: str) -> str:
-    r"""Return a text of the log with each character that a terminal would obey written as `\xNN` or `\uNNNN`."""
-    if text.isascii() and text.isprintable():
+    r"""Return a text of the log with what cannot be seen written as `\xNN`, `\uNNNN` or `\UNNNNNNNN`.
+
+    That is what a terminal would obey, what turns a text round, halves of characters, and our own marks.
+    """
+    if text.isprintable():
         return text
-    return _UNSAFE.sub(_escaped, text)
+    return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)
 
 
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
+def _escaped(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def styled(style: str, text: str) -> str:

@@ -273,7 +273,9 @@ def _fork(words: _Words, step: _Step, ended: int) -> str:
     born = words.born_spaces.get(step.step)
     if born is not None and born != step.space:
         return f"{name}: {step.result} runs in space {born}, a copy"
-    return f"{name}: {step.result} shares space {step.space}"
+    if name == "vfork" or max(step.flags, 0) & constants.CLONE["CLONE_VM"]:
+        return f"{name}: {step.result} shares space {step.space}"
+    return f"{name}: {step.result} gets a copy of space {step.space}, not seen in the log"
 
 
 def _exit(words: _Words, step: _Step, ended: int) -> str:
