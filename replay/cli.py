@@ -22,12 +22,13 @@ from replay.commands.compare import compare
 from replay.commands.diff import diff
 from replay.commands.export import export
 from replay.commands.maps import maps
+from replay.commands.query import query
 from replay.commands.report import report
 from replay.commands.schema import schema
 from replay.commands.steps import steps
 from replay.errors import ReplayError
 
-COMMANDS: Final = (report, maps, steps, diff, export, batch, compare, schema)
+COMMANDS: Final = (report, maps, steps, diff, export, batch, compare, query, schema)
 """The commands, in the order in which the help lists them; each is named like its function."""
 
 DEFAULT: Final = "report"

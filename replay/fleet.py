@@ -58,6 +58,24 @@ class Dataset:
         rows: list[dict[str, Any]] = self.runs.to_pylist()
         return sorted(rows, key=lambda row: str(row["run"]))
 
+    def scan(self, name: str) -> Any:
+        """Return a table of all runs as a `pyarrow.dataset.Dataset`, of which nothing is read yet; texts are plain.
+
+        Raises:
+            ReplayError: its directory cannot be listed.
+        """
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.dataset as ds  # noqa: PLC0415
+
+        schema = plain_schema(table_schema(name))
+        if not is_directory(self.filesystem, f"{self.path}/{name}"):
+            return ds.dataset(schema.empty_table())
+        parts = ds.HivePartitioning(pa.schema([schema.field("run")]), segment_encoding="uri")
+        try:
+            return ds.dataset(f"{self.path}/{name}", schema, "parquet", self.filesystem, partitioning=parts)
+        except (pa.ArrowException, OSError) as error:
+            raise ReplayError(f"{self.location}/{name}: cannot be read: {first_line(error)}") from error
+
     def table(self, name: str, columns: Sequence[str], runs: Collection[str] | None = None) -> pa.Table:
         """Return columns of a table of all runs, or of some, with `run` as the first; texts are plain strings.
 
@@ -67,15 +85,9 @@ class Dataset:
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.dataset as ds  # noqa: PLC0415
 
-        schema = table_schema(name)
-        wanted = ["run", *columns]
-        if not is_directory(self.filesystem, f"{self.path}/{name}"):
-            return plain_texts(schema.empty_table().select(wanted))
-        parts = ds.HivePartitioning(pa.schema([schema.field("run")]), segment_encoding="uri")
+        chosen = None if runs is None else ds.field("run").isin(list(runs))
         try:
-            found = ds.dataset(f"{self.path}/{name}", schema, "parquet", self.filesystem, partitioning=parts)
-            chosen = None if runs is None else ds.field("run").isin(list(runs))
-            return plain_texts(found.to_table(columns=wanted, filter=chosen))
+            return self.scan(name).to_table(columns=["run", *columns], filter=chosen)
         except (pa.ArrowException, OSError) as error:
             raise ReplayError(f"{self.location}/{name}: cannot be read: {first_line(error)}") from error
 
@@ -127,15 +139,19 @@ def table_schema(name: str) -> pa.Schema:
     return pa.schema([pa.field("run", pa.string()), *arrow_schema(name)])
 
 
-def plain_texts(table: pa.Table) -> pa.Table:
-    """Return the table with its dictionaries as plain strings."""
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with its dictionaries as plain strings."""
     import pyarrow as pa  # noqa: PLC0415
 
     fields = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in table.schema
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema
     ]
-    return table.cast(pa.schema(fields))
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def plain_texts(table: pa.Table) -> pa.Table:
+    """Return the table with its dictionaries as plain strings."""
+    return table.cast(plain_schema(table.schema))
 
 
 def first_line(error: BaseException) -> str:

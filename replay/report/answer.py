@@ -22,7 +22,9 @@ MOST_ROWS: Final = 1000
 
 _NARROWEST: Final = 10
 
-_UNITS: Final = {column.name: column.unit for facts in TABLES.values() for column in facts.columns}
+_UNITS: Final = {
+    column.name: column.unit for facts in TABLES.values() for column in facts.columns if "int" in column.type
+}
 _WORDS: Final[Mapping[str, Callable[[int], str]]] = {
     "bytes": size,
     "address": address,
@@ -83,8 +85,8 @@ def question_lines() -> Iterator[str]:
 def table_lines(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """Return rows as a table, or, where its numbers alone are wider than the screen, one below the other.
 
-    What is too wide gives way in this order: headings break at their underscores, the last column wraps if it is a text,
-    the widest texts are cut in their middle.
+    What is too wide gives way in this order: headings break at their underscores, the last column wraps if it is a
+    text, the widest texts are cut in their middle.
     """
     names = [clean(name) for name in columns]
     texts = [[_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in rows]

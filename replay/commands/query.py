@@ -1,0 +1,84 @@
+"""`replay query`: questions over a dataset, by name or in SQL."""
+
+from __future__ import annotations
+
+import sys
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from replay.commands.options import warn
+
+
+class AnswerFormat(StrEnum):
+    """How an answer is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def query(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="[DATASET]",
+            show_default=False,
+            help="What `replay batch` wrote, a path or URL; or a directory that `replay export` wrote.",
+        ),
+    ] = "",
+    question: Annotated[
+        str,
+        typer.Argument(
+            metavar="[QUESTION|SQL]",
+            show_default=False,
+            help="The name of a question, or SQL over the tables: 'SELECT run, count(*) FROM events GROUP BY run'.",
+        ),
+    ] = "",
+    show_list: Annotated[bool, typer.Option("--list", help="Print the questions that have names, and end.")] = False,
+    format: Annotated[AnswerFormat, typer.Option("--format", help="How the answer is printed.")] = AnswerFormat.table,
+) -> None:
+    """Answer a question over the runs of a dataset.
+
+    The tables are `runs`, one row a run, and those that `replay schema` tells of, with `run` as their first column.
+    """
+    if show_list or (dataset and not question):
+        _print_questions()
+        return
+    if not dataset:
+        raise typer.BadParameter("name a dataset and a question; --list prints the questions", param_hint="DATASET")
+    sql, nothing = _sql_of(question)
+    from replay.query import ask, check_duckdb  # noqa: PLC0415
+
+    check_duckdb()
+    from replay.report.answer import FORMATS  # noqa: PLC0415
+
+    rows = FORMATS[format.value](ask(dataset, sql), sys.stdout)
+    if not rows and nothing:
+        warn(f"no rows: {nothing}")
+
+
+def _print_questions() -> None:
+    from replay.report.answer import question_lines  # noqa: PLC0415
+    from replay.report.screen import print_lines  # noqa: PLC0415
+
+    print_lines(question_lines())
+
+
+def _sql_of(question: str) -> tuple[str, str]:
+    """Return the SQL of a question, and what no rows mean. One word is a name, more are SQL."""
+    from replay.query import BY_NAME  # noqa: PLC0415
+
+    known = BY_NAME.get(question.strip())
+    if known is not None:
+        return known.sql, known.nothing
+    if len(question.split()) > 1:
+        return question, "the answer is empty"
+    near = get_close_matches(question, BY_NAME, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}" if near else ""
+    raise typer.BadParameter(
+        f"no question {question!r}{hint}. The questions are {', '.join(BY_NAME)}; anything longer than a word is SQL",
+        param_hint="QUESTION",
+    )
