@@ -1,7 +1,7 @@
 """One Linux address space: its mappings in order of addresses, and the kernel's verbs on them.
 
-In go rows of verbs (map, unmap, protect, remap, brk …), out come rectangles: a mapping is written out when it dies, with
-the lines of its birth and death. Of traces, processes and allocators this module knows nothing.
+In go rows of verbs (map, unmap, protect, remap, brk …), out come rectangles: a mapping is written out when it dies,
+with the lines of its birth and death. Of traces, processes and allocators this module knows nothing.
 
 The functions are plain Python over NumPy arrays and keep to what numba compiles: small logs run them as they are, large
 ones compiled (see `compiled`). Mappings stand in leaves of at most `LEAF` neighbours, so a change costs the same with
@@ -459,7 +459,7 @@ def _new_leaf(space: Space, place: int) -> int:
     totals[LEAVES] = leaves + 1
     totals[LEAVES_USED] = max(totals[LEAVES_USED], leaf + 1)
     _mark_changed(space, leaf)
-    return leaf
+    return int(leaf)
 
 
 def _split_leaf(space: Space, place: int) -> None:
@@ -899,7 +899,7 @@ def _rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: in
     return dead_count
 
 
-# --- what the report asks after each verb ------------------------------------------------------------------------------
+# --- what the report asks after each verb ----------------------------------------------------------------------------
 
 
 def _largest_gap(space: Space) -> int:
@@ -923,7 +923,7 @@ def _largest_gap(space: Space) -> int:
         for leaf in range(totals[LEAVES_USED]):
             largest = max(largest, space.gaps[leaf])
     totals[LARGEST_GAP] = largest
-    return largest
+    return int(largest)
 
 
 def _gap_of_leaf(space: Space, leaf: int) -> int:
@@ -1000,9 +1000,10 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
 
 
 HELPERS: Final = (
-    _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _locate, _before, _joined, _account, _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut,
-    _clear, _mapped_inside, _add_new, _map, _unmap, _inferred, _infer_gaps, _protect, _brk, _stash, _remap_take,
-    _remap_give, _detach, _edit, _rename_path, _largest_gap, _gap_of_leaf, _mark_changed, _describe_above, _measure,
+    _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _locate, _before, _joined, _account,
+    _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut, _clear, _mapped_inside, _add_new, _map,
+    _unmap, _inferred, _infer_gaps, _protect, _brk, _stash, _remap_take, _remap_give, _detach, _edit,
+    _rename_path, _largest_gap, _gap_of_leaf, _mark_changed, _describe_above, _measure,
 )  # fmt: skip
 """What `run` calls, for whoever compiles it."""
 

@@ -1,7 +1,7 @@
-"""The replay's loop as machine code, for logs that are long enough to pay for it.
+"""Loops as machine code, for logs that are long enough to pay for it.
 
-In goes a number of rows, out comes `address_space.run`, compiled by numba and kept on disk for the next run. What the
-loop does is written in `address_space` alone.
+In goes a loop written in plain Python over arrays, out comes the same compiled by numba and kept on disk for the next
+run. What the loops do is written where they stand.
 """
 
 from __future__ import annotations
@@ -9,46 +9,39 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
-
-from replay import address_space
-
-WORTH_LOADING: Final = 3_000
-"""Rows of verbs from which on loading the compiled loop costs less than interpreting them. Heuristic, measured."""
-
-WORTH_COMPILING: Final = 60_000
-"""The same for compiling it first, which happens once on a machine. Heuristic, measured."""
+from typing import Any
 
 
-def runner_for(rows: int) -> Callable[..., tuple[int, int]]:
-    """Return what applies `rows` rows of verbs fastest: `address_space.run` itself or its compiled form."""
-    if rows < WORTH_LOADING or (rows < WORTH_COMPILING and not _kept_on_disk()):
-        return address_space.run
-    return compiled_run()
+def is_compiled(function: Callable[..., Any]) -> bool:
+    """Tell whether a loop, as its module is now, was compiled on this machine before."""
+    source = Path(function.__code__.co_filename)
+    written = source.stat().st_mtime
+    pattern = f"*/{source.stem}.{function.__name__}-*.nbi"
+    return any(index.stat().st_mtime >= written for index in _cache_directory().glob(pattern))
 
 
 @cache
-def compiled_run() -> Callable[..., tuple[int, int]]:
-    """Return `address_space.run` compiled; the first time on a machine this takes a while and is said."""
-    if not _kept_on_disk():
-        print("replay: compiling the replay loop, once on this machine ...", file=sys.stderr)
+def compiled(
+    function: Callable[..., Any], helpers: Iterable[Callable[..., Any]] = (), *, allocates: bool = True
+) -> Any:
+    """Return `function` compiled, with the `helpers` that it calls; the first time on a machine this is said.
+
+    A loop that allocates nothing can do without numba's reference counting of arrays, which costs more than the work
+    of a small function itself.
+    """
+    if not is_compiled(function):
+        print(f"replay: compiling {function.__module__}, once on this machine ...", file=sys.stderr)
     os.environ["NUMBA_CACHE_DIR"] = str(_cache_directory())
     import numba  # noqa: PLC0415 - a third of a second that a small log does not need
     from numba.extending import register_jitable  # noqa: PLC0415
 
-    # The loop allocates nothing, so it needs none of numba's reference counting, which cost more than the work itself.
-    for helper in address_space.HELPERS:
-        register_jitable(_nrt=False)(helper)
-    return numba.njit(cache=True, nogil=True, _nrt=False)(address_space.run)  # type: ignore[no-any-return]
-
-
-def _kept_on_disk() -> bool:
-    """Tell whether the loop as it is now was compiled here before."""
-    written = Path(address_space.__file__).stat().st_mtime
-    return any(index.stat().st_mtime >= written for index in _cache_directory().glob("*/address_space.run*.nbi"))
+    compiler: Any = numba.njit
+    for helper in helpers:
+        register_jitable(_nrt=allocates)(helper)
+    return compiler(cache=True, nogil=True, _nrt=allocates)(function)
 
 
 @cache

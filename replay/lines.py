@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """`const` plus the sum of `factor` times the number written at the span `[start, end)` of the line, over `terms`."""
+    """`const` plus, over `terms`, the sum of `factor` times the number at the span `[start, end)` of the line."""
 
     const: int
     terms: tuple[tuple[int, int, int], ...] = ()
@@ -23,7 +23,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text that is part of the shape (`const`), or the span `[start, end)` of the line, without quotes and brackets."""
+    """A text that is part of the shape (`const`), or a span `[start, end)` of the line without quotes and brackets."""
 
     const: str | None
     start: int = -1

@@ -146,7 +146,7 @@ def _follow_alive(calls: Calls, tids: Int64Array, unprinted: np.ndarray, first: 
     start = 0
     for point in points:
         tids[start:point][unprinted[start:point]] = current
-        start = point
+        start = int(point)
         tid = int(tids[point]) if not unprinted[point] else current
         tids[point] = tid
         code = int(calls.call[point])
@@ -309,10 +309,8 @@ class _Census:
         if code == _CODE["vfork"]:
             flags |= CLONE_VM | CLONE_VFORK
         child = int(calls.result[maker])
-        if flags & CLONE_VM:
-            space = parent.space
-        else:
-            space = self._new_space("fork", parent.space, clock, maker, child)
+        shares = flags & CLONE_VM
+        space = parent.space if shares else self._new_space("fork", parent.space, clock, maker, child)
         files = parent.files
         if not flags & CLONE_FILES:
             files = len(self.files_parents)

@@ -1,12 +1,12 @@
 """The replay: calls drive the address spaces, and rectangles come out.
 
-In go the calls of a run with thread and space, out come the regions (addresses x lines), what each brk call met, and how
-each space changed. Of allocators and reports this module knows nothing.
+In go the calls of a run, out come the regions (addresses x lines), what each brk call met, and how each space changed.
+Of allocators and reports this module knows nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -16,7 +16,7 @@ from replay import address_space as aspace
 from replay import constants, openfiles, processes, verbs
 from replay.calls import Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
-from replay.compiled import runner_for
+from replay.compiled import compiled, is_compiled
 from replay.maps import Mapping, prot_of
 from replay.processes import Processes, SpaceLife
 
@@ -24,6 +24,12 @@ Columns: TypeAlias = dict[str, Int64Array]
 
 BEFORE_TRACE: Final = -1
 """The step of whatever was there before the trace began."""
+
+WORTH_LOADING: Final = 3_000
+"""Rows of verbs from which on loading the compiled loop costs less than interpreting them. Heuristic, measured."""
+
+WORTH_COMPILING: Final = 60_000
+"""The same for compiling it first, which happens once on a machine. Heuristic, measured."""
 
 DIVERGENCES: Final = {
     aspace.MAP_OVER_MAPPING: "divergence_map_over_mapping",
@@ -71,7 +77,11 @@ class _Output:
 
 
 def replay(
-    calls: Calls, strings: Strings, page: int = 4096, initial: Sequence[Mapping] = (), forked: frozenset[int] = frozenset()
+    calls: Calls,
+    strings: Strings,
+    page: int = 4096,
+    initial: Sequence[Mapping] = (),
+    forked: frozenset[int] = frozenset(),
 ) -> Replay:
     """Return what becomes of every address space of a run.
 
@@ -193,7 +203,7 @@ class _Runner:
 
     def _apply(self, space: aspace.Space, life: SpaceLife, rows: Int64Array, changes: Int64Array) -> aspace.Space:
         """Run `rows`, growing the arrays where they fill up, and keep the rectangles that ended."""
-        run = runner_for(len(self.rows.values))
+        run = _runner_for(len(self.rows.values))
         done = 0
         while done < len(rows):
             room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(len(rows) - done, 1 << 16) + 4 * aspace.LEAF
@@ -217,6 +227,13 @@ class _Runner:
         if len(live):
             self.output.regions.append(live)
             self.output.region_spaces.append(np.full(len(live), life.space))
+
+
+def _runner_for(rows: int) -> Callable[..., tuple[int, int]]:
+    """Return what applies that many rows of verbs fastest: `address_space.run` itself, or the same compiled."""
+    if rows < WORTH_LOADING or (rows < WORTH_COMPILING and not is_compiled(aspace.run)):
+        return aspace.run
+    return compiled(aspace.run, aspace.HELPERS, allocates=False)  # type: ignore[no-any-return]
 
 
 def space_copy(space: aspace.Space, clock: int) -> aspace.Space:

@@ -6,7 +6,7 @@ this module does not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -144,7 +144,8 @@ class Run:
         columns = self.replayed.divergences
         events = self.replayed.events
         for step, code, space in zip(columns["step"], columns["code"], columns["space"], strict=True):
-            text = f"step {step}, space {space}: {constants.CALLS[int(events['call'][step])]}: the log's answer was applied"
+            call = constants.CALLS[int(events["call"][step])]
+            text = f"step {step}, space {space}: {call}: the log's answer was applied"
             self.source.problems.add(
                 int(events["line"][step]), regions.DIVERGENCES[int(code)], text, int(events["file"][step])
             )
@@ -186,7 +187,7 @@ class Run:
         return np.flatnonzero(chosen).astype(np.int64)
 
     def _heap_range(self, space: int, columns: Columns, alive: Int64Array) -> tuple[int, int]:
-        """Return `[start_brk, brk)` by its pages. Source: task_mmu.c: [heap] is what overlaps it and is no file."""
+        """Return `[start_brk, brk)` by its pages. Source: task_mmu.c: [heap] overlaps it and is no file."""
         brk = alive[columns["kind"][alive] == KIND_BRK]
         start = int(self.replayed.spaces["start_brk"][space])
         if not brk.size:
@@ -223,7 +224,7 @@ class Run:
         return line
 
     def space_at(self, clock: int | None, step: int | None = None, pid: int | None = None) -> int:
-        """Return the space of thread or process `pid` then, of the step, or of who made the last step by line `clock`."""
+        """Return the space of `pid` then, of the step, or of who made the last step by line `clock`."""
         events = self.replayed.events
         if pid is not None:
             mine = np.flatnonzero(events["tid"] == pid)
@@ -306,7 +307,7 @@ def _region_columns(run: Run) -> dict[str, Any]:
 
 
 def _fragmentation_columns(run: Run) -> dict[str, Any]:
-    changes = dict(changes_with_heap(run.replayed, run.malloc_blocks, run.heaps))
+    changes: dict[str, Any] = dict(changes_with_heap(run.replayed, run.malloc_blocks, run.heaps))
     events = run.replayed.events
     changes["time_ns"] = events["time_ns"][changes["step"]]
     gaps = changes["gap_bytes"].astype(np.float64)
@@ -337,7 +338,7 @@ def _block_columns(run: Run) -> dict[str, Any]:
     return columns
 
 
-_COLUMNS: Final = {
+_COLUMNS: Final[dict[str, Callable[[Run], dict[str, Any]]]] = {
     "events": _event_columns,
     "regions": _region_columns,
     "blocks": _block_columns,

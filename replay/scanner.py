@@ -10,16 +10,15 @@ are whose length has a meaning: the first two of a line (a pid and a time differ
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.columns import Int64Array
+from replay.compiled import compiled
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -303,18 +302,10 @@ def scan_compiled(data: bytes, *, escaped_quotes: bool) -> Scan:
     return Scan(data, *lines_found, slot_start[:count], slot_end[:count], mark[:count], value[:count])
 
 
-@cache
 def _compiled_loop() -> Any:
-    """Return `scan_loop` as machine code, kept on disk for the next run."""
-    from replay import compiled  # noqa: PLC0415 - needed for long logs only
-
-    os.environ["NUMBA_CACHE_DIR"] = str(compiled._cache_directory())
-    import numba  # noqa: PLC0415 - a third of a second that a small log does not need
-    from numba.extending import register_jitable  # noqa: PLC0415
-
-    for helper in (_is_word, _hexadecimal_value, _decimal_mark, _word_slot, _string_end, _path_end, _slot_at):
-        register_jitable(helper)
-    return numba.njit(cache=True, nogil=True)(scan_loop)
+    """Return `scan_loop` as machine code."""
+    helpers = (_is_word, _hexadecimal_value, _decimal_mark, _word_slot, _string_end, _path_end, _slot_at)
+    return compiled(scan_loop, helpers)
 
 
 def scan_loop(buffer: Bytes, weights: Hashes, escaped_quotes: bool, of_lines: Any, of_slots: Any) -> tuple[int, int]:

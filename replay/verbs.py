@@ -54,7 +54,9 @@ class VerbRows:
     limits: Int64Array
 
 
-def rows_of_verbs(calls: Calls, who: Processes, steps: Int64Array, paths: Int64Array, strings: Strings, page: int) -> VerbRows:
+def rows_of_verbs(
+    calls: Calls, who: Processes, steps: Int64Array, paths: Int64Array, strings: Strings, page: int
+) -> VerbRows:
     """Return what the calls did to their spaces. Calls that failed, never returned or were injected did nothing."""
     builder = _Builder(calls, who, steps, paths, strings, page)
     parts = [build(builder) for build in _VERBS]
@@ -82,9 +84,12 @@ class _Builder:
         """Return the rows of the named calls that the kernel ran and that succeeded."""
         calls = self.calls
         codes = [_CODE[name] for name in names]
-        return np.flatnonzero(np.isin(calls.call, codes) & (calls.status == OK) & (calls.injected != 1)).astype(np.int64)
+        ran = (calls.status == OK) & (calls.injected != 1)
+        return np.flatnonzero(np.isin(calls.call, codes) & ran).astype(np.int64)
 
-    def rows(self, verb: int, sources: Int64Array, clock: Int64Array, **columns: Int64Array | int) -> tuple[Int64Array, Int64Array]:
+    def rows(
+        self, verb: int, sources: Int64Array, clock: Int64Array, **columns: Int64Array | int
+    ) -> tuple[Int64Array, Int64Array]:
         """Return rows of `verb` for the calls at `sources`, acting at the lines `clock`; unnamed columns are 0."""
         values = np.zeros((len(sources), aspace.ROW_WIDTH), np.int64)
         values[:, aspace.ROW_CLOCK] = clock
@@ -115,8 +120,8 @@ def _map_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     kind[~is_file & ((flags & (MAP_STACK | aspace.MAP_GROWSDOWN)) != 0)] = aspace.KIND_STACK
     return builder.rows(
         aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at], length=calls.length[at],
-        prot=np.where(calls.prot[at] == NULL, 0, calls.prot[at]) & PROT_BITS, flags=flags, shared=shared, kind=kind, path=path,
-        offset=offset,
+        prot=np.where(calls.prot[at] == NULL, 0, calls.prot[at]) & PROT_BITS, flags=flags, shared=shared, kind=kind,
+        path=path, offset=offset,
     )  # fmt: skip
 
 
@@ -191,8 +196,9 @@ def _remap_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
         parts.append(
             builder.rows(
                 verb, chosen, clock, addr=calls.addr[chosen], length=calls.length[chosen],
-                old_length=calls.old_length[chosen], flags=np.maximum(calls.flags[chosen], 0), result=calls.result[chosen],
-            )  # fmt: skip
+                old_length=calls.old_length[chosen], flags=np.maximum(calls.flags[chosen], 0),
+                result=calls.result[chosen],
+            )
         )
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
@@ -208,9 +214,9 @@ def _attach_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     prot = 1 | np.where(flags & SHM_RDONLY, 0, 2) | np.where(flags & SHM_EXEC, 4, 0)
     paths = [strings.intern(f"/SYSV{key & 0xFFFFFFFF:08x} (deleted)") for _size, key in sizes]
     return builder.rows(
-        aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at], length=np.array([size for size, _ in sizes], np.int64),
-        prot=prot, shared=1, kind=aspace.KIND_SHM, path=np.array(paths, np.int64), offset=0,
-        flags=np.where(flags & SHM_REMAP, aspace.MAP_FIXED, 0),
+        aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at],
+        length=np.array([size for size, _ in sizes], np.int64), prot=prot, shared=1,
+        kind=aspace.KIND_SHM, path=np.array(paths, np.int64), offset=0, flags=np.where(flags & SHM_REMAP, aspace.MAP_FIXED, 0),
     )  # fmt: skip
 
 
@@ -251,8 +257,9 @@ def _name_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     at = at[(calls.aux[at] == PR_SET_VMA) & (calls.length[at] > 0)]
     names = [strings.intern(f"[anon:{strings[int(path)]}]") if path != NO_TEXT else NO_TEXT for path in calls.path[at]]
     return builder.rows(
-        aspace.VERB_NAME, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], path=np.array(names, np.int64)
-    )
+        aspace.VERB_NAME, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
+        path=np.array(names, np.int64),
+    )  # fmt: skip
 
 
 def _set_brk_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:

@@ -207,11 +207,13 @@ def test_brk_rows_are_those_that_the_kernel_counted(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_no_line_is_lost(name: str) -> None:
-    """Each line is understood, passed over or a problem; and here none is a problem."""
+    """Each line is understood or passed over; what is a problem is a line of blocks that fits no other, no unread one."""
     summary = run_of(name).summary.iloc[0]
-    assert summary["lines"] == summary["lines_understood"] + summary["lines_skipped"] + summary["problems"]
-    assert list(run_of(name).problems["text"]) == []
-    assert summary["problems"] == 0
+    assert summary["lines"] == summary["lines_understood"] + summary["lines_skipped"]
+    about_blocks = {"unknown_free", "double_free", "free_not_seen", "ltrace_misnamed_call"}
+    problems = run_of(name).problems
+    assert list(problems["text"][~problems["reason"].isin(about_blocks)]) == []
+    assert summary["problems"] == len(problems)
 
 
 # ---------------------------------------------------------------------------------------------------------- verdicts

@@ -7,13 +7,13 @@ over their addresses, so that each change costs the logarithm of their number.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
 
 from replay.blocks import Blocks, LiveCount
 from replay.columns import NULL, Int64Array
+from replay.compiled import compiled
 from replay.heap.chunks import MINSIZE, Heaps
 from replay.nesting import Columns
 
@@ -174,18 +174,7 @@ def _changes(
 
 def _sweep_for(changes: int) -> Callable[..., tuple[Sequence[int], Sequence[int]]]:
     """Return what applies that many changes fastest."""
-    return _compiled_sweep() if changes >= WORTH_COMPILING else _interpreted_sweep
-
-
-@cache
-def _compiled_sweep() -> Callable[..., tuple[Sequence[int], Sequence[int]]]:
-    """Return the loop compiled, kept on disk for the next run."""
-    import numba  # noqa: PLC0415 - only large logs need it
-
-    try:
-        return numba.njit(cache=True, nogil=True)(_sweep)
-    except RuntimeError:  # nowhere to keep it
-        return numba.njit(nogil=True)(_sweep)
+    return compiled(_sweep) if changes >= WORTH_COMPILING else _interpreted_sweep
 
 
 def _interpreted_sweep(*columns: Int64Array) -> tuple[Sequence[int], Sequence[int]]:
