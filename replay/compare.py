@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from replay.fleet import VERSION
 from replay.sides import Side
 from replay.tables.schema import TABLES, Column
 
@@ -160,12 +161,22 @@ class Comparison:
         return any(len(side.summaries) > 1 for side in self.sides)
 
     @cached_property
-    def paired(self) -> list[str]:
-        """The names of runs that are on both sides of a comparison of datasets, if there are several."""
+    def paired(self) -> list[tuple[str, str]]:
+        """The runs that are the same on both sides of a comparison of datasets, if there are several.
+
+        The same name makes them so; where names hold versions (`v1.2/test7.log`), all of the name but the version.
+        """
         if {side.kind for side in self.sides} != {"dataset"}:
             return []
-        names = [name for name in self.before.summaries if name in self.after.summaries]
-        return names if len(names) > 1 else []
+        before, after = (list(side.summaries) for side in self.sides)
+        same = set(before) & set(after)
+        pairs = [(name, name) for name in before if name in same]
+        if not pairs:
+            others = {_without_version(name): name for name in after}
+            mine = {_without_version(name): name for name in before}
+            if len(others) == len(after) and len(mine) == len(before):
+                pairs = [(name, others[key]) for key, name in mine.items() if key in others]
+        return pairs if len(pairs) > 1 else []
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -175,7 +186,7 @@ class Comparison:
 
     def _row(self, column: Column) -> Row:
         before, after = (_values(side, column.name) for side in self.sides)
-        pairs = _pairs([(before[name], after[name]) for name in self.paired if name in before and name in after])
+        pairs = _pairs([(before[one], after[other]) for one, other in self.paired if one in before and other in after])
         return Row(column, _spread(before), _spread(after), pairs)
 
     @cached_property
@@ -256,6 +267,12 @@ def _pairs(values: Sequence[tuple[Number, Number]]) -> Pairs | None:
     shares = [(after - before) / abs(before) for before, after in values if before]
     up, down = sum(after > before for before, after in values), sum(after < before for before, after in values)
     return Pairs(up, down, len(values) - up - down, float(np.median(shares)) if shares else None)
+
+
+def _without_version(name: str) -> str:
+    """Return the name of a run with an asterisk in place of its version."""
+    match = VERSION.search(name)
+    return name if match is None else f"{name[: match.start(1)]}*{name[match.end(1) :]}"
 
 
 def _words(side: Side, column: str) -> list[str]:

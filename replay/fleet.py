@@ -6,6 +6,7 @@ asked of it, this module does not know.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,10 @@ RUNS: Final = "runs.parquet"
 
 OK: Final = "ok"
 """The status of a run whose tables are in the dataset."""
+
+
+VERSION: Final = re.compile(r"(?:^|[^0-9A-Za-z.])(v[0-9]+(?:\.[0-9]+)*|[0-9]+(?:\.[0-9]+)+)(?:[^0-9A-Za-z]|$)")
+"""The version in the name of a run or in the path of its log: `v2`, `1.4.10`; Python's and RE2's syntax."""
 
 
 class Dataset:
@@ -90,6 +95,11 @@ class Dataset:
             return self.scan(name).to_table(columns=["run", *columns], filter=chosen)
         except (pa.ArrowException, OSError) as error:
             raise ReplayError(f"{self.location}/{name}: cannot be read: {first_line(error)}") from error
+
+
+def version_in(*texts: str | None) -> str:
+    """Return the version in the first of the texts that has one, empty if none has."""
+    return next((match[1] for text in texts if text and (match := VERSION.search(text))), "")
 
 
 def opened(location: str) -> tuple[Any, str]:

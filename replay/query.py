@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from replay.errors import QueryError, ReplayError
-from replay.fleet import RUNS, Dataset, first_line, is_dataset
+from replay.fleet import RUNS, VERSION, Dataset, first_line, is_dataset
 from replay.tables.schema import TABLES
 
 if TYPE_CHECKING:
@@ -29,18 +29,13 @@ _NO_NETWORK: Final[dict[str, str | bool | int | float | list[str]]] = {
 PROGRAM_SQL: Final = "regexp_replace(split_part(programs, ',', 1), '^.*/', '')"
 """The name of a run's first program, without its directory."""
 
-_VERSION_PATTERN: Final = r"(?:^|[^0-9A-Za-z.])(v[0-9]+(?:\.[0-9]+)*|[0-9]+(?:\.[0-9]+)+)(?:[^0-9A-Za-z]|$)"
-
-VERSION: Final = re.compile(_VERSION_PATTERN)
-"""The version in the name of a run or in the path of its log: `v2`, `1.4.10`."""
-
 _VERSION_SQL: Final = (
-    f"coalesce(nullif(regexp_extract(run, '{_VERSION_PATTERN}', 1), ''), "
-    f"nullif(regexp_extract(source, '{_VERSION_PATTERN}', 1), ''))"
+    f"coalesce(nullif(regexp_extract(run, '{VERSION.pattern}', 1), ''), "
+    f"nullif(regexp_extract(source, '{VERSION.pattern}', 1), ''))"
 )
 
 _VERSION_ORDER_SQL: Final = (
-    "list_transform(regexp_extract_all(version, '[0-9]+'), lambda digits: CAST(digits AS HUGEINT))"
+    "list_transform(regexp_extract_all(of_version, '[0-9]+'), lambda digits: CAST(digits AS HUGEINT))"
 )
 """What versions are sorted by: v1.10 comes after v1.9."""
 
@@ -119,15 +114,16 @@ QUESTIONS: Final = (
         "growth",
         "How did memory grow between versions of a program?",
         f"""WITH versions AS (
-                SELECT {PROGRAM_SQL} AS program, {_VERSION_SQL} AS version, count(*) AS runs,
+                SELECT {PROGRAM_SQL} AS program, {_VERSION_SQL} AS of_version, count(*) AS runs,
                        CAST(median(peak_mapped_bytes) AS BIGINT) AS peak_mapped_bytes,
                        CAST(median(peak_live_bytes) AS BIGINT) AS peak_live_bytes,
                        sum(brk_failures) AS brk_failures
-                FROM runs WHERE status = 'ok' GROUP BY ALL HAVING version IS NOT NULL)
-            SELECT program, version, runs, peak_mapped_bytes,
+                FROM runs WHERE status = 'ok' GROUP BY 1, 2)
+            SELECT program, of_version AS version, runs, peak_mapped_bytes,
                    round(100 * (peak_mapped_bytes / lag(peak_mapped_bytes) OVER by_version - 1), 1) AS per_cent,
                    peak_live_bytes, brk_failures
-            FROM versions WINDOW by_version AS (PARTITION BY program ORDER BY {_VERSION_ORDER_SQL})
+            FROM versions WHERE of_version IS NOT NULL
+            WINDOW by_version AS (PARTITION BY program ORDER BY {_VERSION_ORDER_SQL})
             ORDER BY program, {_VERSION_ORDER_SQL}""",
         "no run has a version such as v1.2 in its name or in the path of its log",
     ),

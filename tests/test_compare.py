@@ -236,6 +236,15 @@ def test_runs_of_one_name_are_compared_with_each_other(tmp_path: Path) -> None:
     assert line.split()[-2:] == ["0.20", "%"]
 
 
+def test_names_that_differ_in_their_versions_are_pairs(tmp_path: Path) -> None:
+    names = [f"{version}/test{at}.log" for version in ("v1.9", "v1.10") for at in range(3)]
+    dataset = fleet(tmp_path / "a", {name: 1000 + at for at, name in enumerate(names)})
+    found = compare(f"{dataset}#v1.9/*", f"{dataset}#v1.10/*")
+    assert found.paired == [(f"v1.9/test{at}.log", f"v1.10/test{at}.log") for at in range(3)]
+    assert "  3 runs of the same name but for the version on both sides:" in text_of(found)
+    assert compare(dataset, f"{dataset}#*test1*").paired == [(f"{v}/test1.log",) * 2 for v in ("v1.10", "v1.9")]
+
+
 def test_conditions_on_many_runs_are_on_their_medians(tmp_path: Path) -> None:
     before, after = (
         fleet(tmp_path / "a", {"a": 1, "b": 100, "c": 900}),

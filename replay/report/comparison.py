@@ -171,7 +171,7 @@ def _group_row(found: Comparison, group: Group) -> list[str]:
     of = f" of {clean(where.run)}" if found.of_many else " before" if group.after is None else ""
     what = group.what if group.what != "both" else ""
     counts = [_rows_text(count, found.of_many) for count in (group.before, group.after)]
-    return [what, *counts, *texts, f"{where.line}{shortened(of, 20)}"]
+    return [what, *counts, *texts, f"{where.line}{shortened(of, 24)}"]
 
 
 def _rows_text(count: Count | None, of_many: bool) -> str:
@@ -268,7 +268,8 @@ def _paired(found: Comparison) -> Iterator[str]:
         return
     alone = [len(side.summaries) - len(found.paired) for side in found.sides]
     others = "" if not any(alone) else f" ({alone[0]} runs are before only, {alone[1]} after only)"
-    yield from wrapped(f"{number(len(found.paired), 'run')} of the same name on both sides{others}:", first="  ")
+    but = "" if found.paired[0][0] == found.paired[0][1] else " but for the version"
+    yield from wrapped(f"{number(len(found.paired), 'run')} of the same name{but} on both sides{others}:", first="  ")
     moved.sort(key=lambda row: row.pairs.chance if row.pairs else 1.0)
     rows = [_pair_row(row) for row in moved[:MOST_ROWS]]
     yield from table(["", "up", "down", "same", "median", "by chance"], rows, right=(1, 2, 3, 4, 5), give=0)
@@ -342,7 +343,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
         "texts": {name: {"before": words[0], "after": words[1]} for name, words in found.texts.items()},
         "brk_failures": _group_values(found.failures, ("cause", "blocker"), "shortfall_bytes"),
         "mmap_fallbacks": _group_values(found.fallbacks, ("kind", "allocator", "errno"), "bytes"),
-        "paired_runs": found.paired,
+        "paired_runs": [list(pair) for pair in found.paired],
         "curves": {
             "runs": dict(zip(("before", "after"), found.curve_runs, strict=True)),
             "columns": {

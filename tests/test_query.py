@@ -1,0 +1,332 @@
+"""Questions over a dataset: ten by name, any in SQL, and the README's ways to read the same tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pandas as pd
+import pytest
+from fleet_maker import make_dataset, run_row, write_runs
+
+import replay
+from replay.errors import QueryError, ReplayError
+from replay.fleet import version_in
+from replay.report.answer import FORMATS, table_lines
+from replay.report.screen import cells, shown
+
+duckdb = pytest.importorskip("duckdb")
+
+from replay.query import BY_NAME, QUESTIONS, Answer, ask  # noqa: E402
+
+PLAIN = oracle.SAMPLES / "plain" / "strace.log"
+BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
+LIMITED = oracle.SAMPLES / "run_32bit" / "strace.log"
+LEAKY = oracle.SAMPLES / "ltrace" / "ltrace.log"
+
+
+def command(*arguments: object, **how: Any) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "replay", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120, cwd=oracle.CHECKOUT, **how)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    logs = {"001": PLAIN, "blocked/1": BLOCKED, "limited": LIMITED, "leaky": LEAKY}
+    return make_dataset(tmp_path_factory.mktemp("fleet") / "ds", logs, {"broken": "no strace or ltrace log"})
+
+
+def rows(dataset: Path | str, question: str) -> list[dict[str, Any]]:
+    answer = ask(str(dataset), BY_NAME[question].sql if question in BY_NAME else question)
+    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+
+# --- the questions ---------------------------------------------------------------------------------------------------
+
+
+def test_there_are_ten_questions() -> None:
+    assert len(QUESTIONS) == 10 == len(BY_NAME)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_question_has_an_answer_in_80_columns(name: str, dataset: Path) -> None:
+    done = command("query", dataset, name)
+    assert done.returncode == 0, done.stderr
+    assert max(map(cells, done.stdout.splitlines()), default=0) <= 80
+    assert bool(done.stdout) != (BY_NAME[name].nothing in done.stderr)
+
+
+def test_failed_breaks_are_those_of_the_runs(dataset: Path) -> None:
+    found = {row["run"]: row for row in rows(dataset, "failed-breaks")}
+    assert set(found) == {"blocked/1", "limited"}
+    for name, log in {"blocked/1": BLOCKED, "limited": LIMITED}.items():
+        failures = replay.load(log).brk_failures
+        row = found[name]
+        assert row["cause"] == failures["cause"].iloc[0]
+        assert row["failures"] == len(failures)
+        assert row["short_bytes"] == failures["shortfall_bytes"].sum()
+        assert row["first_line"] == failures["line"].min()
+        assert row["evidence"] == failures["evidence"].iloc[0]
+
+
+def test_blockers_are_mappings_and_limits(dataset: Path) -> None:
+    limit = replay.load(LIMITED).brk_failures["limit_bytes"].iloc[0]
+    found = {row["in_the_way"]: row["first_run"] for row in rows(dataset, "blockers")}
+    assert found == {"anonymous memory": "blocked/1", f"rlimit_data of {limit} bytes": "limited"}
+
+
+def test_fallbacks_are_added_up_by_program(dataset: Path) -> None:
+    (found,) = rows(dataset, "fallbacks")
+    summaries = [replay.load(log).summary_values for log in (BLOCKED, LIMITED)]
+    assert (found["program"], found["runs"], found["worst_run"]) == ("prog", 2, "blocked/1")
+    for column, of in (
+        ("fallbacks", "mmap_fallbacks"),
+        ("refused", "mmap_fallbacks_refused"),
+        ("bytes", "mmap_fallback_bytes"),
+    ):
+        assert found[column] == sum(summary[of] for summary in summaries)
+
+
+def test_the_largest_footprint_comes_first(dataset: Path) -> None:
+    peaks = [row["peak_mapped_bytes"] for row in rows(dataset, "footprint")]
+    assert len(peaks) == 4
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_the_worst_fragmentation_comes_first(tmp_path: Path) -> None:
+    summary = replay.load(PLAIN).summary_values
+    heaps = {"a": None, "b": 0.2, "c": 0.9, "d": None}
+    spaces = {"a": 0.5, "b": 0.1, "c": 0.1, "d": 0.6}
+    write_runs(
+        tmp_path,
+        [
+            run_row(run, run, "ok", None)
+            | summary
+            | {"heap_fragmentation": heaps[run], "address_fragmentation": spaces[run]}
+            for run in heaps
+        ],
+    )
+    assert [row["run"] for row in rows(tmp_path, "fragmentation")] == ["c", "b", "d", "a"]
+
+
+def test_leaks_are_the_live_blocks_by_call_site(dataset: Path) -> None:
+    blocks = replay.load(LEAKY).blocks
+    live = blocks[blocks["end"] == "live"]
+    found = rows(dataset, "leaks")
+    assert sum(row["blocks"] for row in found) == len(live)
+    assert sum(row["bytes"] for row in found) == live["size"].sum()
+
+
+def test_direct_mmaps_come_the_largest_first(dataset: Path) -> None:
+    found = rows(dataset, "direct-mmaps")
+    assert found
+    assert [row["bytes"] for row in found] == sorted((row["bytes"] for row in found), reverse=True)
+
+
+def test_growth_is_told_version_by_version_in_their_order(tmp_path: Path) -> None:
+    summary = replay.load(PLAIN).summary_values
+    peaks = {"app-1.9.log": 100, "app-1.9b/x": 5, "app-1.10.log": 110, "b/v2/app.log": 132, "app": 7}
+    runs = [run_row(name, name, "ok", None) | summary | {"peak_mapped_bytes": peak} for name, peak in peaks.items()]
+    write_runs(tmp_path, runs)
+    found = [(row["version"], row["peak_mapped_bytes"], row["per_cent"]) for row in rows(tmp_path, "growth")]
+    assert found == [("1.9", 100, None), ("1.10", 110, 10.0), ("v2", 132, 20.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("v1.10/plain.log", "v1.10"),
+        ("app-1.4.10.log", "1.4.10"),
+        ("nightly_v7_x", "v7"),
+        ("test7.log", ""),
+        ("run.12345", ""),
+        ("strace.log.4711", ""),
+        ("dev1.2", ""),
+    ],
+)
+def test_a_version_is_seen_in_a_name_alike_by_python_and_duckdb(text: str, version: str, tmp_path: Path) -> None:
+    assert version_in(None, "", text) == version
+    write_runs(tmp_path, [run_row(text, "log", "ok", None)])
+    assert [row["version"] for row in rows(tmp_path, "growth")] == ([version] if version else [])
+
+
+def test_problems_are_told_by_reason(tmp_path: Path) -> None:
+    log = tmp_path / "odd.log"
+    log.write_text(PLAIN.read_text() + "what is this(\n")
+    dataset = make_dataset(tmp_path / "ds", {"odd": log, "plain": PLAIN})
+    problems = replay.load(log).problems
+    found = rows(dataset, "problems")
+    assert sum(row["problems"] for row in found) == len(problems) > 0
+    assert {row["first_run"] for row in found} == {"odd"}
+
+
+def test_errors_are_the_logs_that_could_not_be_read(dataset: Path) -> None:
+    assert rows(dataset, "errors") == [{"run": "broken", "source": "broken.log", "error": "no strace or ltrace log"}]
+
+
+# --- SQL -------------------------------------------------------------------------------------------------------------
+
+
+def test_sql_sees_every_table_with_the_name_of_the_run(dataset: Path) -> None:
+    found = rows(dataset, "SELECT run, count(*) AS steps FROM events GROUP BY run ORDER BY run")
+    logs = {"001": PLAIN, "blocked/1": BLOCKED, "leaky": LEAKY, "limited": LIMITED}
+    assert {row["run"]: row["steps"] for row in found} == {
+        name: len(replay.load(log).events) for name, log in logs.items()
+    }
+    assert len(rows(dataset, "SHOW TABLES")) == 10
+
+
+def test_a_table_that_no_run_has_is_empty(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "ds", {}, {"broken": "unreadable"})
+    assert rows(dataset, "SELECT * FROM events JOIN runs USING (run)") == []
+    for question in QUESTIONS:
+        assert rows(dataset, question.name) == [] or question.name == "errors"
+
+
+def test_an_exported_run_answers_too(tmp_path: Path) -> None:
+    replay.load(BLOCKED).export(tmp_path / "blocked")
+    assert [row["run"] for row in rows(tmp_path / "blocked", "failed-breaks")] == ["blocked"]
+    assert [row["run"] for row in rows(tmp_path / "blocked", "footprint")] == ["blocked"]
+
+
+def test_a_dataset_may_be_a_url(dataset: Path) -> None:
+    assert rows(f"file://{dataset}", "failed-breaks") == rows(dataset, "failed-breaks")
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELEC 1", "SELECT * FROM nothing", "SELECT nothing FROM runs", "SELECT CAST(run AS INT) FROM runs"]
+)
+def test_sql_that_fails_is_said_without_a_traceback(sql: str, dataset: Path) -> None:
+    with pytest.raises(QueryError, match=r"DuckDB cannot answer that(.|\n)*The tables are runs, events"):
+        rows(dataset, sql)
+    done = command("query", dataset, sql)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_file_is_said(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "ds", {"plain": PLAIN})
+    (dataset / "events" / "run=plain" / "part-0.parquet").write_bytes(b"PAR1 no PAR1")
+    done = command("query", dataset, "SELECT count(call) FROM events")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    (dataset / "runs.parquet").write_bytes(b"PAR1 no PAR1")
+    with pytest.raises(ReplayError, match="cannot be read"):
+        rows(dataset, "footprint")
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_csv_and_json_hold_the_same_rows(dataset: Path) -> None:
+    expected = rows(dataset, "failed-breaks")
+    assert json.loads(command("query", dataset, "failed-breaks", "--format", "json").stdout) == expected
+    read = list(csv.DictReader(io.StringIO(command("query", dataset, "failed-breaks", "--format", "csv").stdout)))
+    assert read == [{name: str(value) for name, value in row.items()} for row in expected]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_odd_values_can_be_printed(format: str) -> None:
+    odd = [None, float("nan"), float("inf"), 2**70, 'a,"b"\n\x1b[31m</script>', [1, None], {"a": 1}, True, b"x"]
+    answer = Answer(tuple(f"column_{at}" for at in range(len(odd))), iter([tuple(odd)]))
+    stream = io.StringIO()
+    assert FORMATS[format](answer, stream) == 1
+    text = stream.getvalue()
+    if format == "json":
+        (row,) = json.loads(text)
+        assert row["column_1"] is None
+        assert row["column_4"] == odd[4]
+    if format == "csv":
+        assert list(csv.reader(io.StringIO(text)))[1][4] == odd[4]
+    if format == "table":
+        assert "\x1b" not in text
+
+
+def test_a_table_is_never_wider_than_80_columns() -> None:
+    for columns in range(1, 30):
+        values = [("long text " * columns, 2**40, "x" * 60, 0.123456)[at % 4] for at in range(columns)]
+        names = [f"a_long_name_of_column_{at}" for at in range(columns)]
+        assert max(map(cells, shown(table_lines(names, [values, values]), colour=False))) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--list",), 0, "failed-breaks"),
+        (("{ds}",), 0, "failed-breaks"),
+        (("{ds}", "leeks"), 2, "did you mean leaks"),
+        ((), 2, "--list"),
+        (("{ds}/events", "leaks"), 1, "neither a dataset"),
+        (("absent", "leaks"), 1, "neither a dataset"),
+        (("{ds}", "leaks", "--format", "xml"), 2, "xml"),
+    ],
+)
+def test_exit_statuses(arguments: tuple[str, ...], status: int, said: str, dataset: Path) -> None:
+    done = command("query", *(argument.format(ds=dataset) for argument in arguments))
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_duckdb_the_message_says_how_to_install_it(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "duckdb.py").write_text("raise ImportError('not here')\n")
+    path = os.pathsep.join([str(tmp_path), str(oracle.CHECKOUT)])
+    done = command("query", dataset, "leaks", env=os.environ | {"PYTHONPATH": path})
+    assert done.returncode == 1
+    assert "pip install 'replay-trace[sql]'" in done.stderr
+
+
+# --- the README's ways to read a dataset -----------------------------------------------------------------------------
+
+SNIPPETS = {
+    "pandas": """
+import pandas as pd
+failures = pd.read_parquet("fleet/brk_failures")
+print(failures.groupby(["run", "cause"], observed=True)["shortfall_bytes"].agg(["count", "sum"]))
+""",
+    "duckdb": """
+import duckdb
+print(duckdb.sql(\"\"\"
+    SELECT run, cause, count(*) AS failures, sum(shortfall_bytes) AS short_bytes
+    FROM read_parquet('fleet/brk_failures/*/*.parquet', hive_partitioning = true)
+    GROUP BY run, cause ORDER BY failures DESC
+\"\"\"))
+""",
+    "polars": """
+import polars as pl
+failures = pl.scan_parquet("fleet/brk_failures/**/*.parquet", hive_partitioning=True)
+print(failures.group_by("run", "cause").agg(pl.len(), pl.sum("shortfall_bytes")).collect())
+""",
+}
+
+
+@pytest.mark.parametrize("library", SNIPPETS)
+def test_other_readers_see_the_same_tables(library: str, dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip(library)
+    (tmp_path / "fleet").symlink_to(dataset)
+    done = subprocess.run(
+        [sys.executable, "-c", SNIPPETS[library]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    readme = (oracle.CHECKOUT / "README.md").read_text()
+    assert SNIPPETS[library].strip() in readme or f"import {library}" not in readme
+    for row in rows(dataset, "failed-breaks"):
+        assert row["run"].partition("/")[0] in done.stdout
+        assert str(row["failures"]) in done.stdout
+        assert str(row["short_bytes"]) in done.stdout
+
+
+def test_pandas_reads_the_runs(dataset: Path) -> None:
+    runs = pd.read_parquet(dataset / "runs.parquet")
+    assert set(runs["status"]) == {"ok", "error"}
