@@ -86,7 +86,7 @@ Address space
   What the kernel maps at execve (program, ld.so, stack, vdso) no call shows;
   --maps FILE adds it.
 
-  4 gaps between the mappings, 40.9 TiB in all; the largest holds 100 % of it
+  4 gaps between the mappings, 40.9 TiB in all; the largest holds >99 % of it
   (address fragmentation 0.000):
     0x5639fe410000-0x7f2a122f0000  45,011,591,626,752 bytes (40.9 TiB)
     0x5639d2dcb000-0x5639fe3ee000  727,855,104 bytes (694 MiB)
@@ -487,6 +487,14 @@ def test_sizes_are_short_and_near(count: int) -> None:
     factor = 1 if unit.startswith("byte") else 1024 ** ("KiB MiB GiB TiB PiB EiB".split().index(unit) + 1)
     assert len(text) <= 10
     assert abs(float(number) * factor - count) <= max(0.006 * count, 0.051 * factor if factor > 1 else 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(0, 7, "0 %"), (1, 1000, "<1 %"), (1, 2, "50 %"), (999, 1000, ">99 %"), (7, 7, "100 %"), (0, 0, "0 %")],
+)
+def test_shares(part: int, whole: int, text: str) -> None:
+    assert amounts.percent(part, whole) == text
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,10 @@ def _digits(value: float) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """Return a share: `50 %`, `<1 %`, `0 %`."""
+    """Return a share: `50 %`; `<1 %` and `>99 %` where rounding would say none or all."""
     if not part or not whole:
         return "0 %"
     share = 100 * part / whole
-    return "<1 %" if share < 0.5 else f"{share:.0f} %"
+    if share < 0.5:
+        return "<1 %"
+    return ">99 %" if share >= 99.5 and part < whole else f"{share:.0f} %"
