@@ -16,7 +16,8 @@ from replay.address_space import KIND_ANON, KIND_BRK
 from replay.calls import OK, UNFINISHED
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_unsigned
 from replay.constants import CALLS
-from replay.nesting import FREEING, GIVING, HIDING, Columns, Mask, Nesting, is_call
+from replay.misfits import SecondFrees, are_double
+from replay.nesting import FREEING, GIVING, Columns, Mask, Nesting, is_call
 from replay.regions import Replay
 from replay.source import Problems
 
@@ -39,8 +40,8 @@ MISNAMED: Final = 3
 REASONS: Final = ("double_free", "unknown_free", "free_not_seen", "ltrace_misnamed_call")
 """What problems are called; the codes of the column `reason` are places here.
 
-`double_free`: the block had been freed before. `unknown_free`: the log never saw the block handed out, as is normal
-after an attach and for what the libc allocates itself. `free_not_seen`: malloc handed out a block that was live.
+`double_free`: the block had been freed before (see `misfits`). `unknown_free`: the log never saw the block handed out,
+as is normal after an attach and for what the libc allocates itself. `free_not_seen`: malloc handed out a live block.
 `ltrace_misnamed_call`: ltrace 0.7.3 may have written a wrong name, so the line is not believed.
 """
 
@@ -59,8 +60,9 @@ _ADDRESS_BITS: Final = 48
 class Blocks:
     """The blocks of a run, and what of its frees fits none.
 
-    columns: one row a block, sorted by `born_step`: those of the table `blocks`, besides `tid`, and `taken_step`, the
-        call that took it (`NULL`: none did). `size` is 0 where the log does not show it (strdup).
+    columns: one row a block, sorted by `born_step`: those of the table `blocks`, besides `tid`; `given_step` and
+        `taken_step`, the calls that gave and took it (`NULL`: none did); `inherited` (0/1): a forked child's copy.
+        `size` is 0 where the log does not show it (strdup).
     problems: `step` and `reason`, sorted by step.
     given_steps, taken_steps: the calls that handed out a block, and those that gave one back for good.
     """
@@ -97,7 +99,7 @@ def find_blocks(replayed: Replay, nesting: Nesting) -> Blocks:
     the fork, as soon as it or a child of its own allocates or frees.
     """
     operations = _operations(replayed.events, nesting)
-    rows, faults = _Pairing(replayed, operations).run()
+    rows, faults = _Pairing(replayed, operations, nesting.misnamed_steps).run()
     taken = operations.source[(operations.kind == TAKE_FREE) & ~np.isin(np.arange(len(operations)), faults.double)]
     columns = _columns(replayed, nesting, operations, rows)
     return Blocks(
@@ -199,6 +201,7 @@ class _Pairing:
 
     replayed: Replay
     operations: _Operations
+    misnamed_steps: Int64Array
     pieces: list[_Rows] = field(default_factory=list)
     faults: list[_Faults] = field(default_factory=list)
     rows_so_far: int = 0
@@ -292,15 +295,7 @@ class _Pairing:
         return _Rows(space, addr, giver, taker, closer, born, died, heir_of)
 
     def _misfits(self, place: Int64Array, gives: Mask, same: Mask) -> tuple[Int64Array, Int64Array]:
-        """Return the takes of blocks that had been freed, and the takes of blocks never seen.
-
-        An address freed twice is a double free, unless memory may have been handed out unseen in between: by a call
-        that does not show its address, or where the space has freed unknown blocks before and the program went on. A
-        free that never returned (glibc aborts) is one in any case. What a thread that ends has cached, glibc frees
-        once more: no double free either. Heuristic.
-
-        Source: tcache_thread_shutdown in malloc/malloc.c calls __libc_free, which `-x` shows.
-        """
+        """Return the takes that are double frees, and the takes of blocks never seen, from operations by address."""
         given_before: Int64Array = np.cumsum(gives) - gives
         start = np.maximum.accumulate(np.where(same, 0, np.arange(len(same)))) if len(same) else place[:0]
         known: Mask = given_before > given_before[start]
@@ -309,37 +304,23 @@ class _Pairing:
         again = np.flatnonzero(misfit & known)
         if not len(again):
             return place[:0], unknown
-        excused = self._excused(place[again], place[again - 1], unknown) | self._of_ending_thread(place[again])
-        excused &= self.replayed.events["status"][self.operations.source[place[again]]] != UNFINISHED
-        return place[again[~excused]], np.concatenate([unknown, place[again[excused]]])
+        operations = self.operations
+        frees = SecondFrees(
+            steps=operations.source[place[again]],
+            earlier=operations.source[place[again - 1]],
+            repeated=np.bincount(start[misfit], minlength=len(start))[start[again]] > 1,
+            handed_out_twice=_followed_by_two_gives(again, gives, same),
+            strangers=np.isin(operations.space[place[again]], operations.space[unknown]),
+        )
+        double = are_double(self.replayed.events, self.misnamed_steps, frees)
+        return place[again[double]], np.concatenate([unknown, place[again[~double]]])
 
-    def _excused(self, later: Int64Array, earlier: Int64Array, unknown: Int64Array) -> Mask:
-        """Return for each second free whether the block may have been handed out unseen since the first one."""
-        events, operations = self.replayed.events, self.operations
-        step, before = operations.source[later], operations.source[earlier]
-        space = operations.space[later]
-        hiding = np.flatnonzero(is_call(events, HIDING) & (events["status"] != UNFINISHED))
-        excused = np.zeros(len(later), dtype=np.bool_)
-        for number in np.unique(space).tolist():
-            mine = space == number
-            hidden = hiding[events["space"][hiding] == number]
-            handed_out = np.searchsorted(hidden, step[mine]) > np.searchsorted(hidden, before[mine])
-            strangers = operations.source[unknown[operations.space[unknown] == number]]
-            first = int(strangers.min()) if len(strangers) else len(events["call"])
-            excused[mine] = handed_out | ((first < step[mine]) & (step[mine] > before[mine] + 1))
-        return excused
 
-    def _of_ending_thread(self, frees: Int64Array) -> Mask:
-        """Return which frees, shown by `-x`, come behind the last allocation of a thread not its space's first."""
-        events, steps = self.replayed.events, self.operations.source[frees]
-        ending: Mask = events["caller"][steps] == NO_TEXT
-        for tid in np.unique(events["tid"][steps[ending]]).tolist():
-            mine = np.flatnonzero(events["tid"] == tid)
-            first = np.argmax(events["space"] == events["space"][mine[0]])
-            gives = mine[is_call({"call": events["call"][mine]}, (*GIVING, *HIDING))]
-            late = steps > (int(gives[-1]) if len(gives) else -1)
-            ending &= (events["tid"][steps] != tid) | (late & (events["tid"][first] != tid))
-        return ending
+def _followed_by_two_gives(rows: Int64Array, gives: Mask, same: Mask) -> Mask:
+    """Return after which of the rows the next two, of the same address, give."""
+    more = np.append(gives & same, [False, False])
+    twice: Mask = more[rows + 1] & more[rows + 2]
+    return twice
 
 
 def _same_as_before(space: Int64Array, addr: Int64Array) -> Mask:
@@ -386,6 +367,7 @@ def _columns(replayed: Replay, nesting: Nesting, operations: _Operations, rows: 
         "end": end,
         "taken_step": taker,
         "given_step": step,
+        "inherited": inherited.astype(np.int64),
     }
     if (born_step[1:] < born_step[:-1]).any():
         order = np.lexsort((rows.addr, rows.space, born_step))
@@ -573,12 +555,15 @@ def _problems(events: Columns, nesting: Nesting, operations: _Operations, faults
 
 
 def note_problems(blocks: Blocks, events: Columns, strings: Strings, problems: Problems) -> None:
-    """Add what fits no block to the problems of a run; beyond those that are kept, they are only counted."""
+    """Add what fits no block to the problems of a run; beyond those that are kept, they are only counted.
+
+    The line of a free is the one where it starts.
+    """
     for code, reason in enumerate(REASONS):
         steps = blocks.problems["step"][blocks.problems["reason"] == code]
         for step in steps[: problems.keep].tolist():
-            text = call_text(events, strings, step)
-            problems.add(int(events["line"][step]), reason, text, int(events["file"][step]))
+            line = int(events["entry_line" if code in (DOUBLE_FREE, UNKNOWN_FREE) else "line"][step])
+            problems.add(line, reason, call_text(events, strings, step), int(events["file"][step]))
         if len(steps) > problems.keep:
             problems.counts[reason] += len(steps) - problems.keep
 

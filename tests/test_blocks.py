@@ -134,6 +134,23 @@ FAULTS = {
         "free(0x5000 <no return ...>\n--- SIGABRT (Aborted) ---",
         [(1, "unknown_free"), (6, "double_free")],
     ),
+    "freed_again_after_another": (
+        "malloc(9) = 0x5000\nmalloc(9) = 0x6000\nfree(0x5000) = <void>\nfree(0x6000) = <void>\nfree(0x5000) = <void>",
+        [(5, "double_free")],
+    ),
+    "freed_twice_then_handed_out_twice": (
+        "free(0x9000) = <void>\nmalloc(9) = 0x5000\nfree(0x5000) = <void>\nfree(0x6000) = <void>\n"
+        "free(0x5000) = <void>\nmalloc(9) = 0x5000\nmalloc(9) = 0x5000",
+        [(1, "unknown_free"), (4, "unknown_free"), (5, "double_free"), (7, "free_not_seen")],
+    ),
+    "a_call_in_between_may_have_handed_it_out": (
+        "malloc(10) = 0x5000\nfree(0x5000) = <void>\ngetline(0x7ffc, 0x7ffd, 0x5100, 1) = 5\nfree(0x5000) = <void>",
+        [(4, "unknown_free")],
+    ),
+    "handed_out_unseen_again_and_again": (
+        "malloc(10) = 0x5000" + "\nfree(0x5000) = <void>" * 3,
+        [(2 + n, "unknown_free") for n in (1, 2)],
+    ),
     "never_seen": ("free(0x5000) = <void>", [(1, "unknown_free")]),
     "both": (
         "free(0x9000) = <void>\nmalloc(10) = 0x5000\nfree(0x5000) = <void>\nfree(0x5000) = <void>",
@@ -186,6 +203,14 @@ def test_what_an_ending_thread_has_cached_is_freed_once_more(tmp_path: Path) -> 
     """
     replayed, found = read(write(tmp_path, text))
     assert faults(replayed, found) == [(5, "unknown_free")]
+
+
+def test_a_free_that_aborts_is_a_problem_of_the_line_where_it_starts(tmp_path: Path) -> None:
+    text = "malloc(10) = 0x5000\nfree(0x5000) = <void>\nfree(0x5000 <no return ...>\n--- SIGABRT (Aborted) ---"
+    replayed, found = read(write(tmp_path, text))
+    problems = Problems()
+    b.note_problems(found, replayed.events, replayed.strings, problems)
+    assert [(p.line, p.reason, p.text) for p in problems.kept] == [(3, "double_free", "free(0x5000) <unfinished ...>")]
 
 
 def test_problems_are_kept_with_their_text_and_counted(tmp_path: Path) -> None:

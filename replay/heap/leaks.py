@@ -23,12 +23,14 @@ PARTS: Final = 4
 def leaked_groups(replayed: Replay, blocks: Blocks) -> Columns:
     """Return the blocks alive at the end in groups of one space, caller, call and size class, most bytes first.
 
+    What a forked child has from its parent and leaves alone is counted in the parent only.
+
     `space`, `caller` (text id), `call`; `size_class`, the power of two that is not above the sizes (0: no bytes asked
     for); `count`, `bytes`; `first_block` and `last_block`, the rows of the oldest and the youngest; `age_lines` and
     `age_ns` of the oldest at the end (`NULL` where the log has no times).
     """
     columns = blocks.columns
-    rows = np.flatnonzero(columns["end"] == LIVE).astype(np.int64)
+    rows = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0)).astype(np.int64)
     size = columns["size"][rows]
     classes = np.where(size > 0, 1 << np.maximum(np.frexp(size.astype(np.float64))[1] - 1, 0), 0).astype(np.int64)
     keys = [columns["space"][rows], columns["caller"][rows], columns["call"][rows], classes]

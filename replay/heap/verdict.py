@@ -83,7 +83,7 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
     space = main_space(blocks, replayed) if space is None else space
     peak_bytes, _, peak_line = _peak_of(blocks, replayed, space)
     columns = blocks.columns
-    leaked = (columns["end"] == LIVE) & (columns["space"] == space)
+    leaked = (columns["end"] == LIVE) & (columns["space"] == space) & (columns["inherited"] == 0)
     leaked_bytes = int(columns["size"][leaked].sum())
     share = leaked_bytes / peak_bytes if peak_bytes else 0.0
     growth = live_growth(replayed, blocks, space)
