@@ -216,7 +216,8 @@ def _attach_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     return builder.rows(
         aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at],
         length=np.array([size for size, _ in sizes], np.int64), prot=prot, shared=1,
-        kind=aspace.KIND_SHM, path=np.array(paths, np.int64), offset=0, flags=np.where(flags & SHM_REMAP, aspace.MAP_FIXED, 0),
+        kind=aspace.KIND_SHM, path=np.array(paths, np.int64), offset=0,
+        flags=np.where(flags & SHM_REMAP, aspace.MAP_FIXED, 0),
     )  # fmt: skip
 
 

@@ -207,7 +207,7 @@ def test_brk_rows_are_those_that_the_kernel_counted(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_no_line_is_lost(name: str) -> None:
-    """Each line is understood or passed over; what is a problem is a line of blocks that fits no other, no unread one."""
+    """Each line is understood or passed over; a problem is here only a call of malloc that fits no other."""
     summary = run_of(name).summary.iloc[0]
     assert summary["lines"] == summary["lines_understood"] + summary["lines_skipped"]
     about_blocks = {"unknown_free", "double_free", "free_not_seen", "ltrace_misnamed_call"}

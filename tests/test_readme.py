@@ -1,0 +1,46 @@
+"""The README says what is so: its sessions are real output, its dictionary is the schema, its commands all exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from replay.cli import COMMANDS as FUNCTIONS
+from replay.tables import DICTIONARY_BEGIN, DICTIONARY_END, data_dictionary_markdown
+
+CHECKOUT = Path(__file__).parent.parent
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+SESSIONS = re.findall(r"<!-- session -->\n```console\n\$ replay (.*)\n((?:.*\n)*?)```", README)
+
+
+@pytest.mark.parametrize(("words", "shown"), SESSIONS, ids=[words for words, _ in SESSIONS])
+def test_a_session_shows_how_the_real_output_begins(words: str, shown: str) -> None:
+    command = [sys.executable, "-m", "replay", *words.split()]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(shown)
+    assert len(shown.splitlines()) >= 10
+
+
+def test_there_are_two_sessions() -> None:
+    assert [words.split()[0] for words, _ in SESSIONS] == ["sample_traces/blocked_break/strace.log", "maps"]
+
+
+def test_the_data_dictionary_is_that_of_the_schema() -> None:
+    shown = README[README.index(DICTIONARY_BEGIN) : README.index(DICTIONARY_END) + len(DICTIONARY_END)]
+    assert data_dictionary_markdown().strip() in shown
+
+
+def test_every_command_is_named() -> None:
+    assert [function.__name__ for function in FUNCTIONS if f"`replay {function.__name__}" not in README] == []
+
+
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    example = re.search(r"```python\n(import replay\n.*?)```", README, re.DOTALL)
+    assert example is not None
+    exec(example.group(1), {})
+    assert "mapping_above" in capsys.readouterr().out
