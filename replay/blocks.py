@@ -45,7 +45,7 @@ as is normal after an attach and for what the libc allocates itself. `free_not_s
 `ltrace_misnamed_call`: ltrace 0.7.3 may have written a wrong name, so the line is not believed.
 """
 
-INHERITED_BUDGET: Final = 2_000_000
+INHERITED_BUDGET: Final = 500_000
 """Inherited blocks of forked children that are rows of their own; past it, only those that a child touches are."""
 
 _RESIZING: Final = ("realloc", "reallocarray")

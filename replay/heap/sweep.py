@@ -7,7 +7,7 @@ over their addresses, so that each change costs the logarithm of their number.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from replay.compiled import compiled
 from replay.heap.chunks import MINSIZE, Heaps
 from replay.nesting import Columns
 
-WORTH_COMPILING: Final = 30_000
-"""Changes from which on compiling the loop, or loading it compiled, costs less than interpreting it. Heuristic."""
+WORTH_COMPILING: Final = 15_000
+"""Blocks and changes of heaps from which on compiling the loop, or loading it, pays. Heuristic, measured."""
+
+Sweep: TypeAlias = Callable[..., tuple[Sequence[int], Sequence[int]]]
+"""The loop over the tree, interpreted or compiled."""
 
 _NONE: Final = -1
 _FAR: Final = 1 << 62
@@ -38,12 +41,13 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
     for name in ("heap_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes"):
         columns[name] = np.full(len(space), NULL, dtype=np.int64)
     chunks, extents = _by_space(heaps.chunks), _by_space(heaps.extents)
+    sweep = _sweep_for(len(blocks) + len(heaps.extents["line"]))
     nothing = {name: column[:0] for name, column in heaps.extents.items()}
     for number, rows in _by_space({"space": space, "row": np.arange(len(space), dtype=np.int64)}).items():
         if number in chunks:
             pooled = _pooled(chunks[number])
             area = int(heaps.area_start[number])
-            found = _space_columns(pooled, extents.get(number, nothing), area, line[rows["row"]])
+            found = _space_columns(pooled, extents.get(number, nothing), area, line[rows["row"]], sweep)
             for name, values in found.items():
                 columns[name][rows["row"]] = values
     unknown = columns["heap_bytes"] == NULL
@@ -79,13 +83,13 @@ def _by_space(columns: Columns) -> dict[int, Columns]:
     return {int(space[piece[0]]): {name: column[piece] for name, column in columns.items()} for piece in pieces}
 
 
-def _space_columns(chunks: Columns, extents: Columns, area: int, line: Int64Array) -> Columns:
+def _space_columns(chunks: Columns, extents: Columns, area: int, line: Int64Array, sweep: Sweep) -> Columns:
     """Return the columns of the heap of one space, whose brk area begins at `area`."""
     heap = _heap_bytes(extents, line)
     size = chunks["end"] - chunks["start"]
     in_brk = chunks["in_brk"] == 1
     used, used_in_brk = _live_sum(chunks, size, line), _live_sum(chunks, np.where(in_brk, size, 0), line)
-    largest, top = _largest_and_top(chunks, extents, line)
+    largest, top = _largest_and_top(chunks, extents, line, sweep)
     free = np.maximum(heap - used, 0)
     pinned = np.where(top > 0, top - area - used_in_brk, 0) if area != NULL else np.zeros(len(line), dtype=np.int64)
     return {
@@ -123,7 +127,9 @@ def _sum_until(lines: Int64Array, values: Int64Array, line: Int64Array) -> Int64
 # --- the tree --------------------------------------------------------------------------------------------------------
 
 
-def _largest_and_top(chunks: Columns, extents: Columns, line: Int64Array) -> tuple[Int64Array, Int64Array]:
+def _largest_and_top(
+    chunks: Columns, extents: Columns, line: Int64Array, sweep: Sweep
+) -> tuple[Int64Array, Int64Array]:
     """Return for each line the largest gap between chunks inside the heap, and the end of the brk area's topmost one.
 
     What is not heap counts as chunks too, a wall for each range between two borders that the heap ever had.
@@ -144,7 +150,7 @@ def _largest_and_top(chunks: Columns, extents: Columns, line: Int64Array) -> tup
     rows_by_line = np.argsort(until, kind="stable")
     wall_ends = np.full(len(order), _NONE, dtype=np.int64)
     wall_ends[walls] = borders[1:]
-    largest, top = _sweep_for(len(when))(starts[order], wall_ends, what, ends, tops, until[rows_by_line])
+    largest, top = sweep(starts[order], wall_ends, what, ends, tops, until[rows_by_line])
     back = np.empty(len(line), dtype=np.int64)
     back[rows_by_line] = np.arange(len(line))
     return np.asarray(largest, dtype=np.int64)[back], np.asarray(top, dtype=np.int64)[back]
@@ -172,8 +178,8 @@ def _changes(
     return when[order], what[order], ends[order], tops[order]
 
 
-def _sweep_for(changes: int) -> Callable[..., tuple[Sequence[int], Sequence[int]]]:
-    """Return what applies that many changes fastest."""
+def _sweep_for(changes: int) -> Sweep:
+    """Return what applies about that many changes fastest."""
     return compiled(_sweep) if changes >= WORTH_COMPILING else _interpreted_sweep
 
 

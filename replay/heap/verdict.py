@@ -14,7 +14,7 @@ import numpy as np
 from replay.blocks import LIVE, Blocks, LiveCount
 from replay.heap.chunks import Heaps
 from replay.heap.leaks import Growth, end_line, live_growth
-from replay.heap.picture import TOP_PAD, Picture, take_picture
+from replay.heap.picture import Picture, take_picture
 from replay.heap.sweep import taken_bytes
 from replay.regions import Replay
 
@@ -30,6 +30,9 @@ LEAKED_SHARE: Final = 0.1
 
 HELD_SHARE: Final = 0.25
 """From this share of the heap on, free memory below live blocks counts as fragmentation. Heuristic."""
+
+LEAST_HELD: Final = 262144
+"""Less free memory than this below live blocks, in bytes, is not worth the name of fragmentation. Heuristic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
 
     It leaks if blocks are live at the end and either live memory grew to the end, or they make up `LEAKED_SHARE` of the
     peak. It is fragmented if, when the heap was largest or at the end, the free memory below live blocks was
-    `HELD_SHARE` of the heap, and more than the top that malloc keeps at any rate.
+    `HELD_SHARE` of the heap, and more than a few unseen blocks of libraries can feign (`LEAST_HELD`).
     """
     space = main_space(blocks, replayed) if space is None else space
     peak_bytes, _, peak_line = _peak_of(blocks, replayed, space)
@@ -111,7 +114,7 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
 
 def _is_fragmented(picture: Picture) -> bool:
     """Return whether much of the heap is free but below live blocks."""
-    return picture.held_bytes > TOP_PAD and picture.held_bytes >= HELD_SHARE * picture.heap_bytes
+    return picture.held_bytes >= LEAST_HELD and picture.held_bytes >= HELD_SHARE * picture.heap_bytes
 
 
 def _largest_heap(blocks: Blocks, heaps: Heaps, replayed: Replay, space: int) -> tuple[int, tuple[float, float]]:
