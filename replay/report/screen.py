@@ -132,8 +132,9 @@ def _words(text: str, width: int) -> Iterator[str]:
     for word in text.split(" "):
         rest = word
         while cells(rest) > width:
-            yield rest[:width]
-            rest = rest[width:]
+            part = "".join(_fitting(rest, width))
+            yield part
+            rest = rest[len(part) :]
         if rest:
             yield rest
 
