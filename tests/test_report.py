@@ -235,7 +235,7 @@ def test_forty_five_failures_one_blocker_and_its_line() -> None:
         pytest.param(START + "mmap(NULL, 40", ["Mind: the log is cut off in the middle of line 4."], id="cut"),
         pytest.param(
             START + "brk(what is this) = ???\n" + END,
-            ["Lines not understood, and contradictions", "first line 4: brk(what is this) = ???", "1 not understood."],
+            ["Problems in the log", "first line 4: brk(what is this) = ???", "1 not understood."],
             id="not-understood",
         ),
     ],

@@ -399,6 +399,6 @@ SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
     ("Address space", _layout),
     ("Over the log", _curves),
     ("Address spaces of the run", _processes),
-    ("Lines not understood, and contradictions", _problems),
+    ("Problems in the log", _problems),
 )
 """The sections of the letter in order; one that has nothing to say is left out."""
