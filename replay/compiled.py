@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from replay.keeping import cache_directory
 
 
 def is_compiled(function: Callable[..., Any]) -> bool:
@@ -20,7 +21,7 @@ def is_compiled(function: Callable[..., Any]) -> bool:
     source = Path(function.__code__.co_filename)
     written = source.stat().st_mtime
     pattern = f"*/{source.stem}.{function.__name__}-*.nbi"
-    return any(index.stat().st_mtime >= written for index in _cache_directory().glob(pattern))
+    return any(index.stat().st_mtime >= written for index in _directory().glob(pattern))
 
 
 @cache
@@ -34,7 +35,7 @@ def compiled(
     """
     if not is_compiled(function):
         print(f"replay: compiling {function.__module__}, once on this machine ...", file=sys.stderr)
-    os.environ["NUMBA_CACHE_DIR"] = str(_cache_directory())
+    os.environ["NUMBA_CACHE_DIR"] = str(_directory())
     import numba  # noqa: PLC0415 - a third of a second that a small log does not need
     from numba.extending import register_jitable  # noqa: PLC0415
 
@@ -44,17 +45,6 @@ def compiled(
     return compiler(cache=True, nogil=True, _nrt=allocates)(function)
 
 
-@cache
-def _cache_directory() -> Path:
-    """Return where the user may keep compiled code: the user's cache directory, else one that lasts this run only."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "replay"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        if os.access(home, os.W_OK):
-            return home
-    except (OSError, RuntimeError):
-        pass
-    return Path(tempfile.mkdtemp(prefix="replay-"))
+def _directory() -> Path:
+    """Return where numba keeps its code: where the user told numba to, else beside what else replay keeps."""
+    return Path(os.environ.get("NUMBA_CACHE_DIR") or cache_directory())

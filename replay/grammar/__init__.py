@@ -17,6 +17,7 @@ from lark.common import LexerConf
 from lark.lexer import ContextualLexer, LexerState
 
 from replay.grammar.fields import call_name
+from replay.keeping import cache_directory
 from replay.lines import Line
 
 REASONS: Final = {
@@ -96,13 +97,17 @@ def grammar_file(name: str) -> Path:
 
 @cache
 def _parser(dialect: str) -> Lark:
-    """Return the parser of a dialect, which gives a `Line` for each line."""
+    """Return the parser of a dialect, which gives a `Line` for each line.
+
+    Lark keeps its tables on disk, under a hash of grammar and versions: to build them costs ten times what loading does.
+    """
     return Lark.open(
         str(grammar_file(f"{dialect}.lark")),
         parser="lalr",
         lexer="contextual",
         start="line",
         maybe_placeholders=False,
+        cache=str(cache_directory() / f"{dialect}.parser"),
         transformer=import_module(DIALECTS[dialect]).Lines(),
         _plugins={"ContextualLexer": LineLexer},
     )
