@@ -16,7 +16,7 @@ import numpy as np
 from replay import constants, regions, symbols
 from replay.address_space import KIND_BRK, KINDS, ORIGINS
 from replay.allocator import Activity, Record, allocator_activity
-from replay.blocks import BACKINGS, ENDS, Blocks, find_blocks, note_problems
+from replay.blocks import BACKINGS, ENDS, LIVE, Blocks, find_blocks, note_problems
 from replay.calls import RunInput, read_run
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_unsigned
 from replay.errors import QueryError, ReplayError
@@ -328,6 +328,8 @@ def _problem_columns(run: Run) -> dict[str, Any]:
 
 def _block_columns(run: Run) -> dict[str, Any]:
     blocks = run.malloc_blocks.columns
+    shown = (blocks["inherited"] == 0) | (blocks["end"] != LIVE)
+    blocks = {name: column[shown] for name, column in blocks.items()}
     columns: dict[str, Any] = {
         name: blocks[name]
         for name in ("space", "addr", "size", "pid", "caller", "born_step", "died_step", "born_line", "died_line")

@@ -109,7 +109,8 @@ def _map_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     flags = np.where(calls.flags[at] == NULL, 0, calls.flags[at])
     shared = (flags & MAP_SHARED) != 0
     path = _mapping_paths(builder.paths[at], strings)
-    is_file = ((flags & MAP_ANONYMOUS) == 0) & ((calls.fd[at] >= 0) | (path != NO_TEXT))
+    # ltrace 0.7.3 shows neither descriptor nor offset of SYS_mmap: the flags alone tell a file then.
+    is_file = ((flags & MAP_ANONYMOUS) == 0) & ((calls.fd[at] >= 0) | (calls.fd[at] == NULL) | (path != NO_TEXT))
     anonymous_shared = shared & ~is_file
     path[~is_file] = NO_TEXT
     path[anonymous_shared] = strings.intern("/dev/zero (deleted)")
