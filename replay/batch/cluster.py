@@ -77,28 +77,41 @@ class _Tasks:
         self._distributed = distributed
         self._client = client
         self._bunch_of: dict[Any, list[Job]] = {}
+        """The jobs of each future that is not ready."""
 
     def outcomes(self, bunches: list[list[Job]]) -> Iterator[Outcome]:
         """Yield the outcomes of all bunches, with few of them in the cluster's hands at a time."""
         waiting = bunches[::-1]
-        ready = self._distributed.as_completed()
+        ready = self._distributed.as_completed(loop=self._client.loop)
         try:
             while waiting or self._bunch_of:
-                while waiting and len(self._bunch_of) < self._room():
+                room = self._room()
+                while waiting and len(self._bunch_of) < room:
                     ready.add(self._submitted(waiting.pop()))
                 future = next(ready)
-                bunch = self._bunch_of.pop(future.key)
-                error = future.exception() if future.status == "error" else None
-                if error is None:
+                bunch = self._bunch_of.pop(future)
+                if future.status == "finished":
                     yield from future.result()
-                elif not isinstance(error, self._distributed.scheduler.KilledWorker):
-                    raise ReplayError(f"the workers of the cluster cannot run replay: {error}")
-                elif len(bunch) > 1:
+                elif len(bunch) > 1 and self._worker_died(future):
                     waiting += [[job] for job in bunch]
-                else:
+                elif self._worker_died(future):
                     yield refuse(bunch[0], f"{bunch[0].found.source}: the workers that replayed it died")
         finally:
-            self._distributed.wait([self._distributed.Future(key, self._client) for key in self._bunch_of])
+            while self._bunch_of:
+                self._bunch_of.pop(next(ready))
+
+    def _worker_died(self, future: Any) -> bool:
+        """Return True for a task that its workers did not survive.
+
+        Raises:
+            ReplayError: the task failed for a reason that other tasks have too.
+        """
+        if future.status != "error":
+            raise ReplayError("the connection to the cluster was lost")
+        error = future.exception()
+        if isinstance(error, self._distributed.KilledWorker):
+            return True
+        raise ReplayError(f"the workers of the cluster cannot run replay: {type(error).__name__}: {error}") from error
 
     def _room(self) -> int:
         threads = sum(self._client.nthreads().values())
@@ -106,5 +119,5 @@ class _Tasks:
 
     def _submitted(self, bunch: list[Job]) -> Any:
         future = self._client.submit(work_on, bunch, pure=False)
-        self._bunch_of[future.key] = bunch
+        self._bunch_of[future] = bunch
         return future

@@ -130,7 +130,7 @@ def read_runs(store: Store) -> pa.Table | None:
     if data is None:
         return None
     try:
-        return pq.read_table(pa.BufferReader(data))
+        return pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         place = f"{store.url}/{RUNS_FILE}"
         raise ReplayError(f"{place}: cannot be read ({error}); without that file all runs are made again") from error
@@ -187,15 +187,18 @@ class Dataset:
                 write_parquet(self.table(), folder / RUNS_FILE)
                 self.store.publish(folder / RUNS_FILE, RUNS_FILE)
             self._changed = False
-        self.store.remove(JOURNAL)
+        for folder in (JOURNAL, STAGING):
+            self.store.remove(folder)
 
     def table(self) -> pa.Table:
         """Return the table `runs`."""
+        import pyarrow as pa  # noqa: PLC0415
+
         kept = self._kept
         if kept is not None:
             dropped = self.rows.keys() | self._gone
             names = kept.column("run").to_pylist()
-            kept = kept.take([place for place, name in enumerate(names) if name not in dropped])
+            kept = kept.take(pa.array([place for place, name in enumerate(names) if name not in dropped], pa.int64()))
         return runs_table(list(self.rows.values()), kept)
 
     def _collect_journal(self) -> None:

@@ -6,8 +6,12 @@ In go the files of a run, out come paths that can be read. What is in them is no
 from __future__ import annotations
 
 import hashlib
+import io
+import lzma
 import os
+import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 HEAD_BYTES: Final = 64 << 10
 """How much of a file is read to see how it begins, in bytes, decompressed."""
 
+_PIECE_BYTES: Final = 512
 _COPY_BYTES: Final = 1 << 20
 
 
@@ -69,13 +74,38 @@ def head_of(file: LogFile) -> bytes:
             return _beginning(file.path)
         with tempfile.TemporaryDirectory(prefix="replay-") as folder:
             return _beginning(_copied(file, Path(folder), limit=HEAD_BYTES))
-    except (OSError, EOFError, TraceFormatError):
+    except (OSError, TraceFormatError):
         return b""
 
 
-def _beginning(path: str) -> bytes:
+def is_archive(path: str) -> bool:
+    """Tell whether a log is a tar archive, compressed or not, of which it would be the text."""
+    return _beginning(path, 512)[257:262] == b"ustar"  # Source: tar(5), the field magic
+
+
+def is_compressed(path: str) -> bool:
+    """Tell whether a log is compressed in a way that is undone when it is read."""
     with open_log(path) as stream:
-        return stream.read(HEAD_BYTES)
+        return not isinstance(stream, io.BufferedReader)
+
+
+def _beginning(path: str, size: int = HEAD_BYTES) -> bytes:
+    """Return the first bytes of a log, decompressed; of a broken one what comes before the break."""
+    pieces: list[bytes] = []
+    with open_log(path) as stream:
+        try:
+            while len(pieces) * _PIECE_BYTES < size and (piece := stream.read(_PIECE_BYTES)):
+                pieces.append(piece)
+        except _broken_streams():
+            pass
+    return b"".join(pieces)[:size]
+
+
+def _broken_streams() -> tuple[type[Exception], ...]:
+    """Return what decompressors raise; that of zstandard only where it is in use."""
+    zstandard = sys.modules.get("zstandard")
+    own = (zstandard.ZstdError,) if zstandard else ()
+    return (OSError, EOFError, zlib.error, lzma.LZMAError, *own)
 
 
 def _copied(file: LogFile, folder: Path, limit: int | None = None) -> str:

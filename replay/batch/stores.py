@@ -115,10 +115,13 @@ class LocalStore(Store):
 
     def publish(self, file: Path, name: str) -> None:
         """Let a complete file appear under a name, by renaming it."""
+        with _refusals(str(self.root / name)):
+            self._moved(file, name)
+
+    def _moved(self, file: Path, name: str) -> None:
         target = self.root / name
-        with _refusals(str(target)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it, if it is there."""

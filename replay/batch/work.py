@@ -7,6 +7,7 @@ process or on which machine, is not known here.
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from replay import __version__
 from replay.batch.dataset import Known, commit
-from replay.batch.fetching import content_hash, fetched, state_of
+from replay.batch.fetching import content_hash, fetched, is_archive, is_compressed, state_of
 from replay.batch.finding import FoundRun
 from replay.batch.rows import ERROR, OK, summary_columns
 from replay.batch.stores import open_store
 from replay.errors import ReplayError, TraceFormatError
-from replay.source import Log, read_chunks
+from replay.source import CHUNK_BYTES, SAMPLE_BYTES, Log, read_chunks
 from replay.tables import SCHEMA_VERSION, OutputError
 
 if TYPE_CHECKING:
@@ -30,8 +31,17 @@ if TYPE_CHECKING:
 ATTEMPTS: Final = 2
 """How often a log is read that changes while it is read."""
 
-LEAST_UNDERSTOOD: Final = 0.25
-"""The share of lines below which a file that was only found, not named, is text with a trace quoted in it."""
+LEAST_CALLS: Final = 0.25
+"""The share of lines that look like calls below which a file is text with a trace quoted in it. Heuristic."""
+
+_SMALL_BYTES: Final = 512
+"""How much of a compressed log is read at once where it is broken: what comes before the break tells what it is."""
+
+_CALL_LINE: Final = re.compile(
+    rb"(?: *(?:\[pid +\d+\]|\[[\da-fx?]+\]|\d[\d.:]*(?:<[^>]*>)?|\(\+ *[\d.]+\)) +)*"
+    rb"(?:[\w.@:~>+-]+\(|<\.\.\. |\+\+\+ |--- |operator )| > | \| "
+)
+"""How a line of a trace begins, seen from afar: pid and time, then a call, an end, a notice, a frame or a dump."""
 
 WRITTEN: Final = "written"
 UNCHANGED: Final = "unchanged"
@@ -146,8 +156,6 @@ def _attempted(job: Job) -> Outcome:
         if job.known is not None and _is_same(job.known, facts):
             return Outcome(job, UNCHANGED)
         run = _replayed(job, paths_with_text)
-        if job.known is None and not job.found.named and _is_text_with_quotes(run):
-            return Outcome(job, NO_TRACE)
         store = open_store(job.dataset)
         with store.staging() as folder:
             row = facts | _written(run, folder / "tables")
@@ -185,10 +193,20 @@ def _begins_as_trace(path: str) -> bool:
     """
     if not os.access(path, os.R_OK):
         raise TraceFormatError(f"{path}: cannot be read (permission denied)")
-    try:
-        return next(read_chunks(Log(path)), None) is not None
-    except TraceFormatError:
+    if is_archive(path):
         return False
+    sample = _sample(path, CHUNK_BYTES) or (_sample(path, _SMALL_BYTES) if is_compressed(path) else b"")
+    lines = [line for line in sample.splitlines() if line.strip()]
+    return sum(_CALL_LINE.match(line) is not None for line in lines) >= LEAST_CALLS * len(lines) > 0
+
+
+def _sample(path: str, size: int) -> bytes:
+    """Return the beginning of a trace, read in pieces of `size` bytes; nothing if the first piece is of no trace."""
+    try:
+        chunk = next(read_chunks(Log(path), size), None)
+    except TraceFormatError:
+        return b""
+    return chunk.data[:SAMPLE_BYTES] if chunk else b""
 
 
 def _replayed(job: Job, paths: Sequence[str]) -> Run:
@@ -201,11 +219,6 @@ def _replayed(job: Job, paths: Sequence[str]) -> Run:
     for log in run.source.logs:
         log.path = sources.get(os.path.basename(log.path), log.path)
     return run
-
-
-def _is_text_with_quotes(run: Run) -> bool:
-    counters = run.source.counters
-    return counters.lines_understood < LEAST_UNDERSTOOD * (counters.lines - counters.lines_passed_over)
 
 
 def _written(run: Run, folder: Path) -> dict[str, Any]:
