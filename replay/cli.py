@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from replay import __version__
 from replay.commands.batch import batch
 from replay.commands.compare import compare
+from replay.commands.dashboard import dashboard
 from replay.commands.diff import diff
 from replay.commands.export import export
 from replay.commands.maps import maps
@@ -28,7 +29,7 @@ from replay.commands.schema import schema
 from replay.commands.steps import steps
 from replay.errors import ReplayError
 
-COMMANDS: Final = (report, maps, steps, diff, export, batch, compare, query, schema)
+COMMANDS: Final = (report, maps, steps, diff, export, batch, compare, query, dashboard, schema)
 """The commands, in the order in which the help lists them; each is named like its function."""
 
 DEFAULT: Final = "report"

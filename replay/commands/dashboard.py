@@ -1,0 +1,29 @@
+"""`replay dashboard`: one page of a dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from replay.commands.options import Force, warn
+
+
+def dashboard(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", show_default=False, help="What `replay batch` wrote, a path or URL.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", show_default=False, help="The HTML file to write.")
+    ],
+    force: Force = False,
+) -> None:
+    """Draw the runs of a dataset as one HTML page that needs nothing else.
+
+    Which runs had failed breaks and why, what was in the way, who fell back to mmap, footprint and fragmentation over
+    runs and versions, the worst ten, and all that is known of each run.
+    """
+    from replay.dashboard import write_dashboard  # noqa: PLC0415
+
+    write_dashboard(dataset, output, force=force)
+    warn(f"wrote the dashboard of {dataset} to {output}")
