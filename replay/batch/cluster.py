@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 from replay.batch.work import Job, Outcome, refuse, work
@@ -51,10 +52,9 @@ def work_on(jobs: Sequence[Job]) -> list[Outcome]:
 
 def _distributed() -> Any:
     try:
-        import distributed  # noqa: PLC0415
+        return import_module("distributed")
     except ImportError as error:
         raise ReplayError("--scheduler needs Dask: pip install 'replay-trace[dask]'") from error
-    return distributed
 
 
 def _bunches(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -27,7 +27,7 @@ def shown(outcomes: Iterable[Outcome], jobs: Iterable[Job]) -> Iterator[Outcome]
             done += 1
             errors += outcome.kind == REFUSED
             rate = done / (bar.tasks[0].elapsed or 1)
-            text = f"{done}/{len(weights)} logs, {rate:.1f} a second" + (f", {errors} errors" if errors else "")
+            text = f"{done}/{len(weights)} logs, {rate:.1f} a second" + (f", errors: {errors}" if errors else "")
             bar.update(task, advance=_weight(outcome.job), runs=text)
             yield outcome
 

@@ -127,9 +127,7 @@ def _count(held: Dataset, outcome: Outcome, result: BatchResult) -> None:
         UnwritableError: the dataset's place refused, so that no other job can succeed either.
     """
     if outcome.kind == UNWRITABLE:
-        raise UnwritableError(
-            f"{outcome.message}; the runs that were complete are kept, the next batch makes the others"
-        )
+        raise UnwritableError(f"{outcome.message}; complete runs are kept, the next batch makes the others")
     if outcome.row is not None:
         held.record(outcome.row)
     known = outcome.job.known

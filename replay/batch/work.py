@@ -126,6 +126,7 @@ def refuse(job: Job, message: str) -> Outcome:
     """
     for file in job.found.files:
         message = message.replace(file.path, file.source)
+    message = message.removeprefix(f"{job.found.source}: ")
     row = _facts(job) | {"status": ERROR, "error": message, "size_bytes": job.found.size, "content_hash": None}
     commit(open_store(job.dataset), row, None, replaces=job.replaces)
     return Outcome(job, REFUSED, row, message)
