@@ -22,6 +22,9 @@ from replay.processes import Processes, SpaceLife
 
 Columns: TypeAlias = dict[str, Int64Array]
 
+_Changes: TypeAlias = tuple[Int64Array, Int64Array, Int64Array]
+"""Changes of spaces in the order of lines, with the rows of verbs that made them and the spaces."""
+
 BEFORE_TRACE: Final = -1
 """The step of whatever was there before the trace began."""
 
@@ -121,13 +124,14 @@ def _replay_with(calls: Calls, who: Processes, strings: Strings, page: int, init
     runner = _Runner(rows, who, output, strings, page, initial)
     runner.run_all(int(calls.clock.max(initial=0)))
     events = _events(calls, who, paths)
+    in_order = _in_order(output)
     real = calls.call < constants.PSEUDO
     return Replay(
         events=events,
         regions=_regions(output, calls.clock[real], who, steps),
-        brks=_brks(output, rows, calls, who, steps),
-        changes=_changes(output, rows, who, steps),
-        divergences=_divergences(output, rows),
+        brks=_brks(output, in_order, rows, calls, who),
+        changes=_changes(in_order, rows),
+        divergences=_divergences(in_order, rows),
         spaces=_spaces(who, steps, calls, runner.start_brks),
         strings=strings,
         page_size=page,
@@ -169,7 +173,8 @@ class _Runner:
 
     def _run_space(self, life: SpaceLife, chosen: Int64Array, forks: Sequence[SpaceLife]) -> None:
         space = self._first_state(life)
-        values = np.ascontiguousarray(self.rows.values[chosen])
+        whole = len(chosen) == len(self.rows.values)
+        values = self.rows.values if whole else self.rows.values[chosen]
         changes = np.empty((len(values), aspace.CHANGE_WIDTH), np.int64)
         done = 0
         for child in forks:
@@ -299,6 +304,8 @@ def _kind_of(mapping: Mapping) -> int:
 
 
 def _joined(pieces: Sequence[Int64Array], width: int) -> Int64Array:
+    if len(pieces) == 1:
+        return pieces[0]
     return np.concatenate(pieces) if pieces else np.zeros((0, width) if width else 0, np.int64)
 
 
@@ -359,16 +366,18 @@ def _place_births(
     born_steps[seeded & (rows[:, aspace.BORN_STEP] == BEFORE_TRACE)] = BEFORE_TRACE
 
 
-def _change_rows(output: _Output) -> tuple[Int64Array, Int64Array, Int64Array]:
+def _in_order(output: _Output) -> tuple[Int64Array, Int64Array, Int64Array]:
     """Return changes, their verb rows and spaces, in the order of lines."""
     changes = _joined(output.changes, aspace.CHANGE_WIDTH)
     chosen, spaces = _joined(output.change_rows, 0), _joined(output.change_spaces, 0)
+    if len(output.changes) == 1:
+        return changes, chosen, spaces
     order = np.argsort(chosen, kind="stable")
     return changes[order], chosen[order], spaces[order]
 
 
-def _brks(output: _Output, rows: verbs.VerbRows, calls: Calls, who: Processes, steps: Int64Array) -> Columns:
-    changes, chosen, spaces = _change_rows(output)
+def _brks(output: _Output, in_order: _Changes, rows: verbs.VerbRows, calls: Calls, who: Processes) -> Columns:
+    changes, chosen, spaces = in_order
     values = rows.values[chosen]
     is_brk = values[:, aspace.ROW_VERB] == aspace.VERB_BRK
     changes, values, spaces, sources = changes[is_brk], values[is_brk], spaces[is_brk], rows.sources[chosen][is_brk]
@@ -403,8 +412,8 @@ def _brks(output: _Output, rows: verbs.VerbRows, calls: Calls, who: Processes, s
     return columns
 
 
-def _changes(output: _Output, rows: verbs.VerbRows, who: Processes, steps: Int64Array) -> Columns:
-    changes, chosen, spaces = _change_rows(output)
+def _changes(in_order: _Changes, rows: verbs.VerbRows) -> Columns:
+    changes, chosen, spaces = in_order
     values = rows.values[chosen]
     verb = values[:, aspace.ROW_VERB]
     moved = changes[:, aspace.CHANGE_BRK_BEFORE] != changes[:, aspace.CHANGE_BRK_AFTER]
@@ -424,8 +433,8 @@ def _changes(output: _Output, rows: verbs.VerbRows, who: Processes, steps: Int64
     }
 
 
-def _divergences(output: _Output, rows: verbs.VerbRows) -> Columns:
-    changes, chosen, spaces = _change_rows(output)
+def _divergences(in_order: _Changes, rows: verbs.VerbRows) -> Columns:
+    changes, chosen, spaces = in_order
     code = changes[:, aspace.CHANGE_DIVERGENCE]
     kept = np.isin(code, list(DIVERGENCES))
     values = rows.values[chosen][kept]

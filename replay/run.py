@@ -173,11 +173,24 @@ class Run:
         return [mapping for mapping, _ in self.mapped(space, clock)]
 
     def mapped(self, space: int, clock: int) -> list[tuple[Mapping, int]]:
-        """Return what `mappings` does, each mapping with its row of `regions`."""
+        """Return what `mappings` does, each mapping with its row of `regions`; the break's growths are one mapping."""
         columns = self.replayed.regions
         alive = self.alive(space, clock)
+        if not len(alive):
+            return []
         heap = self._heap_range(space, columns, alive)
-        return sorted((self._mapping(columns, int(row), heap), int(row)) for row in alive)
+        alive = alive[np.argsort(columns["start"][alive].astype(np.uint64), kind="stable")]
+        ends = columns["end"][alive]
+        grown = columns["kind"][alive] == KIND_BRK
+        goes_on = grown[1:] & grown[:-1] & (columns["start"][alive[1:]] == ends[:-1])
+        goes_on &= columns["prot"][alive[1:]] == columns["prot"][alive[:-1]]
+        firsts = np.flatnonzero(np.append(True, ~goes_on))
+        lasts = np.append(firsts[1:], len(alive)) - 1
+        mappings = (self._mapping(columns, int(row), heap) for row in alive[firsts])
+        return [
+            (mapping._replace(end=to_unsigned(end)), int(row))
+            for mapping, end, row in zip(mappings, ends[lasts].tolist(), alive[firsts], strict=True)
+        ]
 
     def alive(self, space: int, clock: int) -> Int64Array:
         """Return the rows of `regions` that are alive in a space once line `clock` had been printed."""

@@ -44,6 +44,12 @@ SHAPES_KEPT: Final = 20_000
 LINES_KEPT: Final = 50_000
 """So many lines that are parsed one by one are remembered."""
 
+FEW_PASSED_OVER: Final = 0.002
+"""Below this share of a chunk lines passed over are few. Heuristic."""
+
+CHUNKS_UNFILTERED: Final = 7
+"""So many chunks after such a one are not searched for lines to pass over. Heuristic."""
+
 # ---- lines passed over ----
 
 _PREFIX: Final = rb"\n(?>[ 0-9:.]+|\[[^\]\n]*\]|(?<=[0-9])<[^>\n]*>|\(\+[ 0-9.]+\))*+"
@@ -119,19 +125,33 @@ class Shapes:
     strict_path: str | None = None
     shapes_kept: int = SHAPES_KEPT
     bytes_read: int = 0
+    unfiltered: int = 0
     known: dict[int, Template | Refused] = field(default_factory=dict)
     parsed: dict[bytes, tuple[Line, str] | LineError] = field(default_factory=dict)
     interned: dict[tuple[str, bytes, str], int] = field(default_factory=dict)
 
     def columns(self, chunk: Chunk) -> LineColumns:
         """Return what the lines of a chunk say, and count those that say nothing."""
-        data = without_passed_over(b"\n" + chunk.data, self.dialect)
+        data = self._without_passed_over(b"\n" + chunk.data)
         self.bytes_read += len(data)
         found = scanner_for(self.bytes_read)(data, escaped_quotes=self.dialect == "strace")
         self.counters.lines += len(chunk.line) + chunk.diagnostics
         self.counters.lines_understood += chunk.diagnostics
         self.counters.lines_passed_over += len(chunk.line) - len(found.row)
         return self._read(chunk, found)
+
+    def _without_passed_over(self, data: bytes) -> bytes:
+        """Return `data` without the lines passed over, but for some chunks after one that had next to none of them.
+
+        To look for them costs more than to let the grammar refuse the few shapes they have.
+        """
+        if self.unfiltered > 0:
+            self.unfiltered -= 1
+            return data
+        kept = without_passed_over(data, self.dialect)
+        if len(data) - len(kept) < len(data) * FEW_PASSED_OVER:
+            self.unfiltered = CHUNKS_UNFILTERED
+        return kept
 
     def _read(self, chunk: Chunk, found: Scan) -> LineColumns:
         """Return the columns of the scanned lines of a chunk."""

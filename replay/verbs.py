@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from replay import address_space as aspace
-from replay import constants
+from replay import constants, openfiles
 from replay.calls import FAILED, OK, Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.processes import Processes
@@ -60,10 +60,16 @@ def rows_of_verbs(
     """Return what the calls did to their spaces. Calls that failed, never returned or were injected did nothing."""
     builder = _Builder(calls, who, steps, paths, strings, page)
     parts = [build(builder) for build in _VERBS]
-    values = np.concatenate([part[0] for part in parts])
+    clocks = np.concatenate([part[0][:, aspace.ROW_CLOCK] for part in parts])
     sources = np.concatenate([part[1] for part in parts])
-    order = np.lexsort((sources, values[:, aspace.ROW_CLOCK]))
-    values, sources = values[order], sources[order]
+    order = np.lexsort((sources, clocks))
+    sources = sources[order]
+    values = np.empty((len(order), aspace.ROW_WIDTH), np.int64)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    for part, _ in parts:
+        values[place[: len(part)]] = part
+        place = place[len(part) :]
     limits = np.full((len(values), 2), NULL, np.int64)
     _fill_limits(limits, values, sources, calls, who)
     return VerbRows(values, who.spaces[sources], sources, limits)
@@ -111,13 +117,14 @@ def _map_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     path = _mapping_paths(builder.paths[at], strings)
     # ltrace 0.7.3 shows neither descriptor nor offset of SYS_mmap: the flags alone tell a file then.
     is_file = ((flags & MAP_ANONYMOUS) == 0) & ((calls.fd[at] >= 0) | (calls.fd[at] == NULL) | (path != NO_TEXT))
-    anonymous_shared = shared & ~is_file
+    # Shared memory of /dev/zero is shared anonymous memory. Source: drivers/char/mem.c, mmap_zero.
+    zero_shared = shared & (~is_file | (path == strings.intern("/dev/zero")))
     path[~is_file] = NO_TEXT
-    path[anonymous_shared] = strings.intern("/dev/zero (deleted)")
+    path[zero_shared] = strings.intern("/dev/zero (deleted)")
     offset = np.where(is_file, np.where(calls.offset[at] == NULL, 0, calls.offset[at]), NULL)
-    offset[anonymous_shared] = 0
+    offset[shared & ~is_file] = 0
     kind = np.where(is_file, aspace.KIND_FILE, aspace.KIND_ANON)
-    kind[anonymous_shared] = aspace.KIND_SHM
+    kind[zero_shared] = aspace.KIND_SHM
     kind[~is_file & ((flags & (MAP_STACK | aspace.MAP_GROWSDOWN)) != 0)] = aspace.KIND_STACK
     return builder.rows(
         aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at], length=calls.length[at],
@@ -285,7 +292,7 @@ def _remap_file_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
 def _deleted_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     """Return the rows of unlink: mappings of the file show ` (deleted)` from then on, in every space.
 
-    Heuristic: a relative name is the mapped file whose path ends with it, if there is one such path only.
+    Heuristic: a name is the mapped file whose path ends with it, if there is one such path only.
     """
     calls, strings = builder.calls, builder.strings
     at = builder.succeeded("unlink")
@@ -293,8 +300,7 @@ def _deleted_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     parts = []
     for row in at:
         name = strings[int(calls.path[row])] if calls.path[row] != NO_TEXT else ""
-        suffix = name if name.startswith("/") else "/" + name.removeprefix("./")
-        matches = [int(path) for path in mapped if name and strings[int(path)].endswith(suffix)]
+        matches = [int(path) for path in mapped if name and openfiles.names(name, strings[int(path)])]
         if len(matches) == 1:
             new = strings.intern(strings[matches[0]] + " (deleted)")
             sources = np.array([row], np.int64)

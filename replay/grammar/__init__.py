@@ -99,7 +99,7 @@ def grammar_file(name: str) -> Path:
 def _parser(dialect: str) -> Lark:
     """Return the parser of a dialect, which gives a `Line` for each line.
 
-    Lark keeps its tables on disk, under a hash of grammar and versions: building them costs ten times what loading does.
+    Lark keeps its tables on disk, under a hash of grammar and versions: to build them costs ten times as much.
     """
     return Lark.open(
         str(grammar_file(f"{dialect}.lark")),
