@@ -52,9 +52,9 @@ class Side(ABC):
         """Where in the log the values of the summary come from, if there is one run, by the name of the column."""
         if len(self.summaries) > 1:
             return {}
-        from replay.gate import places_in  # noqa: PLC0415
+        from replay.gate import places_in_tables  # noqa: PLC0415
 
-        return places_in(next(iter(self.summaries.values())))
+        return places_in_tables(next(iter(self.summaries.values())), self.table)
 
     def _named(self, table: pa.Table) -> pa.Table:
         """Return the table of the only run with its name in the first column."""

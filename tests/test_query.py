@@ -221,6 +221,29 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
         rows(dataset, "footprint")
 
 
+def test_what_batch_makes_is_what_is_asked(tmp_path: Path) -> None:
+    for name, log in {"v1.9/app": PLAIN, "v1.10/app": BLOCKED}.items():
+        (tmp_path / "logs" / name).mkdir(parents=True)
+        (tmp_path / "logs" / name / "trace.log").write_bytes(log.read_bytes())
+    made = command("batch", tmp_path / "logs", "-o", tmp_path / "ds", "--fail-if", "brk_failures > 0")
+    assert made.returncode == 3
+    failures = replay.load(BLOCKED).brk_failures
+    (found,) = rows(tmp_path / "ds", "failed-breaks")
+    assert found["failures"] == len(failures)
+    assert (
+        f"{found['run']}:   brk_failures > 0: {len(failures)} > 0 (first in line {failures['line'].min()})"
+        in made.stderr
+    )
+    assert [row["version"] for row in rows(tmp_path / "ds", "growth")] == ["v1.9", "v1.10"]
+    compared = command(
+        "compare", f"{tmp_path}/ds#v1.9/*", f"{tmp_path}/ds#v1.10/*", "--fail-if", "change.brk_failures > 0"
+    )
+    assert compared.returncode == 3
+    line = f"first in line {failures['line'].min()} of {tmp_path}/ds#v1.10/*"
+    assert line in compared.stderr
+    assert command("dashboard", tmp_path / "ds", "-o", tmp_path / "fleet.html").returncode == 0
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 

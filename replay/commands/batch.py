@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -98,15 +99,33 @@ def _tell(result: BatchResult, *, quiet: bool) -> None:
 
 def _end_if_one_holds(conditions: Sequence[Condition], result: BatchResult) -> None:
     """Tell in which runs of the batch a condition holds, why and where, and end with status 3 if there is one."""
-    from replay.gate import judge, places_in  # noqa: PLC0415
+    from replay.gate import judge  # noqa: PLC0415
 
-    judged = [(row["run"], judge(one, row, places_in(row))) for row in result.rows() for one in conditions]
-    for run, judgement in judged:
-        for line in judgement.lines() if judgement.holds else ():
-            warn(f"{run}: {line}")
+    rows = result.rows()
+    judged = [(row, judge(condition, row)) for row in rows for condition in conditions]
+    names = {row["run"] for row, judgement in judged if judgement.holds}
+    held = [row for row in rows if row["run"] in names]
+    _tell_where(conditions, result.dataset, held)
     for text in dict.fromkeys(judgement.condition for _, judgement in judged):
         unknown = sum(bool(judgement.unknown) for _, judgement in judged if judgement.condition == text)
         if unknown:
-            warn(f"{text}: not known of {unknown} of {len(result.rows())} runs")
-    if any(judgement.holds for _, judgement in judged):
+            warn(f"{text}: not known of {unknown} of {len(rows)} runs")
+    if held:
         raise typer.Exit(CONDITION_HELD)
+
+
+def _tell_where(conditions: Sequence[Condition], dataset: str, held: Sequence[dict[str, Any]]) -> None:
+    """Tell of each run which conditions hold, why, and in which lines of its log."""
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    from replay.fleet import Dataset  # noqa: PLC0415
+    from replay.gate import conditions_that_hold, places_in_tables  # noqa: PLC0415
+
+    opened, runs = Dataset(dataset), [row["run"] for row in held]
+    whole = cache(lambda name, columns: opened.table(name, columns, runs))
+    for row in held:
+        run = row["run"]
+        places = places_in_tables(row, lambda *of, run=run: whole(*of).filter(pc.equal(whole(*of)["run"], run)))
+        for judgement in conditions_that_hold(conditions, row, places):
+            for line in judgement.lines():
+                warn(f"{run}: {line}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from replay.gate.expression import Condition, ConditionError, parse_condition
 from replay.gate.judging import Judgement, Reason, all_lines, comparison_values, conditions_that_hold, judge
-from replay.gate.places import places_in, places_of
+from replay.gate.places import places_in, places_in_tables, places_of
 
 __all__ = [
     "Condition",
@@ -20,5 +20,6 @@ __all__ = [
     "judge",
     "parse_condition",
     "places_in",
+    "places_in_tables",
     "places_of",
 ]

@@ -5,12 +5,14 @@ In goes a run, or the row of its summary, out come phrases such as `first in lin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from replay.run import Run
 
 
@@ -34,6 +36,25 @@ def places_of(run: Run) -> dict[str, str]:
 def places_in(values: Mapping[str, Any]) -> dict[str, str]:
     """Return where in the log the peaks of a summary were, as far as its own columns tell."""
     return dict(_peaks(values))
+
+
+def places_in_tables(values: Mapping[str, Any], read: Callable[[str, Sequence[str]], pa.Table]) -> dict[str, str]:
+    """Return where in the log the values of a summary come from, as the tables of its run tell.
+
+    Args:
+        values: the summary.
+        read: gives columns of a table of the run by its name, texts as plain strings.
+    """
+    found = places_in(values)
+    lines = {"brk_failures": read("brk_failures", ("line",))["line"].to_pylist()}
+    mmaps = read("allocator_mmaps", ("kind", "line"))
+    by_kind = list(zip(mmaps["kind"].to_pylist(), mmaps["line"].to_pylist(), strict=True))
+    for what, columns in _FIRST_ROWS.items():
+        kinds = what.split()
+        first = min(lines.get(what) or (line for kind, line in by_kind if kind in kinds), default=None)
+        if first is not None:
+            found |= dict.fromkeys(columns, f"first in line {first}")
+    return found
 
 
 _FIRST_ROWS: Final = {
