@@ -232,7 +232,7 @@ def open_store(where: str) -> Store:
         ReplayError: the URL is of no file system that pyarrow can reach.
     """
     path = local_path(where)
-    return ObjectStore(where.rstrip("/")) if path is None else LocalStore(Path(path).absolute())
+    return ObjectStore(where.rstrip("/")) if path is None else LocalStore(Path(os.path.abspath(path)))
 
 
 @contextmanager
