@@ -680,10 +680,11 @@ def _infer_gaps(space: Space, start: int, end: int, kind: int, prot: int) -> Non
 
 
 def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
-    """Set the protection of `[addr, addr + length)`; with ENOMEM only of the pages before the first gap.
+    """Set the protection of `[addr, addr + length)`; with ENOMEM only of the pages before what stopped the kernel.
 
     A success over pages that no line mapped betrays mappings that execve made (or that are older than the log).
-    Source: mm/mprotect.c, do_mprotect_pkey: walks VMAs and stops at the first gap.
+    Source: mm/mprotect.c, do_mprotect_pkey walks VMAs and stops at the first gap; mprotect_fixup stops where
+    RLIMIT_DATA forbids private memory to become writable. Where neither can be, the map count forbade the first cut.
     """
     start = row[ROW_ADDR]
     end = start + _round_up(row[ROW_LENGTH], page)
@@ -694,6 +695,10 @@ def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, p
         _infer_gaps(space, start, end, row[ROW_KIND], PROT_WRITE | 1)
         if space.totals[MAPPED_BYTES] != before:
             space.totals[DIVERGENCE] = PROTECT_UNKNOWN
+    else:
+        end = _protected_up_to(space, start, end, prot)
+        if end == start:
+            return dead_count
     dead_count = _cut(space, start, clock, step, dead, dead_count)
     dead_count = _cut(space, end, clock, step, dead, dead_count)
     at = start
@@ -713,6 +718,24 @@ def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, p
         at = high
         place, index = _locate(space, at)
     return dead_count
+
+
+def _protected_up_to(space: Space, start: int, end: int, prot: int) -> int:
+    """Return where an mprotect of `[start, end)` that failed with ENOMEM stopped; see `_protect`."""
+    at = start
+    refused = start
+    place, index = _locate(space, at)
+    while place < space.totals[LEAVES] and at < end:
+        leaf = space.order[place]
+        if space.starts[leaf, index] > at:
+            return at
+        attributes = space.attributes[space.slots[leaf, index]]
+        becomes_data = prot & PROT_WRITE and not attributes[PROT] & PROT_WRITE and not attributes[SHARED]
+        if becomes_data and refused == start:
+            refused = at
+        at = space.ends[leaf, index]
+        place, index = _locate(space, at)
+    return refused if at >= end else at
 
 
 def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
@@ -757,7 +780,7 @@ def _stash(space: Space, tag: int, start: int, end: int, attributes: Int64Array)
 def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
     """Stash the pieces of `[addr, addr + old_length)` and, unless they stay or are copied, end them.
 
-    An old length of 0 duplicates a shared mapping from `addr` on. Source: mremap(2); mm/mremap.c.
+    An old length of 0 duplicates the one shared mapping at `addr`, to any length. Source: mremap(2); mm/mremap.c.
     """
     start = row[ROW_ADDR]
     old_size = _round_up(row[ROW_OLD_LENGTH], page)
@@ -768,7 +791,7 @@ def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
     moved = row[ROW_RESULT] != start
     before = space.totals[MAPPED_BYTES]
     if not duplicates:
-        _infer_gaps(space, start, start + span, KIND_UNKNOWN, PROT_WRITE | 1)
+        _infer_gaps(space, start, _mapped_up_to(space, row, page), KIND_UNKNOWN, PROT_WRITE | 1)
     if space.totals[MAPPED_BYTES] != before:
         space.totals[DIVERGENCE] = REMAP_UNKNOWN
     at = start
@@ -781,6 +804,8 @@ def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
         if attributes[OFFSET] != NULL:
             attributes[OFFSET] += low - space.starts[leaf, index]
         _stash(space, step, low, high, attributes)
+        if duplicates:
+            break
         at = space.ends[leaf, index]
         place, index = _locate(space, at)
     if moved and not duplicates and not row[ROW_FLAGS] & MREMAP_DONTUNMAP:
@@ -788,6 +813,22 @@ def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
     elif not moved and new_size < old_size:
         dead_count = _clear(space, start + new_size, start + old_size, clock, step, dead, dead_count)
     return dead_count
+
+
+def _mapped_up_to(space: Space, row: Int64Array, page: int) -> int:
+    """Return up to where a successful mremap betrays that its source was mapped.
+
+    The kernel asks for the first page only where nothing moves or grows, and since Linux 6.17 where the length stays;
+    what it cuts off may hold gaps. In a space that is older than the log they are taken for what no line told.
+    """
+    start = row[ROW_ADDR]
+    old_size = _round_up(row[ROW_OLD_LENGTH], page)
+    new_size = _round_up(row[ROW_LENGTH], page)
+    if space.totals[START_BRK] == NULL:
+        return int(start + old_size)
+    stays = row[ROW_RESULT] == start and new_size <= old_size
+    moves_only = row[ROW_FLAGS] & MREMAP_FIXED and new_size == old_size
+    return int(start + (page if stays or moves_only else min(old_size, new_size)))
 
 
 def _remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
@@ -803,7 +844,8 @@ def _remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
     if first < last and _mapped_inside(space, first, last):
         if not row[ROW_FLAGS] & MREMAP_FIXED:
             totals[DIVERGENCE] = REMAP_OVER_MAPPING
-        dead_count = _clear(space, first, last, clock, step, dead, dead_count)
+        if not moved or new_size != old_size:
+            dead_count = _clear(space, first, last, clock, step, dead, dead_count)
     kept = 0
     for piece in range(totals[STASHED]):
         if space.stash[piece, 0] != step:
@@ -821,8 +863,10 @@ def _remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
         if attributes[KIND] == KIND_BRK and moved:
             attributes[KIND] = KIND_ANON
             attributes[PATH] = NO_TEXT
-        end = last if space.stash[piece, 2] - source == old_size and high < last else high
+        stretched = old_size in (0, space.stash[piece, 2] - source)
+        end = last if stretched and high < last else high
         if moved and low < end:
+            dead_count = _clear(space, low, end, clock, step, dead, dead_count)
             _add(space, low, end, attributes)
         elif end > high:
             _add_part(space, high, end, low, attributes)
@@ -1002,7 +1046,8 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
 HELPERS: Final = (
     _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _locate, _before, _joined, _account,
     _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut, _clear, _mapped_inside, _add_new, _map,
-    _unmap, _inferred, _infer_gaps, _protect, _brk, _stash, _remap_take, _remap_give, _detach, _edit,
+    _unmap, _inferred, _infer_gaps, _protect, _protected_up_to, _brk, _stash, _remap_take, _mapped_up_to, _remap_give,
+    _detach, _edit,
     _rename_path, _largest_gap, _gap_of_leaf, _mark_changed, _describe_above, _measure,
 )  # fmt: skip
 """What `run` calls, for whoever compiles it."""

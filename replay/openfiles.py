@@ -2,11 +2,12 @@
 
 In go the calls of a run with their tables of open files, out comes for each row the path its descriptor names.
 
-Source: open(2), dup(2), close(2), clone(2) on CLONE_FILES, memfd_create(2).
+Source: open(2), dup(2), close(2), unlink(2), clone(2) on CLONE_FILES, memfd_create(2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ _OPENS: Final = tuple(_CODE[name] for name in ("open", "openat", "openat2", "cre
 _DUPS: Final = tuple(_CODE[name] for name in ("dup", "dup2", "dup3", "fcntl"))
 _MEMFD: Final = _CODE["memfd_create"]
 _CLOSE: Final = _CODE["close"]
+_UNLINK: Final = _CODE["unlink"]
 _MMAP: Final = _CODE["mmap"]
 
 
@@ -30,12 +32,15 @@ def mapped_paths(calls: Calls, who: Processes, strings: Strings) -> Int64Array:
     wanted = (calls.call == _MMAP) & (calls.fd >= 0) & (paths == NO_TEXT)
     if not wanted.any():
         return paths
-    naming = np.isin(calls.call, [*_OPENS, *_DUPS, _MEMFD, _CLOSE]) & (calls.status == 0)
+    naming = np.isin(calls.call, [*_OPENS, *_DUPS, _MEMFD, _CLOSE, _UNLINK]) & (calls.status == 0)
     tables: dict[int, dict[int, int]] = {}
     for row in np.flatnonzero(wanted | naming):
         table = _table_of(int(who.files[row]), who, tables)
         if wanted[row]:
             paths[row] = table.get(int(calls.fd[row]), NO_TEXT)
+        elif calls.call[row] == _UNLINK:
+            if calls.path[row] != NO_TEXT:
+                _unlink(strings[int(calls.path[row])], tables.values(), strings)
         else:
             _note(calls, int(row), table, strings)
     return paths
@@ -47,6 +52,19 @@ def _table_of(number: int, who: Processes, tables: dict[int, dict[int, int]]) ->
         parent, _row = who.files_parents.get(number, (-1, -1))
         tables[number] = {} if parent < 0 else dict(_table_of(parent, who, tables))
     return tables[number]
+
+
+def names(name: str, path: str) -> bool:
+    """Tell whether a call's `name`, which may be relative, can be that of the file at `path`."""
+    return path == name or path.endswith(name if name.startswith("/") else "/" + name.removeprefix("./"))
+
+
+def _unlink(name: str, tables: Iterable[dict[int, int]], strings: Strings) -> None:
+    """Mark the open files of that name: what is mapped of them from now on shows ` (deleted)`."""
+    for table in tables:
+        for fd, path in table.items():
+            if path != NO_TEXT and names(name, strings[path]):
+                table[fd] = strings.intern(strings[path] + " (deleted)")
 
 
 def _note(calls: Calls, row: int, table: dict[int, int], strings: Strings) -> None:

@@ -250,9 +250,14 @@ def _detach_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
 
 
 def _fork_advice_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+    """Return the rows of madvise on forks; one that failed with ENOMEM met gaps and took effect on all else.
+
+    Source: mm/madvise.c, madvise_walk_vmas: `unmapped_error`.
+    """
     calls = builder.calls
-    at = builder.succeeded("madvise")
-    at = at[np.isin(calls.flags[at], (MADV_DONTFORK, MADV_DOFORK))]
+    advice = (calls.call == _CODE["madvise"]) & np.isin(calls.flags, (MADV_DONTFORK, MADV_DOFORK))
+    took = (calls.status == OK) | ((calls.status == FAILED) & (calls.errno == aspace.ENOMEM))
+    at = np.flatnonzero(advice & took & (calls.injected != 1)).astype(np.int64)
     mark = np.where(calls.flags[at] == MADV_DONTFORK, aspace.DONTFORK, 0)
     return builder.rows(
         aspace.VERB_ADVISE_FORK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=mark
