@@ -15,6 +15,14 @@ from typing import Any
 
 from replay.keeping import cache_directory
 
+_LOADED: set[str] = set()
+"""The loops that this process has compiled or loaded."""
+
+
+def is_loaded(function: Callable[..., Any]) -> bool:
+    """Tell whether this process has a loop compiled at hand, so that even a short log is served faster by it."""
+    return function.__qualname__ in _LOADED
+
 
 def is_compiled(function: Callable[..., Any]) -> bool:
     """Tell whether a loop, as its module is now, was compiled on this machine before."""
@@ -39,6 +47,7 @@ def compiled(
     import numba  # noqa: PLC0415 - a third of a second that a small log does not need
     from numba.extending import register_jitable  # noqa: PLC0415
 
+    _LOADED.add(function.__qualname__)
     compiler: Any = numba.njit
     for helper in helpers:
         register_jitable(_nrt=allocates)(helper)

@@ -16,7 +16,7 @@ from replay import address_space as aspace
 from replay import constants, openfiles, processes, verbs
 from replay.calls import Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
-from replay.compiled import compiled, is_compiled
+from replay.compiled import compiled, is_compiled, is_loaded
 from replay.maps import Mapping, prot_of
 from replay.processes import Processes, SpaceLife
 
@@ -236,7 +236,9 @@ class _Runner:
 
 def _runner_for(rows: int) -> Callable[..., tuple[int, int]]:
     """Return what applies that many rows of verbs fastest: `address_space.run` itself, or the same compiled."""
-    if rows < WORTH_LOADING or (rows < WORTH_COMPILING and not is_compiled(aspace.run)):
+    if not is_loaded(aspace.run) and (
+        rows < WORTH_LOADING or (rows < WORTH_COMPILING and not is_compiled(aspace.run))
+    ):
         return aspace.run
     return compiled(aspace.run, aspace.HELPERS, allocates=False)  # type: ignore[no-any-return]
 
