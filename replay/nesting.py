@@ -6,7 +6,6 @@ around each inner one, and the lines whose names ltrace got wrong. What an alloc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -41,8 +40,6 @@ _THROWING: Final = ("new", "new[]")
 
 _MISNAMED_CALLERS: Final = ("libc.so", "libc-2.", "ld-linux", "ld-2.", "ld.so")
 
-_NIL: Final = re.compile(rb"(?m)(?:[(,] ?|\) += )nil(?=[,) \n]|$)")
-
 _LTRACE: Final = DIALECTS.index("ltrace")
 
 
@@ -66,7 +63,7 @@ class Nesting:
 
 
 def find_nesting(events: Columns, strings: Strings, *, nil: bool = False) -> Nesting:
-    """Return what each event ran inside; `nil` says that the log writes null pointers so (see `misnamed_rows`)."""
+    """Return what each event ran inside; `nil` says that the log writes null pointers so (see `source.prints_nil`)."""
     count = len(events["call"])
     parent, outer = np.full(count, NULL, dtype=np.int64), np.full(count, NULL, dtype=np.int64)
     family = is_call(events, (*GIVING, *FREEING))
@@ -111,11 +108,6 @@ def misnamed_rows(events: Columns, strings: Strings, among: Mask) -> Mask:
     if not suspects or _names_are_right(events, strings):
         return np.zeros(len(among), dtype=np.bool_)
     return among & np.isin(events["caller"], suspects)
-
-
-def prints_nil(sample: bytes) -> bool:
-    """Return whether lines of a log write null pointers as `nil`, which ltrace does from 0.7.91 on."""
-    return _NIL.search(sample) is not None
 
 
 def _names_are_right(events: Columns, strings: Strings) -> bool:

@@ -114,7 +114,8 @@ class Run:
     @cached_property
     def nesting(self) -> Nesting:
         """Inside which libc call each step ran."""
-        return find_nesting(self.replayed.events, self.strings)
+        nil = any(log.nil for log in self.source.logs)
+        return find_nesting(self.replayed.events, self.strings, nil=nil)
 
     @cached_property
     def malloc_blocks(self) -> Blocks:

@@ -84,13 +84,15 @@ class Chunk:
 class Log:
     """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives.
 
-    Reading it tells its dialect, and whether its lines have nothing but the time since the line before (`-r`).
+    Reading it tells its dialect, whether it writes null pointers as `nil` (ltrace 0.7.91 and later), and whether its
+    lines have nothing but the time since the line before (`-r`).
     """
 
     path: str
     index: int = 0
     pid: int | None = None
     dialect: str = "auto"
+    nil: bool = False
     relative: bool = False
 
 
@@ -273,6 +275,7 @@ def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: 
         total += len(block)
         sample = b"".join(seen) if total <= SAMPLE_BYTES else block[:SAMPLE_BYTES]
         log.dialect = dialect_of(sample) if asked == "auto" else asked
+        log.nil = prints_nil(sample)
         if log.dialect != "unknown" or total >= PATIENCE_BYTES:
             break
     if not total:
@@ -399,6 +402,14 @@ _STRACE_ONLY: Final = re.compile(
 )
 _STRING: Final = re.compile(rb'"(?:[^"\\\n]++|\\.)*+"')
 _SUMMARY: Final = re.compile(rb"^% time +seconds +usecs/call", re.MULTILINE)
+
+
+_NIL: Final = re.compile(rb"(?m)(?:[(,] ?|\) += )nil(?=[,) \n]|$)")
+
+
+def prints_nil(sample: bytes) -> bool:
+    """Return whether lines of a log write null pointers as `nil`, which ltrace does from 0.7.91 on."""
+    return _NIL.search(sample) is not None
 
 
 def dialect_of(sample: bytes) -> str:

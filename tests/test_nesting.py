@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 
-from replay import calls, nesting, regions
+from replay import calls, regions, source
 from replay.columns import NULL
 from replay.nesting import Nesting, find_nesting
 
@@ -176,7 +176,7 @@ def test_lines_set_aside(text: str, count: int, tmp_path: Path) -> None:
 
 def test_a_log_that_prints_nil_is_believed(tmp_path: Path) -> None:
     log = write(tmp_path, "prog->free(nil) = <void>\nlibc.so.6->realloc(nil, 77) = 0x55e6ca273470")
-    assert nesting.prints_nil(log.read_bytes())
+    assert source.prints_nil(log.read_bytes())
     assert not len(nested(log, nil=True)[1].misnamed_steps)
 
 
@@ -193,7 +193,7 @@ def test_a_log_that_prints_nil_is_believed(tmp_path: Path) -> None:
     ],
 )
 def test_nil(line: bytes, expected: bool) -> None:
-    assert nesting.prints_nil(line) is expected
+    assert source.prints_nil(line) is expected
 
 
 @pytest.mark.skipif("frag/ltrace_pinned" not in oracle.captures(), reason="no captures")
