@@ -46,6 +46,7 @@ def document(run: Run) -> dict[str, Any]:
         "brk_failures": _rows(findings, "brk_failures", run.activity.brk_failures),
         "fallbacks": _fallbacks(findings),
         "allocator_mmaps": _mmap_groups(findings),
+        **_malloc(findings),
         "layout": _layout(findings),
         "processes": [_space(findings, space) for space in range(len(findings.spaces))],
         "problems": _problems(findings),
@@ -56,6 +57,15 @@ def document(run: Run) -> dict[str, Any]:
             "not_understood": run.source.counters.lines_not_understood,
         },
     }
+
+
+def _malloc(findings: Findings) -> dict[str, Any]:
+    """Return the part about malloc; logs that show none of it have no such key."""
+    if findings.malloc is None:
+        return {}
+    from replay.report.malloc.document import document as about_malloc  # noqa: PLC0415 - only logs of malloc need it
+
+    return {"malloc": about_malloc(findings.malloc)}
 
 
 def write_json(values: Any, stream: TextIO) -> None:

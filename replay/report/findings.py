@@ -19,6 +19,7 @@ from replay.columns import NO_TEXT, NULL, Int64Array
 from replay.report.places import Place, Places
 
 if TYPE_CHECKING:
+    from replay.report.malloc.findings import MallocFindings
     from replay.run import Run
 
 FALLBACKS: Final = ("fallback", "last_resort")
@@ -420,6 +421,15 @@ class Findings:
         """How many calls of malloc and its kin the log has."""
         code = constants.CALL_CODE
         return int(((self.events["call"] >= code["malloc"]) & (self.events["call"] <= code["delete[]"])).sum())
+
+    @cached_property
+    def malloc(self) -> MallocFindings | None:
+        """What is to be said about malloc, None where the log shows no call of its family."""
+        if not self.run.malloc_blocks.seen:
+            return None
+        from replay.report.malloc.findings import MallocFindings  # noqa: PLC0415 - most logs have none
+
+        return MallocFindings(self)
 
     @cached_property
     def begins_late(self) -> bool:

@@ -37,7 +37,7 @@ def letter(run: Run) -> Iterator[str]:
     """Yield the lines of the report on a run."""
     findings = Findings(run)
     yield from _title(findings)
-    for heading, section in SECTIONS:
+    for heading, section in _sections(findings):
         lines = list(section(findings))
         if lines:
             yield ""
@@ -45,6 +45,16 @@ def letter(run: Run) -> Iterator[str]:
             yield from lines
     yield ""
     yield from _lines_read(findings)
+
+
+def _sections(findings: Findings) -> Iterator[tuple[str, Section]]:
+    """Yield the sections, those about malloc before the picture of the address space."""
+    for heading, section in SECTIONS:
+        if section is _layout and findings.malloc is not None:
+            from replay.report.malloc import letter as about_malloc  # noqa: PLC0415 - only logs of malloc need it
+
+            yield from about_malloc.sections()
+        yield heading, section
 
 
 def _paragraph(text: str) -> list[str]:

@@ -29,7 +29,16 @@ class Paragraph(NamedTuple):
 def verdict(findings: Findings) -> list[Paragraph]:
     """Return the verdict, the most important paragraph first."""
     reservations = _reservations(findings) if findings.memory_calls else ()
-    return [*_judgement(findings), *reservations]
+    judgement, of_malloc = list(_judgement(findings)), list(_of_malloc(findings))
+    first = [*judgement, *of_malloc] if findings.failures else [*of_malloc, *judgement]
+    return [*first, *reservations]
+
+
+def _of_malloc(findings: Findings) -> Iterator[Paragraph]:
+    if findings.malloc is not None:
+        from replay.report.malloc.verdict import verdict  # noqa: PLC0415 - only logs of malloc need it
+
+        yield from verdict(findings.malloc)
 
 
 def _judgement(findings: Findings) -> Iterator[Paragraph]:

@@ -1,0 +1,379 @@
+"""What a report has to say of malloc: blocks, leaks, causes and the heap, as plain values computed once.
+
+In go a run's findings, out come counts, groups, pictures of the heap and curves. How any of it looks this module does
+not know; nothing here walks over blocks one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from replay import constants
+from replay.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE, LiveCount
+from replay.calls import FAILED
+from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.heap import (
+    KINDS,
+    Answer,
+    Picture,
+    answer,
+    heap_growth,
+    leaked_groups,
+    pins,
+    threshold_raises,
+)
+from replay.heap.sweep import taken_bytes
+from replay.heap.verdict import LEAST_HELD
+from replay.nesting import GIVING, is_call
+from replay.report.findings import Curve
+from replay.report.places import Place
+
+if TYPE_CHECKING:
+    from replay.report.findings import Findings
+
+MOST_PINS: Final = 8
+
+SHRINKING: Final = ("brk_trimmed", "unmapped", "advised")
+"""The kinds of causes that give memory back."""
+
+_CHUNK_HEAD: Final = 48
+"""Bytes that malloc_trim keeps of a free chunk besides the page borders: sizeof(struct malloc_chunk) on 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Calls that went wrong in one way: how often, where first, and the text of the first."""
+
+    count: int = 0
+    first: Place | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """System calls of one kind inside libc calls of one kind, caller and size class; sizes in bytes.
+
+    `kind` is one of `heap.KINDS`. `least_request` and `most_request` are None for a free. `bytes` is what the heap
+    gained, less than 0 where it gave back; `least` and `most` are that of single calls.
+    """
+
+    kind: str
+    call: str
+    caller: str
+    least_request: int | None
+    most_request: int | None
+    count: int
+    bytes: int
+    least: int
+    most: int
+    first_step: int
+    last_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """A free that raised the size from which glibc maps a block by itself, in bytes."""
+
+    step: int
+    space: int
+    before: int
+    after: int
+    observed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A live block that holds free memory below it back; sizes in bytes, `age_lines` at the moment looked at."""
+
+    addr: int
+    size: int
+    call: str
+    caller: str
+    pid: int | None
+    born: Place | None
+    age_lines: int
+    age_ns: int | None
+    released_bytes: int
+    blocks_above: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeakGroup:
+    """Blocks alive at the end, of one space, caller, call and size class (sizes of `size_class` up to twice that)."""
+
+    space: int
+    caller: str
+    call: str
+    size_class: int
+    count: int
+    bytes: int
+    first: Place | None
+    last: Place | None
+    age_lines: int
+    age_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceBlocks:
+    """What was allocated and freed in one space, and what is live at its end; sizes in bytes."""
+
+    space: int
+    allocations: int
+    frees: int
+    live_blocks: int
+    live_bytes: int
+
+
+class MallocFindings:
+    """What is to be said about malloc; each finding is computed when it is first asked for."""
+
+    def __init__(self, findings: Findings) -> None:
+        """Look into the run that `findings` are of."""
+        self.findings = findings
+        self.run = findings.run
+        self.places = findings.places
+        self.text = findings.text
+
+    # --- the answer ---
+
+    @cached_property
+    def answer(self) -> Answer:
+        """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
+        return answer(self.run.replayed, self.run.malloc_blocks, self.run.heaps)
+
+    @property
+    def space(self) -> int:
+        """The space that is judged and whose heap is shown."""
+        return self.answer.space
+
+    @property
+    def decisive(self) -> tuple[Picture, str]:
+        """The picture that says most of fragmentation, and of which moment it is: `largest` or `end`."""
+        largest, end = self.answer.largest, self.answer.end
+        return (end, "end") if _weight(end) >= _weight(largest) else (largest, "largest")
+
+    @property
+    def exited(self) -> bool:
+        """Whether the log shows the end of the space that is judged."""
+        return int(self.run.replayed.spaces["died_line"][self.space]) != NULL
+
+    @cached_property
+    def whole_free_pages(self) -> int:
+        """Bytes of whole free pages at the end, wherever they lie: what malloc_trim(0) could give back at most.
+
+        Source: mtrim in malloc/malloc.c: of each free chunk what lies behind its head, in whole pages.
+        """
+        end, page = self.answer.end, self.run.heaps.page_size
+        first = (end.free_start + _CHUNK_HEAD + page - 1) & -page
+        return int(np.maximum((end.free_end & -page) - first, 0).sum())
+
+    @cached_property
+    def several_callers(self) -> bool:
+        """Whether the log tells who called malloc, and there is more than one."""
+        callers = np.unique(self.run.malloc_blocks.columns["caller"])
+        return len(callers[callers != NO_TEXT]) > 1
+
+    # --- blocks ---
+
+    @cached_property
+    def resized(self) -> int:
+        """How many allocations are a realloc of a live block, which ends that one."""
+        columns = self.run.malloc_blocks.columns
+        return int(((columns["end"] == MOVED) & (columns["inherited"] == 0)).sum())
+
+    @cached_property
+    def failed(self) -> Fault:
+        """The allocations that returned NULL."""
+        events, nesting = self.run.replayed.events, self.run.nesting
+        calls = is_call(events, (*GIVING, "posix_memalign")) & (events["status"] == FAILED)
+        steps = np.flatnonzero(calls & ~nesting.misnamed & (nesting.outer_step == NULL))
+        if not len(steps):
+            return Fault()
+        first = int(steps[0])
+        asked = int(events["length"][first])
+        call = constants.CALLS[int(events["call"][first])]
+        return Fault(len(steps), self.places.of_step(first), call if asked == NULL else f"{call}({asked:,})")
+
+    @cached_property
+    def double_frees(self) -> Fault:
+        """The frees of blocks that had been freed."""
+        return self._misfits(DOUBLE_FREE)
+
+    @cached_property
+    def unknown_frees(self) -> Fault:
+        """The frees of blocks that the log never saw handed out."""
+        return self._misfits(UNKNOWN_FREE)
+
+    def _misfits(self, reason: int) -> Fault:
+        problems, events = self.run.malloc_blocks.problems, self.run.replayed.events
+        steps = problems["step"][problems["reason"] == reason]
+        if not len(steps):
+            return Fault()
+        first = int(steps[0])
+        call = constants.CALLS[int(events["call"][first])]
+        place = self.places.of_problem(int(events["entry_line"][first]), int(events["file"][first]))
+        return Fault(len(steps), place, f"{call}({int(events['addr'][first]):#x})")
+
+    @cached_property
+    def spaces(self) -> list[SpaceBlocks]:
+        """The spaces that have blocks or frees, in order; what fork copied is counted in the parent only."""
+        blocks, events = self.run.malloc_blocks, self.run.replayed.events
+        count = len(self.run.replayed.spaces["space"])
+        given, taken = (
+            np.bincount(events["space"][steps], minlength=count) for steps in (blocks.given_steps, blocks.taken_steps)
+        )
+        columns = blocks.columns
+        live = (columns["end"] == LIVE) & (columns["inherited"] == 0)
+        left = np.bincount(columns["space"][live], minlength=count)
+        sizes = np.bincount(columns["space"][live], weights=columns["size"][live], minlength=count)
+        return [
+            SpaceBlocks(space, int(given[space]), int(taken[space]), int(left[space]), int(sizes[space]))
+            for space in np.flatnonzero(given + taken).tolist()
+        ]
+
+    @cached_property
+    def curves(self) -> tuple[Curve, Curve]:
+        """Bytes live, and bytes that malloc held for blocks, over the life of the space that is judged."""
+        columns, space = self.run.malloc_blocks.columns, self.space
+        mine = columns["space"] == space
+        died = columns["died_line"][mine]
+        clocks = np.unique(np.concatenate([columns["born_line"][mine], died[(died != NULL)]]))
+        clocks = clocks[clocks <= self.answer.end.line]
+        count = LiveCount.of(self.run.malloc_blocks, self.run.replayed.last_clock)
+        live = count.at(np.full(len(clocks), space, dtype=np.int64), clocks)[1]
+        return Curve(clocks, live), Curve(clocks, taken_bytes(self.run.heaps, space, clocks))
+
+    # --- leaks ---
+
+    @cached_property
+    def leaks(self) -> list[LeakGroup]:
+        """The blocks alive at the end in groups, most bytes first."""
+        groups = leaked_groups(self.run.replayed, self.run.malloc_blocks)
+        born = self.run.malloc_blocks.columns["born_line"]
+        return [
+            LeakGroup(
+                space=row["space"],
+                caller=self.text(row["caller"]),
+                call=constants.CALLS[row["call"]],
+                size_class=row["size_class"],
+                count=row["count"],
+                bytes=row["bytes"],
+                first=self.places.of_clock(int(born[row["first_block"]])),
+                last=self.places.of_clock(int(born[row["last_block"]])),
+                age_lines=row["age_lines"],
+                age_ns=None if row["age_ns"] == NULL else row["age_ns"],
+            )
+            for row in _records(groups)
+        ]
+
+    # --- pins ---
+
+    @cached_property
+    def pins(self) -> list[Pin]:
+        """The live blocks that hold back the most memory at the decisive moment, the worst first."""
+        blocks, events = self.run.malloc_blocks, self.run.replayed.events
+        columns, line = blocks.columns, self.decisive[0].line
+        found = pins(blocks, self.run.heaps, self.space, line, MOST_PINS)
+        now = int(np.searchsorted(events["clock"], line, side="right")) - 1
+        ended = int(events["time_ns"][now]) if now >= 0 else NULL
+        listed = []
+        for row in _records(found):
+            block = row["block"]
+            begun = int(events["time_ns"][columns["given_step"][block]])
+            born = int(columns["born_line"][block])
+            listed.append(
+                Pin(
+                    addr=int(columns["addr"][block]),
+                    size=int(columns["size"][block]),
+                    call=constants.CALLS[int(columns["call"][block])],
+                    caller=self.text(int(columns["caller"][block])),
+                    pid=_pid(int(columns["pid"][block])),
+                    born=self.places.of_clock(born),
+                    age_lines=line - born,
+                    age_ns=None if NULL in (begun, ended) else ended - begun,
+                    released_bytes=row["released_bytes"],
+                    blocks_above=row["blocks_above"],
+                )
+            )
+        return listed
+
+    # --- causes ---
+
+    @cached_property
+    def causes(self) -> list[Cause]:
+        """The system calls inside libc calls that changed the heap, in groups, the most bytes first."""
+        run = self.run
+        rows = heap_growth(run.replayed, run.nesting, run.malloc_blocks, run.heaps)
+        if not len(rows["step"]):
+            return []
+        events, parent = run.replayed.events, rows["parent_step"]
+        request = rows["request_bytes"]
+        asked = request != NULL
+        size = np.where(asked, request, 0)
+        classes = np.where(asked & (size > 0), np.frexp(size.astype(np.float64))[1], np.where(asked, 0, -1))
+        keys = [rows["kind"], events["call"][parent], events["caller"][parent], classes.astype(np.int64)]
+        order = np.lexsort([rows["step"], *reversed(keys)])
+        keys = [key[order] for key in keys]
+        fresh = np.append(True, np.logical_or.reduce([key[1:] != key[:-1] for key in keys]))
+        start = np.flatnonzero(fresh)
+        last = np.append(start[1:], len(order)) - 1
+        gained, size, step = rows["bytes"][order], size[order], rows["step"][order]
+        groups = {
+            "kind": keys[0][start],
+            "call": keys[1][start],
+            "caller": keys[2][start],
+            "class": keys[3][start],
+            "least_request": np.minimum.reduceat(size, start),
+            "most_request": np.maximum.reduceat(size, start),
+            "count": np.diff(np.append(start, len(order))),
+            "bytes": np.add.reduceat(gained, start),
+            "least": np.minimum.reduceat(gained, start),
+            "most": np.maximum.reduceat(gained, start),
+            "first_step": step[start],
+            "last_step": step[last],
+        }
+        found = [
+            Cause(
+                kind=KINDS[row["kind"]],
+                call=constants.CALLS[row["call"]],
+                caller=self.text(row["caller"]),
+                least_request=row["least_request"] if row["class"] >= 0 else None,
+                most_request=row["most_request"] if row["class"] >= 0 else None,
+                count=row["count"],
+                bytes=row["bytes"],
+                least=row["least"],
+                most=row["most"],
+                first_step=row["first_step"],
+                last_step=row["last_step"],
+            )
+            for row in _records(groups)
+        ]
+        return sorted(found, key=lambda cause: (-abs(cause.bytes), cause.first_step))
+
+    @cached_property
+    def raises(self) -> list[Raise]:
+        """The frees that raised glibc's threshold for mapping a block by itself, in order."""
+        run = self.run
+        rows = threshold_raises(run.replayed, run.nesting, run.malloc_blocks, run.heaps)
+        return [
+            Raise(row["step"], row["space"], row["before"], row["after"], bool(row["observed"]))
+            for row in _records(rows)
+        ]
+
+
+def _records(columns: dict[str, Int64Array]) -> list[dict[str, int]]:
+    """Return short columns as one dict a row."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
+
+
+def _weight(picture: Picture) -> tuple[bool, float]:
+    """Return how much a picture says of fragmentation: whether much is held back, and which share of the heap."""
+    return picture.held_bytes >= LEAST_HELD, picture.held_bytes / picture.heap_bytes if picture.heap_bytes else 0.0
+
+
+def _pid(value: int) -> int | None:
+    return value if value > 0 else None

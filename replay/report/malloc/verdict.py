@@ -1,0 +1,207 @@
+"""Is it a leak, or is it fragmentation: the answer in sentences, with the numbers that decide, and what to try.
+
+In go findings about malloc, out come paragraphs with their tone; how they are laid out this module does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from replay.heap import Growth, Picture
+from replay.heap.verdict import BOTH, FRAGMENTATION, LEAK, NEITHER
+from replay.report.advice import malloc_of
+from replay.report.amounts import address, exact, number, percent, size
+from replay.report.malloc.findings import Fault, MallocFindings
+from replay.report.verdict import Paragraph
+
+QUESTION: Final = "Is it a leak, or is it fragmentation?"
+
+_MANY_UNKNOWN: Final = 0.1
+"""From this share of the frees on, unknown blocks make the counts doubtful. Heuristic."""
+
+_LARGE_TOP: Final = 1 << 20
+"""Bytes free at the top from which on a word about trimming is due. Heuristic."""
+
+_TRIM_THRESHOLD: Final = 131072
+"""Bytes free at the top from which free trims. Source: DEFAULT_TRIM_THRESHOLD in malloc/malloc.c."""
+
+
+def verdict(malloc: MallocFindings) -> Iterator[Paragraph]:
+    """Yield the answer, what is wrong besides, and what makes the answer doubtful."""
+    if not len(malloc.run.malloc_blocks):
+        yield Paragraph(
+            "Whether memory leaks cannot be told: the log shows frees, but no block that was handed out. Capture from "
+            "the program's start: ltrace -f -S."
+        )
+        return
+    yield _answer(malloc)
+    yield from _faults(malloc)
+    yield from _doubts(malloc)
+
+
+def _answer(malloc: MallocFindings) -> Paragraph:
+    found = malloc.answer
+    if found.code == LEAK and not found.growth.growing:
+        return Paragraph(f"{QUESTION} {_KEPT} {_left(malloc)} {_held(malloc)}")
+    head = {NEITHER: "Neither.", LEAK: "A leak.", FRAGMENTATION: "Fragmentation.", BOTH: "Both."}[found.code]
+    parts = [_held(malloc), _left(malloc)] if found.code == FRAGMENTATION else [_left(malloc), _held(malloc)]
+    return Paragraph(" ".join([QUESTION, head, *parts]), "bad" if found.code else "good")
+
+
+_KEPT: Final = "A leak, unless the program keeps those blocks on purpose."
+
+
+def _left(malloc: MallocFindings) -> str:
+    """Return what is live at the end, and whether it grew."""
+    found = malloc.answer
+    end = "the exit" if malloc.exited else "the end of the log"
+    if not found.leaked_blocks:
+        return f"Every block was freed before {end}."
+    were = "was" if found.leaked_blocks == 1 else "were"
+    share = percent(found.leaked_bytes, found.peak.live_bytes)
+    text = (
+        f"{number(found.leaked_blocks, 'block')}, {exact(found.leaked_bytes)}, {were} not freed before {end}: {share} "
+        f"of the most that was live at once{_where(malloc, found.peak)}"
+    )
+    return f"{text}, {_growth(found.growth)}." if found.leaking else f"{text}."
+
+
+def _growth(growth: Growth) -> str:
+    marks = ", ".join(map(size, growth.low_water))
+    grew = "grew to the end" if growth.growing else "did not grow to the end"
+    return f"and live memory {grew} (the least in each quarter of the run: {marks})"
+
+
+def _held(malloc: MallocFindings) -> str:
+    """Return how much of the heap is free but held back by live blocks, at the moment that says most."""
+    picture, moment = malloc.decisive
+    if not picture.heap_bytes:
+        return "No heap is left to be fragmented." if moment == "end" else "There is no heap to be fragmented."
+    when = {
+        "largest": f"When the heap was largest{_where(malloc, picture)}",
+        "end": "Just before the exit" if malloc.exited else "At the end of the log",
+    }[moment]
+    heap, share = size(picture.heap_bytes), percent(picture.held_bytes, picture.heap_bytes)
+    if not malloc.answer.fragmented:
+        if not picture.held_bytes:
+            return f"{when} nothing of the heap's {heap} was free below live blocks: no fragmentation."
+        amount = size(picture.held_bytes)
+        return f"{when} {amount} of the heap's {heap} ({share}) were free below live blocks: hardly any fragmentation."
+    return (
+        f"{when} {exact(picture.held_bytes)} of the heap's {heap} ({share}) were free but lay below live blocks, which "
+        f"keep them from going back to the kernel; the largest free range had {size(picture.largest_free_bytes)}."
+    )
+
+
+def _where(malloc: MallocFindings, picture: Picture) -> str:
+    place = malloc.places.of_clock(picture.line)
+    return f" ({place})" if place else ""
+
+
+def _faults(malloc: MallocFindings) -> Iterator[Paragraph]:
+    double, failed = malloc.double_frees, malloc.failed
+    if double.count:
+        yield Paragraph(
+            f"{number(double.count, 'block')} {'was' if double.count == 1 else 'were'} freed twice ({_first(double)}): "
+            "a bug that corrupts the heap, whatever else is true.",
+            "bad",
+        )
+    if failed.count:
+        yield Paragraph(f"{number(failed.count, 'allocation')} failed and returned NULL ({_first(failed)}).", "bad")
+
+
+def _first(fault: Fault) -> str:
+    return f"{'first ' if fault.count > 1 else ''}{fault.text}, {fault.first}"
+
+
+def _doubts(malloc: MallocFindings) -> Iterator[Paragraph]:
+    unknown, frees = malloc.unknown_frees, len(malloc.run.malloc_blocks.taken_steps)
+    if unknown.count >= _MANY_UNKNOWN * max(frees, 1):
+        yield Paragraph(
+            f"Mind: {unknown.count:,} of {number(frees, 'free')} are of blocks that the log never saw handed out. It "
+            "begins in the middle of the run, or leaves out libraries that allocate; what is live is counted too low."
+        )
+    if malloc.answer.end.inferred:
+        yield Paragraph(
+            "Mind: the log lacks system calls (ltrace -S), at least for a part of the heap; how large that is, is "
+            "inferred from its blocks."
+        )
+
+
+# --- what to try -----------------------------------------------------------------------------------------------------
+
+
+def to_try(malloc: MallocFindings) -> Iterator[str]:
+    """Yield what to try, the most promising first."""
+    if not len(malloc.run.malloc_blocks):
+        return
+    found = malloc.answer
+    if malloc.double_frees.count:
+        yield "For the double free: build with -fsanitize=address, which stops at it and shows who freed first."
+    if found.leaking:
+        yield from _against_leak(malloc)
+    glibc = malloc_of(malloc.findings, malloc.space) in ("glibc", "unknown")
+    if found.fragmented:
+        yield from _against_pins(malloc)
+        if glibc:
+            yield from _against_fragments(malloc)
+    elif glibc and found.end.top_bytes >= _LARGE_TOP:
+        yield from _against_top(malloc)
+
+
+def _against_leak(malloc: MallocFindings) -> Iterator[str]:
+    group = next((group for group in malloc.leaks if group.space == malloc.space), None)
+    if group is None or not group.bytes:
+        return
+    total = malloc.answer.leaked_bytes
+    who = f" by {group.caller}" if group.caller else ""
+    lines = f"{group.first}" if group.count == 1 else f"{group.first} to {group.last}"
+    yield (
+        f"Look first at what {group.call} handed out{who} from {lines}: {number(group.count, 'block')} of "
+        f"{_class_words(group.size_class)}, {percent(group.bytes, total)} of all that is left. -fsanitize=leak, or "
+        "valgrind --leak-check=full, shows the code that asked for them."
+    )
+
+
+def _class_words(size_class: int) -> str:
+    return "0 bytes" if not size_class else f"{size_class:,} to {2 * size_class - 1:,} bytes"
+
+
+def _against_pins(malloc: MallocFindings) -> Iterator[str]:
+    if malloc.pins:
+        pin = malloc.pins[0]
+        above = f" and the {number(pin.blocks_above, 'block')} above it" if pin.blocks_above else ""
+        yield (
+            f"Free the block at {address(pin.addr)} ({number(pin.size, 'byte')}, {pin.call} of {pin.born}){above}: "
+            f"that alone lets {size(pin.released_bytes)} go back. Allocate what lives long before what is freed soon, "
+            "or from a pool of its own, so that it does not lie above it."
+        )
+
+
+def _against_fragments(malloc: MallocFindings) -> Iterator[str]:
+    trim = malloc.whole_free_pages
+    if trim and malloc.decisive[1] == "end":
+        yield (
+            f"malloc_trim(0) would give back up to {size(trim)} at the end: glibc's returns whole free pages below "
+            "live blocks, too."
+        )
+    if malloc.raises:
+        yield (
+            "Fix M_MMAP_THRESHOLD (mallopt, or GLIBC_TUNABLES=glibc.malloc.mmap_threshold=131072): frees raised it to "
+            f"{size(malloc.raises[-1].after)}, so that blocks below that come from the heap and leave holes there; "
+            "fixed, each large block is mapped by itself and goes back when it is freed."
+        )
+
+
+def _against_top(malloc: MallocFindings) -> Iterator[str]:
+    top = malloc.answer.end.top_bytes
+    threshold = max([_TRIM_THRESHOLD, *(2 * raised.after for raised in malloc.raises)])
+    raised = f" (free trims only from {size(threshold)} on, since a free raised that)"
+    why = raised if threshold > _TRIM_THRESHOLD else ""
+    yield (
+        f"{size(top)} lie free at the top of the heap at the end{why}: malloc_trim(0), or a fixed M_TRIM_THRESHOLD "
+        "(GLIBC_TUNABLES=glibc.malloc.trim_threshold=131072), gives them back."
+    )
+
+
