@@ -1,0 +1,248 @@
+"""Measure replay against its targets: `python tests/benchmark/run.py [--quick] [--json FILE] [--against FILE]`.
+
+Each time is that of a whole process. Where the target is a ratio, replay and the reference run in turn and the median
+of the pairs counts, so that a machine that slows down slows both. A log is written, measured and removed before the
+next one is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import logs
+from measure import CommandFailedError, machine, measured, median_of_pairs, scratch
+
+MISSED: Final = "MISSED"
+NOISE: Final = 1.15
+"""A figure that is so many times an earlier one is said to have changed."""
+
+WARMING_LINES: Final = 70_000
+"""So many memory calls are worth compiled loops."""
+
+LINEAR_4: Final = 5.0
+"""Four times the lines may take so much more time, the start of the process taken off: noise, and no square in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How large the logs are and how often each is measured."""
+
+    name: str
+    lines: int
+    fewer_lines: int
+    many_lines: int
+    worst_lines: int
+    calls: int
+    pairs: int
+    tries: int
+    commands: tuple[str, ...]
+
+
+FULL: Final = Form("full", 1_000_000, 1_000_000, 10_000_000, 80_000, 800_000, 5, 3, ("report", "export"))
+QUICK: Final = Form("quick", 240_000, 80_000, 240_000, 10_000, 240_000, 2, 1, ("report",))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One figure and, where there is one, the target that it is not to exceed."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    note: str = ""
+
+    @property
+    def missed(self) -> bool:
+        return self.target is not None and self.value > self.target
+
+
+class Benchmark:
+    """The measurements of one form, on logs in one folder."""
+
+    def __init__(self, form: Form, folder: Path) -> None:
+        self.form = form
+        self.folder = folder
+        self.start_seconds = 0.0
+
+    def results(self) -> Iterator[Result]:
+        """Measure all there is, the small first."""
+        yield self.small_log()
+        self.warm_up()
+        yield from self.heavy_logs()
+        yield self.ordinary_log()
+        yield self.live_mappings()
+        for command in self.form.commands:
+            for name in logs.WORST:
+                yield self.worst(name, command)
+
+    def replay(self, command: str, log: Path) -> list[str]:
+        words = [sys.executable, "-m", "replay", command, str(log)]
+        return [*words, "-o", str(self.folder / "exported"), "--force"] if command == "export" else words
+
+    def summing(self, log: Path) -> list[str]:
+        return [shutil.which("mawk") or "awk", "{s+=$1} END {print s}", str(log)]
+
+    def small_log(self) -> Result:
+        log = logs.write(self.folder / "small.log", logs.ordinary(200))
+        command, imports = self.replay("report", log), [sys.executable, "-c", "import lark, typer"]
+        measured(command), measured(imports)
+        ratio, seconds, base = median_of_pairs(command, imports, 2 * self.form.pairs + 1)
+        self.start_seconds = seconds
+        return Result("report of 200 lines / import of lark and typer", ratio, "x", 3, _seconds(seconds, base))
+
+    def warm_up(self) -> None:
+        """Have everything compiled that is compiled once on a machine."""
+        for kind in ("strace", "ltrace"):
+            log = logs.heavy(self.folder / "warm.log", "--kind", kind, "--lines", str(WARMING_LINES))
+            for command in self.form.commands:
+                measured(self.replay(command, log))
+            log.unlink()
+
+    def heavy_logs(self) -> Iterator[Result]:
+        """Measure logs of memory calls alone: both dialects, and how time and memory grow with the strace log."""
+        form = self.form
+        options = ("--pids", "4", "--block", "0.5", "--lines")
+        log = logs.heavy(self.folder / "heavy.log", *options, str(form.lines))
+        yield self.against_summing(f"report of {form.lines:,} lines of strace, memory calls", log, 12)
+        many, fewer = log, log
+        if form.many_lines != form.lines:
+            many = logs.heavy(self.folder / "many.log", *options, str(form.many_lines))
+        if form.fewer_lines != form.lines:
+            fewer = logs.heavy(self.folder / "fewer.log", *options, str(form.fewer_lines))
+        command, base = self.replay("report", many), measured(self.replay("report", fewer))
+        taken = measured(command)
+        name, times = (
+            f"report of {form.many_lines:,} lines / of {form.fewer_lines:,}",
+            form.many_lines / form.fewer_lines,
+        )
+        note = _seconds(taken.seconds, base.seconds)
+        yield Result(name, taken.seconds / base.seconds, "x", round(1.1 * times, 1), note)
+        yield Result(f"peak memory, report of {form.many_lines:,} lines", taken.peak_bytes / 1e9, "GB")
+        taken = measured(self.replay("export", many))
+        name = f"peak memory, export of {form.many_lines:,} lines"
+        yield Result(name, taken.peak_bytes / 1e9, "GB", 1.5, f"{taken.seconds:.2f} s")
+        for path in {log, many, fewer}:
+            path.unlink()
+        log = logs.heavy(self.folder / "heavy.log", "--kind", "ltrace", "--lines", str(form.lines))
+        yield self.against_summing(f"report of {form.lines:,} lines of ltrace, malloc", log, 12)
+        log.unlink()
+
+    def ordinary_log(self) -> Result:
+        log = logs.write(self.folder / "ordinary.log", logs.ordinary(self.form.lines))
+        name = f"report of {self.form.lines:,} lines of strace -f, one in 8 a memory call"
+        result = self.against_summing(name, log, 6)
+        log.unlink()
+        return result
+
+    def against_summing(self, name: str, log: Path, target: float) -> Result:
+        command, summing = self.replay("report", log), self.summing(log)
+        ratio, seconds, base = median_of_pairs(command, summing, self.form.pairs)
+        return Result(f"{name} / mawk", ratio, "x", target, _seconds(seconds, base))
+
+    def live_mappings(self) -> Result:
+        """Compare what a call costs among many mappings and among few, by what three quarters of the calls add."""
+        calls = self.form.calls
+        added = {}
+        for live in (60_000, 600):
+            few, many = (
+                logs.write(self.folder / f"live{number}.log", logs.split_and_merged(live, number))
+                for number in (calls // 4, calls)
+            )
+            added[live] = statistics.median(
+                -measured(self.replay("report", few)).seconds + measured(self.replay("report", many)).seconds
+                for _ in range(self.form.tries)
+            )
+        among_many, among_few = (seconds / (calls - calls // 4) * 1e6 for seconds in added.values())
+        note = f"{among_many:.1f} us / {among_few:.1f} us"
+        name = "a call among 60,000 live mappings / among 600"
+        return Result(name, among_many / among_few, "x", 2, note)
+
+    def worst(self, name: str, command: str) -> Result:
+        """Compare four times the lines with once the lines; what misses its target is tried again."""
+        lines = int(self.form.worst_lines * logs.LINES_OF.get(name, 1))
+        few, many = (logs.write(self.folder / f"worst{times}.log", logs.WORST[name](times * lines)) for times in (1, 4))
+        tried: list[Result] = []
+        while not tried or (min(tried, key=_value).missed and len(tried) < self.form.tries):
+            base, seconds = (measured(self.replay(command, path)).seconds for path in (few, many))
+            start = self.start_seconds
+            growth = (seconds - start) / max(base - start, start / 4)  # less than that is noise
+            label = f"{command} of {4 * lines:,} lines / {lines:,}: {name}"
+            tried.append(Result(label, growth, "x", LINEAR_4, _seconds(seconds, base)))
+        return sorted(tried, key=_value)[len(tried) // 2]
+
+
+def _value(result: Result) -> float:
+    return result.value
+
+
+def _seconds(seconds: float, base: float) -> str:
+    return f"{seconds:.2f} s / {base:.2f} s"
+
+
+def _row(result: Result, earlier: dict[str, float]) -> str:
+    target = "" if result.target is None else f"<= {result.target:g}"
+    mark = MISSED if result.missed else ""
+    then = earlier.get(result.name)
+    change = ""
+    if then:
+        factor = result.value / then
+        mood = "worse" if factor > NOISE else "better" if factor < 1 / NOISE else "same"
+        change = f"was {then:.2f}, {mood}"
+    cells = f"{result.name:<76} {result.value:7.2f} {result.unit:<2} {target:>7} {mark:<6} {result.note:<22} {change}"
+    return cells.rstrip()
+
+
+def _read(path: Path | None, form: Form) -> dict[str, float]:
+    """Return the figures of an earlier result, which are only comparable where the form is the same."""
+    if path is None:
+        return {}
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if document["form"] != form.name:
+        print(f"The earlier results are of the {document['form']} form: few names will match.", file=sys.stderr)
+    if document["machine"] != machine():
+        print("The earlier results are of another machine.", file=sys.stderr)
+    return {result["name"]: result["value"] for result in document["results"]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure replay against its targets.")
+    parser.add_argument("--quick", action="store_true", help="smaller logs, fewer runs: less than two minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results there")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with results kept earlier")
+    options = parser.parse_args()
+    form = QUICK if options.quick else FULL
+    earlier = _read(options.against, form)
+    about = machine()
+    print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, {form.name} form")
+    begin = time.perf_counter()
+    results = []
+    try:
+        with scratch() as folder:
+            for result in Benchmark(form, folder).results():
+                results.append(result)
+                print(_row(result, earlier), flush=True)
+    except CommandFailedError as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 1
+    missed = sum(result.missed for result in results)
+    print(f"{missed} of {sum(result.target is not None for result in results)} targets missed, ", end="")
+    print(f"measured in {time.perf_counter() - begin:.0f} s")
+    if options.json:
+        rows = [{**asdict(result), "value": round(result.value, 4), "missed": result.missed} for result in results]
+        document = {"machine": about, "form": form.name, "results": rows}
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""The logs of the benchmark are what they claim to be; how fast they are read is measured by `benchmark/run.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmark import logs
+
+import replay
+
+WITH_PROBLEMS = {"problems", "divergences"}
+
+
+@pytest.mark.parametrize("name", logs.WORST)
+def test_a_worst_case_is_read_whole(name: str, tmp_path: Path) -> None:
+    run = replay.load(logs.write(tmp_path / "worst.log", logs.WORST[name](840)))
+    summary = run.summary.iloc[0]
+    assert 800 <= summary["lines"] <= 880
+    assert len(run.problems) == (420 if name in WITH_PROBLEMS else 0), run.problems.head()
+    assert summary["processes"] == {"processes": 211}.get(name, 1)
+
+
+def test_ordinary_log_has_one_memory_call_in_eight(tmp_path: Path) -> None:
+    run = replay.load(logs.write(tmp_path / "ordinary.log", logs.ordinary(4000)))
+    assert run.problems.empty
+    assert run.summary.iloc[0]["lines"] == 4000
+    assert int(run.events["call"].isin(["mmap", "munmap"]).sum()) == pytest.approx(500, rel=0.1)
+
+
+@pytest.mark.parametrize("live", [60, 600])
+def test_mappings_live_while_they_are_split_and_merged(live: int, tmp_path: Path) -> None:
+    run = replay.load(logs.write(tmp_path / "mix.log", logs.split_and_merged(live, 2000)))
+    assert run.problems.empty
+    assert run.summary.iloc[0]["peak_mapping_count"] == pytest.approx(live, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ["strace", "ltrace"])
+def test_heavy_log_is_read_without_problems(kind: str, tmp_path: Path) -> None:
+    run = replay.load(logs.heavy(tmp_path / "heavy.log", "--kind", kind, "--lines", "2000"))
+    assert run.problems.empty
+    assert run.summary.iloc[0]["lines"] >= 2000
