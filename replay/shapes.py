@@ -140,6 +140,10 @@ class Shapes:
         self.counters.lines_passed_over += len(chunk.line) - len(found.row)
         return self._read(chunk, found)
 
+    def _is_passed_over(self, text: bytes) -> bool:
+        """Tell whether a line that came through unfiltered is one to pass over."""
+        return not without_passed_over(b"\n" + text, self.dialect).strip(b"\n")
+
     def _without_passed_over(self, data: bytes) -> bytes:
         """Return `data` without the lines passed over, but for some chunks after one that had next to none of them.
 
@@ -178,6 +182,8 @@ class Shapes:
         if end - start > LONGEST_LINE:
             return Refused("direct")
         text = found.data[start:end]
+        if self._is_passed_over(text):
+            return Refused("other_call")
         try:
             line, dialect = parse_line(text, self.dialect)
         except LineError as error:
@@ -200,7 +206,7 @@ class Shapes:
             if len(self.parsed) >= LINES_KEPT:
                 self.parsed.clear()
             try:
-                known = parse_line(text, self.dialect)
+                known = LineError("other_call") if self._is_passed_over(text) else parse_line(text, self.dialect)
             except LineError as error:
                 known = error
             self.parsed[text] = known
