@@ -25,6 +25,11 @@ Columns: TypeAlias = dict[str, Int64Array]
 _Changes: TypeAlias = tuple[Int64Array, Int64Array, Int64Array]
 """Changes of spaces in the order of lines, with the rows of verbs that made them and the spaces."""
 
+SPACE_ORIGINS: Final = ("found", "exec", "fork")
+"""How a space began, see `processes.SpaceLife`; the codes of the column `origin` of the spaces are places here."""
+
+ORIGIN_FORK: Final = SPACE_ORIGINS.index("fork")
+
 BEFORE_TRACE: Final = -1
 """The step of whatever was there before the trace began."""
 
@@ -463,7 +468,7 @@ def _spaces(who: Processes, steps: Int64Array, calls: Calls, start_brks: dict[in
         "parent": column([life.parent for life in lives]),
         "pid": column([life.pid for life in lives]),
         "program": column([_program_of(lives, life) for life in lives]),
-        "origin": column([("found", "exec", "fork").index(life.origin) for life in lives]),
+        "origin": column([SPACE_ORIGINS.index(life.origin) for life in lives]),
         "born_line": column([life.born_clock for life in lives]),
         "born_step": column([int(steps[life.born_row]) for life in lives]),
         "died_line": ended,

@@ -24,7 +24,7 @@ from replay.heap import Heaps, changes_with_heap, find_heaps
 from replay.heap import fragmentation as heap_fragmentation
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.nesting import Nesting, find_nesting
-from replay.regions import Columns, Replay
+from replay.regions import ORIGIN_FORK, Columns, Replay
 from replay.summary import summary_columns
 from replay.tables import TABLES, Words, export_tables, mmap_fallbacks_of, to_arrow, to_pandas
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 STATUSES: Final = ("ok", "failed", "unfinished")
 DIALECTS: Final = ("strace", "ltrace")
 _PAGE_LIMIT: Final = 1 << 30
+_HIGHEST: Final = (1 << 63) - 1
 
 
 def load(
@@ -179,7 +180,7 @@ class Run:
         alive = self.alive(space, clock)
         if not len(alive):
             return []
-        heap = self._heap_range(space, columns, alive)
+        heap = self._heap_range(space, clock, columns, alive)
         alive = alive[np.argsort(columns["start"][alive].astype(np.uint64), kind="stable")]
         ends = columns["end"][alive]
         grown = columns["kind"][alive] == KIND_BRK
@@ -200,14 +201,26 @@ class Run:
         chosen = (columns["space"] == space) & (born <= clock) & ((died == NULL) | (died > clock))
         return np.flatnonzero(chosen).astype(np.int64)
 
-    def _heap_range(self, space: int, columns: Columns, alive: Int64Array) -> tuple[int, int]:
+    def _heap_range(self, space: int, clock: int, columns: Columns, alive: Int64Array) -> tuple[int, int]:
         """Return `[start_brk, brk)` by its pages. Source: task_mmu.c: [heap] overlaps it and is no file."""
         brk = alive[columns["kind"][alive] == KIND_BRK]
         start = int(self.replayed.spaces["start_brk"][space])
-        if not brk.size:
-            return (0, 0)
-        low = int(columns["start"][brk].min())
-        return (min(low, start) if start != NULL else low, int(columns["end"][brk].max()))
+        low = int(columns["start"][brk].min(initial=start if start != NULL else _HIGHEST))
+        high = int(columns["end"][brk].max(initial=self._break_at(space, clock)))
+        return (low, high) if low < high else (0, 0)
+
+    def _break_at(self, space: int, clock: int) -> int:
+        """Return the break of a space, rounded up to pages, as its last brk call by line `clock` left it; 0 if none."""
+        brks, spaces, page = self.replayed.brks, self.replayed.spaces, self.replayed.page_size
+        while space != NULL:
+            mine = np.flatnonzero(brks["space"] == space)
+            before = mine[self.replayed.events["clock"][brks["step"][mine]] <= clock]
+            if before.size:
+                return -(-int(brks["granted"][before[-1]]) // page) * page
+            if spaces["origin"][space] != ORIGIN_FORK:
+                break
+            clock, space = min(clock, int(spaces["born_line"][space])), int(spaces["parent"][space])
+        return 0
 
     def _mapping(self, columns: Columns, row: int, heap: tuple[int, int]) -> Mapping:
         start, end = to_unsigned(int(columns["start"][row])), to_unsigned(int(columns["end"][row]))

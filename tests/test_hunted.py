@@ -100,3 +100,19 @@ def test_advice_over_a_gap_fails_but_holds_for_the_rest(tmp_path: Path) -> None:
     calls = [*THREE, f"madvise(0x10000, 12288, MADV_DONTFORK) = {ENOMEM}", "fork() = 2", "2 getppid() = 1"]
     kept = f"mmap(NULL, 4096, PROT_READ, {ANON}) = 0x40000"
     assert maps(tmp_path, [*calls, f"2 {kept}"], pid=2) == ["40000-41000 r--p 0"]
+
+
+def test_pages_below_the_break_are_the_heap_whoever_mapped_them(tmp_path: Path) -> None:
+    """fs/proc/task_mmu.c: what overlaps [start_brk, brk) and is no file shows [heap]."""
+    log = tmp_path / "log"
+    log.write_text(
+        "execve('./p', ['./p'], 0x7ffc0 /* 2 vars */) = 0\n".replace("'", '"')
+        + "brk(NULL) = 0x10000\n"
+        + "brk(0x14000) = 0x14000\n"
+        + "mmap(0x12000, 8192, PROT_NONE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS, -1, 0) = 0x12000\n"
+    )
+    lines = replay.load(log).maps().splitlines()
+    assert [(line.split()[:2], line.split()[-1]) for line in lines] == [
+        (["00010000-00012000", "rw-p"], "[heap]"),
+        (["00012000-00014000", "---p"], "[heap]"),
+    ]
