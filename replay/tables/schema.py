@@ -366,7 +366,7 @@ _SUMMARY: Final = Table(
             "Lines that were read: calls of interest, and what the tracer says between them.",
         ),
         _column("lines_skipped", "int64", "count", "Lines passed over, since they name no call of interest."),
-        _column("problems", "int64", "count", "Lines not understood, contradictions, calls of malloc that fit no other."),
+        _column("problems", "int64", "count", "Lines not understood, contradictions, calls that fit no block."),
         _column("processes", "int64", "count", "Processes seen."),
         _column("threads", "int64", "count", "Threads seen, the first of each process included."),
         _column("spaces", "int64", "count", "Address spaces seen."),
