@@ -184,6 +184,8 @@ class _Census:
     groups: int = 0
     members: set[tuple[int, int]] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
+    population: dict[int, int] = field(default_factory=dict)
+    by_group: dict[int, list[_Task]] = field(default_factory=dict)
     brk_rows: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
     breaks_at_birth: dict[int, int] = field(default_factory=dict)
     implicit_execs: bool = False
@@ -229,9 +231,8 @@ class _Census:
         elif is_exec:
             self._exec(task, row)
         elif code == EXIT_GROUP:
-            for other in self.tasks.values():
-                if other.group == task.group:
-                    self._leave(other, row)
+            for other in self._group_of(task):
+                self._leave(other, row)
         elif code in EXITS:
             self._leave(task, row)
             task.gone = code != _CODE["exit"]
@@ -255,7 +256,7 @@ class _Census:
         return self._new_task(tid, shared, row)
 
     def _space_to_share(self, tid: int) -> int:
-        """Return the space that a thread without a maker most likely runs in: that of the last other one seen."""
+        """Return the space that a thread without a maker most likely runs in: that of the first one alive. Heuristic."""
         alive = [task for task in self.tasks.values() if task.alive and task.space != NULL]
         return alive[0].space if alive else self.lives[-1].space
 
@@ -266,9 +267,23 @@ class _Census:
         if files is None:
             files = len(self.files_parents)
             self.files_parents[files] = (-1, row)
+        before = self.tasks.get(tid)
+        if before is not None and before.alive:
+            self._count(before.space, -1)
         task = self.tasks[tid] = _Task(tid, group, space, files)
+        self._count(space, 1)
+        self.by_group.setdefault(group, []).append(task)
         self._moved(task, row)
         return task
+
+    def _group_of(self, task: _Task) -> list[_Task]:
+        """Return the threads of the task's group that no later thread of the same number has replaced."""
+        members = self.by_group[task.group]
+        return [other for other in members if other.group == task.group and self.tasks[other.tid] is other]
+
+    def _count(self, space: int, change: int) -> None:
+        """Add to the number of threads that live in a space."""
+        self.population[space] = self.population.get(space, 0) + change
 
     def _moved(self, task: _Task, row: int) -> None:
         self.members.add((task.tid, task.group))
@@ -325,13 +340,16 @@ class _Census:
         old = task.space
         if task.guessed:
             task.group, task.guessed = self.groups, False
+            self.by_group[task.group] = [task]
             self.groups += 1
-        for other in list(self.tasks.values()):
-            if other is not task and other.group == task.group and other.alive:
+        for other in self._group_of(task):
+            if other is not task:
                 self._leave(other, row)
         clock = int(self.calls.clock[row])
+        self._count(old, -int(task.alive))
         task.alive = True
         task.space = self._new_space("exec", old, clock, row, task.tid)
+        self._count(task.space, 1)
         life = self.lives[task.space]
         life.program, life.fresh = int(self.calls.path[row]), True
         if old != NULL and self._is_stub(old, row):
@@ -351,6 +369,7 @@ class _Census:
         life.space = stub
         life.parent = NULL
         self.lives[stub] = life
+        self.population[stub] = self.population.pop(task.space)
         task.space = stub
         self.moves[task.tid].pop()
 
@@ -358,11 +377,12 @@ class _Census:
         if not task.alive:
             return
         task.alive = False
+        self._count(task.space, -1)
         if task.space != NULL:
             self._end_if_empty(task.space, row)
 
     def _end_if_empty(self, space: int, row: int) -> None:
-        if not any(task.alive and task.space == space for task in self.tasks.values()):
+        if not self.population.get(space, 0):
             self.lives[space].ended_clock = int(self.calls.clock[row])
 
     # --- logs that show brk but no execve: a break from nowhere is a new image ---
@@ -387,6 +407,8 @@ class _Census:
             return
         old = task.space
         task.space = self._new_space("exec", old, int(self.calls.clock[row]), row, task.tid)
+        self._count(old, -int(task.alive))
+        self._count(task.space, int(task.alive))
         self.lives[task.space].fresh = True
         self._end_if_empty(old, row)
         self._moved(task, row)
