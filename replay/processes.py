@@ -256,7 +256,7 @@ class _Census:
         return self._new_task(tid, shared, row)
 
     def _space_to_share(self, tid: int) -> int:
-        """Return the space that a thread without a maker most likely runs in: that of the first one alive. Heuristic."""
+        """Return the space that a thread without a maker likely runs in: that of the first one alive. Heuristic."""
         alive = [task for task in self.tasks.values() if task.alive and task.space != NULL]
         return alive[0].space if alive else self.lives[-1].space
 
