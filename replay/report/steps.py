@@ -22,6 +22,7 @@ from replay.report.screen import COLUMNS, clean, shortened, styled
 from replay.symbols import flags_text
 
 if TYPE_CHECKING:
+    from replay.report.malloc.steps import BlockWords
     from replay.run import Run
 
 _SLICE: Final = 1 << 14
@@ -82,12 +83,13 @@ def step_lines(run: Run, first: int = 0, last: int | None = None, pid: int | Non
     who = f"{'pid':>{widths[2]}} " if with_pid else ""
     yield styled("dim", f"{'step':>{widths[0]}} {'line':>{widths[1]}} {who}what it did")
     room = COLUMNS - sum(widths) - 2 - (2 if with_pid else 1)
-    words = _Words(run)
+    words, of_blocks = _Words(run), _block_words(run)
     for begin in range(0, len(rows), _SLICE):
         chosen = rows[begin : begin + _SLICE]
         lines, pids = events["line"][chosen].tolist(), events["tid"][chosen].tolist()
         files = events["file"][chosen].tolist() if several else None
-        for at, (step, text) in enumerate(zip(chosen.tolist(), words.of(chosen), strict=True)):
+        said = words.of(chosen) if of_blocks is None else of_blocks.added(chosen, words.of(chosen))
+        for at, (step, text) in enumerate(zip(chosen.tolist(), said, strict=True)):
             who = f"{pids[at] if pids[at] > 0 else '':>{widths[2]}} " if with_pid else ""
             where = f"{PurePath(run.source.files[files[at]]).name}: " if files else ""
             what = where + text
@@ -110,6 +112,15 @@ def _chosen(run: Run, first: int, last: int | None, pid: int | None) -> Int64Arr
         raise QueryError(f"no process or thread {pid} in the run")
     mine: Int64Array = rows[events["tid"][rows] == pid]
     return mine
+
+
+def _block_words(run: Run) -> BlockWords | None:
+    """Return what adds to the words what the blocks of malloc tell, None where the log shows none."""
+    if not run.malloc_blocks.seen:
+        return None
+    from replay.report.malloc.steps import BlockWords  # noqa: PLC0415 - most logs have none
+
+    return BlockWords(run)
 
 
 class _Words:

@@ -24,10 +24,11 @@ from replay.heap import (
     heap_growth,
     leaked_groups,
     pins,
+    take_picture,
     threshold_raises,
 )
 from replay.heap.sweep import taken_bytes
-from replay.heap.verdict import LEAST_HELD
+from replay.heap.verdict import HELD_SHARE, LEAST_HELD
 from replay.nesting import GIVING, is_call
 from replay.report.findings import Curve
 from replay.report.places import Place
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     from replay.report.findings import Findings
 
 MOST_PINS: Final = 8
+
+MOMENTS: Final = 24
+"""At so many moments, evenly over the changes, the heap is looked at for the most memory held back."""
+
+SCATTERED: Final = 50
+"""If the worst pin has more blocks above it than this, no few blocks pin the heap. Heuristic."""
 
 SHRINKING: Final = ("brk_trimmed", "unmapped", "advised")
 """The kinds of causes that give memory back."""
@@ -150,6 +157,25 @@ class MallocFindings:
         """The space that is judged and whose heap is shown."""
         return self.answer.space
 
+    @cached_property
+    def worst(self) -> Picture:
+        """The picture with most memory held back, of some moments all over the run: what was between peak and end."""
+        clocks = self.curves[0].clocks
+        count = len(clocks)
+        chosen = {int(clocks[(at + 1) * count // MOMENTS - 1]) for at in range(min(MOMENTS, count))}
+        blocks, heaps = self.run.malloc_blocks, self.run.heaps
+        pictures = [take_picture(blocks, heaps, self.space, clock) for clock in sorted(chosen)]
+        return max(pictures, key=lambda picture: picture.held_bytes, default=self.answer.end)
+
+    @property
+    def passing(self) -> bool:
+        """Whether much memory was held back on the way, though neither when the heap was largest nor at the end.
+
+        That may be fragmentation, or only the order in which a program frees all that it has.
+        """
+        held = self.worst.held_bytes
+        return not self.answer.fragmented and held >= LEAST_HELD and held >= HELD_SHARE * self.worst.heap_bytes
+
     @property
     def decisive(self) -> tuple[Picture, str]:
         """The picture that says most of fragmentation, and of which moment it is: `largest` or `end`."""
@@ -187,7 +213,7 @@ class MallocFindings:
 
     @cached_property
     def failed(self) -> Fault:
-        """The allocations that returned NULL."""
+        """The allocations that were refused."""
         events, nesting = self.run.replayed.events, self.run.nesting
         calls = is_call(events, (*GIVING, "posix_memalign")) & (events["status"] == FAILED)
         steps = np.flatnonzero(calls & ~nesting.misnamed & (nesting.outer_step == NULL))
@@ -241,8 +267,8 @@ class MallocFindings:
         columns, space = self.run.malloc_blocks.columns, self.space
         mine = columns["space"] == space
         died = columns["died_line"][mine]
-        clocks = np.unique(np.concatenate([columns["born_line"][mine], died[(died != NULL)]]))
-        clocks = clocks[clocks <= self.answer.end.line]
+        clocks = np.sort(np.concatenate([columns["born_line"][mine], died[died != NULL]]))
+        clocks = clocks[(clocks <= self.answer.end.line) & np.append(True, np.diff(clocks) > 0)[: len(clocks)]]
         count = LiveCount.of(self.run.malloc_blocks, self.run.replayed.last_clock)
         live = count.at(np.full(len(clocks), space, dtype=np.int64), clocks)[1]
         return Curve(clocks, live), Curve(clocks, taken_bytes(self.run.heaps, space, clocks))

@@ -11,10 +11,12 @@ from itertools import pairwise
 from typing import Final, TypeAlias
 
 from replay.heap import KEY_SIZES, Picture
+from replay.heap.verdict import LEAST_HELD
+from replay.nesting import FREEING
 from replay.report import picture as curves
 from replay.report.amounts import address, duration, exact, number, percent, size, times
 from replay.report.findings import Curve, Findings
-from replay.report.malloc.findings import SHRINKING, Cause, Fault, LeakGroup, MallocFindings, Pin
+from replay.report.malloc.findings import SCATTERED, SHRINKING, Cause, Fault, LeakGroup, MallocFindings, Pin
 from replay.report.places import Place, short_span, span
 from replay.report.screen import clean, styled, table, wrapped
 
@@ -22,8 +24,8 @@ MOST_ROWS: Final = 8
 """As many rows of one table the letter shows; the rest is in the JSON document."""
 
 _MOST_RAISES: Final = 4
-_WORTH_PINS: Final = 4096
-"""Bytes held back below live blocks from which on the blocks that do so are listed."""
+_WORTH_RANGES: Final = 65536
+"""Bytes free below live blocks from which on the free ranges are shown by size."""
 
 _WORTH_INDEX: Final = 0.005
 """From this share of free memory on that a large block cannot use, the unusable free space index is shown."""
@@ -73,7 +75,7 @@ def _blocks(malloc: MallocFindings) -> Iterator[str]:
 
 def _faults(malloc: MallocFindings) -> Iterator[str]:
     said = [
-        (malloc.failed, "failed allocation", "NULL was returned"),
+        (malloc.failed, "failed allocation", "refused"),
         (malloc.double_frees, "double free", "the block had been freed before"),
         (
             malloc.unknown_frees,
@@ -151,7 +153,8 @@ def _leak_row(malloc: MallocFindings, group: LeakGroup) -> list[str]:
     lines = short_span(first, last) if first and last else "?"
     age = number(group.age_lines, "line") if group.age_ns is None else duration(group.age_ns)
     by = _by(malloc, group.call, group.caller)
-    return [f"{group.count:,}", f"{group.bytes:,}", _class(group.size_class), by, lines, age]
+    each = _class(group.size_class) if group.count > 1 else f"{group.bytes:,}"
+    return [f"{group.count:,}", f"{group.bytes:,}", each, by, lines, age]
 
 
 def _class(size_class: int) -> str:
@@ -159,7 +162,15 @@ def _class(size_class: int) -> str:
         return f"{size_class}"
     if size_class < 1024:
         return f"{size_class}-{2 * size_class - 1}"
-    return f"{size(size_class)} to {size(2 * size_class)}"
+    return _short_range(size_class, 2 * size_class)
+
+
+def _short_range(least: int, most: int) -> str:
+    """Return a range of sizes in few characters: `4-8 KiB`, `512 KiB-1 MiB`, `132 KiB`."""
+    (low, unit), (high, other) = size(least).split(" "), size(most).split(" ")
+    if (low, unit) == (high, other):
+        return f"{low} {unit}"
+    return f"{low}-{high} {unit}" if unit == other else f"{low} {unit}-{high} {other}"
 
 
 def _by(malloc: MallocFindings, call: str, caller: str) -> str:
@@ -174,17 +185,21 @@ def _heap(malloc: MallocFindings) -> Iterator[str]:
     if not len(malloc.run.malloc_blocks):
         return
     found = malloc.answer
-    pictures = [found.largest, found.end]
-    if found.largest.line == found.end.line:
-        pictures = pictures[1:]
-    names = ["at largest", "at the end"][-len(pictures) :]
+    shown = {found.largest.line: ("at largest", found.largest)}
+    shown[found.end.line] = ("at the end", found.end)
+    names, pictures = [name for name, _ in shown.values()], [one for _, one in shown.values()]
     lines = [str(malloc.places.of_clock(one.line) or "") for one in pictures]
     rows = [["", *lines, ""], *_measures(pictures)]
     if found.end.inferred:
-        yield from _dim("No system calls tell how large the heap was: it is inferred from its blocks.")
+        yield from _dim("Where no system call tells how large the heap is, that is inferred from its blocks.")
     yield from table(["", *names, ""], rows, right=range(1, len(pictures) + 1), give=len(pictures) + 1)
     yield from _johnstone_wilson(malloc)
     yield from _free_ranges(malloc)
+
+
+def _others_end(one: Picture) -> str:
+    """Return what is free at the end of heaps other than the brk area: those of arenas, and what stands in for brk."""
+    return size(max(one.free_bytes - one.held_bytes - one.top_bytes, 0))
 
 
 _MEASURES: Final[tuple[tuple[str, Callable[[Picture], str], str], ...]] = (
@@ -195,19 +210,23 @@ _MEASURES: Final[tuple[tuple[str, Callable[[Picture], str], str], ...]] = (
     ("free", lambda one: size(one.free_bytes), "of the heap"),
     ("  below live blocks", lambda one: size(one.held_bytes), "cannot go back to the kernel"),
     ("  top of the heap", lambda one: size(one.top_bytes), "can go back"),
+    ("  end of other heaps", _others_end, "arenas, pieces by mmap"),
     ("  trimmable", lambda one: size(one.trimmable_bytes), "of the top, by a trim"),
     ("  largest range", lambda one: size(one.largest_free_bytes), "the largest block that fits"),
-    ("fragmentation", lambda one: f"{one.fragmentation:.2f}", "1 - largest range / free"),
+    ("fragmentation", lambda one: f"{one.fragmentation:.3f}", "1 - largest range / free"),
     ("utilisation", lambda one: f"{100 * one.utilisation:.0f} %", "live / (heap + mapped singly)"),
     ("page use", lambda one: f"{100 * one.page_live_share:.0f} %", "live share of pages in use"),
 )
 """Name, value and meaning of each measure of a picture."""
 
+_IF_ANY: Final = ("mapped singly", "  end of other heaps")
+"""Measures that are left out where they are 0."""
+
 
 def _measures(pictures: list[Picture]) -> Iterator[list[str]]:
     for name, value, meaning in _MEASURES:
         values = [value(one) for one in pictures]
-        if name != "mapped singly" or any(one.direct_bytes for one in pictures):
+        if name not in _IF_ANY or any(value != "0 bytes" for value in values):
             yield [name, *values, meaning]
 
 
@@ -217,16 +236,20 @@ def _johnstone_wilson(malloc: MallocFindings) -> Iterator[str]:
         return
     yield ""
     yield from _paragraph(
-        f"At its largest malloc held {100 * found.measure_3:.0f} % more than was live then, and "
-        f"{100 * found.measure_4:.0f} % more than was ever live at once (Johnstone and Wilson's measures 3 and 4)."
+        f"At its largest malloc held {_above(found.measure_3)} more than was live then, and {_above(found.measure_4)} "
+        "more than was ever live at once (Johnstone and Wilson's measures 3 and 4)."
     )
+
+
+def _above(measure: float) -> str:
+    return f"{100 * measure:.0f} %" if measure < 10 else f"{measure:,.0f} times"
 
 
 def _free_ranges(malloc: MallocFindings) -> Iterator[str]:
     one, moment = malloc.decisive
-    rows = one.histogram()
-    if not rows:
+    if one.held_bytes < _WORTH_RANGES:
         return
+    rows = one.histogram()
     when = {"largest": "when the heap was largest", "end": "at the end"}[moment]
     most = max(total for _, _, total in rows)
     yield ""
@@ -255,15 +278,25 @@ def _share(share: float) -> str:
 
 def _pins(malloc: MallocFindings) -> Iterator[str]:
     one, moment = malloc.decisive if len(malloc.run.malloc_blocks) else (None, "")
-    if one is None or one.held_bytes < _WORTH_PINS or not malloc.pins:
+    if one is None or one.held_bytes < LEAST_HELD or not malloc.pins:
         return
-    when = {"largest": f"When the heap was largest ({malloc.places.of_clock(one.line)})", "end": "At the end"}[moment]
+    where = malloc.places.of_clock(one.line)
+    when = {"largest": f"When the heap was largest ({where})", "end": "At the end"}
+    first = malloc.pins[0]
+    if first.blocks_above > SCATTERED:
+        yield from _paragraph(
+            f"{when[moment]} live blocks lay scattered over the heap: no few of them hold it back. Even at best "
+            f"{first.blocks_above + 1:,} blocks have to be freed to let {size(first.released_bytes)} go back."
+        )
+        return
     yield from _paragraph(
-        f"{when} these live blocks hold back the most; so much goes back once a block and those above it are freed:"
+        f"{when[moment]} these live blocks hold back the most; so much goes back once a block and those above it "
+        "are freed:"
     )
     age = "age" if malloc.pins[0].age_ns is not None else "age in lines"
     head = ["goes back", "above", "block", "bytes", "call", "line", "thread", age]
-    rows = [_pin_row(malloc, pin) for pin in malloc.pins]
+    few = [pin for pin in malloc.pins if pin.blocks_above <= SCATTERED]
+    rows = [_pin_row(malloc, pin) for pin in sorted(few, key=lambda pin: pin.blocks_above)]
     if all(pin.pid is None for pin in malloc.pins) or malloc.run.replayed.threads < 2:
         head, rows = [name for name in head if name != "thread"], [row[:6] + row[7:] for row in rows]
     right = [at for at, name in enumerate(head) if name not in ("block", "call")]
@@ -289,11 +322,11 @@ _WORDS: Final = {
     "brk_grew": "break grew",
     "brk_trimmed": "break shrank",
     "mapped": "mmap for heap",
-    "mapped_directly": "mmap of a block",
+    "mapped_directly": "mmap of block",
     "opened": "arena grew",
     "unmapped": "munmap",
     "advised": "pages given back",
-    "resized": "mremap of a block",
+    "resized": "mremap of block",
     "reserved": "arena reserved",
 }
 
@@ -305,13 +338,19 @@ def _causes(malloc: MallocFindings) -> Iterator[str]:
         rows = [_cause_row(malloc, cause) for cause in causes[:MOST_ROWS]]
         yield from table(["count", "what", "each", "inside", "in all", "lines"], rows, right=(0, 4), give=3)
         yield from _more(len(causes) - MOST_ROWS, "kinds")
+        if any(cause.kind == "advised" for cause in causes):
+            yield from _dim("Pages given back by madvise stay mapped and still count as heap here.")
     yield from _raises(malloc)
+
+
+_GIVING_BACK: Final = (*FREEING, "realloc", "malloc_trim")
 
 
 def _leading(malloc: MallocFindings) -> Iterator[str]:
     """Yield in words what made the heap grow most, and what gave most back."""
-    for kinds, verb in ((("brk_grew", "mapped", "opened"), "made the heap grow"), (SHRINKING, "gave memory back")):
-        chosen = [cause for cause in malloc.causes if cause.kind in kinds]
+    grew = [cause for cause in malloc.causes if cause.kind in ("brk_grew", "mapped", "opened")]
+    gave = [cause for cause in malloc.causes if cause.kind in SHRINKING and cause.call in _GIVING_BACK]
+    for chosen, verb in ((grew, "made the heap grow"), (gave, "gave memory back")):
         if chosen:
             cause = chosen[0]
             how = "each time by" if cause.count > 1 else "by"
@@ -327,11 +366,11 @@ def _between(least: int, most: int) -> str:
 
 
 def _request(malloc: MallocFindings, cause: Cause) -> str:
-    """Return the libc call with what it was asked for: `malloc(1,000)`, `malloc(512-1,023) of prog`."""
+    """Return the libc call with what it was asked for: `malloc(1,000)`, `malloc(512-1023) of prog`."""
     asked = ""
     if cause.least_request is not None and cause.most_request is not None:
         least, most = cause.least_request, cause.most_request
-        asked = f"({least:,})" if least == most else f"({least:,}-{most:,})"
+        asked = f"({least:,})" if least == most else f"({_class(1 << (most.bit_length() - 1))})"
     return _by(malloc, f"{cause.call}{asked}", cause.caller)
 
 
@@ -340,7 +379,7 @@ def _cause_row(malloc: MallocFindings, cause: Cause) -> list[str]:
     return [
         f"{cause.count:,}",
         _WORDS[cause.kind],
-        _between(abs(cause.least), abs(cause.most)),
+        _short_range(*sorted((abs(cause.least), abs(cause.most)))) if cause.count > 1 else "",
         _request(malloc, cause),
         ("+" if cause.bytes > 0 else "") + size(cause.bytes),
         short_span(first, last),
@@ -362,7 +401,7 @@ def _raises(malloc: MallocFindings) -> Iterator[str]:
         assert one is not None
         if before is not None and before.after != one.before:
             yield from _more(len(raises) - len(shown), "raises")
-        inferred = "" if one.observed else " (inferred)"
+        inferred = "" if one.observed else " (inferred: no munmap in the log)"
         where = malloc.places.of_step(one.step)
         yield from wrapped(f"{where}: from {exact(one.before)} to {exact(one.after)}{inferred}", first="    ")
 

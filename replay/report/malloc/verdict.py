@@ -12,15 +12,16 @@ from replay.heap import Growth, Picture
 from replay.heap.verdict import BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.report.advice import malloc_of
 from replay.report.amounts import address, exact, number, percent, size
-from replay.report.malloc.findings import Fault, MallocFindings
+from replay.report.malloc.findings import SCATTERED, Fault, MallocFindings
 from replay.report.verdict import Paragraph
 
 QUESTION: Final = "Is it a leak, or is it fragmentation?"
 
 _MANY_UNKNOWN: Final = 0.1
-"""From this share of the frees on, unknown blocks make the counts doubtful. Heuristic."""
+_LEAST_UNKNOWN: Final = 10
+"""From this share of the frees on, and this number, unknown blocks make the counts doubtful. Heuristic."""
 
-_LARGE_TOP: Final = 1 << 20
+_LARGE_TOP: Final = 4 << 20
 """Bytes free at the top from which on a word about trimming is due. Heuristic."""
 
 _TRIM_THRESHOLD: Final = 131072
@@ -83,11 +84,18 @@ def _held(malloc: MallocFindings) -> str:
         "end": "Just before the exit" if malloc.exited else "At the end of the log",
     }[moment]
     heap, share = size(picture.heap_bytes), percent(picture.held_bytes, picture.heap_bytes)
+    if malloc.passing:
+        worst = malloc.worst
+        held = f"{size(worst.held_bytes)} of the heap's {size(worst.heap_bytes)}"
+        return (
+            f"In between, {held} ({percent(worst.held_bytes, worst.heap_bytes)}) were free but lay below live "
+            f"blocks{_where(malloc, worst)}, but no more at the end."
+        )
     if not malloc.answer.fragmented:
         if not picture.held_bytes:
             return f"{when} nothing of the heap's {heap} was free below live blocks: no fragmentation."
-        amount = size(picture.held_bytes)
-        return f"{when} {amount} of the heap's {heap} ({share}) were free below live blocks: hardly any fragmentation."
+        held = f"{size(picture.held_bytes)} of the heap's {heap} ({share})"
+        return f"{when} {held} were free below live blocks: too little to call it fragmentation."
     return (
         f"{when} {exact(picture.held_bytes)} of the heap's {heap} ({share}) were free but lay below live blocks, which "
         f"keep them from going back to the kernel; the largest free range had {size(picture.largest_free_bytes)}."
@@ -108,7 +116,7 @@ def _faults(malloc: MallocFindings) -> Iterator[Paragraph]:
             "bad",
         )
     if failed.count:
-        yield Paragraph(f"{number(failed.count, 'allocation')} failed and returned NULL ({_first(failed)}).", "bad")
+        yield Paragraph(f"{number(failed.count, 'allocation')} failed ({_first(failed)}).", "bad")
 
 
 def _first(fault: Fault) -> str:
@@ -117,7 +125,7 @@ def _first(fault: Fault) -> str:
 
 def _doubts(malloc: MallocFindings) -> Iterator[Paragraph]:
     unknown, frees = malloc.unknown_frees, len(malloc.run.malloc_blocks.taken_steps)
-    if unknown.count >= _MANY_UNKNOWN * max(frees, 1):
+    if unknown.count >= max(_MANY_UNKNOWN * frees, _LEAST_UNKNOWN):
         yield Paragraph(
             f"Mind: {unknown.count:,} of {number(frees, 'free')} are of blocks that the log never saw handed out. It "
             "begins in the middle of the run, or leaves out libraries that allocate; what is live is counted too low."
@@ -146,7 +154,7 @@ def to_try(malloc: MallocFindings) -> Iterator[str]:
         yield from _against_pins(malloc)
         if glibc:
             yield from _against_fragments(malloc)
-    elif glibc and found.end.top_bytes >= _LARGE_TOP:
+    if glibc and found.end.top_bytes >= _LARGE_TOP:
         yield from _against_top(malloc)
 
 
@@ -155,12 +163,12 @@ def _against_leak(malloc: MallocFindings) -> Iterator[str]:
     if group is None or not group.bytes:
         return
     total = malloc.answer.leaked_bytes
-    who = f" by {group.caller}" if group.caller else ""
+    who = f" to {group.caller}" if group.caller else ""
+    blocks = f"{number(group.count, 'block')} of {_class_words(group.size_class)}"
     lines = f"{group.first}" if group.count == 1 else f"{group.first} to {group.last}"
     yield (
-        f"Look first at what {group.call} handed out{who} from {lines}: {number(group.count, 'block')} of "
-        f"{_class_words(group.size_class)}, {percent(group.bytes, total)} of all that is left. -fsanitize=leak, or "
-        "valgrind --leak-check=full, shows the code that asked for them."
+        f"Look first at the {blocks} that {group.call} handed out{who} ({lines}): {percent(group.bytes, total)} of all "
+        "that is left. -fsanitize=leak, or valgrind --leak-check=full, shows the code that asked for them."
     )
 
 
@@ -169,14 +177,19 @@ def _class_words(size_class: int) -> str:
 
 
 def _against_pins(malloc: MallocFindings) -> Iterator[str]:
-    if malloc.pins:
-        pin = malloc.pins[0]
-        above = f" and the {number(pin.blocks_above, 'block')} above it" if pin.blocks_above else ""
+    pin = malloc.pins[0] if malloc.pins else None
+    if pin is None or pin.blocks_above > SCATTERED:
         yield (
-            f"Free the block at {address(pin.addr)} ({number(pin.size, 'byte')}, {pin.call} of {pin.born}){above}: "
-            f"that alone lets {size(pin.released_bytes)} go back. Allocate what lives long before what is freed soon, "
-            "or from a pool of its own, so that it does not lie above it."
+            "Blocks that live long and blocks that live short lie mixed: give those that live long, or each size, a "
+            "pool of its own, so that what is freed together lies together."
         )
+        return
+    above = f" and the {number(pin.blocks_above, 'block')} above it" if pin.blocks_above else ""
+    yield (
+        f"Free the block at {address(pin.addr)} ({number(pin.size, 'byte')}, {pin.call} of {pin.born}){above}: "
+        f"that alone lets {size(pin.released_bytes)} go back. Allocate what lives long before what is freed soon, "
+        "or from a pool of its own, so that it does not lie above it."
+    )
 
 
 def _against_fragments(malloc: MallocFindings) -> Iterator[str]:
