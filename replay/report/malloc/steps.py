@@ -61,7 +61,7 @@ class BlockWords:
             said = text
             if taken[at] >= 0:
                 said += self._ended(taken[at], freed=frees[at])
-            if given[at] >= 0:
+            elif given[at] >= 0:
                 said += self._lies(given[at])
             if misfit[at] >= 0:
                 said += _MISFITS[misfit[at]]
