@@ -169,6 +169,20 @@ def test_frees_alone_tell_nothing_of_leaks(tmp_path: Path) -> None:
     assert document(run)["malloc"]["answer"] is None
 
 
+def test_of_several_processes_the_answer_says_which(tmp_path: Path) -> None:
+    program = Program()
+    block = program.malloc(3000)
+    program.lines += ["SYS_fork() = 12", "prog->malloc(100) = 0x555500002000"]
+    program.free(block)
+    lines = [f"11 {line}" for line in program.lines]
+    lines += [f"12 prog->free({block:#x}) = <void>", "12 prog->malloc(64) = 0x555500003000"]
+    log = tmp_path / "ltrace.log"
+    log.write_text("\n".join(lines) + "\n")
+    said = document(replay.load(log))["malloc"]
+    assert said["verdict"][0].endswith("This is said of space 0, which had the most bytes live at once.")
+    assert [(row["space"], row["allocations"], row["frees"]) for row in said["spaces"]] == [(0, 2, 1), (1, 1, 1)]
+
+
 # --- sections --------------------------------------------------------------------------------------------------------
 
 PINNED_HEAP = """\

@@ -114,7 +114,7 @@ def _curves(malloc: MallocFindings) -> Iterator[str]:
     ends = int(live.clocks[0]), malloc.answer.end.line
     first, last = (malloc.places.of_clock(clock) or Place(clock) for clock in ends)
     yield ""
-    yield from _dim(f"{_whose(malloc)}{span(first, last)}, from left to right; held: what malloc has for blocks")
+    yield from _dim(f"{_whose(malloc)}{span(first, last)}, left to right; held: what malloc has for blocks")
     yield from _curve(malloc, "live", live, ends)
     yield from _curve(malloc, "held", held, ends)
 
@@ -188,7 +188,8 @@ def _heap(malloc: MallocFindings) -> Iterator[str]:
     shown = {found.largest.line: ("at largest", found.largest)}
     shown[found.end.line] = ("at the end", found.end)
     names, pictures = [name for name, _ in shown.values()], [one for _, one in shown.values()]
-    lines = [str(malloc.places.of_clock(one.line) or "") for one in pictures]
+    places = [malloc.places.of_clock(one.line) for one in pictures]
+    lines = [f"line {place.line}" if place else "" for place in places]
     rows = [["", *lines, ""], *_measures(pictures)]
     if found.end.inferred:
         yield from _dim("Where no system call tells how large the heap is, that is inferred from its blocks.")
@@ -310,7 +311,7 @@ def _pin_row(malloc: MallocFindings, pin: Pin) -> list[str]:
         address(pin.addr),
         f"{pin.size:,}",
         _by(malloc, pin.call, pin.caller),
-        f"{pin.born.line}{pin.born.of_file}" if pin.born else "?",
+        str(pin.born.line) if pin.born else "?",
         "" if pin.pid is None else str(pin.pid),
         f"{pin.age_lines:,}" if pin.age_ns is None else duration(pin.age_ns),
     ]

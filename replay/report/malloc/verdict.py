@@ -42,6 +42,14 @@ def verdict(malloc: MallocFindings) -> Iterator[Paragraph]:
 
 
 def _answer(malloc: MallocFindings) -> Paragraph:
+    answer = _judgement(malloc)
+    if len(malloc.spaces) < 2:
+        return answer
+    whose = f"This is said of space {malloc.space}, which had the most bytes live at once."
+    return Paragraph(f"{answer.text} {whose}", answer.tone)
+
+
+def _judgement(malloc: MallocFindings) -> Paragraph:
     found = malloc.answer
     if found.code == LEAK and not found.growth.growing:
         return Paragraph(f"{QUESTION} {_KEPT} {_left(malloc)} {_held(malloc)}")
