@@ -14,10 +14,10 @@ import numpy as np
 
 from replay.address_space import KIND_ANON, KIND_BRK
 from replay.calls import OK, UNFINISHED
-from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_unsigned
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
 from replay.constants import CALLS
 from replay.misfits import SecondFrees, are_double
-from replay.nesting import FREEING, GIVING, Columns, Mask, Nesting, is_call
+from replay.nesting import FREEING, GIVING, Mask, Nesting, is_call
 from replay.regions import Replay
 from replay.source import Problems
 

@@ -84,7 +84,7 @@ class Calls:
         """Return the number of rows."""
         return len(self.clock)
 
-    def take(self, rows: Int64Array | NDArray[np.bool_]) -> Calls:
+    def take(self, rows: Int64Array | NDArray[np.bool_] | slice) -> Calls:
         """Return the chosen rows in the given order."""
         return Calls(*(getattr(self, name)[rows] for name in COLUMNS))
 

@@ -5,13 +5,16 @@ In go numbers and texts, out come arrays that the replay's loops can work on; of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int64Array: TypeAlias = NDArray[np.int64]
+
+Columns: TypeAlias = Mapping[str, Int64Array]
+"""Columns of one length by name, only to be read; what they hold is written where they are made."""
 
 NULL: int = -(1 << 63)
 """The null of every int64 column. As an address it would be non-canonical, as a length impossible."""
@@ -47,6 +50,17 @@ class Strings:
     def __len__(self) -> int:
         """Return how many texts there are."""
         return len(self.texts)
+
+
+def is_ascending(keys: Sequence[NDArray[Any]]) -> bool:
+    """Tell whether rows are sorted by `keys`, columns of one length, the first one first."""
+    equal = np.ones(max(len(keys[0]) - 1, 0), dtype=np.bool_)
+    for key in keys:
+        before, after = key[:-1], key[1:]
+        if (equal & (after < before)).any():
+            return False
+        equal &= after == before
+    return True
 
 
 def to_signed(value: int) -> int:

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from replay.calls import UNFINISHED
-from replay.columns import NO_TEXT, Int64Array
+from replay.columns import NO_TEXT, Columns, Int64Array
 from replay.constants import CALL_CODE
-from replay.nesting import GIVING, HIDING, Columns, Mask, is_call
+from replay.nesting import GIVING, HIDING, Mask, is_call
 
 _FORKS: Final = tuple(CALL_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
 

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay.calls import UNFINISHED
-from replay.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.constants import CALL_CODE
 from replay.shapes import DIALECTS
 
-Columns: TypeAlias = dict[str, Int64Array]
 Mask: TypeAlias = NDArray[np.bool_]
 
 GIVING: Final = tuple(

@@ -1,13 +1,15 @@
 """Which file a mapping shows: the path strace printed beside the descriptor, or what open calls before it tell.
 
-In go the calls of a run with their tables of open files, out comes for each row the path its descriptor names.
+In go the calls of a run, window by window, with their tables of open files, out comes for each row the path that its
+descriptor names.
 
 Source: open(2), dup(2), close(2), unlink(2), clone(2) on CLONE_FILES, memfd_create(2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -15,7 +17,6 @@ import numpy as np
 from replay import constants
 from replay.calls import Calls
 from replay.columns import NO_TEXT, Int64Array, Strings
-from replay.processes import Processes
 
 _CODE = constants.CALL_CODE
 _OPENS: Final = tuple(_CODE[name] for name in ("open", "openat", "openat2", "creat"))
@@ -26,32 +27,39 @@ _UNLINK: Final = _CODE["unlink"]
 _MMAP: Final = _CODE["mmap"]
 
 
-def mapped_paths(calls: Calls, who: Processes, strings: Strings) -> Int64Array:
-    """Return the path id of every row, with those of mmap rows without one filled in from the open calls before."""
+@dataclass(slots=True)
+class OpenFiles:
+    """The tables of open files as they are after the calls so far: for each number the path of each descriptor."""
+
+    parents: Mapping[int, tuple[int, int]]
+    tables: dict[int, dict[int, int]] = field(default_factory=dict)
+
+    def table(self, number: int) -> dict[int, int]:
+        """Return a table, a copy of its parent's when it is first asked for."""
+        if number not in self.tables:
+            parent, _row = self.parents.get(number, (-1, -1))
+            self.tables[number] = {} if parent < 0 else dict(self.table(parent))
+        return self.tables[number]
+
+
+def mapped_paths(calls: Calls, files: Int64Array, known: OpenFiles, strings: Strings) -> Int64Array:
+    """Return the path id of every row, with those of mmap rows without one filled in from the open calls before.
+
+    `files` are the tables of open files of the rows; `known`, what the calls before have left, moves on with them.
+    """
     paths = calls.path.copy()
     wanted = (calls.call == _MMAP) & (calls.fd >= 0) & (paths == NO_TEXT)
-    if not wanted.any():
-        return paths
     naming = np.isin(calls.call, [*_OPENS, *_DUPS, _MEMFD, _CLOSE, _UNLINK]) & (calls.status == 0)
-    tables: dict[int, dict[int, int]] = {}
     for row in np.flatnonzero(wanted | naming):
-        table = _table_of(int(who.files[row]), who, tables)
+        table = known.table(int(files[row]))
         if wanted[row]:
             paths[row] = table.get(int(calls.fd[row]), NO_TEXT)
         elif calls.call[row] == _UNLINK:
             if calls.path[row] != NO_TEXT:
-                _unlink(strings[int(calls.path[row])], tables.values(), strings)
+                _unlink(strings[int(calls.path[row])], known.tables.values(), strings)
         else:
             _note(calls, int(row), table, strings)
     return paths
-
-
-def _table_of(number: int, who: Processes, tables: dict[int, dict[int, int]]) -> dict[int, int]:
-    """Return a table of open files, a copy of its parent's when it is first asked for."""
-    if number not in tables:
-        parent, _row = who.files_parents.get(number, (-1, -1))
-        tables[number] = {} if parent < 0 else dict(_table_of(parent, who, tables))
-    return tables[number]
 
 
 def names(name: str, path: str) -> bool:
@@ -72,7 +80,8 @@ def _note(calls: Calls, row: int, table: dict[int, int], strings: Strings) -> No
     if code == _CLOSE:
         table.pop(int(calls.fd[row]), None)
     elif code == _MEMFD:
-        table[result] = strings.intern(f"/memfd:{strings[int(calls.path[row])]} (deleted)")
+        name = int(calls.path[row])
+        table[result] = NO_TEXT if name == NO_TEXT else strings.intern(f"/memfd:{strings[name]} (deleted)")
     elif code in _OPENS:
         printed = int(calls.result_path[row])
         table[result] = printed if printed != NO_TEXT else int(calls.path[row])

@@ -1,7 +1,7 @@
 """Which thread runs in which address space.
 
-In go the calls of a run, out come for each row the thread, its address space and its table of open files, and for each
-space how it began and ended. What is mapped in a space this module does not know.
+In go the calls of a run that tell of threads, out come for any row the thread, its address space and its table of open
+files, and for each space how it began and ended. What is mapped in a space this module does not know.
 
 Source: clone(2), fork(2), vfork(2), execve(2), _exit(2): CLONE_VM shares the space, CLONE_THREAD the exit_group,
 CLONE_FILES the open files; execve leaves the space and ends the other threads; the last exit ends the space.
@@ -10,7 +10,7 @@ CLONE_FILES the open files; execve leaves the space and ends the other threads; 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +19,7 @@ import numpy as np
 from replay import constants
 from replay.calls import Calls
 from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.recording import Told
 
 CLONE_VM: Final = 0x100
 CLONE_FILES: Final = 0x400
@@ -41,7 +42,7 @@ class SpaceLife:
     """How one address space began and ended.
 
     `origin` is `exec` (a new image), `fork` (a copy of `parent` as it was at `born_clock`) or `found` (older than the
-    log, or its beginning is not in it). Rows are indices into the calls, -1 for none; a clock of NULL means never.
+    log, or its beginning is not in it). `born_row` is one of the calls that told of it; a clock of NULL means never.
     """
 
     space: int
@@ -49,6 +50,7 @@ class SpaceLife:
     parent: int
     born_clock: int
     born_row: int
+    born_step: int = NULL
     program: int = NO_TEXT
     ended_clock: int = NULL
     pid: int = NULL
@@ -70,27 +72,103 @@ class _Task:
 
 @dataclass(slots=True)
 class Processes:
-    """For each row its thread, space and table of open files; the spaces; and what was only guessed."""
+    """Who runs where, at any step; the spaces; and what was only guessed.
+
+    `tids` and `steps` are those of the calls that told of it, `moves` the steps at which threads came to a space.
+    """
 
     tids: Int64Array
-    spaces: Int64Array
-    files: Int64Array
+    steps: Int64Array
+    unprinted: _Unprinted
+    moves: _Moves
     lives: list[SpaceLife]
     files_parents: dict[int, tuple[int, int]]
     guessed_tids: list[int]
     threads: int
     processes: int
 
+    def tids_of(self, pids: Int64Array, steps: Int64Array) -> Int64Array:
+        """Return the threads of the calls at `steps`, whose lines print `pids`."""
+        tids = pids.copy()
+        unprinted = np.flatnonzero(tids == NULL)
+        if unprinted.size:
+            tids[unprinted] = self.unprinted.at(steps[unprinted])
+        place = np.minimum(np.searchsorted(self.steps, steps), len(self.steps) - 1)
+        told = np.flatnonzero(self.steps[place] == steps) if len(self.steps) else place
+        tids[told] = self.tids[place[told]]
+        return tids
 
-def assign(calls: Calls, forked: Iterable[int] = ()) -> Processes:
-    """Return which thread and space each row of `calls` belongs to.
+    def spaces_of(self, tids: Int64Array, steps: Int64Array) -> Int64Array:
+        """Return the spaces in which threads were at steps."""
+        return self.moves.spaces[self.moves.last(tids, steps)]
+
+    def last_steps(self, heard: Mapping[int, int]) -> Int64Array:
+        """Return for each space the last step that may be in it, where `heard` gives the last step of each pid."""
+        moves = self.moves
+        thread = np.searchsorted(moves.firsts, np.arange(len(moves.spaces)), side="right") - 1
+        unprinted = heard.get(NULL, -1)
+        until = np.array([max(heard.get(tid, -1), unprinted) for tid in moves.known.tolist()], np.int64)[thread]
+        following = np.append(moves.keys[1:] % moves.width, 0)
+        goes_on = np.append(thread[1:] == thread[:-1], False)
+        lasts = np.full(len(self.lives), -1, np.int64)
+        somewhere = moves.spaces != NULL
+        steps = np.where(goes_on, np.minimum(until, following), until)
+        np.maximum.at(lasts, moves.spaces[somewhere], steps[somewhere])
+        return lasts
+
+    def files_of(self, tids: Int64Array, steps: Int64Array) -> Int64Array:
+        """Return the tables of open files that threads had at steps."""
+        return self.moves.files[self.moves.last(tids, steps)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unprinted:
+    """Whose the lines without a pid are: `tids[i]` from `steps[i]` on."""
+
+    steps: Int64Array
+    tids: Int64Array
+
+    def at(self, steps: Int64Array) -> Int64Array:
+        return self.tids[np.searchsorted(self.steps, steps, side="right") - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Where threads came to be: rows sorted by thread, each thread's by step; what is before the first is as it."""
+
+    known: Int64Array
+    firsts: Int64Array
+    keys: Int64Array
+    width: int
+    spaces: Int64Array
+    files: Int64Array
+
+    @classmethod
+    def of(cls, moves: dict[int, list[tuple[int, int, int]]], steps: Int64Array) -> _Moves:
+        """Return the moves (row, space, files) by thread, at the steps of their rows."""
+        known = np.array(sorted(moves), np.int64)
+        rows = np.array([move for tid in known.tolist() for move in moves[tid]], np.int64).reshape(-1, 3)
+        counts = [len(moves[tid]) for tid in known.tolist()]
+        width = int(steps.max(initial=0)) + 2
+        keys = np.repeat(np.arange(len(known)), counts) * width + steps[rows[:, 0]]
+        return cls(known, np.cumsum([0, *counts])[:-1].astype(np.int64), keys, width, rows[:, 1], rows[:, 2])
+
+    def last(self, tids: Int64Array, steps: Int64Array) -> Int64Array:
+        """Return the places of the last moves of threads by their steps."""
+        thread = np.searchsorted(self.known, tids)
+        at = np.searchsorted(self.keys, thread * self.width + np.minimum(steps, self.width - 1), side="right") - 1
+        return np.maximum(at, self.firsts[thread])
+
+
+def assign(told: Told, forked: Iterable[int] = ()) -> Processes:
+    """Return which thread and space the calls of a run belong to, from those that tell of it.
 
     Threads that no call of the log made share the space of the thread seen before them (as after `strace -p`), unless
     they are named in `forked`: those got a copy.
     """
-    tids = _thread_of_rows(calls)
-    _rename_execs(calls, tids)
-    return _Census(calls, tids, frozenset(forked)).take()
+    tids, unprinted = _thread_of_rows(told)
+    _rename_execs(told.calls, tids)
+    return _Census(told, tids, unprinted, frozenset(forked)).take()
 
 
 def _rows_of(calls: Calls, codes: Iterable[int]) -> Int64Array:
@@ -100,27 +178,24 @@ def _rows_of(calls: Calls, codes: Iterable[int]) -> Int64Array:
 # --- lines without a pid ---------------------------------------------------------------------------------------------
 
 
-def _thread_of_rows(calls: Calls) -> Int64Array:
+def _thread_of_rows(told: Told) -> tuple[Int64Array, _Unprinted]:
     """Return the thread of each row: the printed pid, and for lines without one the only tracee alive then.
 
     Source: strace.c, printleader: the pid is printed only while more than one tracee is alive.
     """
+    calls = told.calls
     tids = calls.pid.copy()
     unprinted = tids == NULL
-    if not unprinted.any():
-        return tids
-    if unprinted.all() and not _rows_of(calls, (*FORKS, constants.EXITED)).size:
-        tids[:] = FIRST_THREAD
-        return tids
-    children = {int(calls.result[row]) for row in _rows_of(calls, FORKS) if calls.result[row] > 0}
-    printed = [int(pid) for pid in np.unique(tids[~unprinted])]
-    own = [pid for pid in printed if pid not in children]
-    first = own[0] if own else FIRST_THREAD
-    if not printed:
-        tids[:] = first
-        return tids
-    _follow_alive(calls, tids, unprinted, first)
-    return tids
+    first = FIRST_THREAD
+    if unprinted.any() and not (unprinted.all() and not _rows_of(calls, (*FORKS, constants.EXITED)).size):
+        children = {int(calls.result[row]) for row in _rows_of(calls, FORKS) if calls.result[row] > 0}
+        printed = [int(pid) for pid in np.unique(tids[~unprinted])]
+        own = [pid for pid in printed if pid not in children]
+        first = own[0] if own else FIRST_THREAD
+        if printed:
+            return tids, _follow_alive(told, tids, unprinted, first)
+    tids[unprinted] = first
+    return tids, _Unprinted(np.array([NULL]), np.array([first], np.int64))
 
 
 def _rename_execs(calls: Calls, tids: Int64Array) -> None:
@@ -135,9 +210,11 @@ def _rename_execs(calls: Calls, tids: Int64Array) -> None:
             tids[later[0]] = tids[row]
 
 
-def _follow_alive(calls: Calls, tids: Int64Array, unprinted: np.ndarray, first: int) -> None:
-    """Fill the threads of the rows without a pid by following who is alive."""
+def _follow_alive(told: Told, tids: Int64Array, unprinted: np.ndarray, first: int) -> _Unprinted:
+    """Fill the threads of the rows without a pid by following who is alive, and return whose all such lines are."""
+    calls = told.calls
     alive = {first: None}
+    since = [(NULL, first)]
     changes = np.isin(calls.call, [*FORKS, *EXITS, EXIT_GROUP, constants.SUPERSEDED])
     first_lines = np.zeros(len(tids), bool)
     first_lines[np.unique(tids, return_index=True)[1]] = True
@@ -161,7 +238,10 @@ def _follow_alive(calls: Calls, tids: Int64Array, unprinted: np.ndarray, first: 
             alive[tid] = None
         if current not in alive and alive:
             current = next(iter(alive))
+        since.append((int(told.step[point]) + (code < constants.PSEUDO), current))
     tids[start:][unprinted[start:]] = current
+    steps, threads = np.array(since, np.int64).T
+    return _Unprinted(steps.copy(), threads.copy())
 
 
 # --- who lives where -------------------------------------------------------------------------------------------------
@@ -171,8 +251,9 @@ def _follow_alive(calls: Calls, tids: Int64Array, unprinted: np.ndarray, first: 
 class _Census:
     """Follows threads through forks, execs and exits, row by row of those that matter."""
 
-    calls: Calls
+    told: Told
     tids: Int64Array
+    unprinted: _Unprinted
     forked: frozenset[int]
     tasks: dict[int, _Task] = field(default_factory=dict)
     lives: list[SpaceLife] = field(default_factory=list)
@@ -191,6 +272,11 @@ class _Census:
     implicit_execs: bool = False
     last_shared: int = NULL
 
+    @property
+    def calls(self) -> Calls:
+        """Return the calls that tell."""
+        return self.told.calls
+
     def take(self) -> Processes:
         """Walk through the rows that matter and return what became of everyone."""
         calls, tids = self.calls, self.tids
@@ -206,9 +292,12 @@ class _Census:
         codes = (*FORKS, *EXECS, *EXITS, EXIT_GROUP, constants.SUPERSEDED, constants.PID_CHANGED)
         for row in np.unique(np.concatenate([firsts, _rows_of(calls, codes), queries, *self._comebacks(firsts)])):
             self._visit(int(row))
-        spaces, files = self._fill()
+        for life in self.lives:
+            life.born_step = int(self.told.step[life.born_row]) - int(calls.call[life.born_row] >= constants.PSEUDO)
+        real = calls.call < constants.PSEUDO
         return Processes(
-            tids, spaces, files, self.lives, self.files_parents, self.guessed, len(self.seen),
+            tids[real], self.told.step[real], self.unprinted, _Moves.of(self.moves, self.told.step), self.lives,
+            self.files_parents, self.guessed, len(self.seen),
             len({group for tid, group in self.members if tid in self.seen}),
         )  # fmt: skip
 
@@ -305,7 +394,8 @@ class _Census:
         Heuristic: ld.so and static start-up code call brk(NULL) before any other memory call, running programs rarely.
         """
         calls = self.calls
-        same = np.flatnonzero(self.tids[row : row + 4096] == self.tids[row]) + row
+        until = int(np.searchsorted(self.told.step, self.told.step[row] + 4096))
+        same = np.flatnonzero(self.tids[row:until] == self.tids[row]) + row
         memory = [r for r in same if calls.call[r] < _CODE["mlock"]]
         return bool(memory) and int(calls.call[memory[0]]) == BRK and int(calls.addr[memory[0]]) == 0
 
@@ -412,17 +502,3 @@ class _Census:
         self.lives[task.space].fresh = True
         self._end_if_empty(old, row)
         self._moved(task, row)
-
-    def _fill(self) -> tuple[Int64Array, Int64Array]:
-        """Return space and table of open files of each row, from the moves of each thread."""
-        spaces = np.full(len(self.tids), NULL, np.int64)
-        files = np.full(len(self.tids), NULL, np.int64)
-        order = np.argsort(self.tids, kind="stable")
-        bounds = np.flatnonzero(np.diff(self.tids[order])) + 1
-        for group in np.split(order, bounds) if len(order) else ():
-            moves = self.moves[int(self.tids[group[0]])]
-            at = np.searchsorted([move[0] for move in moves], group, side="right") - 1
-            at = np.maximum(at, 0)
-            spaces[group] = np.array([move[1] for move in moves], np.int64)[at]
-            files[group] = np.array([move[2] for move in moves], np.int64)[at]
-        return spaces, files

@@ -6,49 +6,35 @@ Of allocators and reports this module knows nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
 from replay import address_space as aspace
-from replay import constants, openfiles, processes, verbs
-from replay.calls import Calls
-from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
+from replay import openfiles, processes, verbs
+from replay.call_table import Calls, concatenated
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_signed
 from replay.compiled import compiled, is_compiled, is_loaded
 from replay.maps import Mapping, prot_of
+from replay.outcome import BEFORE_TRACE, Outcome, Ran
+from replay.packed import PackedColumns
 from replay.processes import Processes, SpaceLife
-
-Columns: TypeAlias = dict[str, Int64Array]
-
-_Changes: TypeAlias = tuple[Int64Array, Int64Array, Int64Array]
-"""Changes of spaces in the order of lines, with the rows of verbs that made them and the spaces."""
+from replay.recording import Recording, record
 
 SPACE_ORIGINS: Final = ("found", "exec", "fork")
 """How a space began, see `processes.SpaceLife`; the codes of the column `origin` of the spaces are places here."""
 
 ORIGIN_FORK: Final = SPACE_ORIGINS.index("fork")
 
-BEFORE_TRACE: Final = -1
-"""The step of whatever was there before the trace began."""
-
 WORTH_LOADING: Final = 3_000
-"""Rows of verbs from which on loading the compiled loop costs less than interpreting them. Heuristic, measured."""
+"""Memory calls from which on loading the compiled loop costs less than interpreting them. Heuristic, measured."""
 
 WORTH_COMPILING: Final = 60_000
 """The same for compiling it first, which happens once on a machine. Heuristic, measured."""
-
-DIVERGENCES: Final = {
-    aspace.MAP_OVER_MAPPING: "divergence_map_over_mapping",
-    aspace.BRK_OVER_MAPPING: "divergence_brk_over_mapping",
-    aspace.REMAP_OVER_MAPPING: "divergence_remap_over_mapping",
-    aspace.BRK_MOVED: "divergence_brk_moved",
-}
-"""The contradictions between trace and model that are reported, by their names in the table of problems."""
-
-_CODE = constants.CALL_CODE
-_QUIET_VERBS: Final = (aspace.VERB_ADVISE_FORK, aspace.VERB_NAME, aspace.VERB_REMAP_TAKE, aspace.VERB_DELETED)
 
 
 @dataclass(slots=True)
@@ -59,10 +45,10 @@ class Replay:
     of a space. divergences: one row a contradiction. spaces: one row an address space.
     """
 
-    events: Columns
-    regions: Columns
-    brks: Columns
-    changes: Columns
+    events: PackedColumns
+    regions: PackedColumns
+    brks: PackedColumns
+    changes: PackedColumns
     divergences: Columns
     spaces: Columns
     strings: Strings
@@ -72,37 +58,26 @@ class Replay:
     last_clock: int
 
 
-@dataclass(slots=True)
-class _Output:
-    """What the spaces of a run have given so far, in pieces."""
-
-    regions: list[Int64Array] = field(default_factory=list)
-    region_spaces: list[Int64Array] = field(default_factory=list)
-    changes: list[Int64Array] = field(default_factory=list)
-    change_rows: list[Int64Array] = field(default_factory=list)
-    change_spaces: list[Int64Array] = field(default_factory=list)
-    met: Int64Array = field(default_factory=lambda: np.zeros((0, aspace.MET_WIDTH), np.int64))
-
-
 def replay(
-    calls: Calls,
+    batches: Iterable[Calls],
     strings: Strings,
     page: int = 4096,
     initial: Sequence[Mapping] = (),
-    forked: frozenset[int] = frozenset(),
 ) -> Replay:
-    """Return what becomes of every address space of a run.
+    """Return what becomes of every address space of a run, whose calls come in batches in completion order.
 
     `initial` are the mappings of the first space when the trace began (or, for a traced start, of the fresh image).
     A thread that no call of the log made shares a space; if the replay then contradicts it, it is replayed as a copy.
     """
-    who = processes.assign(calls, forked)
-    result = _replay_with(calls, who, strings, page, initial)
-    suspects = _contradicted(result, who)
-    if suspects - forked:
-        other = replay(calls, strings, page, initial, forked | suspects)
-        if len(other.divergences["step"]) < len(result.divergences["step"]):
-            return other
+    recording = record(batches)
+    forked: frozenset[int] = frozenset()
+    result, who = _replay_with(recording, forked, strings, page, initial)
+    while suspects := _contradicted(result, who) - forked:
+        forked |= suspects
+        other, who = _replay_with(recording, forked, strings, page, initial)
+        if len(other.divergences["step"]) >= len(result.divergences["step"]):
+            break
+        result = other
     return result
 
 
@@ -111,39 +86,63 @@ def _contradicted(result: Replay, who: Processes) -> frozenset[int]:
     if not who.guessed_tids or not len(result.divergences["step"]):
         return frozenset()
     spaces = set(result.events["space"][result.divergences["step"]].tolist())
-    events = result.events
     guilty = set()
+    tids, in_space = result.events["tid"], result.events["space"]
     for tid in who.guessed_tids:
-        at = np.flatnonzero(events["tid"] == tid)
-        if at.size and int(events["space"][at[0]]) in spaces:
+        at = np.flatnonzero(tids == tid)
+        if at.size and int(in_space[at[0]]) in spaces:
             guilty.add(tid)
     return frozenset(guilty)
 
 
-def _replay_with(calls: Calls, who: Processes, strings: Strings, page: int, initial: Sequence[Mapping]) -> Replay:
-    steps = np.cumsum(calls.call < constants.PSEUDO) - 1
-    paths = openfiles.mapped_paths(calls, who, strings)
-    rows = verbs.rows_of_verbs(calls, who, steps, paths, strings, page)
-    brks = int((rows.values[:, aspace.ROW_VERB] == aspace.VERB_BRK).sum())
-    output = _Output(met=np.full((brks, aspace.MET_WIDTH), NULL, np.int64))
-    runner = _Runner(rows, who, output, strings, page, initial)
-    runner.run_all(int(calls.clock.max(initial=0)))
-    events = _events(calls, who, paths)
-    in_order = _in_order(output)
-    real = calls.call < constants.PSEUDO
-    return Replay(
-        events=events,
-        regions=_regions(output, calls.clock[real], who, steps),
-        brks=_brks(output, in_order, rows, calls, who),
-        changes=_changes(in_order, rows),
-        divergences=_divergences(in_order, rows),
-        spaces=_spaces(who, steps, calls, runner.start_brks),
+def _replay_with(
+    recording: Recording, forked: frozenset[int], strings: Strings, page: int, initial: Sequence[Mapping]
+) -> tuple[Replay, Processes]:
+    """Return the replay in which the threads `forked` got copies, and what it took every thread to be."""
+    who = processes.assign(recording.told, forked)
+    output = Outcome(recording, who.lives)
+    forks = sorted((life for life in who.lives if life.origin == "fork"), key=lambda life: life.born_clock)
+    apply = _runner_for(recording.memory_calls)
+    runner = _Runner(who, output, strings, page, initial, apply, deque(forks), _endings(who, recording))
+    carried = verbs.carried(recording.told, who, strings, page)
+    files = openfiles.OpenFiles(who.files_parents) if recording.names_files else None
+    for number in range(recording.calls.parts):
+        window = _window(recording, number, who, files, strings)
+        output.keep_events(number, window)
+        runner.run(number, verbs.rows_of_verbs(window, carried), window, carried.limits)
+    runner.end()
+    made = Replay(
+        events=output.events,
+        regions=output.sorted_regions(),
+        brks=output.brks,
+        changes=output.changes,
+        divergences=output.divergences,
+        spaces=_spaces(who, output, runner.start_brks),
         strings=strings,
         page_size=page,
         threads=who.threads,
         processes=who.processes,
-        last_clock=int(calls.clock.max(initial=0)),
+        last_clock=recording.last_clock,
     )
+    return made, who
+
+
+def _window(
+    recording: Recording, number: int, who: Processes, files: openfiles.OpenFiles | None, strings: Strings
+) -> verbs.Window:
+    """Return a window's calls, and behind them those that took memory in it and completed later."""
+    calls, first = recording.window(number), recording.calls.starts[number]
+    steps = np.arange(first, first + len(calls))
+    after, until = [NULL, *recording.ends][number : number + 2]
+    entry = recording.early.calls.entry_clock
+    taking = (entry > after) & (entry <= until)
+    if taking.any():
+        calls = concatenated([calls, recording.early.calls.take(taking)])
+        steps = np.append(steps, recording.early.step[taking])
+    tids = who.tids_of(calls.pid, steps)
+    spaces = who.spaces_of(tids, steps)
+    paths = calls.path if files is None else openfiles.mapped_paths(calls, who.files_of(tids, steps), files, strings)
+    return verbs.Window(calls, steps, tids, spaces, paths, after, until)
 
 
 # --- running the spaces ----------------------------------------------------------------------------------------------
@@ -153,53 +152,75 @@ def _replay_with(calls: Calls, who: Processes, strings: Strings, page: int, init
 class _Runner:
     """Runs the verbs of each space, parents first, and hands children a copy at the moment of their fork."""
 
-    rows: verbs.VerbRows
     who: Processes
-    output: _Output
+    output: Outcome
     strings: Strings
     page: int
     initial: Sequence[Mapping]
-    copies: dict[int, aspace.Space] = field(default_factory=dict)
+    apply: Callable[..., tuple[int, int]]
+    forks: deque[SpaceLife]
+    endings: dict[int, list[int]]
+    pieces: list[tuple[int, Int64Array]] = field(default_factory=list)
+    states: dict[int, aspace.Space] = field(default_factory=dict)
     kernel_rows: dict[int, Int64Array] = field(default_factory=dict)
     start_brks: dict[int, int] = field(default_factory=dict)
+    last_clocks: dict[int, int] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
 
-    def run_all(self, last_clock: int) -> None:
-        """Run every space to its end."""
-        order = np.argsort(self.rows.spaces, kind="stable")
-        sorted_spaces = self.rows.spaces[order]
-        children: dict[int, list[SpaceLife]] = {}
-        for life in self.who.lives:
-            if life.origin == "fork":
-                children.setdefault(life.parent, []).append(life)
-        for life in self.who.lives:
-            low, high = np.searchsorted(sorted_spaces, [life.space, life.space + 1])
-            forks = sorted(children.get(life.space, ()), key=lambda child: child.born_clock)
-            self._run_space(life, order[low:high], forks)
+    def run(self, number: int, rows: verbs.VerbRows, window: verbs.Window, limits: verbs.Limits) -> None:
+        """Run the verbs of a window, and end the spaces in which nothing more happens."""
+        changes = np.empty((len(rows.values), aspace.CHANGE_WIDTH), np.int64)
+        brks = rows.values[:, aspace.ROW_VERB] == aspace.VERB_BRK
+        met = np.full((int(rows.values[brks, aspace.ROW_BRK].max(initial=-1)) + 1, aspace.MET_WIDTH), NULL, np.int64)
+        self.pieces = []
+        for space, chosen, forks in self._turns(rows.spaces, window.until):
+            self._run_space(self.who.lives[space], rows.values, chosen, forks, changes, met)
+        for space in self.endings.get(number, ()):
+            self._end_space(self.who.lives[space])
+        sources = rows.sources[brks]
+        at_brks = limits.at(window.spaces[sources], window.steps[sources])
+        self.output.keep_changes(Ran(window, rows, changes, met, at_brks))
+        self.output.keep_regions(self.pieces)
 
-    def _run_space(self, life: SpaceLife, chosen: Int64Array, forks: Sequence[SpaceLife]) -> None:
-        space = self._first_state(life)
-        whole = len(chosen) == len(self.rows.values)
-        values = self.rows.values if whole else self.rows.values[chosen]
-        changes = np.empty((len(values), aspace.CHANGE_WIDTH), np.int64)
+    def _turns(self, spaces: Int64Array, until: int) -> Iterator[tuple[int, Int64Array | slice, list[SpaceLife]]]:
+        """Yield the spaces in which something happens up to `until`, parents first, with their rows and forks."""
+        forks: dict[int, list[SpaceLife]] = {}
+        while self.forks and self.forks[0].born_clock <= until:
+            child = self.forks.popleft()
+            forks.setdefault(child.parent, []).append(child)
+        order = np.argsort(spaces, kind="stable")
+        known, firsts = np.unique(spaces[order], return_index=True)
+        rows: dict[int, Int64Array | slice] = dict(zip(known.tolist(), np.split(order, firsts[1:]), strict=False))
+        if len(known) == 1:
+            rows[int(known[0])] = slice(None)
+        for space in sorted(rows.keys() | forks.keys()):
+            yield space, rows.get(space, order[:0]), forks.get(space, [])
+
+    def _run_space(
+        self, life: SpaceLife, values: Int64Array, chosen: Int64Array | slice, forks: Sequence[SpaceLife],
+        changes: Int64Array, met: Int64Array,
+    ) -> None:  # fmt: skip
+        """Run the chosen rows, and copy the space for the forks in between."""
+        space = self._state(life)
+        values = values[chosen]
+        changed = changes if isinstance(chosen, slice) else np.empty((len(values), aspace.CHANGE_WIDTH), np.int64)
         done = 0
         for child in forks:
             until = int(np.searchsorted(values[:, aspace.ROW_CLOCK], child.born_clock, side="left"))
-            space = self._apply(space, life, values[done:until], changes[done:until])
+            space = self._apply(space, life, values[done:until], changed[done:until], met)
             done = max(done, until)
-            self.copies[child.space] = space_copy(space, child.born_clock)
+            self.states[child.space] = space_copy(space, child.born_clock)
             if life.space in self.kernel_rows:
                 self.kernel_rows[child.space] = _born_at(self.kernel_rows[life.space], child.born_clock)
-        space = self._apply(space, life, values[done:], changes[done:])
+        self.states[life.space] = self._apply(space, life, values[done:], changed[done:], met)
+        if not isinstance(chosen, slice):
+            changes[chosen] = changed
         if len(values):
-            self.output.changes.append(changes)
-            self.output.change_rows.append(chosen)
-            self.output.change_spaces.append(np.full(len(chosen), life.space))
-        self.start_brks[life.space] = int(space.totals[aspace.START_BRK])
-        last = int(values[-1, aspace.ROW_CLOCK]) if len(values) else NULL
-        self._write_live(space, life, last)
+            self.last_clocks[life.space] = int(values[-1, aspace.ROW_CLOCK])
 
-    def _first_state(self, life: SpaceLife) -> aspace.Space:
-        space = self.copies.pop(life.space, None)
+    def _state(self, life: SpaceLife) -> aspace.Space:
+        """Return the space as it is now, or was at first."""
+        space = self.states.get(life.space)
         if space is not None:
             return space
         space = aspace.empty_space()
@@ -211,39 +232,66 @@ class _Runner:
             space.totals[aspace.START_BRK] = aspace.FRESH
         return space
 
-    def _apply(self, space: aspace.Space, life: SpaceLife, rows: Int64Array, changes: Int64Array) -> aspace.Space:
+    def _apply(
+        self, space: aspace.Space, life: SpaceLife, rows: Int64Array, changes: Int64Array, met: Int64Array
+    ) -> aspace.Space:
         """Run `rows`, growing the arrays where they fill up, and keep the rectangles that ended."""
-        run = _runner_for(len(self.rows.values))
         done = 0
         while done < len(rows):
             room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(len(rows) - done, 1 << 16) + 4 * aspace.LEAF
             dead = np.empty((room, aspace.DEAD_WIDTH), np.int64)
             before = done
-            done, count = run(space, rows, done, dead, 0, changes, self.output.met, self.page)
+            done, count = self.apply(space, rows, done, dead, 0, changes, met, self.page)
             if count:
-                self.output.regions.append(dead[:count].copy())
-                self.output.region_spaces.append(np.full(count, life.space))
+                self.pieces.append((life.space, dead[:count].copy()))
             if done == before:
                 space = aspace.grown(space)
         return space
 
-    def _write_live(self, space: aspace.Space, life: SpaceLife, last: int) -> None:
+    def end(self) -> None:
+        """End the spaces that are left: what is alive in them is alive at the end of the log, or at their own."""
+        self.pieces = []
+        for life in self.who.lives:
+            if life.space not in self.ended:
+                self._end_space(life)
+        self.output.keep_regions(self.pieces)
+
+    def _end_space(self, life: SpaceLife) -> None:
         """Write out what is alive when the space ends, or at the end of the log."""
+        space = self._state(life)
         live = aspace.live_rows(space)
         if life.space in self.kernel_rows:
             live = np.concatenate([live, self.kernel_rows[life.space]])
-        ended = life.ended_clock
-        live[:, aspace.DEAD_CLOCK] = NULL if ended == NULL else max(ended, last)
+        last = self.last_clocks.get(life.space, NULL)
+        live[:, aspace.DEAD_CLOCK] = NULL if life.ended_clock == NULL else max(life.ended_clock, last)
         if len(live):
-            self.output.regions.append(live)
-            self.output.region_spaces.append(np.full(len(live), life.space))
+            self.pieces.append((life.space, live))
+        self.start_brks[life.space] = int(space.totals[aspace.START_BRK])
+        self.ended.add(life.space)
+        self.states.pop(life.space, None)
+        self.kernel_rows.pop(life.space, None)
+
+
+def _endings(who: Processes, recording: Recording) -> dict[int, list[int]]:
+    """Return for each window which spaces end in it: nothing happens in them afterwards, and no child is born."""
+    last_steps = who.last_steps(recording.heard)
+    born = np.full(len(who.lives), NULL, np.int64)
+    for life in who.lives:
+        if life.origin == "fork":
+            born[life.parent] = max(born[life.parent], life.born_clock)
+    endings: dict[int, list[int]] = {}
+    for life in who.lives:
+        if life.ended_clock != NULL:
+            clock = max(life.ended_clock, life.born_clock, int(born[life.space]))
+            by_clock = bisect_left(recording.ends, clock)
+            by_step = bisect_right(recording.calls.starts, int(last_steps[life.space])) - 1
+            endings.setdefault(max(by_clock, by_step), []).append(life.space)
+    return endings
 
 
 def _runner_for(rows: int) -> Callable[..., tuple[int, int]]:
     """Return what applies that many rows of verbs fastest: `address_space.run` itself, or the same compiled."""
-    if not is_loaded(aspace.run) and (
-        rows < WORTH_LOADING or (rows < WORTH_COMPILING and not is_compiled(aspace.run))
-    ):
+    if not is_loaded(aspace.run) and (rows < WORTH_LOADING or (rows < WORTH_COMPILING and not is_compiled(aspace.run))):
         return aspace.run
     return compiled(aspace.run, aspace.HELPERS, allocates=False)  # type: ignore[no-any-return]
 
@@ -307,162 +355,13 @@ def _kind_of(mapping: Mapping) -> int:
     return aspace.KIND_FILE if mapping.path.startswith("/") else aspace.KIND_ANON
 
 
-# --- columns out of pieces -------------------------------------------------------------------------------------------
-
-
-def _joined(pieces: Sequence[Int64Array], width: int) -> Int64Array:
-    if len(pieces) == 1:
-        return pieces[0]
-    return np.concatenate(pieces) if pieces else np.zeros((0, width) if width else 0, np.int64)
-
-
-def _events(calls: Calls, who: Processes, paths: Int64Array) -> Columns:
-    real = calls.call < constants.PSEUDO
-    events = {name: getattr(calls, name)[real] for name in calls.__slots__}
-    events["path"] = paths[real]
-    events["space"], events["tid"] = who.spaces[real], who.tids[real]
-    events["step"] = np.arange(len(events["space"]))
-    return events
-
-
-def _regions(output: _Output, step_clocks: Int64Array, who: Processes, steps: Int64Array) -> Columns:
-    rows = _joined(output.regions, aspace.DEAD_WIDTH)
-    spaces = _joined(output.region_spaces, 0)
-    born_clock, born_step = rows[:, aspace.BORN].copy(), rows[:, aspace.BORN_STEP].copy()
-    _place_births(rows, spaces, who, steps, born_clock, born_step)
-    died = rows[:, aspace.DEAD_CLOCK]
-    died_step = np.searchsorted(step_clocks, died, side="left").astype(np.int64)
-    died_step[died == NULL] = NULL
-    died_step[died_step == len(step_clocks)] = NULL
-    columns = {
-        "space": spaces,
-        "start": rows[:, aspace.DEAD_START],
-        "end": rows[:, aspace.DEAD_END],
-        "prot": rows[:, aspace.PROT],
-        "shared": rows[:, aspace.SHARED],
-        "kind": rows[:, aspace.KIND],
-        "path": rows[:, aspace.PATH],
-        "backing": rows[:, aspace.BACKING],
-        "offset": rows[:, aspace.OFFSET],
-        "origin": rows[:, aspace.ORIGIN],
-        "flags": rows[:, aspace.FLAGS],
-        "born_step": born_step,
-        "died_step": died_step,
-        "born_line": born_clock,
-        "died_line": died,
-        "made_line": rows[:, aspace.MADE],
-        "made_step": rows[:, aspace.MADE_STEP],
-    }
-    order = np.lexsort((columns["start"], columns["born_line"], columns["space"]))
-    return {name: column[order] for name, column in columns.items()}
-
-
-def _place_births(
-    rows: Int64Array, spaces: Int64Array, who: Processes, steps: Int64Array, clocks: Int64Array, born_steps: Int64Array
-) -> None:
-    """Give regions that an execve or a fork made the line and step of that call."""
-    births = np.array([life.born_clock if life.origin != "found" else NULL for life in who.lives] or [NULL], np.int64)
-    origin_steps = np.array(
-        [int(steps[life.born_row]) if life.origin != "found" else BEFORE_TRACE for life in who.lives] or [0], np.int64
-    )
-    unborn = clocks == NULL
-    clocks[unborn] = births[spaces[unborn]]
-    made_by_space = unborn | (born_steps == NULL)
-    born_steps[made_by_space] = origin_steps[spaces[made_by_space]]
-    seeded = rows[:, aspace.ORIGIN] == aspace.ORIGIN_MAPS
-    born_steps[seeded & (rows[:, aspace.BORN_STEP] == BEFORE_TRACE)] = BEFORE_TRACE
-
-
-def _in_order(output: _Output) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Return changes, their verb rows and spaces, in the order of lines."""
-    changes = _joined(output.changes, aspace.CHANGE_WIDTH)
-    chosen, spaces = _joined(output.change_rows, 0), _joined(output.change_spaces, 0)
-    if len(output.changes) == 1:
-        return changes, chosen, spaces
-    order = np.argsort(chosen, kind="stable")
-    return changes[order], chosen[order], spaces[order]
-
-
-def _brks(output: _Output, in_order: _Changes, rows: verbs.VerbRows, calls: Calls, who: Processes) -> Columns:
-    changes, chosen, spaces = in_order
-    values = rows.values[chosen]
-    is_brk = values[:, aspace.ROW_VERB] == aspace.VERB_BRK
-    changes, values, spaces, sources = changes[is_brk], values[is_brk], spaces[is_brk], rows.sources[chosen][is_brk]
-    limits = rows.limits[chosen][is_brk]
-    met = output.met[values[:, aspace.ROW_BRK]]
-    columns = {
-        "step": values[:, aspace.ROW_STEP],
-        "space": spaces,
-        "tid": who.tids[sources],
-        "line": calls.line[sources],
-        "before": changes[:, aspace.CHANGE_BRK_BEFORE],
-        "requested": values[:, aspace.ROW_ADDR],
-        "granted": values[:, aspace.ROW_RESULT],
-        "total_bytes": changes[:, aspace.CHANGE_BYTES],
-        "data_bytes": met[:, aspace.MET_DATA_BYTES],
-        "mapping_count": changes[:, aspace.CHANGE_MAPPINGS],
-        "headroom": changes[:, aspace.CHANGE_HEADROOM],
-        "above_start": met[:, aspace.MET_START],
-        "above_end": met[:, aspace.MET_END],
-        "above_line": met[:, aspace.MET_MADE],
-        "above_prot": met[:, aspace.MET_PROT],
-        "above_path": met[:, aspace.MET_PATH],
-        "above_flags": met[:, aspace.MET_FLAGS],
-        "above_kind": met[:, aspace.MET_KIND],
-        "above_shared": met[:, aspace.MET_SHARED],
-        "rlim_data": limits[:, 0],
-        "rlim_as": limits[:, 1],
-    }
-    nothing_above = columns["above_start"] == NULL
-    for name in ("above_end", "above_line", "above_prot", "above_path", "above_flags", "above_kind", "above_shared"):
-        columns[name][nothing_above] = NO_TEXT if name == "above_path" else NULL
-    return columns
-
-
-def _changes(in_order: _Changes, rows: verbs.VerbRows) -> Columns:
-    changes, chosen, spaces = in_order
-    values = rows.values[chosen]
-    verb = values[:, aspace.ROW_VERB]
-    moved = changes[:, aspace.CHANGE_BRK_BEFORE] != changes[:, aspace.CHANGE_BRK_AFTER]
-    kept = np.where(verb == aspace.VERB_BRK, moved, ~np.isin(verb, _QUIET_VERBS))
-    changes, values, spaces = changes[kept], values[kept], spaces[kept]
-    return {
-        "step": values[:, aspace.ROW_STEP],
-        "line": values[:, aspace.ROW_CLOCK],
-        "space": spaces,
-        "mapped_bytes": changes[:, aspace.CHANGE_BYTES],
-        "mapping_count": changes[:, aspace.CHANGE_MAPPINGS],
-        "brk_bytes": changes[:, aspace.CHANGE_BRK_BYTES],
-        "headroom_bytes": changes[:, aspace.CHANGE_HEADROOM],
-        "gap_count": changes[:, aspace.CHANGE_GAPS],
-        "gap_bytes": changes[:, aspace.CHANGE_GAP_BYTES],
-        "largest_gap_bytes": changes[:, aspace.CHANGE_LARGEST_GAP],
-    }
-
-
-def _divergences(in_order: _Changes, rows: verbs.VerbRows) -> Columns:
-    changes, chosen, spaces = in_order
-    code = changes[:, aspace.CHANGE_DIVERGENCE]
-    kept = np.isin(code, list(DIVERGENCES))
-    values = rows.values[chosen][kept]
-    return {
-        "step": values[:, aspace.ROW_STEP],
-        "line": values[:, aspace.ROW_CLOCK],
-        "space": spaces[kept],
-        "code": code[kept],
-    }
-
-
-def _spaces(who: Processes, steps: Int64Array, calls: Calls, start_brks: dict[int, int]) -> Columns:
+def _spaces(who: Processes, output: Outcome, start_brks: dict[int, int]) -> Columns:
     lives = who.lives
 
     def column(values: Sequence[int]) -> Int64Array:
         return np.array(values, np.int64)
 
-    clocks = calls.clock[calls.call < constants.PSEUDO]
     ended = column([life.ended_clock for life in lives])
-    died = np.searchsorted(clocks, ended, side="left").astype(np.int64)
-    died[ended == NULL] = NULL
     return {
         "space": column([life.space for life in lives]),
         "parent": column([life.parent for life in lives]),
@@ -470,9 +369,9 @@ def _spaces(who: Processes, steps: Int64Array, calls: Calls, start_brks: dict[in
         "program": column([_program_of(lives, life) for life in lives]),
         "origin": column([SPACE_ORIGINS.index(life.origin) for life in lives]),
         "born_line": column([life.born_clock for life in lives]),
-        "born_step": column([int(steps[life.born_row]) for life in lives]),
+        "born_step": column([life.born_step for life in lives]),
         "died_line": ended,
-        "died_step": died,
+        "died_step": np.where(ended == NULL, NULL, output.steps_at(ended)),
         "start_brk": column([brk if brk > 0 else NULL for brk in (start_brks.get(life.space, NULL) for life in lives)]),
     }
 

@@ -6,27 +6,28 @@ this module does not know.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from replay import constants, regions, symbols
-from replay.address_space import KIND_BRK, KINDS, ORIGINS
+from replay import constants, regions
+from replay.address_space import KIND_BRK
 from replay.allocator import Activity, Record, allocator_activity
-from replay.blocks import BACKINGS, ENDS, LIVE, Blocks, find_blocks, note_problems
+from replay.blocks import Blocks, find_blocks, note_problems
 from replay.calls import RunInput, read_run
-from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_unsigned
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
 from replay.errors import QueryError, ReplayError
-from replay.heap import Heaps, changes_with_heap, find_heaps
-from replay.heap import fragmentation as heap_fragmentation
+from replay.heap import Heaps, find_heaps
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.nesting import Nesting, find_nesting
-from replay.regions import ORIGIN_FORK, Columns, Replay
+from replay.outcome import DIVERGENCES
+from replay.regions import ORIGIN_FORK, Replay
 from replay.summary import summary_columns
-from replay.tables import TABLES, Words, export_tables, mmap_fallbacks_of, to_arrow, to_pandas
+from replay.table_columns import columns_of, parts_of
+from replay.tables import TABLES, export_tables, in_order, mmap_fallbacks_of, to_arrow, to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +68,7 @@ def load(
     paths: list[str | Path] = [trace] if isinstance(trace, (str, Path)) else list(trace)
     initial = read_maps(Path(maps)) if maps is not None else ()
     source = read_run(paths, dialect=format, strict=strict)
-    calls = source.calls()
-    return Run(source, regions.replay(calls, source.strings, page_size, initial))
+    return Run(source, regions.replay(source, source.strings, page_size, initial))
 
 
 class Run:
@@ -77,7 +77,7 @@ class Run:
     def __init__(self, source: RunInput, replayed: Replay) -> None:
         """Hold what was read (`source`) and what became of it (`replayed`)."""
         self.source = source
-        self.replayed = replayed
+        self.replayed: Replay = replayed
         self.strings: Strings = source.strings
         self._note_divergences()
         note_problems(self.malloc_blocks, replayed.events, self.strings, source.problems)
@@ -97,11 +97,20 @@ class Run:
         return to_arrow(table, self.columns(table), self.strings)
 
     def columns(self, table: str) -> dict[str, Any]:
-        """Return the columns of a table as `tables.to_arrow` takes them."""
-        make = _COLUMNS.get(table)
-        if make is None:
-            raise QueryError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
-        return make(self)
+        """Return the columns of a table as `tables.to_arrow` takes them; raise QueryError if there is none of it."""
+        return columns_of(self, table)
+
+    def arrow_parts(self, table: str) -> Iterator[pa.Table]:
+        """Yield a table in parts that are short enough for memory, rows in the order of its schema.
+
+        Raises:
+            QueryError: there is no such table.
+        """
+        if table == "mmap_fallbacks":
+            yield in_order(self.arrow(table))
+            return
+        for columns in parts_of(self, table):
+            yield to_arrow(table, columns, self.strings)
 
     def export(self, directory: str | Path, *, format: str = "parquet", force: bool = False) -> None:
         """Write all tables into `directory`, one file each, whole or not at all.
@@ -110,7 +119,7 @@ class Run:
             OutputExistsError: a file is there already and `force` is not set.
             ReplayError: the directory cannot be written.
         """
-        export_tables({name: self.arrow(name) for name in TABLES}, Path(directory), format, force=force)
+        export_tables({name: self.arrow_parts(name) for name in TABLES}, Path(directory), format, force=force)
 
     @cached_property
     def nesting(self) -> Nesting:
@@ -131,9 +140,8 @@ class Run:
     @cached_property
     def activity(self) -> Activity:
         """What the allocators did."""
-        made = self.replayed
-        made.events["parent_step"] = self.nesting.parent_step
-        record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size)
+        made, parents = self.replayed, self.nesting.parent_step
+        record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size, parents)
         return allocator_activity(record)
 
     @cached_property
@@ -148,9 +156,7 @@ class Run:
         for step, code, space in zip(columns["step"], columns["code"], columns["space"], strict=True):
             call = constants.CALLS[int(events["call"][step])]
             text = f"step {step}, space {space}: {call}: the log's answer was applied"
-            self.source.problems.add(
-                int(events["line"][step]), regions.DIVERGENCES[int(code)], text, int(events["file"][step])
-            )
+            self.source.problems.add(int(events["line"][step]), DIVERGENCES[int(code)], text, int(events["file"][step]))
 
     # --- the address space at a moment ---
 
@@ -276,104 +282,3 @@ class Run:
             return self.replayed.last_clock
         died = self.replayed.regions["died_line"][self.replayed.regions["space"] == space]
         return max(int(died.max(initial=ended)), ended) - 1
-
-
-# --- tables out of columns -------------------------------------------------------------------------------------------
-
-
-def _texts_of(values: Int64Array, words: Sequence[str]) -> Words:
-    return Words(values, words)
-
-
-def _decoded(call: Int64Array, values: Int64Array, text_of: Any) -> Words:
-    """Return the words of (call, number) pairs, null where the number is."""
-    present = values != NULL
-    ids = np.full(len(values), NO_TEXT, np.int64)
-    pairs = np.stack([call[present], values[present]], axis=1)
-    known, back = np.unique(pairs, axis=0, return_inverse=True)
-    ids[present] = back.reshape(-1)
-    return Words(ids, [text_of(constants.CALLS[int(code)], int(value)) for code, value in known])
-
-
-def _event_columns(run: Run) -> dict[str, Any]:
-    events = dict(run.replayed.events)
-    call = events["call"]
-    words = ["exit" if name == "exit_group" else name for name in constants.CALLS]
-    columns: dict[str, Any] = {
-        name: events[name]
-        for name in (
-            "step", "line", "entry_line", "pid", "space", "time_ns", "duration_ns", "name", "addr", "length",
-            "old_length", "fd", "path", "offset", "result", "caller",
-        )
-    }  # fmt: skip
-    columns["dialect"] = Words(events["dialect"], DIALECTS)
-    columns["call"] = Words(call, words)
-    columns["prot"] = _decoded(call, events["prot"], lambda _call, prot: symbols.prot_text(prot))
-    columns["flags"] = _decoded(call, events["flags"], symbols.flags_text)
-    errno = np.where(events["errno"] == 0, NULL, events["errno"])
-    columns["errno"] = _decoded(call, errno, lambda _call, number: constants.ERRNO_NAME.get(number, f"errno {number}"))
-    columns["status"] = Words(events["status"], STATUSES)
-    if len(run.source.files) > 1:
-        columns["file"] = Words(events["file"], run.source.files)
-    columns["parent_step"] = run.nesting.parent_step
-    return columns
-
-
-def _region_columns(run: Run) -> dict[str, Any]:
-    regions_ = run.replayed.regions
-    perms = regions_["prot"] * 2 + regions_["shared"]
-    words = [perms_text(code >> 1, bool(code & 1)) for code in range(16)]
-    columns: dict[str, Any] = {
-        name: regions_[name]
-        for name in ("space", "start", "end", "path", "offset", "born_step", "died_step", "born_line", "died_line")
-    }
-    columns["perms"] = Words(perms, words)
-    columns["kind"] = Words(regions_["kind"], KINDS)
-    columns["origin"] = Words(regions_["origin"], ORIGINS)
-    return columns
-
-
-def _fragmentation_columns(run: Run) -> dict[str, Any]:
-    changes: dict[str, Any] = dict(changes_with_heap(run.replayed, run.malloc_blocks, run.heaps))
-    events = run.replayed.events
-    changes["time_ns"] = events["time_ns"][changes["step"]]
-    gaps = changes["gap_bytes"].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        changes["address_fragmentation"] = np.where(gaps > 0, 1 - changes["largest_gap_bytes"] / gaps, 0.0)
-    changes["heap_fragmentation"] = heap_fragmentation(changes)
-    return changes
-
-
-def _problem_columns(run: Run) -> dict[str, Any]:
-    kept = sorted(run.source.problems.kept, key=lambda problem: (problem.file, problem.line))
-    return {
-        "line": np.array([problem.line for problem in kept], np.int64),
-        "reason": [problem.reason for problem in kept],
-        "text": [problem.text for problem in kept],
-    }
-
-
-def _block_columns(run: Run) -> dict[str, Any]:
-    blocks = run.malloc_blocks.columns
-    shown = (blocks["inherited"] == 0) | (blocks["end"] != LIVE)
-    blocks = {name: column[shown] for name, column in blocks.items()}
-    columns: dict[str, Any] = {
-        name: blocks[name]
-        for name in ("space", "addr", "size", "pid", "caller", "born_step", "died_step", "born_line", "died_line")
-    }
-    columns["call"] = Words(blocks["call"], constants.CALLS)
-    columns["backing"] = Words(blocks["backing"], BACKINGS)
-    columns["end"] = Words(blocks["end"], ENDS)
-    return columns
-
-
-_COLUMNS: Final[dict[str, Callable[[Run], dict[str, Any]]]] = {
-    "events": _event_columns,
-    "regions": _region_columns,
-    "blocks": _block_columns,
-    "brk_failures": lambda run: run.activity.brk_failures,
-    "allocator_mmaps": lambda run: run.activity.allocator_mmaps,
-    "fragmentation": _fragmentation_columns,
-    "problems": _problem_columns,
-    "summary": lambda run: {name: [value] for name, value in run.summary_values.items()},
-}

@@ -14,9 +14,9 @@ from replay import constants
 from replay.allocator import Activity
 from replay.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks, LiveCount
 from replay.calls import RunInput
-from replay.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.heap import Heaps, answer
-from replay.regions import Columns, Replay
+from replay.regions import Replay
 
 FALLBACK_KINDS = ("fallback", "last_resort")
 

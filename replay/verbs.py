@@ -1,24 +1,26 @@
 """Calls as the kernel's verbs: which call does what to an address space, and at which line.
 
-In go the calls of a run with thread and space, out come rows of verbs for `address_space.run`, in the order in which
-the kernel acted: memory is taken at the line where a call starts and given where it completes.
+In go the calls of a window with their spaces, out come rows of verbs for `address_space.run`, in the order in which the
+kernel acted: memory is taken at the line where a call starts and given where it completes.
 
 Source: mmap(2), munmap(2), mremap(2), mprotect(2), brk(2), shmat(2), remap_file_pages(2), madvise(2), prctl(2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replay import address_space as aspace
 from replay import constants, openfiles
 from replay.calls import FAILED, OK, Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.processes import Processes
+from replay.recording import Told
 
 _CODE = constants.CALL_CODE
 
@@ -41,57 +43,98 @@ PROT_BITS: Final = 7
 
 
 @dataclass(slots=True)
+class Window:
+    """The calls whose verbs act at the clocks `(after, until]`, with the step, thread, space and file path of each.
+
+    Among them are those that took memory then and completed later.
+    """
+
+    calls: Calls
+    steps: Int64Array
+    tids: Int64Array
+    spaces: Int64Array
+    paths: Int64Array
+    after: int
+    until: int
+
+
+@dataclass(slots=True)
+class Carried:
+    """What the verbs of a window must know of others: `breaks`, `shrunk` and `mapped` move on with the windows.
+
+    found: for each space whether its beginning is not in the log. segments: size in bytes and key of each System V
+    segment. breaks: the last break of each space. shrunk: steps of shrinking brk calls that acted in an earlier window
+    than the one in which they completed. mapped: the paths of files mapped so far.
+    """
+
+    strings: Strings
+    page: int
+    found: NDArray[np.bool_]
+    segments: Mapping[int, tuple[int, int]]
+    limits: Limits
+    breaks: dict[int, int] = field(default_factory=dict)
+    shrunk: set[int] = field(default_factory=set)
+    mapped: set[int] = field(default_factory=set)
+
+
+def carried(told: Told, who: Processes, strings: Strings, page: int) -> Carried:
+    """Return what is known before the first window."""
+    found = np.array([life.origin == "found" and not life.fresh for life in who.lives] or [True])
+    return Carried(strings, page, found, _segments(told.calls), Limits(told, who))
+
+
+@dataclass(slots=True)
 class VerbRows:
     """Rows of verbs in the order of lines.
 
-    `values` is (rows, ROW_WIDTH); `spaces` and `sources` give the space and the call's row of each; `limits` is
-    (rows, 2): RLIMIT_DATA and RLIMIT_AS in bytes as the log set them before, NULL where it did not.
+    `values` is (rows, ROW_WIDTH); `spaces` and `sources` give the space and the call's row of each.
     """
 
     values: Int64Array
     spaces: Int64Array
     sources: Int64Array
-    limits: Int64Array
 
 
-def rows_of_verbs(
-    calls: Calls, who: Processes, steps: Int64Array, paths: Int64Array, strings: Strings, page: int
-) -> VerbRows:
-    """Return what the calls did to their spaces. Calls that failed, never returned or were injected did nothing."""
-    builder = _Builder(calls, who, steps, paths, strings, page)
-    parts = [build(builder) for build in _VERBS]
-    clocks = np.concatenate([part[0][:, aspace.ROW_CLOCK] for part in parts])
-    sources = np.concatenate([part[1] for part in parts])
+def rows_of_verbs(window: Window, carried: Carried) -> VerbRows:
+    """Return what happens in a window. Calls that failed, never returned or were injected do nothing."""
+    builder = _Builder(window, carried)
+    parts = [part for build in _VERBS if len((part := build(builder))[1])]
+    clocks = np.concatenate([_NONE, *(part[0][:, aspace.ROW_CLOCK] for part in parts)])
+    sources = np.concatenate([_NONE, *(part[1] for part in parts)])
     order = np.lexsort((sources, clocks))
     sources = sources[order]
     values = np.empty((len(order), aspace.ROW_WIDTH), np.int64)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    for part, _ in parts:
-        values[place[: len(part)]] = part
-        place = place[len(part) :]
-    limits = np.full((len(values), 2), NULL, np.int64)
-    _fill_limits(limits, values, sources, calls, who)
-    return VerbRows(values, who.spaces[sources], sources, limits)
+    for verb_rows, _ in parts:
+        values[place[: len(verb_rows)]] = verb_rows
+        place = place[len(verb_rows) :]
+    low, high = np.searchsorted(values[:, aspace.ROW_CLOCK], [window.after, window.until], side="right")
+    values, sources = values[low:high], sources[low:high]
+    return VerbRows(values, window.spaces[sources], sources)
+
+
+_NONE: Final = np.zeros(0, np.int64)
 
 
 @dataclass(slots=True)
 class _Builder:
     """The columns that every verb reads."""
 
-    calls: Calls
-    who: Processes
-    steps: Int64Array
-    paths: Int64Array
-    strings: Strings
-    page: int
+    window: Window
+    carried: Carried
+
+    @property
+    def calls(self) -> Calls:
+        return self.window.calls
+
+    @property
+    def strings(self) -> Strings:
+        return self.carried.strings
 
     def succeeded(self, *names: str) -> Int64Array:
         """Return the rows of the named calls that the kernel ran and that succeeded."""
-        calls = self.calls
-        codes = [_CODE[name] for name in names]
-        ran = (calls.status == OK) & (calls.injected != 1)
-        return np.flatnonzero(np.isin(calls.call, codes) & ran).astype(np.int64)
+        return _succeeded(self.calls, *names)
 
     def rows(
         self, verb: int, sources: Int64Array, clock: Int64Array, **columns: Int64Array | int
@@ -99,7 +142,7 @@ class _Builder:
         """Return rows of `verb` for the calls at `sources`, acting at the lines `clock`; unnamed columns are 0."""
         values = np.zeros((len(sources), aspace.ROW_WIDTH), np.int64)
         values[:, aspace.ROW_CLOCK] = clock
-        values[:, aspace.ROW_STEP] = self.steps[sources]
+        values[:, aspace.ROW_STEP] = self.window.steps[sources]
         values[:, aspace.ROW_VERB] = verb
         values[:, aspace.ROW_PATH] = NO_TEXT
         values[:, aspace.ROW_OFFSET] = NULL
@@ -108,13 +151,19 @@ class _Builder:
         return values, sources
 
 
+def _succeeded(calls: Calls, *names: str) -> Int64Array:
+    codes = [_CODE[name] for name in names]
+    ran = (calls.status == OK) & (calls.injected != 1)
+    return np.flatnonzero(np.isin(calls.call, codes) & ran).astype(np.int64)
+
+
 def _map_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     calls, strings = builder.calls, builder.strings
     at = builder.succeeded("mmap", "map_shadow_stack")
     at = at[(calls.result[at] != NULL) & (calls.length[at] > 0)]
     flags = np.where(calls.flags[at] == NULL, 0, calls.flags[at])
     shared = (flags & MAP_SHARED) != 0
-    path = _mapping_paths(builder.paths[at], strings)
+    path = _mapping_paths(builder.window.paths[at], strings)
     # ltrace 0.7.3 shows neither descriptor nor offset of SYS_mmap: the flags alone tell a file then.
     is_file = ((flags & MAP_ANONYMOUS) == 0) & ((calls.fd[at] >= 0) | (calls.fd[at] == NULL) | (path != NO_TEXT))
     # Shared memory of /dev/zero is shared anonymous memory. Source: drivers/char/mem.c, mmap_zero.
@@ -156,8 +205,8 @@ def _protect_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     partial = (calls.status == FAILED) & (calls.errno == aspace.ENOMEM)
     ran = ((calls.status == OK) | partial) & (calls.injected != 1) & (calls.prot != NULL)
     at = np.flatnonzero(np.isin(calls.call, codes) & ran).astype(np.int64)
-    found = np.array([life.origin == "found" and not life.fresh for life in builder.who.lives] or [True])
-    kind = np.where(found[builder.who.spaces[at]], aspace.KIND_UNKNOWN, aspace.KIND_IMAGE)
+    found = builder.carried.found[builder.window.spaces[at]]
+    kind = np.where(found, aspace.KIND_UNKNOWN, aspace.KIND_IMAGE)
     return builder.rows(
         aspace.VERB_PROTECT, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
         prot=calls.prot[at] & PROT_BITS, errno=np.where(calls.status[at] == OK, 0, aspace.ENOMEM), kind=kind,
@@ -166,25 +215,43 @@ def _protect_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
 
 def _brk_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     """Return brk's rows: growth is given where the call completes, a shrink taken where it starts."""
-    calls = builder.calls
+    calls, window, carried = builder.calls, builder.window, builder.carried
     at = builder.succeeded("brk")
     at = at[calls.result[at] != NULL]
     requested = np.where(calls.addr[at] == NULL, 0, calls.addr[at])
-    shrinks = _shrinks(calls.result[at], builder.who.spaces[at]) & (requested == calls.result[at])
+    shrinks = _shrinks(calls.result[at], window.spaces[at], carried.breaks) & (requested == calls.result[at])
     clock = np.where(shrinks, calls.entry_clock[at], calls.clock[at])
+    past = np.flatnonzero(shrinks & (clock <= window.after))
+    if past.size:
+        steps = window.steps[at[past]].tolist()
+        clock[past] = np.where([step in carried.shrunk for step in steps], clock[past], calls.clock[at[past]])
+    coming = np.flatnonzero(shrinks & (calls.clock[at] > window.until))
+    carried.shrunk.update(window.steps[at[coming]].tolist())
+    done = at[calls.clock[at] <= window.until]
+    lasts = len(done) - 1 - np.unique(window.spaces[done][::-1], return_index=True)[1]
+    carried.breaks.update(zip(window.spaces[done[lasts]].tolist(), calls.result[done[lasts]].tolist(), strict=True))
     heap = builder.strings.intern("[heap]")
     return builder.rows(
-        aspace.VERB_BRK, at, clock, addr=requested, result=calls.result[at], prot=3, kind=aspace.KIND_BRK, path=heap,
+        aspace.VERB_BRK,
+        at,
+        clock,
+        addr=requested,
+        result=calls.result[at],
+        prot=3,
+        kind=aspace.KIND_BRK,
+        path=heap,
         brk=np.arange(len(at)),
     )
 
 
-def _shrinks(results: Int64Array, spaces: Int64Array) -> Int64Array:
-    """Return which of the brk results lie below the one before them in the same space."""
-    shrinks = np.zeros(len(results), bool)
+def _shrinks(results: Int64Array, spaces: Int64Array, breaks: Mapping[int, int]) -> NDArray[np.bool_]:
+    """Return which of the brk results lie below the one before them in the same space; `breaks` are the last ones."""
     order = np.argsort(spaces, kind="stable")
-    same = spaces[order][1:] == spaces[order][:-1]
-    shrinks[order[1:]] = same & (results[order][1:] < results[order][:-1])
+    before = np.full(len(results), NULL, np.int64)
+    before[order[1:]] = results[order[:-1]]
+    firsts = order[np.append(True, spaces[order][1:] != spaces[order][:-1])[: len(order)]]
+    before[firsts] = [breaks.get(space, NULL) for space in spaces[firsts].tolist()]
+    shrinks: NDArray[np.bool_] = (before != NULL) & (results < before)
     return shrinks
 
 
@@ -203,8 +270,13 @@ def _remap_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     ):
         parts.append(
             builder.rows(
-                verb, chosen, clock, addr=calls.addr[chosen], length=calls.length[chosen],
-                old_length=calls.old_length[chosen], flags=np.maximum(calls.flags[chosen], 0),
+                verb,
+                chosen,
+                clock,
+                addr=calls.addr[chosen],
+                length=calls.length[chosen],
+                old_length=calls.old_length[chosen],
+                flags=np.maximum(calls.flags[chosen], 0),
                 result=calls.result[chosen],
             )
         )
@@ -216,8 +288,8 @@ def _attach_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     calls, strings = builder.calls, builder.strings
     at = builder.succeeded("shmat")
     at = at[calls.result[at] != NULL]
-    segments = _segments(builder)
-    sizes = [segments.get(int(shmid), (builder.page, 0)) for shmid in calls.aux[at]]
+    unknown = (builder.carried.page, 0)
+    sizes = [builder.carried.segments.get(int(shmid), unknown) for shmid in calls.aux[at]]
     flags = np.where(calls.flags[at] == NULL, 0, calls.flags[at])
     prot = 1 | np.where(flags & SHM_RDONLY, 0, 2) | np.where(flags & SHM_EXEC, 4, 0)
     paths = [strings.intern(f"/SYSV{key & 0xFFFFFFFF:08x} (deleted)") for _size, key in sizes]
@@ -229,15 +301,14 @@ def _attach_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     )  # fmt: skip
 
 
-def _segments(builder: _Builder) -> dict[int, tuple[int, int]]:
+def _segments(calls: Calls) -> dict[int, tuple[int, int]]:
     """Return size in bytes and key of each System V segment that the log tells."""
-    calls = builder.calls
     told = {}
-    for row in builder.succeeded("shmget"):
+    for row in _succeeded(calls, "shmget"):
         key = 0 if calls.addr[row] == NULL else int(calls.addr[row])
         if calls.length[row] > 0:
             told[int(calls.result[row])] = (int(calls.length[row]), key)
-    for row in builder.succeeded("shmctl"):
+    for row in _succeeded(calls, "shmctl"):
         if calls.length[row] > 0:
             told.setdefault(int(calls.aux[row]), (int(calls.length[row]), 0))
     return told
@@ -288,7 +359,7 @@ def _set_brk_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
 def _remap_file_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     calls = builder.calls
     at = builder.succeeded("remap_file_pages")
-    offset = np.where(calls.aux[at] == NULL, 0, calls.aux[at]) * builder.page
+    offset = np.where(calls.aux[at] == NULL, 0, calls.aux[at]) * builder.carried.page
     return builder.rows(
         aspace.VERB_REMAP_FILE, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], offset=offset
     )
@@ -297,15 +368,16 @@ def _remap_file_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
 def _deleted_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     """Return the rows of unlink: mappings of the file show ` (deleted)` from then on, in every space.
 
-    Heuristic: a name is the mapped file whose path ends with it, if there is one such path only.
+    Heuristic: a name is the file mapped so far whose path ends with it, if there is one such path only.
     """
-    calls, strings = builder.calls, builder.strings
+    calls, strings, paths = builder.calls, builder.strings, builder.window.paths
     at = builder.succeeded("unlink")
-    mapped = np.unique(builder.paths[(calls.call == _CODE["mmap"]) & (builder.paths != NO_TEXT)]) if at.size else ()
+    mapped = builder.carried.mapped
+    mapped.update(np.unique(paths[(calls.call == _CODE["mmap"]) & (paths != NO_TEXT)]).tolist())
     parts = []
     for row in at:
         name = strings[int(calls.path[row])] if calls.path[row] != NO_TEXT else ""
-        matches = [int(path) for path in mapped if name and openfiles.names(name, strings[int(path)])]
+        matches = [path for path in mapped if name and openfiles.names(name, strings[path])]
         if len(matches) == 1:
             new = strings.intern(strings[matches[0]] + " (deleted)")
             sources = np.array([row], np.int64)
@@ -321,35 +393,46 @@ _VERBS: Final[tuple[Callable[[_Builder], tuple[Int64Array, Int64Array]], ...]] =
 )  # fmt: skip
 
 
-def _fill_limits(limits: Int64Array, values: Int64Array, sources: Int64Array, calls: Calls, who: Processes) -> None:
-    """Write into `limits` what the log set before each brk call, in its space or the one that it came from.
+class Limits:
+    """RLIMIT_DATA and RLIMIT_AS as the log set them, by space and step.
 
     Source: setrlimit(2): a child inherits its parent's limits, execve keeps them.
     """
-    prlimit = _CODE["prlimit"]
-    sets = np.flatnonzero((calls.call == prlimit) & (calls.status == OK) & (calls.aux != NULL) & (calls.injected != 1))
-    if not sets.size:
-        return
-    brks = np.flatnonzero(values[:, aspace.ROW_VERB] == aspace.VERB_BRK)
-    for column, resource in enumerate((RLIMIT_DATA, RLIMIT_AS)):
-        chosen = sets[calls.aux2[sets] == resource]
-        for life in who.lives:
-            told = _inherited(chosen, life.space, calls, who)
-            if not told:
-                continue
-            mine = brks[who.spaces[sources[brks]] == life.space]
-            rows = [row for row, _ in told]
-            at = np.searchsorted(rows, sources[mine], side="left") - 1
-            limits[mine, column] = np.where(at >= 0, np.array([limit for _, limit in told], np.int64)[at], NULL)
 
+    def __init__(self, told: Told, who: Processes) -> None:
+        """Look up the calls that set a limit."""
+        calls = told.calls
+        sets = (calls.call == _CODE["prlimit"]) & (calls.status == OK) & (calls.aux != NULL) & (calls.injected != 1)
+        rows = np.flatnonzero(sets)
+        steps = told.step[rows]
+        spaces = who.spaces_of(who.tids_of(calls.pid[rows], steps), steps) if rows.size else _NONE
+        self._lives = who.lives
+        self._set: dict[int, list[tuple[int, int, int]]] = {}
+        for row, space in zip(rows.tolist(), spaces.tolist(), strict=True):
+            setting = (int(told.step[row]), int(calls.aux2[row]), int(calls.aux[row]))
+            self._set.setdefault(space, []).append(setting)
 
-def _inherited(chosen: Int64Array, space: int, calls: Calls, who: Processes) -> list[tuple[int, int]]:
-    """Return (row, limit) of the calls that set a limit for `space`, those of its ancestors before it came first."""
-    told: list[tuple[int, int]] = []
-    until = len(calls)
-    while space != NULL:
-        mine = [int(row) for row in chosen if who.spaces[row] == space and row < until]
-        told = [(row, int(calls.aux[row])) for row in mine] + told
-        life = who.lives[space]
-        until, space = min(until, life.born_row), life.parent
-    return told
+    def at(self, spaces: Int64Array, steps: Int64Array) -> Int64Array:
+        """Return (rows, 2): both limits in bytes before each of `steps`, NULL where the log has not set them."""
+        limits = np.full((len(steps), 2), NULL, np.int64)
+        if not self._set:
+            return limits
+        for space in np.unique(spaces).tolist():
+            mine = np.flatnonzero(spaces == space)
+            for column, resource in enumerate((RLIMIT_DATA, RLIMIT_AS)):
+                told = [(step, limit) for step, kind, limit in self._inherited(space) if kind == resource]
+                if told:
+                    at = np.searchsorted([step for step, _ in told], steps[mine], side="left") - 1
+                    values = np.array([limit for _, limit in told], np.int64)
+                    limits[mine, column] = np.where(at >= 0, values[at], NULL)
+        return limits
+
+    def _inherited(self, space: int) -> list[tuple[int, int, int]]:
+        """Return step, resource and limit of the calls for `space`, those of its ancestors before it came first."""
+        told: list[tuple[int, int, int]] = []
+        until = np.iinfo(np.int64).max
+        while space != NULL:
+            told = [setting for setting in self._set.get(space, ()) if setting[0] < until] + told
+            life = self._lives[space]
+            until, space = min(until, life.born_step), life.parent
+        return told

@@ -72,7 +72,7 @@ def record_of(text: str, tmp_path: Path) -> Record:
     log = tmp_path / "trace.log"
     log.write_text("\n".join(line.strip() for line in text.strip().splitlines()).replace("RW)", f"{RW})") + "\n")
     source = read_run([log])
-    made = replay(source.calls(), source.strings)
+    made = replay(source, source.strings)
     return Record(made.events, made.brks, made.regions, made.spaces, source.strings, made.page_size)
 
 
@@ -201,7 +201,7 @@ def test_a_huge_growth_that_nothing_else_refuses_is_overcommit(examine) -> None:
 def test_the_map_count(examine, tmp_path: Path) -> None:
     record = record_of(textwrap.dedent(GLIBC) + refused(), tmp_path)
     full = np.full(len(record.brks["step"]), 65530, dtype=np.int64)
-    found = found_in(dataclasses.replace(record, brks=record.brks | {"mapping_count": full}))
+    found = found_in(dataclasses.replace(record, brks=dict(record.brks) | {"mapping_count": full}))
     assert found.failures[0].cause == "map_count"
     assert "65530 mappings" in found.failures[0].evidence
 

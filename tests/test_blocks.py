@@ -21,7 +21,7 @@ from replay.source import Problems
 
 def read(log: Path) -> tuple[regions.Replay, Blocks]:
     run = calls.read_run([log])
-    replayed = regions.replay(run.calls(), run.strings)
+    replayed = regions.replay(run, run.strings)
     return replayed, find_blocks(replayed, find_nesting(replayed.events, run.strings))
 
 

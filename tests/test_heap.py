@@ -37,7 +37,7 @@ class Run:
 
 def read(log: Path) -> Run:
     run = calls.read_run([log])
-    replayed = regions.replay(run.calls(), run.strings)
+    replayed = regions.replay(run, run.strings)
     nesting = find_nesting(replayed.events, run.strings)
     blocks = find_blocks(replayed, nesting)
     return Run(replayed, nesting, blocks, heap.find_heaps(replayed, nesting, blocks))

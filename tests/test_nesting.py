@@ -15,7 +15,7 @@ from replay.nesting import Nesting, find_nesting
 
 def nested(log: Path, *, nil: bool = False) -> tuple[regions.Replay, Nesting]:
     run = calls.read_run([log])
-    replayed = regions.replay(run.calls(), run.strings)
+    replayed = regions.replay(run, run.strings)
     return replayed, find_nesting(replayed.events, run.strings, nil=nil)
 
 

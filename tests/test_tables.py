@@ -509,7 +509,7 @@ class TestExport:
         out = tmp_path / "out"
         if exists:
             out.mkdir()
-        big = {"problems": problems(["a"]), "brk_failures": brk_failures(5000)}
+        big = {"problems": [problems(["a"])], "brk_failures": [brk_failures(5000)]}
         with disk_of(8192), pytest.raises(tables.OutputError) as raised:
             tables.export_tables(big, out, force=True)
         assert str(raised.value) == f"{out}: cannot be written: File too large"
@@ -561,8 +561,8 @@ problems
 """
 
 
-def two_tables() -> dict[str, pa.Table]:
-    return {"brk_failures": brk_failures(), "problems": problems(["a"])}
+def two_tables() -> dict[str, list[pa.Table]]:
+    return {"brk_failures": [brk_failures()], "problems": [problems(["a"])]}
 
 
 def text_column(words: Words) -> Any:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from replay.allocator.brk_failures import brk_failures, find_refusals
 from replay.allocator.libc import ALLOCATORS, find_allocators
 from replay.allocator.mappings import allocator_mmaps
-from replay.allocator.record import Columns, Record
+from replay.allocator.record import Record
+from replay.columns import Columns
 
 __all__ = ["ALLOCATORS", "Activity", "Record", "allocator_activity"]
 

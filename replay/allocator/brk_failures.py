@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from replay.address_space import KIND_STACK
-from replay.allocator.record import FAILED, OK, Columns, Mask, Record, take_groups
-from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.allocator.record import FAILED, OK, Mask, Record, take_groups
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, MAP_FLAGS, RLIM_INFINITY
 
 UNKNOWN: Final = 0

@@ -16,9 +16,9 @@ from replay.allocator.brk_failures import Refusals
 from replay.allocator.evidence import evidence_of
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, KINDS, LAST_RESORT, NONE, POOL, Candidates
 from replay.allocator.libc import Allocators
-from replay.allocator.record import FAILED, OK, Columns, Mask, Record
+from replay.allocator.record import FAILED, OK, Mask, Record
 from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds, follow_threshold, treated_as_own
-from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
 
 _READ_WRITE: Final = 3

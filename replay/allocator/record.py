@@ -14,12 +14,9 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.columns import NULL, Int64Array, Strings
+from replay.columns import NULL, Columns, Int64Array, Strings
 from replay.constants import CALL_CODE
 from replay.nesting import find_nesting, is_call
-
-Columns: TypeAlias = dict[str, Int64Array]
-"""Columns of one length by name; what they hold is written where they are made."""
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -32,7 +29,7 @@ FAILED: Final = 1
 class Record:
     """What one run's replay gave: events by step, brk calls, regions and spaces, and the texts that they name.
 
-    `events` may have `parent_step`; without it the libc calls around system calls are looked for.
+    `parents` are the steps of the libc calls around system calls; without them they are looked for.
     """
 
     events: Columns
@@ -41,6 +38,7 @@ class Record:
     spaces: Columns
     strings: Strings
     page_size: int = 4096
+    parents: Int64Array | None = None
 
     @cached_property
     def thread_order(self) -> ThreadOrder:
@@ -71,8 +69,9 @@ class Record:
     @cached_property
     def parent_step(self) -> Int64Array:
         """Return for each step that of the libc call around it, `NULL` where the log has none."""
-        known = self.events.get("parent_step")
-        return find_nesting(self.events, self.strings).parent_step if known is None else known
+        if self.parents is not None:
+            return self.parents
+        return find_nesting(self.events, self.strings).parent_step
 
 
 @dataclass(frozen=True, slots=True)

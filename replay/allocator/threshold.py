@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from replay.allocator.record import OK, Columns, Mask, Record
-from replay.columns import NULL, Int64Array
+from replay.allocator.record import OK, Mask, Record
+from replay.columns import NULL, Columns, Int64Array
 from replay.constants import CALL_CODE
 
 MMAP_THRESHOLD: Final = 131072

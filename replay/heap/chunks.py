@@ -14,8 +14,8 @@ import numpy as np
 from replay.address_space import KIND_ANON, KIND_BRK
 from replay.blocks import IN_BRK, IN_UNKNOWN, Blocks
 from replay.calls import OK
-from replay.columns import NULL, Int64Array
-from replay.nesting import Columns, Mask, Nesting, is_call
+from replay.columns import NULL, Columns, Int64Array
+from replay.nesting import Mask, Nesting, is_call
 from replay.regions import Replay
 
 MMAP_THRESHOLD: Final = 131072

@@ -12,10 +12,10 @@ import numpy as np
 
 from replay.blocks import FREED, Blocks
 from replay.calls import OK
-from replay.columns import NULL, Int64Array
+from replay.columns import NULL, Columns, Int64Array
 from replay.constants import CALL_CODE
 from replay.heap.chunks import MMAP_THRESHOLD, Heaps
-from replay.nesting import FREEING, Columns, Mask, Nesting, is_call
+from replay.nesting import FREEING, Mask, Nesting, is_call
 from replay.regions import Replay
 
 BRK_GREW: Final = 0

@@ -12,8 +12,7 @@ from typing import Final
 import numpy as np
 
 from replay.blocks import LIVE, Blocks, LiveCount
-from replay.columns import NULL, Int64Array
-from replay.nesting import Columns
+from replay.columns import NULL, Columns, Int64Array
 from replay.regions import Replay
 
 PARTS: Final = 4

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from replay.blocks import Blocks
-from replay.columns import NULL, Int64Array
+from replay.columns import NULL, Columns, Int64Array
 from replay.heap.chunks import MINSIZE, Heaps
-from replay.nesting import Columns, Mask
+from replay.nesting import Mask
 
 TOP_PAD: Final = 131072
 """Bytes that a trim leaves free at the top. Source: DEFAULT_TOP_PAD in malloc/arena.c."""

@@ -12,10 +12,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from replay.blocks import Blocks, LiveCount
-from replay.columns import NULL, Int64Array
+from replay.columns import NULL, Columns, Int64Array
 from replay.compiled import compiled
 from replay.heap.chunks import MINSIZE, Heaps
-from replay.nesting import Columns
 
 WORTH_COMPILING: Final = 15_000
 """Blocks and changes of heaps from which on compiling the loop, or loading it, pays. Heuristic, measured."""

@@ -11,10 +11,9 @@ from typing import Final
 import numpy as np
 
 from replay.blocks import Blocks
-from replay.columns import NULL, Int64Array
+from replay.columns import NULL, Columns, Int64Array
 from replay.heap.chunks import Heaps
 from replay.heap.sweep import heap_columns
-from replay.nesting import Columns
 from replay.regions import Replay
 
 HEAP_COLUMNS: Final = (
@@ -32,7 +31,7 @@ def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> Columns
     changes = replayed.changes
     if not len(blocks):
         nothing = np.full(len(changes["step"]), NULL, dtype=np.int64)
-        return changes | dict.fromkeys(HEAP_COLUMNS, nothing)
+        return dict(changes) | dict.fromkeys(HEAP_COLUMNS, nothing)
     space, line, step = _block_changes(blocks)
     width = replayed.last_clock + 2
     fresh = ~np.isin(space * width + line, changes["space"] * width + changes["line"])
@@ -47,7 +46,7 @@ def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> Columns
     columns = {name: np.concatenate([changes[name], merged[name]]) for name in changes}
     order = np.argsort(columns["line"], kind="stable")
     columns = {name: column[order] for name, column in columns.items()}
-    return columns | heap_columns(blocks, heaps, columns["space"], columns["line"])
+    return columns | dict(heap_columns(blocks, heaps, columns["space"], columns["line"]))
 
 
 def _block_changes(blocks: Blocks) -> tuple[Int64Array, Int64Array, Int64Array]:

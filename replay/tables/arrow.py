@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.columns import NULL, Strings, to_signed
+from replay.columns import NULL, Strings, is_ascending, to_signed
 from replay.tables.schema import FALLBACK_KINDS, SCHEMA_VERSION, TABLES, Column, Table, table_of
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def in_order(table: pa.Table) -> pa.Table:
     if facts is None or not facts.order or table.num_rows < 2:
         return table
     keys = [table.column(name).to_numpy() for name in facts.order]
-    if _is_ascending(keys):
+    if is_ascending(keys):
         return table
     return table.take(np.lexsort(keys[::-1]))
 
@@ -265,17 +265,6 @@ def _array(type_: pa.DataType, values: NDArray[Any], null: NDArray[np.bool_] | N
 def _printable(text: str) -> str:
     r"""Return the text with bytes that are not utf-8 written as `\xNN`."""
     return text if text.isascii() else text.translate(_UNDECODED)
-
-
-def _is_ascending(keys: Sequence[NDArray[Any]]) -> bool:
-    """Tell whether the rows are sorted by `keys`, the first one first."""
-    equal = np.ones(len(keys[0]) - 1, dtype=np.bool_)
-    for key in keys:
-        before, after = key[:-1], key[1:]
-        if (equal & (after < before)).any():
-            return False
-        equal &= after == before
-    return True
 
 
 def _pandas_column(column: pa.ChunkedArray, field: pa.Field) -> Any:

@@ -10,11 +10,11 @@ import os
 import secrets
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from replay.errors import OutputExistsError, QueryError, ReplayError
 from replay.tables.arrow import in_order
@@ -210,14 +210,14 @@ def write_csv(table: pa.Table, path: PathLike, *, force: bool = False) -> None:
         stream.write(in_order(table))
 
 
-FORMATS: Final[Mapping[str, Callable[[Any, PathLike], None]]] = {"parquet": write_parquet, "csv": write_csv}
+FORMATS: Final[Mapping[str, type[_Stream]]] = {"parquet": ParquetStream, "csv": CsvStream}
 """How a table is written, by the name of the format, which is also the end of its files' names."""
 
 
 def export_tables(
-    tables: Mapping[str, pa.Table], directory: PathLike, format: str = "parquet", *, force: bool = False
+    tables: Mapping[str, Iterable[pa.Table]], directory: PathLike, format: str = "parquet", *, force: bool = False
 ) -> None:
-    """Write each table to `directory/NAME.FORMAT`, all of them or none.
+    """Write each table, which comes in parts, to `directory/NAME.FORMAT`, all of them or none.
 
     Raises:
         QueryError: there is no such format.
@@ -226,10 +226,14 @@ def export_tables(
     """
     if format not in FORMATS:
         raise QueryError(f"no format {format!r}; the formats are {', '.join(FORMATS)}")
-    files = {f"{name}.{format}": table for name, table in tables.items()}
+    files = {f"{name}.{format}": iter(parts) for name, parts in tables.items()}
     with whole_directory(directory, files, force=force) as temporary:
-        for file, table in files.items():
-            FORMATS[format](table, temporary / file)
+        for file, parts in files.items():
+            first = next(parts)
+            with FORMATS[format](first.schema, temporary / file) as stream:
+                stream.write(first)
+                for part in parts:
+                    stream.write(part)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ not know; nothing here walks over blocks one by one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -391,7 +392,7 @@ class MallocFindings:
         ]
 
 
-def _records(columns: dict[str, Int64Array]) -> list[dict[str, int]]:
+def _records(columns: Mapping[str, Int64Array]) -> list[dict[str, int]]:
     """Return short columns as one dict a row."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
 

@@ -1,0 +1,211 @@
+"""Columns too long to be held as they are: kept packed, in parts, past a limit in a temporary file.
+
+In go parts of int64 columns in order, out come each column whole, or the columns of one part. What columns mean is not
+known here.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import IO, Final, NamedTuple
+
+import numpy as np
+
+from replay.columns import NULL, Int64Array, is_ascending
+from replay.errors import ReplayError
+
+PART_ROWS: Final = 1 << 16
+"""Rows of a part where nothing else cuts the columns: so many numbers lie close together and stay in the cache."""
+
+HELD_BYTES: Final = 128 << 20
+"""Packed columns beyond so many bytes go to a temporary file, in the directory that TMPDIR names."""
+
+RECENT_BYTES: Final = 256 << 20
+"""Whole columns that were asked for last stay unpacked up to so many bytes, the last one in any case."""
+
+_WIDTHS: Final = (np.uint8, np.uint16, np.uint32)
+
+
+class Packed(NamedTuple):
+    """One column of one part: `length` numbers, as differences from `low` in a narrow type; no type: all are `low`.
+
+    Where it `has_nulls`, the highest number of the type stands for `NULL`. The bytes lie at `place` of the shelf.
+    """
+
+    length: int
+    low: int
+    type: type[np.generic] | None
+    has_nulls: bool
+    place: int
+
+
+class Shelf:
+    """Where the packed columns of a run lie."""
+
+    def __init__(self) -> None:
+        """Start empty; what lies here is gone with the shelf."""
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(HELD_BYTES, prefix="replay-")  # noqa: SIM115 - outlives
+        self._end = 0
+        self._tables = count()
+        self._recent: OrderedDict[tuple[int, str], Int64Array] = OrderedDict()
+
+    def number(self) -> int:
+        """Return a number that no other table of this shelf has."""
+        return next(self._tables)
+
+    def put(self, column: Int64Array) -> Packed:
+        """Return where and how `column` is kept from now on.
+
+        Raises:
+            ReplayError: the temporary directory is full.
+        """
+        low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
+        if low == high:
+            return Packed(len(column), low, None, has_nulls=False, place=0)
+        nulls = column == NULL if low == NULL else None
+        if nulls is not None:
+            low = int(column[~nulls].min())
+        for width in _WIDTHS:
+            if high - low < np.iinfo(width).max:
+                codes = (column - low).astype(width)
+                if nulls is not None:
+                    codes[nulls] = np.iinfo(width).max
+                return Packed(len(column), low, width, nulls is not None, self._written(codes.tobytes()))
+        return Packed(len(column), 0, np.int64, has_nulls=False, place=self._written(column.tobytes()))
+
+    def take(self, packed: Packed, out: Int64Array) -> None:
+        """Write the numbers of `packed` into `out`."""
+        if packed.type is None:
+            out[:] = packed.low
+            return
+        self._file.seek(packed.place)
+        codes = np.frombuffer(self._file.read(packed.length * np.dtype(packed.type).itemsize), packed.type)
+        np.add(codes, packed.low, out=out, dtype=np.int64)
+        if packed.has_nulls:
+            out[codes == np.iinfo(packed.type).max] = NULL  # type: ignore[type-var]
+
+    def recent(self, key: tuple[int, str]) -> Int64Array | None:
+        """Return a whole column that was asked for lately."""
+        column = self._recent.get(key)
+        if column is not None:
+            self._recent.move_to_end(key)
+        return column
+
+    def remember(self, key: tuple[int, str], column: Int64Array) -> None:
+        """Keep a whole column unpacked until others need its room."""
+        self._recent[key] = column
+        while len(self._recent) > 1 and sum(kept.nbytes for kept in self._recent.values()) > RECENT_BYTES:
+            self._recent.popitem(last=False)
+
+    def forget(self, keys: Iterable[tuple[int, str]]) -> None:
+        """Let go of whole columns."""
+        for key in keys:
+            self._recent.pop(key, None)
+
+    def _written(self, data: bytes) -> int:
+        place = self._end
+        try:
+            self._file.seek(place)
+            self._file.write(data)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise ReplayError(
+                f"{tempfile.gettempdir()}: cannot be written: {reason}; a run this long is kept in a temporary file "
+                "while it is replayed, and TMPDIR says where"
+            ) from error
+        self._end += len(data)
+        return place
+
+
+class PackedColumns(Mapping[str, Int64Array]):
+    """Columns of one length by name, each unpacked when it is asked for; the arrays are not to be written to."""
+
+    def __init__(self, shelf: Shelf, names: Iterable[str]) -> None:
+        """Begin with no rows; `names` are those of the columns."""
+        self.shelf = shelf
+        self._number = shelf.number()
+        self.names = tuple(names)
+        self.starts = [0]
+        self._parts: list[dict[str, Packed]] = []
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the columns."""
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self.names)
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return self.starts[-1]
+
+    @property
+    def parts(self) -> int:
+        """Return the number of parts."""
+        return len(self._parts)
+
+    def append(self, columns: Mapping[str, Int64Array], shared: Mapping[str, Packed] | None = None) -> None:
+        """Add rows behind the others; what is `shared` with other packed columns is not packed once more."""
+        part = {name: self.shelf.put(column) for name, column in columns.items() if name in self.names}
+        for name, packed in (shared or {}).items():
+            if name in self.names:
+                part.setdefault(name, packed)
+        self._parts.append(part)
+        self.starts.append(self.starts[-1] + part[self.names[0]].length)
+        self.shelf.forget([(self._number, name) for name in self.names])
+
+    def packed(self, number: int) -> Mapping[str, Packed]:
+        """Return the columns of a part as they are kept, to share them."""
+        return self._parts[number]
+
+    def part(self, number: int, names: Iterable[str] | None = None) -> dict[str, Int64Array]:
+        """Return the columns of one part, all of them or those named."""
+        part = self._parts[number]
+        columns = {name: np.empty(part[name].length, np.int64) for name in (self.names if names is None else names)}
+        for name, column in columns.items():
+            self.shelf.take(part[name], column)
+        return columns
+
+    def __getitem__(self, name: str) -> Int64Array:
+        """Return a column whole; it is kept for whoever asks next."""
+        if name not in self.names:
+            raise KeyError(name)
+        column = self.shelf.recent((self._number, name))
+        if column is None:
+            column = self.unpacked(name)
+            column.flags.writeable = False
+            self.shelf.remember((self._number, name), column)
+        return column
+
+    def unpacked(self, name: str) -> Int64Array:
+        """Return a column whole, in memory of its own."""
+        column = np.empty(self.rows, np.int64)
+        for start, part in zip(self.starts, self._parts, strict=False):
+            self.shelf.take(part[name], column[start : start + part[name].length])
+        return column
+
+
+def packed_columns(shelf: Shelf, columns: Iterable[tuple[str, Int64Array]]) -> PackedColumns:
+    """Return columns of one length, which come one after the other with their names, packed in parts of `PART_ROWS`."""
+    kept = {
+        name: [shelf.put(column[start : start + PART_ROWS]) for start in range(0, max(len(column), 1), PART_ROWS)]
+        for name, column in columns
+    }
+    made = PackedColumns(shelf, kept)
+    for number in range(len(next(iter(kept.values())))):
+        made.append({}, {name: parts[number] for name, parts in kept.items()})
+    return made
+
+
+def in_order(columns: PackedColumns, order: Sequence[str]) -> PackedColumns:
+    """Return the columns with their rows sorted by those named in `order`; equal ones keep their places."""
+    if is_ascending([columns[name] for name in order]):
+        return columns
+    rows = np.lexsort([columns[name] for name in reversed(order)])
+    return packed_columns(columns.shelf, ((name, columns.unpacked(name)[rows]) for name in columns))

@@ -1,0 +1,105 @@
+"""Long runs are replayed window by window and kept packed: how long windows and parts are changes nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import captures
+
+import replay
+from replay import packed, recording
+from replay.columns import NULL
+from replay.errors import ReplayError
+from replay.packed import PackedColumns, Shelf, in_order, packed_columns
+from replay.tables import TABLES
+
+CAPTURES = {name: capture for name, capture in captures().items() if not name.startswith("heavy/")}
+
+
+def tables_of(logs: list[Path]) -> dict[str, list[dict[str, object]]]:
+    run = replay.load(logs)
+    return {name: run.arrow(name).to_pylist() for name in TABLES}
+
+
+@pytest.fixture
+def tiny_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let windows hold three to five calls, and parts of sorted columns six rows."""
+    monkeypatch.setattr(recording, "LEAST_ROWS", 3)
+    monkeypatch.setattr(recording, "MOST_ROWS", 5)
+    monkeypatch.setattr(packed, "PART_ROWS", 6)
+
+
+@pytest.mark.skipif(not CAPTURES, reason="no captures")
+@pytest.mark.parametrize("name", CAPTURES)
+def test_windows_of_any_length_give_the_same_tables(name: str, request: pytest.FixtureRequest) -> None:
+    whole = tables_of(list(CAPTURES[name].logs))
+    request.getfixturevalue("tiny_windows")
+    assert tables_of(list(CAPTURES[name].logs)) == whole
+
+
+SPLIT = """\
+10 execve("./prog", ["./prog"], 0x7ffc00000000 /* 2 vars */) = 0
+10 mmap(NULL, 8192, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000
+10 munmap(0x7f0000000000, 8192 <unfinished ...>
+11 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000
+11 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000009000
+11 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000019000
+11 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000029000
+11 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000039000
+10 <... munmap resumed>) = 0
+"""
+
+
+@pytest.mark.usefixtures("tiny_windows")
+def test_memory_is_taken_where_the_call_starts_though_it_ends_windows_later(tmp_path: Path) -> None:
+    log = tmp_path / "split.log"
+    log.write_text(SPLIT)
+    regions = replay.load(log).regions
+    taken = regions[regions["born_line"] == 2]
+    assert taken[["start", "died_line", "died_step"]].to_numpy().tolist() == [[0x7F0000000000, 3, 2]]
+    assert (regions["died_line"].isna()).sum() == 5
+
+
+numbers = st.one_of(st.just(NULL), st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 300))
+tables = st.lists(st.tuples(numbers, st.integers(0, 9)), min_size=1, max_size=40)
+
+
+@given(st.lists(tables, min_size=1, max_size=4))
+def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]]) -> None:
+    kept = PackedColumns(Shelf(), ("a", "b"))
+    for part in parts:
+        a, b = np.array(part, np.int64).T.copy()
+        kept.append({"a": a, "b": b})
+    rows = [row for part in parts for row in part]
+    assert list(zip(kept["a"].tolist(), kept["b"].tolist(), strict=True)) == rows
+    assert kept.part(len(parts) - 1, ["a"])["a"].tolist() == [a for a, _ in parts[-1]]
+    assert kept.rows == len(rows)
+
+
+@given(tables)
+def test_sorted_columns_keep_the_places_of_equal_rows(rows: list[tuple[int, int]]) -> None:
+    a, b = np.array(rows, np.int64).T.copy()
+    ordered = in_order(packed_columns(Shelf(), [("a", a), ("b", b)]), ["b"])
+    pairs = zip(ordered["a"].tolist(), ordered["b"].tolist(), strict=True)
+    assert list(pairs) == sorted(rows, key=lambda row: row[1])
+
+
+def test_a_full_temporary_directory_is_an_error_that_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    shelf = Shelf()
+    monkeypatch.setattr(shelf._file, "write", full, raising=False)
+    with pytest.raises(ReplayError, match=rf"{tempfile.gettempdir()}: cannot be written: No space left on device"):
+        shelf.put(np.array([1, 1 << 60]))
+
+
+def test_columns_cannot_be_written_to() -> None:
+    kept = packed_columns(Shelf(), [("a", np.arange(3))])
+    with pytest.raises(ValueError, match="read-only"):
+        kept["a"][0] = 7
