@@ -21,7 +21,7 @@ from replay.errors import ReplayError
 PART_ROWS: Final = 1 << 16
 """Rows of a part where nothing else cuts the columns: so many numbers lie close together and stay in the cache."""
 
-HELD_BYTES: Final = 128 << 20
+HELD_BYTES: Final = 256 << 20
 """Packed columns beyond so many bytes go to a temporary file, in the directory that TMPDIR names."""
 
 RECENT_BYTES: Final = 256 << 20

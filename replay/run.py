@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-STATUSES: Final = ("ok", "failed", "unfinished")
 DIALECTS: Final = ("strace", "ltrace")
+_MAPPED: Final = ("start", "prot", "shared", "path", "offset")
+"""Columns of regions that a line of /proc/PID/maps shows, besides the end."""
+
 _PAGE_LIMIT: Final = 1 << 30
 _HIGHEST: Final = (1 << 63) - 1
 
@@ -182,22 +184,20 @@ class Run:
 
     def mapped(self, space: int, clock: int) -> list[tuple[Mapping, int]]:
         """Return what `mappings` does, each mapping with its row of `regions`; the break's growths are one mapping."""
-        columns = self.replayed.regions
         alive = self.alive(space, clock)
         if not len(alive):
             return []
-        heap = self._heap_range(space, clock, columns, alive)
-        alive = alive[np.argsort(columns["start"][alive].astype(np.uint64), kind="stable")]
-        ends = columns["end"][alive]
-        grown = columns["kind"][alive] == KIND_BRK
-        goes_on = grown[1:] & grown[:-1] & (columns["start"][alive[1:]] == ends[:-1])
-        goes_on &= columns["prot"][alive[1:]] == columns["prot"][alive[:-1]]
+        regions = self.replayed.regions
+        alive = alive[np.argsort(regions["start"][alive].astype(np.uint64), kind="stable")]
+        columns = {name: regions[name][alive] for name in ("start", "end", "kind", "prot", "shared", "path", "offset")}
+        heap = self._heap_range(space, clock, columns)
+        ends, prot, grown = columns["end"], columns["prot"], columns["kind"] == KIND_BRK
+        goes_on = grown[1:] & grown[:-1] & (columns["start"][1:] == ends[:-1]) & (prot[1:] == prot[:-1])
         firsts = np.flatnonzero(np.append(True, ~goes_on))
         lasts = np.append(firsts[1:], len(alive)) - 1
-        mappings = (self._mapping(columns, int(row), heap) for row in alive[firsts])
+        rows = zip(*(columns[name][firsts].tolist() for name in _MAPPED), ends[lasts].tolist(), strict=True)
         return [
-            (mapping._replace(end=to_unsigned(end)), int(row))
-            for mapping, end, row in zip(mappings, ends[lasts].tolist(), alive[firsts], strict=True)
+            (self._mapping(heap, *row), int(region)) for row, region in zip(rows, alive[firsts].tolist(), strict=True)
         ]
 
     def alive(self, space: int, clock: int) -> Int64Array:
@@ -207,9 +207,9 @@ class Run:
         chosen = (columns["space"] == space) & (born <= clock) & ((died == NULL) | (died > clock))
         return np.flatnonzero(chosen).astype(np.int64)
 
-    def _heap_range(self, space: int, clock: int, columns: Columns, alive: Int64Array) -> tuple[int, int]:
+    def _heap_range(self, space: int, clock: int, columns: Columns) -> tuple[int, int]:
         """Return `[start_brk, brk)` by its pages. Source: task_mmu.c: [heap] overlaps it and is no file."""
-        brk = alive[columns["kind"][alive] == KIND_BRK]
+        brk = columns["kind"] == KIND_BRK
         start = int(self.replayed.spaces["start_brk"][space])
         low = int(columns["start"][brk].min(initial=start if start != NULL else _HIGHEST))
         high = int(columns["end"][brk].max(initial=self._break_at(space, clock)))
@@ -228,15 +228,14 @@ class Run:
             clock, space = min(clock, int(spaces["born_line"][space])), int(spaces["parent"][space])
         return 0
 
-    def _mapping(self, columns: Columns, row: int, heap: tuple[int, int]) -> Mapping:
-        start, end = to_unsigned(int(columns["start"][row])), to_unsigned(int(columns["end"][row]))
-        path = int(columns["path"][row])
-        offset = int(columns["offset"][row])
+    def _mapping(
+        self, heap: tuple[int, int], start: int, prot: int, shared: int, path: int, offset: int, end: int
+    ) -> Mapping:
+        start, end = to_unsigned(start), to_unsigned(end)
         text = self.strings[path] if path != NO_TEXT else ""
         if not text and offset == NULL and start < heap[1] and end > heap[0]:
             text = "[heap]"
-        perms = perms_text(int(columns["prot"][row]), bool(columns["shared"][row]))
-        return Mapping(start, end, perms, max(offset, 0), text)
+        return Mapping(start, end, perms_text(prot, bool(shared)), max(offset, 0), text)
 
     def _clock_of(self, step: int | None, line: int | None, time: int | None) -> int | None:
         """Return the line of the moment asked for, None for the end of the trace."""

@@ -104,23 +104,24 @@ class Gap:
 
 def pieces_at(run: Run, space: int, clock: int) -> list[Piece]:
     """Return the mappings of a space once line `clock` had been printed, by address, equal neighbours joined."""
-    kinds = run.replayed.regions["kind"]
+    mapped = run.mapped(space, clock)
+    regions, rows = run.replayed.regions, [row for _, row in mapped]
+    columns = {name: regions[name][rows].tolist() for name in ("kind", "origin", "made_line", "flags", "made_step")}
+    kinds = columns["kind"]
     joined: list[tuple[Mapping, list[int]]] = []
-    for mapping, row in run.mapped(space, clock):
-        if joined and kinds[joined[-1][1][-1]] == kinds[row] and continues(joined[-1][0], mapping):
-            joined[-1][1].append(row)
+    for place, (mapping, _) in enumerate(mapped):
+        if joined and kinds[place - 1] == kinds[place] and continues(joined[-1][0], mapping):
+            joined[-1][1].append(place)
             joined[-1] = (joined[-1][0]._replace(end=mapping.end), joined[-1][1])
         else:
-            joined.append((mapping, [row]))
-    return [_piece(run, mapping, rows) for mapping, rows in joined]
+            joined.append((mapping, [place]))
+    return [_piece(mapping, columns, places) for mapping, places in joined]
 
 
-def _piece(run: Run, mapping: Mapping, rows: list[int]) -> Piece:
-    columns = run.replayed.regions
-    kind, origin, made, flags = (int(columns[name][rows[0]]) for name in ("kind", "origin", "made_line", "flags"))
-    is_stack = flags > 0 and bool(flags & _MAP_STACK)
-    steps = tuple(columns["made_step"][rows].tolist())
-    return Piece(mapping, KINDS[kind], ORIGINS[origin], made, is_stack, steps)
+def _piece(mapping: Mapping, columns: dict[str, list[int]], places: list[int]) -> Piece:
+    kind, origin, made, flags = (columns[name][places[0]] for name in ("kind", "origin", "made_line", "flags"))
+    steps = tuple(columns["made_step"][place] for place in places)
+    return Piece(mapping, KINDS[kind], ORIGINS[origin], made, flags > 0 and bool(flags & _MAP_STACK), steps)
 
 
 def gaps_of(pieces: list[Piece]) -> list[Gap]:
