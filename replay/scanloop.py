@@ -55,6 +55,10 @@ def _classes() -> Bytes:
 
 _CLASS: Final = _classes()
 
+_DIGIT_VALUE: Final = np.array([int(chr(b), 16) if chr(b) in "0123456789abcdef" else 255 for b in range(256)], np.uint8)
+_IN_PREFIX: Final = np.array([chr(byte) in " 0123456789:." for byte in range(256)])
+"""Tables over bytes: a branch that a processor cannot foresee costs more than a look-up."""
+
 
 def scanner_for(size: int) -> Callable[[bytes, str], Scan]:
     """Return what scans a log that is known to have `size` bytes at least: `scan`, or the same compiled.
@@ -106,7 +110,7 @@ def _names_of_interest() -> Hashes:
 
 def _compiled_loop() -> Any:
     """Return `scan_loop` as machine code."""
-    words = (_is_word, _word_end, _is_at, _is_name, _first_word)
+    words = (_is_word, _word_end, _line_end, _is_at, _is_name, _first_word)
     passing = (_behind_prefix, _behind_caller, _is_result, _is_special, _is_passed_over)
     numbers = (_hexadecimal, _decimal, _is_hexadecimal, _decimal_mark, _number_slot)
     texts = (_string_end, _path_end, _text_slot)
@@ -125,23 +129,29 @@ def scan_loop(
     while place < len(buffer):
         number += 1
         if buffer[place] == 10 or _is_passed_over(buffer, place, weights, names, ltrace):
-            while buffer[place] != 10:
-                place += 1
-            place += 1
+            place = _line_end(buffer, place) + 1
             continue
         if lines == len(row) - 1:
             return -1, 0
-        row[lines], line_start[lines], first_slot[lines] = number, place, slots
-        doubt = False
-        strings = size = 0
-        total = np.uint64(0)
+        first = slots
+        row[lines], line_start[lines], first_slot[lines] = number, place, first
+        doubt, strings, size, total = False, 0, 0, np.uint64(0)
         byte = buffer[place]
         while byte != 10:
             kind = _CLASS[byte]
+            if kind == _OTHER or (kind == _LETTER and buffer[place - 1] != 91):
+                in_word = True
+                while in_word:
+                    total += weights[min(size, last)] * np.uint64(byte)
+                    size += 1
+                    place += 1
+                    byte = buffer[place]
+                    in_word = kind == _LETTER and _is_word(byte)
+                continue
             mark, value, stop = 0, np.uint64(0), place + 1
-            if kind == _DIGIT or (kind == _LETTER and buffer[place - 1] == 91):
-                mark, value, stop = _number_slot(buffer, place, slots - first_slot[lines] < 2)
-            elif kind == _QUOTE or (kind == _LESS and not doubt):
+            if kind <= _DIGIT:
+                mark, value, stop = _number_slot(buffer, place, slots - first < 2)
+            elif kind == _QUOTE or not doubt:
                 mark, stop = _text_slot(buffer, place, not ltrace)
                 strings += kind == _QUOTE
                 doubt |= mark < 0 or (strings > 1 and ltrace)
@@ -153,14 +163,11 @@ def scan_loop(
                 total += weights[min(size, last)] * np.uint64(mark)
                 size += 1
                 place = stop
-                byte = buffer[place]
-                continue
-            in_word = 0 < kind <= _DIGIT
-            while place < stop or (in_word and _is_word(byte)):
-                total += weights[min(size, last)] * np.uint64(byte)
+            while place < stop:
+                total += weights[min(size, last)] * np.uint64(buffer[place])
                 size += 1
                 place += 1
-                byte = buffer[place]
+            byte = buffer[place]
         total += weights[min(size, last)] * np.uint64(10)
         line_end[lines], shape[lines], unsure[lines] = place, total, doubt or size > last
         lines += 1
@@ -223,7 +230,7 @@ def _behind_prefix(buffer: Bytes, place: int) -> int:
     while True:
         byte = buffer[place]
         stop = place + 1
-        if byte == 32 or 48 <= byte <= 58 or byte == 46:
+        if _IN_PREFIX[byte]:
             place = stop
             continue
         if byte == 91 or (byte == 60 and _CLASS[buffer[place - 1]] == _DIGIT):
@@ -270,6 +277,13 @@ def _is_word(byte: int) -> bool:
     """Tell whether a byte is a letter, a digit or an underscore."""
     kind: int = _CLASS[byte]
     return 0 < kind <= _DIGIT
+
+
+def _line_end(buffer: Bytes, place: int) -> int:
+    """Return where the line ends in which `place` is."""
+    while buffer[place] != 10:
+        place += 1
+    return place
 
 
 def _word_end(buffer: Bytes, place: int) -> int:
@@ -322,14 +336,8 @@ def _hexadecimal(buffer: Bytes, start: int) -> tuple[bool, np.uint64, int]:
     """Return whether the word at `start` is of lower case hexadecimal digits, their value, and where it ends."""
     value = np.uint64(0)
     stop = start
-    while True:
-        byte = buffer[stop]
-        if 48 <= byte <= 57:
-            value = value << np.uint64(4) | np.uint64(byte - 48)
-        elif 97 <= byte <= 102:
-            value = value << np.uint64(4) | np.uint64(byte - 87)
-        else:
-            break
+    while _DIGIT_VALUE[buffer[stop]] < 16:
+        value = value << np.uint64(4) | np.uint64(_DIGIT_VALUE[buffer[stop]])
         stop += 1
     end = _word_end(buffer, stop)
     return end == stop, value, end
