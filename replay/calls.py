@@ -19,7 +19,7 @@ from replay.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.filesets import merged
 from replay.joining import TEXTS, Joiner, Rows, chosen
 from replay.shapes import Counters, LineColumns, Shapes
-from replay.source import Chunk, Log, Notice, Problems, find_logs, read_chunks
+from replay.source import Chunk, Log, Notice, Problems, find_logs, read_chunks, size_of
 from replay.templates import KIND_CODE
 
 __all__ = ["COLUMNS", "FAILED", "OK", "UNFINISHED", "Calls", "RunInput", "concatenated", "read_run"]
@@ -188,6 +188,7 @@ class RunInput:
             if reading is None:
                 shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)
                 shapes.strict_path = log.path if self.strict else None
+                shapes.size = size_of(log.path)
                 reading = Reading(log, shapes, self.notices, Joiner())
             yield _later(reading.batch(chunk), lines_before)
         if reading is not None:

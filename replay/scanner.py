@@ -10,25 +10,21 @@ are whose length has a meaning: the first two of a line (a pid and a time differ
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.columns import Int64Array
-from replay.compiled import compiled
+from replay.passed_over import without_passed_over
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Bools: TypeAlias = NDArray[np.bool_]
 Hashes: TypeAlias = NDArray[np.uint64]
 
-WORTH_COMPILING: Final = 12 << 20
-"""Bytes of a log from which on the compiled scanner is used. Heuristic, measured."""
-
-_LONGEST_SHAPE: Final = 4096
-_LONGEST_NUMBER: Final = 24
+LONGEST_SHAPE: Final = 4096
+LONGEST_NUMBER: Final = 24
 
 TEXT, PATH, DECIMAL, HEXADECIMAL, OCTAL = 1, 2, 3, 4, 5
 FRACTION: Final = 0x0E
@@ -36,14 +32,16 @@ LEADING: Final = 0x80
 ADDRESS: Final = 0xA0
 """Marks of slots in a shape, bytes that hardly stand in lines. The last three have the length of the slot added."""
 
-_WEIGHTS: Final = np.random.default_rng(20).integers(1, 1 << 63, _LONGEST_SHAPE, dtype=np.uint64) * 2 + 1
+WEIGHTS: Final = np.random.default_rng(20).integers(1, 1 << 63, LONGEST_SHAPE, dtype=np.uint64) * 2 + 1
 """Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A chunk, scanned: arrays over its lines that are not empty, and over their slots.
+    """A chunk, scanned: arrays over its lines that are neither empty nor passed over, and over their slots.
 
+    `row` is the place of a line among those of the chunk; all other places are in `data`, where a newline is before the
+    first line or, for places below 0, at the end.
     `first_slot` has one entry more than there are lines: the slots of line `i` are `[first_slot[i], first_slot[i+1])`.
     A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `unsure` lines have texts whose ends
     only a parse can tell.
@@ -62,21 +60,13 @@ class Scan:
     value: Hashes
 
 
-def scanner_for(size: int) -> Callable[..., Scan]:
-    """Return what scans a log of which `size` bytes were read so far: `scan`, or the same compiled.
+def scan(lines: bytes, dialect: str) -> Scan:
+    """Return where the lines are that are not to be passed over, their shapes and their slots.
 
-    Loading the compiled scanner costs half a second, compiling it some seconds, once on a machine.
+    Quotes inside of strings have a backslash in strace; ltrace writes them raw.
     """
-    return scan if size < WORTH_COMPILING else scan_compiled
-
-
-def scan(data: bytes, *, escaped_quotes: bool) -> Scan:
-    """Return where the lines of `data` are, their shapes and their slots.
-
-    Args:
-        data: lines, with a newline before the first and after each.
-        escaped_quotes: whether quotes inside strings have a backslash (strace; ltrace writes them raw).
-    """
+    escaped_quotes = dialect == "strace"
+    data = without_passed_over(b"\n" + lines, dialect)
     buffer = np.frombuffer(data, dtype=np.uint8)
     newline = np.flatnonzero(buffer == 10)
     start, end = newline[:-1] + 1, newline[1:]
@@ -87,7 +77,7 @@ def scan(data: bytes, *, escaped_quotes: bool) -> Scan:
     first = np.searchsorted(slots.start, np.append(start, len(buffer)))
     _mark_leading(slots, first)
     shape, shape_length = _shape_hashes(buffer, slots)
-    unsure = shape_length > _LONGEST_SHAPE
+    unsure = shape_length > LONGEST_SHAPE
     unsure[np.searchsorted(newline, unsure_places) - 1] = True
     row = np.flatnonzero(end > start)
     first_slot = np.append(first[row], first[-1])
@@ -129,7 +119,7 @@ def _valued(buffer: Bytes, start: Int64Array, end: Int64Array) -> _Slots:
     value = np.zeros(len(start), dtype=np.uint64)
     valid = np.zeros(len(start), dtype=bool)
     kind = length + 32 * hexadecimal
-    kind[length > _LONGEST_NUMBER] = 0
+    kind[length > LONGEST_NUMBER] = 0
     for code in np.flatnonzero(np.bincount(kind, minlength=1)):
         if code & 31:
             of_kind = np.flatnonzero(kind == code)
@@ -142,7 +132,7 @@ def _valued(buffer: Bytes, start: Int64Array, end: Int64Array) -> _Slots:
     fraction = fraction[buffer[start[fraction] - 2] - np.uint8(48) < 10]
     mark[fraction] = FRACTION + np.minimum(length[fraction], 17)
     valid[fraction[length[fraction] > 17]] = False
-    bare = np.flatnonzero((~valid | (length >= 8)) & (length <= _LONGEST_NUMBER) & ~hexadecimal)
+    bare = np.flatnonzero((~valid | (length >= 8)) & (length <= LONGEST_NUMBER) & ~hexadecimal)
     bare = bare[(buffer[start[bare] - 1] == 91) & (buffer[end[bare]] == 93)]
     for size in set(length[bare].tolist()):
         of_size = bare[length[bare] == size]
@@ -280,177 +270,6 @@ def _shape_hashes(buffer: Bytes, slots: _Slots) -> tuple[Hashes, Int64Array]:
     newline = np.flatnonzero(shape == 10)
     length = np.diff(newline)
     place = np.arange(len(shape) - 1, dtype=np.int64) - np.repeat(newline[:-1], length)
-    np.minimum(place, _LONGEST_SHAPE - 1, out=place)
-    weighted = _WEIGHTS[place] * shape[1:]
+    np.minimum(place, LONGEST_SHAPE - 1, out=place)
+    weighted = WEIGHTS[place] * shape[1:]
     return np.add.reduceat(weighted, newline[:-1]), length
-
-
-# ---- the same, as one loop over bytes: compiled for long logs ----
-
-
-def scan_compiled(data: bytes, *, escaped_quotes: bool) -> Scan:
-    """Return what `scan` returns, found by the compiled loop."""
-    buffer = np.frombuffer(data, dtype=np.uint8)
-    lines, slots = data.count(b"\n"), len(data) // 2 + 1
-    row, start, end, first = (np.empty(lines + 1, dtype=np.int64) for _ in range(4))
-    shape, unsure = np.empty(lines + 1, dtype=np.uint64), np.empty(lines + 1, dtype=np.bool_)
-    slot_start, slot_end = np.empty(slots, dtype=np.int64), np.empty(slots, dtype=np.int64)
-    mark, value = np.empty(slots, dtype=np.uint8), np.empty(slots, dtype=np.uint64)
-    columns = (slot_start, slot_end, mark, value)
-    found, count = _compiled_loop()(buffer, _WEIGHTS, escaped_quotes, (row, start, end, shape, unsure, first), columns)
-    lines_found = (row[:found], start[:found], end[:found], shape[:found], unsure[:found], first[: found + 1])
-    return Scan(data, *lines_found, slot_start[:count], slot_end[:count], mark[:count], value[:count])
-
-
-def _compiled_loop() -> Any:
-    """Return `scan_loop` as machine code."""
-    helpers = (_is_word, _hexadecimal_value, _decimal_mark, _word_slot, _string_end, _path_end, _slot_at)
-    return compiled(scan_loop, helpers)
-
-
-def scan_loop(buffer: Bytes, weights: Hashes, escaped_quotes: bool, of_lines: Any, of_slots: Any) -> tuple[int, int]:
-    """Fill the columns of lines and slots; return how many lines and slots there are."""
-    row, line_start, line_end, shape, unsure, first_slot = of_lines
-    slot_start, slot_end, slot_mark, slot_value = of_slots
-    lines = slots = 0
-    number = -1
-    place = 1
-    while place < len(buffer):
-        number += 1
-        if buffer[place] == 10:
-            place += 1
-            continue
-        row[lines], line_start[lines], first_slot[lines] = number, place, slots
-        doubt = False
-        strings = size = 0
-        total = np.uint64(0)
-        while buffer[place] != 10:
-            mark, value, stop = _slot_at(buffer, place, escaped_quotes)
-            if mark == DECIMAL and slots - first_slot[lines] < 2:
-                mark = LEADING + stop - place
-            strings += buffer[place] == 34
-            doubt |= mark < 0 or (strings > 1 and not escaped_quotes)
-            if mark > 0:
-                slot_start[slots], slot_end[slots], slot_mark[slots], slot_value[slots] = place, stop, mark, value
-                slots += 1
-                total += weights[min(size, len(weights) - 1)] * np.uint64(mark)
-                size += 1
-                place = stop
-            while place < stop:
-                total += weights[min(size, len(weights) - 1)] * np.uint64(buffer[place])
-                size += 1
-                place += 1
-        total += weights[min(size, len(weights) - 1)] * np.uint64(10)
-        line_end[lines], shape[lines], unsure[lines] = place, total, doubt or size >= len(weights)
-        lines += 1
-        place += 1
-    first_slot[lines] = slots
-    return lines, slots
-
-
-def _slot_at(buffer: Bytes, place: int, escaped_quotes: bool) -> tuple[int, np.uint64, int]:
-    """Return mark, value and end of the slot that begins at `place`; mark 0 if none does, -1 if that is not sure.
-
-    Where it is a word that begins there and no slot, the end is that of the word.
-    """
-    none = np.uint64(0)
-    byte, before = buffer[place], buffer[place - 1]
-    if _is_word(byte):
-        stop = place + 1
-        while _is_word(buffer[stop]):
-            stop += 1
-        mark, value = _word_slot(buffer, place, stop)
-        return mark, value, stop
-    stop = 0
-    if byte == 34:
-        stop = _string_end(buffer, place, escaped_quotes)
-    elif byte == 60 and (before == 68 or 48 <= before <= 57) and buffer[place + 1] != 60:
-        stop = _path_end(buffer, place)
-    if stop > 0:
-        return (TEXT if byte == 34 else PATH), none, stop
-    return stop, none, place + 1
-
-
-def _is_word(byte: int) -> bool:
-    """Return whether a byte is a letter, a digit or an underscore."""
-    return 97 <= byte <= 122 or 48 <= byte <= 57 or 65 <= byte <= 90 or byte == 95
-
-
-def _word_slot(buffer: Bytes, start: int, stop: int) -> tuple[int, np.uint64]:
-    """Return the mark and the value of the word `[start, stop)`, mark 0 if it is no slot."""
-    none = np.uint64(0)
-    first = buffer[start]
-    length = stop - start
-    bracketed = buffer[start - 1] == 91 and buffer[stop] == 93
-    if not 48 <= first <= 57 and not (bracketed and 97 <= first <= 102 and length >= 5):
-        return 0, none
-    if first == 48 and buffer[start + 1] == 120 and length > 2:
-        valid, value = _hexadecimal_value(buffer, start + 2, stop)
-        return (HEXADECIMAL if valid and length - 2 <= _LONGEST_NUMBER else 0), value
-    value = none
-    valid = length <= _LONGEST_NUMBER
-    for place in range(start, stop):
-        valid &= 48 <= buffer[place] <= 57
-        value = value * np.uint64(10) + np.uint64(buffer[place] - 48)
-    if bracketed and (not valid or length >= 8) and length <= _LONGEST_NUMBER:
-        valid, _ = _hexadecimal_value(buffer, start, stop)
-        return (ADDRESS + length if valid else 0), value
-    return (_decimal_mark(buffer, start, stop) if valid else 0), value
-
-
-def _decimal_mark(buffer: Bytes, start: int, stop: int) -> int:
-    """Return the mark of the decimal digits `[start, stop)`."""
-    length = stop - start
-    if buffer[start - 1] == 46 and 48 <= buffer[start - 2] <= 57:
-        return FRACTION + length if length <= 17 else 0
-    if buffer[start - 1] == 58 or buffer[stop] == 58:
-        return LEADING + length
-    return OCTAL if buffer[start] == 48 and length > 1 else DECIMAL
-
-
-def _hexadecimal_value(buffer: Bytes, start: int, stop: int) -> tuple[bool, np.uint64]:
-    """Return whether `[start, stop)` are lower case hexadecimal digits, and their value modulo 2**64."""
-    value = np.uint64(0)
-    valid = True
-    for place in range(start, stop):
-        byte = buffer[place]
-        valid &= 48 <= byte <= 57 or 97 <= byte <= 102
-        value = value * np.uint64(16) + np.uint64(byte - 48 if byte <= 57 else byte - 87)
-    return valid, value
-
-
-def _string_end(buffer: Bytes, start: int, escaped_quotes: bool) -> int:
-    """Return where the string that begins at `start` ends, behind its quote; -1 if it does not, or begins nowhere."""
-    before = start - 1
-    while escaped_quotes and buffer[before] == 92:
-        before -= 1
-    if (start - 1 - before) % 2:
-        return -1
-    place = start + 1
-    while buffer[place] != 10:
-        if buffer[place] == 34:
-            return place + 1
-        if escaped_quotes and buffer[place] == 92 and buffer[place + 1] != 10:
-            place += 1
-        place += 1
-    return -1
-
-
-def _path_end(buffer: Bytes, start: int) -> int:
-    """Return where the path that begins at `start` ends, behind its bracket; -1 if that is not sure."""
-    place = start + 1
-    inner = 0
-    while buffer[place] not in (10, 62):
-        if buffer[place] == 60:
-            inner += 1
-        if buffer[place] == 34 and buffer[place - 1] != 92:
-            return -1
-        place += 1
-    if buffer[place] == 10:
-        return -1
-    if inner == 1 and buffer[place + 1] == 62:
-        place += 1
-        inner = 0
-    if inner or buffer[place - 1] == 45 or (place + 1 < len(buffer) and buffer[place + 1] == 62):
-        return -1
-    return place + 1

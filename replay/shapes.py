@@ -7,7 +7,6 @@ which slot is which field; how lines belong together is not known here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,9 +16,10 @@ from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
 from replay.constants import CALL_CODE
 from replay.errors import TraceSyntaxError
 from replay.grammar import LineError
-from replay.grammar.fields import NORMAL_NAMES
 from replay.lines import Line
-from replay.scanner import Scan, scanner_for
+from replay.passed_over import is_passed_over
+from replay.scanloop import scanner_for
+from replay.scanner import Scan
 from replay.source import Chunk, Problems
 from replay.templates import (
     DIALECTS,
@@ -33,7 +33,7 @@ from replay.templates import (
     template_of,
 )
 
-__all__ = ["DIALECTS", "Counters", "LineColumns", "Shapes", "without_passed_over"]
+__all__ = ["DIALECTS", "Counters", "LineColumns", "Shapes"]
 
 LONGEST_LINE: Final = 1 << 16
 """Longer lines are not read, in bytes."""
@@ -43,45 +43,6 @@ SHAPES_KEPT: Final = 20_000
 
 LINES_KEPT: Final = 50_000
 """So many lines that are parsed one by one are remembered."""
-
-FEW_PASSED_OVER: Final = 0.002
-"""Below this share of a chunk lines passed over are few. Heuristic."""
-
-CHUNKS_UNFILTERED: Final = 7
-"""So many chunks after such a one are not searched for lines to pass over. Heuristic."""
-
-# ---- lines passed over ----
-
-_PREFIX: Final = rb"\n(?>[ 0-9:.]+|\[[^\]\n]*\]|(?<=[0-9])<[^>\n]*>|\(\+[ 0-9.]+\))*+"
-
-
-def _one_of(names: Iterable[str]) -> bytes:
-    """Return a pattern that matches any of `names`, quick to fail."""
-    by_letter: dict[str, list[str]] = {}
-    for name in sorted(set(names), reverse=True):
-        by_letter.setdefault(name[0], []).append(re.escape(name[1:]))
-    return b"(?:" + b"|".join(f"{a}(?:{'|'.join(rest)})".encode() for a, rest in sorted(by_letter.items())) + b")"
-
-
-_NAMES: Final = _one_of(name for name in (*CALL_CODE, *NORMAL_NAMES) if name.isidentifier())
-
-_PASSED_STRACE: Final = re.compile(
-    _PREFIX + rb"(?:(?!" + _NAMES + rb"\(|(?:syscall|SYS)_[0-9])[a-zA-Z_]\w*\("
-    rb"|<\.\.\. (?!" + _NAMES + rb" |(?:syscall|SYS)_[0-9])\w+ resumed|\) += )[^\n]*"
-)
-_PASSED_LTRACE: Final = re.compile(
-    _PREFIX + rb"(?:[^\s\"(<\[>]*->)?"
-    rb"(?:(?!(?:SYS_)?" + _NAMES + rb"[(@]|_Z[nd]|SYS_[0-9]|operator )[\w.:~]+(?:@[\w.+-]+)?\("
-    rb"|<\.\.\. (?!(?:SYS_)?" + _NAMES + rb" |_Z[nd]|SYS_[0-9]|operator )[\w.:~]+ resumed|\) += )[^\n]*"
-)
-
-
-def without_passed_over(data: bytes, dialect: str) -> bytes:
-    """Return the lines of `data`, a newline before the first, emptied where their first word is no call of interest."""
-    return (_PASSED_STRACE if dialect == "strace" else _PASSED_LTRACE).sub(b"\n", data)
-
-
-# ---- columns ----
 
 
 @dataclass(slots=True)
@@ -124,38 +85,21 @@ class Shapes:
     file: int = 0
     strict_path: str | None = None
     shapes_kept: int = SHAPES_KEPT
+    size: int = 0
     bytes_read: int = 0
-    unfiltered: int = 0
     known: dict[int, Template | Refused] = field(default_factory=dict)
     parsed: dict[bytes, tuple[Line, str] | LineError] = field(default_factory=dict)
     interned: dict[tuple[str, bytes, str], int] = field(default_factory=dict)
 
     def columns(self, chunk: Chunk) -> LineColumns:
         """Return what the lines of a chunk say, and count those that say nothing."""
-        data = self._without_passed_over(b"\n" + chunk.data)
-        self.bytes_read += len(data)
-        found = scanner_for(self.bytes_read)(data, escaped_quotes=self.dialect == "strace")
+        self.size = max(self.size, self.bytes_read + len(chunk.data))
+        self.bytes_read += len(chunk.data)
+        found = scanner_for(self.size)(chunk.data, self.dialect)
         self.counters.lines += len(chunk.line) + chunk.diagnostics
         self.counters.lines_understood += chunk.diagnostics
         self.counters.lines_passed_over += len(chunk.line) - len(found.row)
         return self._read(chunk, found)
-
-    def _is_passed_over(self, text: bytes) -> bool:
-        """Tell whether a line that came through unfiltered is one to pass over."""
-        return not without_passed_over(b"\n" + text, self.dialect).strip(b"\n")
-
-    def _without_passed_over(self, data: bytes) -> bytes:
-        """Return `data` without the lines passed over, but for some chunks after one that had next to none of them.
-
-        To look for them costs more than to let the grammar refuse the few shapes they have.
-        """
-        if self.unfiltered > 0:
-            self.unfiltered -= 1
-            return data
-        kept = without_passed_over(data, self.dialect)
-        if len(data) - len(kept) < len(data) * FEW_PASSED_OVER:
-            self.unfiltered = CHUNKS_UNFILTERED
-        return kept
 
     def _read(self, chunk: Chunk, found: Scan) -> LineColumns:
         """Return the columns of the scanned lines of a chunk."""
@@ -182,7 +126,7 @@ class Shapes:
         if end - start > LONGEST_LINE:
             return Refused("direct")
         text = found.data[start:end]
-        if self._is_passed_over(text):
+        if is_passed_over(text, self.dialect):
             return Refused("other_call")
         try:
             line, dialect = parse_line(text, self.dialect)
@@ -206,7 +150,9 @@ class Shapes:
             if len(self.parsed) >= LINES_KEPT:
                 self.parsed.clear()
             try:
-                known = LineError("other_call") if self._is_passed_over(text) else parse_line(text, self.dialect)
+                known = parse_line(text, self.dialect)
+                if is_passed_over(text, self.dialect):
+                    known = LineError("other_call")
             except LineError as error:
                 known = error
             self.parsed[text] = known

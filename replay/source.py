@@ -9,6 +9,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
 import sys
 import zlib
@@ -188,6 +189,14 @@ def open_log(path: str) -> IO[bytes] | gzip.GzipFile:
     except OSError as err:
         raise TraceFormatError(f"{path}: cannot be read ({err.strerror or err}); expected a log") from err
     return _decompressed(raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(io.BytesIO(raw.read())))
+
+
+def size_of(path: str) -> int:
+    """Return how many bytes a log has, before decompression; 0 where that is not known."""
+    try:
+        return os.stat(path).st_size if path != STDIN else 0
+    except OSError:
+        return 0
 
 
 def _decompressed(raw: io.BufferedReader) -> IO[bytes] | gzip.GzipFile:

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from line_maker import LINES, logs_of_captures, mutated
+
+import replay.scanloop
+from replay.passed_over import NAMES, is_passed_over
+from replay.scanloop import scan_compiled
+from replay.scanner import ADDRESS, PATH, Scan, scan
+from replay.templates import DIALECTS
+
+
+def slots_of(found: Scan, index: int) -> tuple[object, ...]:
+    """The shape and the slots of a line, with the values of the numbers."""
+    slots = slice(int(found.first_slot[index]), int(found.first_slot[index + 1]))
+    mark = found.slot_mark[slots]
+    value = np.where((mark > PATH) & (mark < ADDRESS), found.value[slots], 0)
+    texts = [found.data[a:b] for a, b in zip(found.slot_start[slots], found.slot_end[slots], strict=True)]
+    return int(found.shape[index]), mark.tolist(), value.tolist(), texts
+
+
+def assert_both_see_the_same(text: bytes, dialect: str) -> None:
+    one, other = scan(text, dialect), scan_compiled(text, dialect)
+    lines = text.split(b"\n")[:-1]
+    assert one.row.tolist() == other.row.tolist()
+    assert one.row.tolist() == [i for i, line in enumerate(lines) if line and not is_passed_over(line, dialect)]
+    for found in (one, other):
+        spans = zip(found.start.tolist(), found.end.tolist(), strict=True)
+        assert [found.data[start:end] for start, end in spans] == [lines[row] for row in found.row]
+    assert (one.unsure <= other.unsure).all()
+    for index in np.flatnonzero(~other.unsure).tolist():
+        assert slots_of(one, index) == slots_of(other, index), lines[one.row[index]]
+
+
+@pytest.mark.parametrize("path", logs_of_captures(), ids=lambda p: "/".join(p.parts[-3:]))
+def test_both_scanners_see_the_same_in_captures(path: Path) -> None:
+    text = path.read_bytes().replace(b"\0", b"").rstrip(b"\n") + b"\n"
+    for dialect in ("strace", "mixed"):
+        assert_both_see_the_same(text, dialect)
+
+
+@pytest.mark.parametrize("dialect", [*DIALECTS, "mixed"])
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_both_scanners_see_the_same_in_mutated_lines(dialect: str, seed: int) -> None:
+    random_ = random.Random(seed)
+    lines = [random_.choice(LINES[random_.choice(DIALECTS)]) for _ in range(40)]
+    mutants = [mutated(line, random_) for line in lines]
+    cut = [line[: random_.randrange(len(line) + 1)] for line in mutants]
+    assert_both_see_the_same(b"\n".join([*lines, *mutants, *cut]) + b"\n", dialect)
+
+
+WORDS = "brk mmap malloc free read x _ 7 4000 12:01 .5 SYS_ SYS_9 syscall_ syscall_0x _Znwm _Zd _Z operator @SYS"
+MARKS = """( ) -> a-> [a]-> @ @libc.so.6 :: ~ [ ] <a.out> < > (+ (+) " "a" \\ - + 0x7f = , ) resumed resumed>"""
+SPACED = ("operator ", "<... ", " resumed", " resumed>", " ", "  ", ") = ", ")  = 0", "[pid 7] ", "(+ 0.1)", "\t", "\v")
+PIECES = st.sampled_from([*sorted(NAMES)[::7], *WORDS.split(), *MARKS.split(), *SPACED])
+
+
+@pytest.mark.parametrize("dialect", [*DIALECTS, "mixed"])
+@settings(max_examples=300, deadline=None)
+@given(lines=st.lists(st.lists(PIECES, max_size=9).map("".join), max_size=8))
+def test_both_scanners_see_the_same_in_generated_lines(dialect: str, lines: list[str]) -> None:
+    assert_both_see_the_same("".join(line + "\n" for line in lines).encode("latin-1"), dialect)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_no_name_of_interest_is_passed_over(name: str) -> None:
+    lines = f"{name}(1) = 0\n<... {name} resumed>) = 0\n{name}x(1) = 0\nx{name}(1) = 0\n"
+    assert_both_see_the_same(lines.encode(), "strace")
+    lines += f"SYS_{name}(1) = 0\na.out->{name}(1) = 0\n{name}@libc.so.6(1) = 0\nstd::{name}(1) = 0\n"
+    assert_both_see_the_same(lines.encode(), "ltrace")
+
+
+def test_many_short_slots_and_lines_find_room() -> None:
+    assert_both_see_the_same(b"1\n" * 500 + b"[1 2 3 4 5 6 7 8 9]\n" * 500 + b'"""""""""""\n' * 50, "strace")
+    assert_both_see_the_same(b"", "strace")
+    assert_both_see_the_same(b"\n\n", "strace")
+
+
+class Places:
+    """A line whose reads of bytes are counted."""
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line + b"\n"
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def __getitem__(self, place: int) -> int:
+        self.reads += 1
+        return self.line[place]
+
+
+ODD = [*r"""3< 3<3<a ( [ < " \" \ (+ (+1 a-> @a x 7 0x [f 3<" 1: 1.""".split(), "<... "]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("before", ["", "brk(", "--- ", "a->malloc("])
+@pytest.mark.parametrize("ltrace", [False, True])
+def test_a_line_is_scanned_in_linear_time(odd: str, before: str, ltrace: bool) -> None:
+    reads = []
+    for count in (100, 200):
+        line = Places((before + odd * count).encode())
+        lines, slots = replay.scanloop._room(1, 2 * len(line))
+        with np.errstate(over="ignore"):
+            names = replay.scanloop._names_of_interest()
+            replay.scanloop.scan_loop(line, replay.scanner.WEIGHTS, names, ltrace, lines, slots)
+        reads.append(line.reads)
+    assert reads[1] < 2.2 * reads[0] + 200
