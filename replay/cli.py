@@ -26,6 +26,7 @@ from replay.commands.maps import maps
 from replay.commands.query import query
 from replay.commands.report import report
 from replay.commands.schema import schema
+from replay.commands.sparing import Sparing, SparingCommand
 from replay.commands.steps import steps
 from replay.errors import ReplayError
 
@@ -49,7 +50,7 @@ _WHOLE_SENTENCE: Final = 400
 _OWN_OPTIONS: Final = ("--help", "-h", "--version")
 
 
-class Commands(TyperGroup):
+class Commands(Sparing, TyperGroup):
     """The group of all commands; what begins with no command's name is meant for `report`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -145,7 +146,7 @@ def make_app() -> typer.Typer:
     )
     made.callback()(_root)
     for command in COMMANDS:
-        made.command(command.__name__)(command)
+        made.command(command.__name__, cls=SparingCommand)(command)
     return made
 
 
