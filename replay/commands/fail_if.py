@@ -54,9 +54,11 @@ def judge_run(conditions: Sequence[Condition], run: Run) -> list[Judgement]:
 
 def end_if_one_holds(judgements: Iterable[Judgement], *, of: str = "") -> None:
     """Tell which conditions hold, why and where, and end with status 3 if one does; `of` names the run."""
+    judged = list(judgements)
+    if not judged:
+        return
     from replay.gate import all_lines  # noqa: PLC0415
 
-    judged = list(judgements)
     for line in all_lines(judged):
         warn(f"{of}: {line}" if of else line)
     if any(judgement.holds for judgement in judged):
