@@ -7,9 +7,10 @@ this module does not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping as AnyMapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -20,9 +21,10 @@ from replay.blocks import BACKINGS, ENDS, LIVE, Blocks, find_blocks, note_proble
 from replay.calls import RunInput, read_run
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings, to_unsigned
 from replay.errors import QueryError, ReplayError
-from replay.heap import Heaps, changes_with_heap, find_heaps
+from replay.heap import Answer, Heaps, answer, changes_with_heap, find_heaps
 from replay.heap import fragmentation as heap_fragmentation
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
+from replay.narrow import Derived
 from replay.nesting import Nesting, find_nesting
 from replay.regions import ORIGIN_FORK, Columns, Replay
 from replay.summary import summary_columns
@@ -31,6 +33,8 @@ from replay.tables import TABLES, Words, export_tables, mmap_fallbacks_of, to_ar
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+ColumnsByName: TypeAlias = AnyMapping[str, Any]
 
 STATUSES: Final = ("ok", "failed", "unfinished")
 DIALECTS: Final = ("strace", "ltrace")
@@ -96,7 +100,7 @@ class Run:
             return mmap_fallbacks_of(self.arrow("allocator_mmaps"))
         return to_arrow(table, self.columns(table), self.strings)
 
-    def columns(self, table: str) -> dict[str, Any]:
+    def columns(self, table: str) -> ColumnsByName:
         """Return the columns of a table as `tables.to_arrow` takes them."""
         make = _COLUMNS.get(table)
         if make is None:
@@ -129,6 +133,11 @@ class Run:
         return find_heaps(self.replayed, self.nesting, self.malloc_blocks)
 
     @cached_property
+    def answer(self) -> Answer:
+        """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
+        return answer(self.replayed, self.malloc_blocks, self.heaps)
+
+    @cached_property
     def activity(self) -> Activity:
         """What the allocators did."""
         made = self.replayed
@@ -139,7 +148,7 @@ class Run:
     @cached_property
     def summary_values(self) -> dict[str, Any]:
         """The one row of the table `summary`, by column."""
-        return summary_columns(self.source, self.replayed, self.activity, self.malloc_blocks, self.heaps)
+        return summary_columns(self.source, self.replayed, self.activity, self.malloc_blocks, lambda: self.answer)
 
     def _note_divergences(self) -> None:
         """Add the contradictions between trace and replay to the problems."""
@@ -333,15 +342,20 @@ def _region_columns(run: Run) -> dict[str, Any]:
     return columns
 
 
-def _fragmentation_columns(run: Run) -> dict[str, Any]:
-    changes: dict[str, Any] = dict(changes_with_heap(run.replayed, run.malloc_blocks, run.heaps))
-    events = run.replayed.events
-    changes["time_ns"] = events["time_ns"][changes["step"]]
+def _fragmentation_columns(run: Run) -> ColumnsByName:
+    changes = changes_with_heap(run.replayed, run.malloc_blocks, run.heaps)
+    made = {
+        "time_ns": lambda: run.replayed.events["time_ns"][changes["step"]],
+        "address_fragmentation": lambda: _address_fragmentation(changes),
+        "heap_fragmentation": lambda: heap_fragmentation(changes),
+    }
+    return Derived(changes, made)
+
+
+def _address_fragmentation(changes: ColumnsByName) -> Any:
     gaps = changes["gap_bytes"].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        changes["address_fragmentation"] = np.where(gaps > 0, 1 - changes["largest_gap_bytes"] / gaps, 0.0)
-    changes["heap_fragmentation"] = heap_fragmentation(changes)
-    return changes
+        return np.where(gaps > 0, 1 - changes["largest_gap_bytes"] / gaps, 0.0)
 
 
 def _problem_columns(run: Run) -> dict[str, Any]:
@@ -355,19 +369,19 @@ def _problem_columns(run: Run) -> dict[str, Any]:
 
 def _block_columns(run: Run) -> dict[str, Any]:
     blocks = run.malloc_blocks.columns
-    shown = (blocks["inherited"] == 0) | (blocks["end"] != LIVE)
-    blocks = {name: column[shown] for name, column in blocks.items()}
+    hidden = (blocks["inherited"] == 1) & (blocks["end"] == LIVE)
+    shown = ~hidden if hidden.any() else slice(None)
     columns: dict[str, Any] = {
-        name: blocks[name]
+        name: blocks[name][shown]
         for name in ("space", "addr", "size", "pid", "caller", "born_step", "died_step", "born_line", "died_line")
     }
-    columns["call"] = Words(blocks["call"], constants.CALLS)
-    columns["backing"] = Words(blocks["backing"], BACKINGS)
-    columns["end"] = Words(blocks["end"], ENDS)
+    columns["call"] = Words(blocks["call"][shown], constants.CALLS)
+    columns["backing"] = Words(blocks["backing"][shown], BACKINGS)
+    columns["end"] = Words(blocks["end"][shown], ENDS)
     return columns
 
 
-_COLUMNS: Final[dict[str, Callable[[Run], dict[str, Any]]]] = {
+_COLUMNS: Final[dict[str, Callable[[Run], ColumnsByName]]] = {
     "events": _event_columns,
     "regions": _region_columns,
     "blocks": _block_columns,
