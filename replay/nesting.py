@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from replay.calls import UNFINISHED
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.constants import CALL_CODE
+from replay.ordering import ascending
 from replay.shapes import DIALECTS
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -44,46 +45,82 @@ _LTRACE: Final = DIALECTS.index("ltrace")
 
 @dataclass(frozen=True, slots=True)
 class Nesting:
-    """For each step what it ran inside; steps that ran inside nothing have `NULL`.
+    """What steps ran inside, said only of those of `count` that ran inside something; all steps ascend.
 
-    parent_step: of a system call, the outermost libc call around it (the allocation, where there is one).
-    outer_step: of a call of the malloc family, the outermost other one around it: one allocation shown twice.
-    misnamed: whether ltrace wrote a wrong name; such lines are no evidence and enclose nothing.
+    inside: system calls that ran inside a libc call, and `parents`, the outermost one around each (the allocation,
+        where there is one).
+    doubled: calls of the malloc family inside others, and `outers`, the outermost around each: one allocation shown
+        twice.
+    misnamed_steps: calls whose name ltrace got wrong; such lines are no evidence and enclose nothing.
     """
 
-    parent_step: Int64Array
-    outer_step: Int64Array
-    misnamed: Mask
+    count: int
+    inside: Int64Array
+    parents: Int64Array
+    doubled: Int64Array
+    outers: Int64Array
+    misnamed_steps: Int64Array
 
     @property
-    def misnamed_steps(self) -> Int64Array:
-        """Return the steps that were set aside."""
-        return np.flatnonzero(self.misnamed).astype(np.int64)
+    def parent_step(self) -> Int64Array:
+        """Return for each step the libc call that it ran inside as a system call, `NULL` for none; only to be read."""
+        return self._column(self.inside, self.parents)
+
+    @property
+    def outer_step(self) -> Int64Array:
+        """Return for each step the call of the malloc family that it shows again, `NULL` for none; only to be read."""
+        return self._column(self.doubled, self.outers)
+
+    @property
+    def believed(self) -> Mask:
+        """Return which steps, if of the malloc family, are allocations or frees of their own."""
+        believed = np.ones(self.count, dtype=np.bool_)
+        believed[self.doubled] = False
+        believed[self.misnamed_steps] = False
+        return believed
+
+    def _column(self, steps: Int64Array, values: Int64Array) -> Int64Array:
+        if not len(steps):
+            return np.broadcast_to(np.int64(NULL), self.count)
+        column = np.full(self.count, NULL, dtype=np.int64)
+        column[steps] = values
+        return column
 
 
 def find_nesting(events: Columns, strings: Strings, *, nil: bool = False) -> Nesting:
     """Return what each event ran inside; `nil` says that the log writes null pointers so (see `source.prints_nil`)."""
-    count = len(events["call"])
-    parent, outer = np.full(count, NULL, dtype=np.int64), np.full(count, NULL, dtype=np.int64)
-    family = is_call(events, (*GIVING, *FREEING))
-    around = is_call(events, _AROUND)
-    if not (family.any() or around.any()):
-        return Nesting(parent, outer, np.zeros(count, dtype=np.bool_))
-    misnamed = np.zeros(count, dtype=np.bool_) if nil else misnamed_rows(events, strings, family | around)
-    family &= ~misnamed
-    around &= ~misnamed
+    count, nothing = len(events["call"]), np.zeros(0, dtype=np.int64)
+    if not _occurs(events["call"], (*GIVING, *FREEING, *_AROUND)):
+        return Nesting(count, nothing, nothing, nothing, nothing, nothing)
+    family, around = is_call(events, (*GIVING, *FREEING)), is_call(events, _AROUND)
+    misnamed_steps = nothing if nil else np.flatnonzero(misnamed_rows(events, strings, family | around))
+    family[misnamed_steps] = around[misnamed_steps] = False
+    opened, ended = events["entry_clock"], events["clock"]
+    split = opened < ended
+    if not (split & (family | around)).any():
+        return Nesting(count, nothing, nothing, nothing, nothing, misnamed_steps)
     keys = _thread_keys(events)
-    opened, ended = keys + events["entry_clock"], keys + events["clock"]
-    split = events["entry_clock"] < events["clock"]
+    if keys is not None:
+        opened, ended = opened + keys, ended + keys
+    del keys
     outermost = _Enclosing.of(np.flatnonzero(family & split), opened, _ends(events, opened, ended, family))
-    inner = np.flatnonzero(family)
-    outer[inner] = outermost.around(opened[inner])
+    doubled, outers = outermost.pairs(np.flatnonzero(family), opened)
     system = np.flatnonzero(_system_calls(events))
-    parent[system] = outermost.around(opened[system])
-    alone = system[parent[system] == NULL]
-    others = _Enclosing.of(np.flatnonzero(around & split & (events["status"] != UNFINISHED)), opened, ended)
-    parent[alone] = others.around(opened[alone])
-    return Nesting(parent, outer, misnamed)
+    inside, parents = outermost.pairs(system, opened)
+    alone = np.setdiff1d(system, inside, assume_unique=True)
+    around &= split
+    around &= events["status"] != UNFINISHED
+    others = _Enclosing.of(np.flatnonzero(around), opened, ended)
+    also, around_them = others.pairs(alone, opened)
+    inside, parents = np.concatenate([inside, also]), np.concatenate([parents, around_them])
+    order = ascending(inside)
+    return Nesting(count, inside[order], parents[order], doubled, outers, misnamed_steps)
+
+
+def _occurs(call: Int64Array, names: Iterable[str]) -> bool:
+    """Return whether any call is one of `names`."""
+    counts = np.bincount(call + 1, minlength=max(CALL_CODE.values()) + 2)
+    return any(counts[CALL_CODE[name] + 1] for name in names)
 
 
 def is_call(events: Columns, names: Iterable[str]) -> Mask:
@@ -102,11 +139,12 @@ def misnamed_rows(events: Columns, strings: Strings, among: Mask) -> Mask:
     call in it is written without `SYS_`, or a null pointer as `nil` (older ones write 0 or NULL), which the columns do
     not tell. A log that shows neither is taken for an old one.
     """
-    ids = np.unique(events["caller"][among])
+    callers = events["caller"]
+    ids = np.flatnonzero(np.bincount(callers[among] - NO_TEXT)) + NO_TEXT
     suspects = [i for i in ids.tolist() if i != NO_TEXT and strings[i].rpartition("/")[2].startswith(_MISNAMED_CALLERS)]
     if not suspects or _names_are_right(events, strings):
         return np.zeros(len(among), dtype=np.bool_)
-    return among & np.isin(events["caller"], suspects)
+    return among & np.isin(callers, suspects)
 
 
 def _names_are_right(events: Columns, strings: Strings) -> bool:
@@ -123,11 +161,14 @@ def _system_calls(events: Columns) -> Mask:
     return system
 
 
-def _thread_keys(events: Columns) -> Int64Array:
-    """Return a number for each event that, added to a line, sorts the lines of each thread behind one another."""
+def _thread_keys(events: Columns) -> Int64Array | None:
+    """Return a number for each event that, added to a line, sorts the lines of each thread behind one another.
+
+    None where there is but one thread.
+    """
     tids = events["tid"]
     if not len(tids) or (tids == tids[0]).all():
-        return np.zeros(len(tids), dtype=np.int64)
+        return None
     span = int(events["clock"].max()) + 2
     distinct = np.unique(tids)
     return np.searchsorted(distinct, tids).astype(np.int64) * span
@@ -162,18 +203,17 @@ class _Enclosing:
     @classmethod
     def of(cls, rows: NDArray[np.intp], opened: Int64Array, ended: Int64Array) -> _Enclosing:
         """Return those of `rows` that are inside none of the others."""
-        rows = rows[np.argsort(opened[rows], kind="stable")].astype(np.int64)
+        rows = rows[ascending(opened[rows])].astype(np.int64, copy=False)
         first, last = opened[rows], ended[rows]
         top = np.ones(len(rows), dtype=np.bool_)
         top[1:] = first[1:] >= np.maximum.accumulate(last)[:-1]
         return cls(rows[top], first[top], last[top])
 
-    def around(self, opened: Int64Array) -> Int64Array:
-        """Return for each call that opened at `opened` the step of the one it is inside, `NULL` for none."""
-        found = np.full(len(opened), NULL, dtype=np.int64)
+    def pairs(self, steps: NDArray[np.intp], opened: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Return those of `steps` that are inside one of these, and the step of that; `opened` is of all steps."""
         if not len(self.steps):
-            return found
-        place = np.searchsorted(self.opened, opened, side="left") - 1
-        inside = (place >= 0) & (self.ended[place] > opened)
-        found[inside] = self.steps[place[inside]]
-        return found
+            return self.steps, self.steps
+        at = opened[steps]
+        place = np.searchsorted(self.opened, at, side="left") - 1
+        inside = np.flatnonzero((place >= 0) & (self.ended[place] > at))
+        return steps[inside].astype(np.int64, copy=False), self.steps[place[inside]]

@@ -20,7 +20,7 @@ from replay.blocks import Blocks, find_blocks, note_problems
 from replay.calls import RunInput, read_run
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
 from replay.errors import QueryError, ReplayError
-from replay.heap import Heaps, find_heaps
+from replay.heap import Answer, Heaps, answer, find_heaps
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.nesting import Nesting, find_nesting
 from replay.outcome import DIVERGENCES
@@ -140,6 +140,11 @@ class Run:
         return find_heaps(self.replayed, self.nesting, self.malloc_blocks)
 
     @cached_property
+    def answer(self) -> Answer:
+        """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
+        return answer(self.replayed, self.malloc_blocks, self.heaps)
+
+    @cached_property
     def activity(self) -> Activity:
         """What the allocators did."""
         made, parents = self.replayed, self.nesting.parent_step
@@ -149,7 +154,7 @@ class Run:
     @cached_property
     def summary_values(self) -> dict[str, Any]:
         """The one row of the table `summary`, by column."""
-        return summary_columns(self.source, self.replayed, self.activity, self.malloc_blocks, self.heaps)
+        return summary_columns(self.source, self.replayed, self.activity, self.malloc_blocks, lambda: self.answer)
 
     def _note_divergences(self) -> None:
         """Add the contradictions between trace and replay to the problems."""

@@ -6,25 +6,30 @@ In go what was read, replayed and found, out come the columns of the table `summ
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from replay import constants
 from replay.allocator import Activity
-from replay.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks, LiveCount
+from replay.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks
 from replay.calls import RunInput
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
-from replay.heap import Heaps, answer
+from replay.heap import Answer
+from replay.live import course_of_all, one_space
 from replay.regions import Replay
 
 FALLBACK_KINDS = ("fallback", "last_resort")
 
 
 def summary_columns(
-    source: RunInput, replayed: Replay, activity: Activity, blocks: Blocks, heaps: Heaps
+    source: RunInput, replayed: Replay, activity: Activity, blocks: Blocks, answer: Callable[[], Answer]
 ) -> dict[str, Any]:
-    """Return the one row of the table `summary`, by column; None where nothing is known."""
+    """Return the one row of the table `summary`, by column; None where nothing is known.
+
+    For the answer about malloc is asked only where the log shows any call of its family.
+    """
     strings = replayed.strings
     return {
         "source": ",".join(source.files),
@@ -41,7 +46,7 @@ def summary_columns(
         **_failures(replayed, activity, strings),
         **_mappings(activity.allocator_mmaps, strings),
         **_footprint(replayed),
-        **_blocks(replayed, blocks, heaps),
+        **_blocks(replayed, blocks, answer),
     }
 
 
@@ -115,7 +120,7 @@ def _footprint(replayed: Replay) -> dict[str, Any]:
     }
 
 
-def _blocks(replayed: Replay, blocks: Blocks, heaps: Heaps) -> dict[str, Any]:
+def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> dict[str, Any]:
     """Return what became of the blocks of all spaces, a fork's copies not counted again.
 
     What is said of the heap's end is said of the space that had the most bytes live at once.
@@ -128,16 +133,18 @@ def _blocks(replayed: Replay, blocks: Blocks, heaps: Heaps) -> dict[str, Any]:
     }
     if not blocks.seen:
         return counts
-    own = blocks.chosen(blocks.columns["space"] == replayed.events["space"][blocks.columns["given_step"]])
-    live = own.columns["end"] == LIVE
-    peak_bytes, _, peak_line = LiveCount.of(own, replayed.last_clock, replayed.spaces).peak()
-    step = np.searchsorted(replayed.events["clock"], peak_line, side="left")
-    end = answer(replayed, blocks, heaps).end
+    columns, found = blocks.columns, answer()
+    live = (columns["end"] == LIVE) & (columns["inherited"] == 0)
+    peak_bytes, peak_clock = found.peak.live_bytes, found.peak.line
+    if not one_space(columns["space"]):
+        peak_bytes, peak_clock = course_of_all(columns, replayed.spaces).peak()
+    step = np.searchsorted(replayed.events["clock"], peak_clock, side="left")
+    line, end = replayed.events["line"], found.end
     return counts | {
         "live_blocks": int(live.sum()),
-        "live_bytes": int(own.columns["size"][live].sum()),
+        "live_bytes": int(columns["size"][live].sum()),
         "peak_live_bytes": peak_bytes,
-        "peak_live_line": int(replayed.events["line"][min(int(step), len(replayed.events["line"]) - 1)]),
+        "peak_live_line": int(line[min(int(step), len(line) - 1)]),
         "heap_fragmentation": end.fragmentation,
         "pinned_bytes": end.pinned_bytes,
     }

@@ -147,15 +147,15 @@ def _problem_columns(run: Run) -> dict[str, Any]:
 
 def _block_columns(run: Run) -> dict[str, Any]:
     blocks = run.malloc_blocks.columns
-    shown = (blocks["inherited"] == 0) | (blocks["end"] != LIVE)
-    blocks = {name: column[shown] for name, column in blocks.items()}
+    hidden = (blocks["inherited"] == 1) & (blocks["end"] == LIVE)
+    shown = ~hidden if hidden.any() else slice(None)
     columns: dict[str, Any] = {
-        name: blocks[name]
+        name: blocks[name][shown]
         for name in ("space", "addr", "size", "pid", "caller", "born_step", "died_step", "born_line", "died_line")
     }
-    columns["call"] = Words(blocks["call"], constants.CALLS)
-    columns["backing"] = Words(blocks["backing"], BACKINGS)
-    columns["end"] = Words(blocks["end"], ENDS)
+    columns["call"] = Words(blocks["call"][shown], constants.CALLS)
+    columns["backing"] = Words(blocks["backing"][shown], BACKINGS)
+    columns["end"] = Words(blocks["end"][shown], ENDS)
     return columns
 
 

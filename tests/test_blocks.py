@@ -11,10 +11,11 @@ import oracle
 import pytest
 
 from replay import blocks as b
-from replay import calls, regions
-from replay.blocks import BACKINGS, ENDS, REASONS, Blocks, LiveCount, find_blocks
+from replay import calls, pairing, regions
+from replay.blocks import BACKINGS, ENDS, REASONS, Blocks, find_blocks
 from replay.columns import NULL
 from replay.constants import CALLS
+from replay.live import LiveCount, course_of_all
 from replay.nesting import find_nesting
 from replay.source import Problems
 
@@ -275,7 +276,7 @@ def test_a_grandchild_has_the_blocks_of_both(tmp_path: Path) -> None:
 
 
 def test_past_the_budget_only_touched_blocks_are_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(b, "INHERITED_BUDGET", 1)
+    monkeypatch.setattr(pairing, "INHERITED_BUDGET", 1)
     text = "1 malloc(1) = 0x4000\n" + FORK.lstrip() + "2 free(0x5000) = <void>\n"
     replayed, found = read(write(tmp_path, text))
     if len(replayed.spaces["space"]) == 1:
@@ -341,11 +342,11 @@ def test_random_logs(seed: int, tmp_path: Path) -> None:
     assert dict(zip(c["addr"][ends].tolist(), c["size"][ends].tolist(), strict=True)) == live
     assert len(found.problems["step"]) == 0
     line = np.arange(1, len(counts) + 1)
-    count, size = LiveCount.of(found, replayed.last_clock).at(np.zeros(len(line), np.int64), line)
+    count, size = LiveCount.of(found.columns).at(np.zeros(len(line), np.int64), line)
     known = [i for i, value in enumerate(counts) if value is not None]
     assert [(int(count[i]), int(size[i])) for i in known] == [counts[i] for i in known]
     peak = max(counts[i][1] for i in known)
-    assert LiveCount.of(found, replayed.last_clock, replayed.spaces).peak()[0] >= peak
+    assert course_of_all(found.columns, replayed.spaces).peak()[0] >= peak
 
 
 # ---------------------------------------------------------------------------------------------------------- captures
@@ -372,7 +373,7 @@ def test_captured_blocks(name: str) -> None:
     live = c["end"] == b.LIVE
     assert (len(found), int((c["end"] == b.FREED).sum())) == (given, freed)
     assert (int(live.sum()), int(c["size"][live].sum())) == (live_blocks, live_bytes)
-    assert LiveCount.of(found, replayed.last_clock, replayed.spaces).peak()[0] == peak
+    assert course_of_all(found.columns, replayed.spaces).peak()[0] == peak
     assert {reason: found.count(code) for code, reason in enumerate(REASONS) if found.count(code)} == problems
 
 
@@ -387,9 +388,9 @@ def test_two_hundred_thousand_calls() -> None:
     assert (int(live.sum()), int(c["size"][live].sum())) == (truth["live_blocks"], truth["live_bytes"])
     assert len(found.given_steps) == truth["malloc"] + truth["calloc"] + truth["realloc"]
     assert int((c["end"] == b.MOVED).sum()) == truth["realloc"]
-    assert LiveCount.of(found, replayed.last_clock, replayed.spaces).peak()[0] == truth["peak_bytes"]
+    assert course_of_all(found.columns, replayed.spaces).peak()[0] == truth["peak_bytes"]
     line = np.arange(1, replayed.last_clock + 1)
-    counts, _ = LiveCount.of(found, replayed.last_clock).at(np.zeros(len(line), np.int64), line)
+    counts, _ = LiveCount.of(found.columns).at(np.zeros(len(line), np.int64), line)
     assert int(counts.max()) == truth["peak_blocks"]
     assert len(found.problems["step"]) == 0
     assert set(c["backing"].tolist()) == {b.IN_BRK, b.IN_MMAP}

@@ -28,7 +28,7 @@ class Run:
     heaps: Heaps
 
     def at(self, line: int, space: int = 0) -> dict[str, int]:
-        columns = heap.heap_columns(self.blocks, self.heaps, np.array([space]), np.array([line]))
+        columns = dict(heap.heap_columns(self.blocks, self.heaps, np.array([space]), np.array([line])))
         return {name: int(column[0]) for name, column in columns.items()}
 
     def picture(self, line: int) -> heap.Picture:
@@ -387,9 +387,9 @@ def test_compiled_and_interpreted_sweeps_agree(tmp_path: Path, monkeypatch: pyte
     run = read(write(tmp_path, random_heap(7, 300)))
     line = np.arange(2, 400)
     space = np.zeros(len(line), np.int64)
-    interpreted = heap.heap_columns(run.blocks, run.heaps, space, line)
+    interpreted = dict(heap.heap_columns(run.blocks, run.heaps, space, line))
     monkeypatch.setattr(sweeping, "WORTH_COMPILING", 0)
-    compiled = heap.heap_columns(run.blocks, run.heaps, space, line)
+    compiled = dict(heap.heap_columns(run.blocks, run.heaps, space, line))
     assert {k: v.tolist() for k, v in interpreted.items()} == {k: v.tolist() for k, v in compiled.items()}
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from replay.heap.chunks import Heaps, chunk_sizes, find_heaps
 from replay.heap.growth import KINDS, heap_growth, threshold_raises
-from replay.heap.leaks import Growth, end_line, leaked_groups, live_growth
+from replay.heap.leaks import Growth, end_line, leaked_groups
 from replay.heap.picture import KEY_SIZES, Picture, pins, take_picture
+from replay.heap.sweep import COLUMNS as HEAP_COLUMNS
 from replay.heap.sweep import fragmentation, heap_columns
-from replay.heap.timeline import HEAP_COLUMNS, changes_with_heap
-from replay.heap.verdict import ANSWERS, Answer, answer, main_space
+from replay.heap.timeline import changes_with_heap
+from replay.heap.verdict import ANSWERS, Answer, answer
 
 __all__ = [
     "ANSWERS",
@@ -32,8 +33,6 @@ __all__ = [
     "heap_columns",
     "heap_growth",
     "leaked_groups",
-    "live_growth",
-    "main_space",
     "pins",
     "take_picture",
     "threshold_raises",

@@ -12,10 +12,12 @@ from typing import Final
 import numpy as np
 
 from replay.address_space import KIND_ANON, KIND_BRK
-from replay.blocks import IN_BRK, IN_UNKNOWN, Blocks
+from replay.blocks import IN_BRK, IN_UNKNOWN, MOVED, Blocks
 from replay.calls import OK
 from replay.columns import NULL, Columns, Int64Array
+from replay.narrow import Narrow
 from replay.nesting import Mask, Nesting, is_call
+from replay.ordering import ascending
 from replay.regions import Replay
 
 MMAP_THRESHOLD: Final = 131072
@@ -75,23 +77,24 @@ class Heaps:
 def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     """Return the chunks of all blocks and the extents of the heaps that they lie in."""
     columns, page = blocks.columns, replayed.page_size
-    narrow = _narrow_spaces(replayed, columns)[columns["space"]]
+    narrow = _narrow_spaces(replayed, columns)
+    narrow = narrow[columns["space"]] if narrow.any() else np.broadcast_to(np.False_, len(blocks))
     size = chunk_sizes(columns["size"], narrow)
     direct = _direct(replayed, nesting, columns, size)
+    mapped = (size[direct] + np.where(narrow[direct], 4, 8) + page - 1) & -page
+    size[direct] = mapped
     start = columns["addr"] - np.where(narrow & ~direct, 8, 16)
-    mapped = (size + np.where(narrow, 4, 8) + page - 1) & -page
-    chunks = {
-        "space": columns["space"],
-        "start": start,
-        "end": start + np.where(direct, mapped, size),
-        "size": columns["size"],
-        "born_line": columns["born_line"],
-        "died_line": columns["died_line"],
-        "in_brk": (columns["backing"] == IN_BRK).astype(np.int64),
-        "direct": direct.astype(np.int64),
-    }
-    known = _known_extents(replayed, chunks, columns["backing"])
-    inferred = _inferred_extents(chunks, (columns["backing"] == IN_UNKNOWN) & ~direct)
+    size += start
+    backing = columns["backing"]
+    chunks = Narrow()
+    chunks.keep_of(columns, "space", "size", "born_line", "died_line")
+    chunks.keep("start", start)
+    chunks.keep("end", size)
+    chunks.keep("in_brk", (backing == IN_BRK).astype(np.int64))
+    chunks.keep("direct", direct.astype(np.int64))
+    del start, size, narrow, mapped
+    known = _known_extents(replayed, chunks, backing)
+    inferred = _inferred_extents(chunks, (backing == IN_UNKNOWN) & ~direct)
     extents = {name: np.concatenate([known[name], inferred[name]]) for name in known}
     return Heaps(chunks, _effects(extents), _area_starts(replayed), bool(len(inferred["space"])), page)
 
@@ -144,50 +147,53 @@ def _direct(replayed: Replay, nesting: Nesting, columns: Columns, size: Int64Arr
     its place stays so. Where the log shows no memory there: blocks above the threshold at the start of a page.
     """
     direct = _maps_itself(replayed, nesting, columns, size)
-    unknown = columns["backing"] == IN_UNKNOWN
-    at_page = columns["addr"] % replayed.page_size == _MAPPED_OFFSET
-    direct |= unknown & at_page & (size + 8 >= MMAP_THRESHOLD)
-    origin = _resized_in_place(columns)
-    return direct | direct[origin]
+    large = np.flatnonzero((columns["backing"] == IN_UNKNOWN) & (size + 8 >= MMAP_THRESHOLD))
+    direct[large] |= columns["addr"][large] % replayed.page_size == _MAPPED_OFFSET
+    if not direct.any():
+        return direct
+    return direct | direct[_resized_in_place(columns)]
 
 
 def _maps_itself(replayed: Replay, nesting: Nesting, columns: Columns, size: Int64Array) -> Mask:
     """Return which blocks fill a mapping that the kernel made inside the call that gave the block."""
     events, page = replayed.events, replayed.page_size
-    direct = np.zeros(len(columns["addr"]), dtype=np.bool_)
-    maps = is_call(events, ("mmap", "mremap")) & (nesting.parent_step != NULL) & (events["status"] == OK)
-    rows = np.flatnonzero(maps)
-    if not len(rows):
+    direct = np.zeros(len(size), dtype=np.bool_)
+    call = events["call"][nesting.inside]
+    maps = is_call({"call": call}, ("mmap", "mremap")) & (events["status"][nesting.inside] == OK)
+    if not maps.any():
         return direct
     # The block of a call is found by the call's step; the last mapping inside it is the one that counts.
-    mapping = np.full(len(events["call"]), NULL, dtype=np.int64)
-    mapping[nesting.parent_step[rows]] = rows
-    own = mapping[columns["given_step"]]
-    there = np.flatnonzero(own != NULL)
-    own = own[there]
+    parents, last = np.unique(nesting.parents[maps][::-1], return_index=True)
+    mapping, given = nesting.inside[maps][::-1][last], columns["given_step"]
+    place = np.minimum(np.searchsorted(parents, given), len(parents) - 1)
+    there = np.flatnonzero(parents[place] == given)
+    own, given = mapping[place[there]], given[there]
     offset = columns["addr"][there] - events["result"][own]
     spare = events["length"][own] - offset - columns["size"][there]
-    align = np.maximum(events["aux"][columns["given_step"][there]], 0)
-    aligned = is_call(events, ("memalign", "aligned_alloc", "posix_memalign", "new", "new[]"))
-    room = page + MINSIZE + np.where(aligned[columns["given_step"][there]], align, 0)
+    align = np.maximum(events["aux"][given], 0)
+    aligned = is_call({"call": columns["call"][there]}, ("memalign", "aligned_alloc", "posix_memalign", "new", "new[]"))
+    room = page + MINSIZE + np.where(aligned, align, 0)
     direct[there] = (offset > 0) & (offset <= room) & (spare >= 0) & (spare <= room)
     return direct
 
 
 def _resized_in_place(columns: Columns) -> Int64Array:
     """Return for each block the first one of the row of reallocs that left it at its address; mostly itself."""
-    count = len(columns["addr"])
-    origin = np.arange(count, dtype=np.int64)
-    taken = np.flatnonzero(columns["taken_step"] != NULL)
-    if not len(taken):
+    given, taken, addr, space = (columns[name] for name in ("given_step", "taken_step", "addr", "space"))
+    origin = np.arange(len(addr), dtype=np.int64)
+    moved = np.flatnonzero(columns["end"] == MOVED)
+    if not len(moved):
         return origin
-    by_step = np.full(int(max(columns["taken_step"].max(), columns["given_step"].max())) + 1, -1, dtype=np.int64)
-    by_step[columns["taken_step"][taken]] = taken
-    before = by_step[columns["given_step"]]
-    same = (before >= 0) & (columns["addr"][before] == columns["addr"]) & (columns["space"][before] == columns["space"])
-    origin[same] = before[same]
-    while (origin != origin[origin]).any():
-        origin = origin[origin]
+    moved = moved[ascending(taken[moved])]
+    place = np.minimum(np.searchsorted(taken[moved], given), len(moved) - 1)
+    later = np.flatnonzero(taken[moved[place]] == given)
+    before = moved[place[later]]
+    same = (addr[before] == addr[later]) & (space[before] == space[later])
+    later, before = later[same], before[same]
+    origin[later] = before
+    while (origin[before] != before).any():
+        before = origin[before]
+        origin[later] = before
     return origin
 
 
@@ -218,9 +224,11 @@ def _known_extents(replayed: Replay, chunks: Columns, backing: Int64Array) -> Co
 
 def _overlapped(regions: Columns, chosen: Mask, chunks: Columns, pooled: Mask) -> Mask:
     """Return which of the chosen regions hold a part of a `pooled` chunk, at whatever time."""
+    if not chosen.any():
+        return chosen[chosen]
     base = chunks["space"][pooled] << _SPACE_SHIFT
     start, end = chunks["start"][pooled] + base, chunks["end"][pooled] + base
-    order = np.argsort(start, kind="stable")
+    order = ascending(start)
     start, reach = start[order], np.maximum.accumulate(end[order])
     base = regions["space"][chosen] << _SPACE_SHIFT
     before = np.searchsorted(start, regions["end"][chosen] + base, side="left")
@@ -232,17 +240,19 @@ def _overlapped(regions: Columns, chosen: Mask, chunks: Columns, pooled: Mask) -
 
 def _inferred_extents(chunks: Columns, unknown: Mask) -> Columns:
     """Return the growth of heaps that only their blocks tell of: from the lowest block up to the highest one so far."""
-    rows = np.flatnonzero(unknown).astype(np.int64)
+    rows = np.flatnonzero(unknown)
     base = chunks["space"][rows] << _SPACE_SHIFT
     start, end = chunks["start"][rows] + base, chunks["end"][rows] + base
-    order = np.argsort(start, kind="stable")
-    reach = np.maximum.accumulate(end[order]) if len(rows) else end
+    del base
+    order = ascending(start)
+    start, reach = start[order], np.maximum.accumulate(end[order]) if len(rows) else end
     fresh = np.ones(len(rows), dtype=np.bool_)
-    fresh[1:] = start[order][1:] > reach[:-1] + _CLUSTER_GAP
+    fresh[1:] = start[1:] > reach[:-1] + _CLUSTER_GAP
     cluster = np.empty(len(rows), dtype=np.int64)
     cluster[order] = np.cumsum(fresh) - 1
-    lowest = start[order][fresh]
-    by_birth = np.argsort(cluster, kind="stable")
+    lowest = start[fresh]
+    del start, reach, order
+    by_birth = ascending(cluster)
     cluster, end, rows = cluster[by_birth], end[by_birth], rows[by_birth]
     # A cluster lies above the ones before it: the running maximum of one does not reach into the next.
     highest = np.maximum.accumulate(end) if len(end) else end

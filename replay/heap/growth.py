@@ -16,6 +16,7 @@ from replay.columns import NULL, Columns, Int64Array
 from replay.constants import CALL_CODE
 from replay.heap.chunks import MMAP_THRESHOLD, Heaps
 from replay.nesting import FREEING, Mask, Nesting, is_call
+from replay.ordering import ascending
 from replay.regions import Replay
 
 BRK_GREW: Final = 0
@@ -49,16 +50,15 @@ def heap_growth(replayed: Replay, nesting: Nesting, blocks: Blocks, heaps: Heaps
     """
     events = replayed.events
     codes = {name: CALL_CODE[name] for name in ("brk", "mmap", "munmap", "mprotect", "madvise", "mremap")}
-    inside = (nesting.parent_step != NULL) & (events["status"] == OK) & is_call(events, codes)
-    steps = np.flatnonzero(inside).astype(np.int64)
-    call, length = events["call"][steps], events["length"][steps]
-    parent = nesting.parent_step[steps]
-    direct = np.zeros(len(events["call"]), dtype=np.bool_)
-    direct[blocks.columns["given_step"][heaps.chunks["direct"] == 1]] = True
-    brk = _break_moves(replayed)[steps]
+    calls, lengths = events["call"], events["length"]
+    inside = (events["status"][nesting.inside] == OK) & is_call({"call": calls[nesting.inside]}, codes)
+    steps, parent = nesting.inside[inside], nesting.parents[inside]
+    call, length, prot = calls[steps], lengths[steps], events["prot"][steps]
+    direct = np.isin(parent, blocks.columns["given_step"][heaps.chunks["direct"] == 1])
+    brk = _break_moves(replayed, steps)
     bytes_of = [
         (codes["brk"], np.where(brk < 0, BRK_TRIMMED, BRK_GREW), brk),
-        (codes["mmap"], _kinds_of_mappings(direct[parent], events["prot"][steps]), length),
+        (codes["mmap"], _kinds_of_mappings(direct, prot), length),
         (codes["munmap"], np.full(len(steps), UNMAPPED), -length),
         (codes["mprotect"], np.full(len(steps), OPENED), length),
         (codes["madvise"], np.full(len(steps), ADVISED), -length),
@@ -73,9 +73,9 @@ def heap_growth(replayed: Replay, nesting: Nesting, blocks: Blocks, heaps: Heaps
         "kind": np.select(chosen, [kind for _, kind, _ in bytes_of], NULL).astype(np.int64),
         "bytes": gained,
         "parent_step": parent,
-        "request_bytes": np.where(is_call(events, FREEING)[parent], NULL, events["length"][parent]),
+        "request_bytes": np.where(is_call({"call": calls[parent]}, FREEING), NULL, lengths[parent]),
     }
-    kept = (gained != 0) & ((call != codes["mprotect"]) | (events["prot"][steps] & 2 != 0))
+    kept = (gained != 0) & ((call != codes["mprotect"]) | (prot & 2 != 0))
     return {name: column[kept] for name, column in columns.items()}
 
 
@@ -84,12 +84,13 @@ def _kinds_of_mappings(direct: Mask, prot: Int64Array) -> Int64Array:
     return np.where(prot == 0, RESERVED, np.where(direct, MAPPED_DIRECTLY, MAPPED)).astype(np.int64)
 
 
-def _break_moves(replayed: Replay) -> Int64Array:
-    """Return for each event by how many bytes it moved the break."""
-    moves = np.zeros(len(replayed.events["call"]), dtype=np.int64)
-    brks = replayed.brks
-    known = (brks["before"] != NULL) & (brks["granted"] != NULL)
-    moves[brks["step"][known]] = brks["granted"][known] - brks["before"][known]
+def _break_moves(replayed: Replay, steps: Int64Array) -> Int64Array:
+    """Return for each of the steps, which ascend, by how many bytes it moved the break."""
+    moves = np.zeros(len(steps), dtype=np.int64)
+    before, granted, moved = (replayed.brks[name] for name in ("before", "granted", "step"))
+    known = (before != NULL) & (granted != NULL)
+    _, here, there = np.intersect1d(steps, moved[known], assume_unique=True, return_indices=True)
+    moves[here] = granted[known][there] - before[known][there]
     return moves
 
 
@@ -103,29 +104,29 @@ def threshold_raises(replayed: Replay, nesting: Nesting, blocks: Blocks, heaps: 
     Source: __libc_free in malloc/malloc.c: a mapped chunk larger than the threshold and not above the maximum.
     """
     columns, chunks = blocks.columns, heaps.chunks
-    by_free = is_call(replayed.events, FREEING)
-    freed = (chunks["direct"] == 1) & (columns["end"] == FREED) & (columns["taken_step"] != NULL)
-    rows = np.flatnonzero(freed)
-    rows = rows[by_free[columns["taken_step"][rows]] | (replayed.events["length"][columns["taken_step"][rows]] == 0)]
-    rows = rows[np.argsort(columns["taken_step"][rows], kind="stable")]
+    calls, taken = replayed.events["call"], columns["taken_step"]
+    rows = np.flatnonzero((chunks["direct"] == 1) & (columns["end"] == FREED) & (taken != NULL))
+    by_free = is_call({"call": calls[taken[rows]]}, FREEING)
+    rows = rows[by_free | (replayed.events["length"][taken[rows]] == 0)]
+    rows = rows[ascending(taken[rows])]
     size = chunks["end"][rows] - chunks["start"][rows]
-    unmaps = np.flatnonzero((replayed.events["call"] == CALL_CODE["munmap"]) & (nesting.parent_step != NULL))
-    observed = np.isin(columns["taken_step"][rows], nesting.parent_step[unmaps])
+    unmaps = calls[nesting.inside] == CALL_CODE["munmap"]
+    observed, spaces = np.isin(taken[rows], nesting.parents[unmaps]), columns["space"][rows]
     raises: list[tuple[int, int, int]] = []
     thresholds: dict[int, int] = {}
     candidates = np.flatnonzero((size > MMAP_THRESHOLD) & (size <= THRESHOLD_MAX))
     for place in candidates.tolist():
-        space = int(columns["space"][rows[place]])
+        space = int(spaces[place])
         before = thresholds.get(space, MMAP_THRESHOLD)
         if int(size[place]) > before:
             thresholds[space] = int(size[place])
             raises.append((place, before, int(size[place])))
     places = np.array([place for place, _, _ in raises], dtype=np.int64)
-    steps = columns["taken_step"][rows[places]]
+    steps = taken[rows[places]]
     return {
         "step": steps,
         "line": replayed.events["line"][steps],
-        "space": columns["space"][rows[places]],
+        "space": spaces[places],
         "before": np.array([before for _, before, _ in raises], dtype=np.int64),
         "after": np.array([after for _, _, after in raises], dtype=np.int64),
         "observed": observed[places].astype(np.int64),

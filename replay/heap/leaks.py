@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from replay.blocks import LIVE, Blocks, LiveCount
+from replay.blocks import LIVE, Blocks
 from replay.columns import NULL, Columns, Int64Array
+from replay.live import Course
 from replay.regions import Replay
 
 PARTS: Final = 4
@@ -95,16 +96,12 @@ class Growth:
         return rises and marks[-1] * 10 >= marks[-2] * 11
 
 
-def live_growth(replayed: Replay, blocks: Blocks, space: int) -> Growth:
-    """Return how the live memory of a space developed between its first block and its end."""
-    columns = blocks.columns
-    mine = columns["space"] == space
-    died = columns["died_line"][mine]
-    end = end_line(replayed, space)
-    line = np.sort(np.concatenate([columns["born_line"][mine], died[(died != NULL) & (died <= end)]]))
-    if not len(line):
+def growth_of(course: Course, end: int) -> Growth:
+    """Return how live memory developed between the first block and line `end`, where the space ended."""
+    count = np.where(course.line <= end, course.given + course.taken, course.given)
+    live = np.repeat(course.live_bytes, count)
+    if not len(live):
         return Growth((0,) * PARTS, 0, 0)
-    live = LiveCount.of(blocks, replayed.last_clock).at(np.full(len(line), space), line)[1]
     parts = np.array_split(live, PARTS)
     marks = tuple(int(part.min()) if len(part) else int(live[-1]) for part in parts)
     return Growth(marks, int(live[len(live) // 2]), int(live[-1]))

@@ -16,6 +16,7 @@ from replay.blocks import Blocks
 from replay.columns import NULL, Columns, Int64Array
 from replay.heap.chunks import MINSIZE, Heaps
 from replay.nesting import Mask
+from replay.ordering import ascending, distinct
 
 TOP_PAD: Final = 131072
 """Bytes that a trim leaves free at the top. Source: DEFAULT_TOP_PAD in malloc/arena.c."""
@@ -91,41 +92,7 @@ class Picture:
 
 def take_picture(blocks: Blocks, heaps: Heaps, space: int, line: int) -> Picture:
     """Return the heap of a space once `line` was printed."""
-    live = _live_rows(heaps, space, line)
-    chunks = {name: column[live] for name, column in heaps.chunks.items()}
-    direct = chunks["direct"] == 1
-    size = chunks["end"] - chunks["start"]
-    runs = _runs(heaps, space, line)
-    free = _free_ranges(chunks["start"][~direct], chunks["end"][~direct], runs)
-    length = free[1] - free[0]
-    usable = length >= MINSIZE
-    top = int(chunks["end"][chunks["in_brk"] == 1].max(initial=0))
-    in_area = _inside(free[0], _runs(heaps, space, line, in_brk=True))
-    below, above = in_area & (free[0] < top), in_area & (free[0] >= top)
-    top_bytes = int(length[above].sum())
-    pages, share = _page_use(blocks, live[~direct], heaps.page_size)
-    heap_bytes, used = int((runs[1] - runs[0]).sum()), int(size[~direct].sum())
-    return Picture(
-        space=space,
-        line=line,
-        live_blocks=len(live),
-        live_bytes=int(chunks["size"].sum()),
-        rounding_bytes=int((size - chunks["size"]).sum()),
-        heap_bytes=heap_bytes,
-        direct_bytes=int(size[direct].sum()),
-        free_bytes=max(heap_bytes - used, 0),
-        slack_bytes=int(length[~usable].sum()),
-        largest_free_bytes=int(length[usable].max(initial=0)),
-        pinned_bytes=int(length[below].sum()),
-        held_bytes=int(length[~_at_top(free, runs)].sum()),
-        top_bytes=top_bytes,
-        trimmable_bytes=max((top_bytes - MINSIZE - 1 - TOP_PAD) // heaps.page_size * heaps.page_size, 0),
-        live_pages=pages,
-        page_live_share=share,
-        free_start=free[0][usable],
-        free_end=free[1][usable],
-        inferred=heaps.inferred,
-    )
+    return SpaceHeap.of(blocks, heaps, space).picture(line)
 
 
 def pins(blocks: Blocks, heaps: Heaps, space: int, line: int, count: int = 10) -> Columns:
@@ -134,12 +101,10 @@ def pins(blocks: Blocks, heaps: Heaps, space: int, line: int, count: int = 10) -
     Memory goes back from the top of a heap only. `block` is the row of the block, `released_bytes` what freeing it and
     the `blocks_above` it in its heap makes free at the top; the order is by bytes for each block to be freed.
     """
-    live = _live_rows(heaps, space, line)
-    live = live[heaps.chunks["direct"][live] == 0]
-    runs = _runs(heaps, space, line)
-    live = live[_inside(heaps.chunks["start"][live], runs)]
-    live = live[np.argsort(heaps.chunks["start"][live], kind="stable")]
-    start, end = heaps.chunks["start"][live], heaps.chunks["end"][live]
+    heap = SpaceHeap.of(blocks, heaps, space)
+    live, runs = heap.pooled.live(line), heap.extents.runs(line)
+    live = live[_inside(heap.start[live], runs)]
+    start, end = heap.start[live], heap.end[live]
     run = np.searchsorted(runs[0], start, side="right") - 1
     reach = np.maximum.accumulate(end) if len(end) else end
     last = np.searchsorted(run, run, side="right") - 1
@@ -150,40 +115,147 @@ def pins(blocks: Blocks, heaps: Heaps, space: int, line: int, count: int = 10) -
     return {"block": live[best], "released_bytes": released[best], "blocks_above": above[best].astype(np.int64)}
 
 
-def _live_rows(heaps: Heaps, space: int, line: int) -> Int64Array:
-    """Return the rows of the chunks that are live."""
-    chunks = heaps.chunks
-    live = (chunks["born_line"] <= line) & ((chunks["died_line"] == NULL) | (chunks["died_line"] > line))
-    return np.flatnonzero(live & (chunks["space"] == space)).astype(np.int64)
+@dataclass(frozen=True, slots=True)
+class _Lives:
+    """Rows of chunks, and the lines from which up to which each is live."""
+
+    row: Int64Array
+    born: Int64Array
+    died: Int64Array
+
+    def live(self, line: int) -> Int64Array:
+        """Return the rows that are live once `line` was printed, in their order."""
+        return self.row[np.flatnonzero((self.born <= line) & (self.died > line))]
 
 
-def _runs(heaps: Heaps, space: int, line: int, *, in_brk: bool = False) -> tuple[Int64Array, Int64Array]:
-    """Return starts and ends of what the heap consists of, neighbours joined; with `in_brk` only the brk area."""
-    extents = heaps.extents
-    chosen = (extents["space"] == space) & (extents["line"] <= line)
-    if in_brk:
-        chosen &= extents["in_brk"] == 1
-    addr = np.concatenate([extents["start"][chosen], extents["end"][chosen]])
-    weight = np.concatenate([extents["sign"][chosen], -extents["sign"][chosen]])
-    borders, place = np.unique(addr, return_inverse=True)
-    inside = np.cumsum(np.bincount(place, weights=weight, minlength=len(borders))) > 0
-    before = np.append(False, inside[:-1])[: len(inside)]
-    return borders[inside & ~before], borders[before & ~inside]
+@dataclass(frozen=True, slots=True)
+class _Extents:
+    """What a heap consists of at any line: its changes by line, each between two borders that it ever had."""
+
+    line: Int64Array
+    first: Int64Array
+    last: Int64Array
+    sign: Int64Array
+    borders: Int64Array
+
+    @classmethod
+    def of(cls, extents: Columns, chosen: Mask) -> _Extents:
+        """Return the chosen changes."""
+        start, end = extents["start"][chosen], extents["end"][chosen]
+        borders = distinct(np.concatenate([start, end]))
+        first, last = np.searchsorted(borders, start), np.searchsorted(borders, end)
+        return cls(extents["line"][chosen], first, last, extents["sign"][chosen], borders)
+
+    def runs(self, line: int) -> tuple[Int64Array, Int64Array]:
+        """Return starts and ends of what there is once `line` was printed, neighbours joined."""
+        until = int(np.searchsorted(self.line, line, side="right"))
+        depth = np.zeros(len(self.borders), dtype=np.int64)
+        np.add.at(depth, self.first[:until], self.sign[:until])
+        np.subtract.at(depth, self.last[:until], self.sign[:until])
+        inside = np.cumsum(depth) > 0
+        before = np.append(False, inside[:-1])[: len(inside)]
+        return self.borders[inside & ~before], self.borders[before & ~inside]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceHeap:
+    """The heap of one space, sorted once so that it can be looked at at many lines.
+
+    pooled: the chunks that are cut from the heap, by address. alone: those mapped by themselves. area: the brk area.
+    start, end, size, addr: of all chunks and blocks, by row; in_brk: whether a chunk is in the brk area.
+    """
+
+    space: int
+    heaps: Heaps
+    pooled: _Lives
+    alone: _Lives
+    extents: _Extents
+    area: _Extents
+    start: Int64Array
+    end: Int64Array
+    size: Int64Array
+    addr: Int64Array
+    in_brk: Mask
+
+    @classmethod
+    def of(cls, blocks: Blocks, heaps: Heaps, space: int) -> SpaceHeap:
+        """Return the heap of a space."""
+        chunks, extents = heaps.chunks, heaps.extents
+        start, born, died = chunks["start"], chunks["born_line"], chunks["died_line"]
+        mine, direct = chunks["space"] == space, chunks["direct"] == 1
+        pooled, alone = np.flatnonzero(mine & ~direct), np.flatnonzero(mine & direct)
+        pooled = pooled[ascending(start[pooled])]
+        until = np.where(died == NULL, np.iinfo(np.int64).max, died)
+        own = extents["space"] == space
+        return cls(
+            space=space,
+            heaps=heaps,
+            pooled=_Lives(pooled, born[pooled], until[pooled]),
+            alone=_Lives(alone, born[alone], until[alone]),
+            extents=_Extents.of(extents, own),
+            area=_Extents.of(extents, own & (extents["in_brk"] == 1)),
+            start=start,
+            end=chunks["end"],
+            size=chunks["size"],
+            addr=blocks.columns["addr"],
+            in_brk=chunks["in_brk"] == 1,
+        )
+
+    def held_bytes(self, line: int) -> int:
+        """Return what the picture of that line says is held back."""
+        live, runs = self.pooled.live(line), self.extents.runs(line)
+        return _held(_free_ranges(self.start[live], self.end[live], runs), runs)
+
+    def picture(self, line: int) -> Picture:
+        """Return the heap once `line` was printed."""
+        live, alone, page = self.pooled.live(line), self.alone.live(line), self.heaps.page_size
+        both = np.concatenate([live, alone])
+        runs, area = self.extents.runs(line), self.area.runs(line)
+        free = _free_ranges(self.start[live], self.end[live], runs)
+        length = free[1] - free[0]
+        usable = length >= MINSIZE
+        top = int(self.end[both[self.in_brk[both]]].max(initial=0))
+        in_area = _inside(free[0], area)
+        top_bytes = int(length[in_area & (free[0] >= top)].sum())
+        pages, share = _page_use(self.addr[live], self.size[live], page)
+        heap_bytes, live_bytes = int((runs[1] - runs[0]).sum()), int(self.size[both].sum())
+        used, used_alone = (int((self.end[rows] - self.start[rows]).sum()) for rows in (live, alone))
+        return Picture(
+            space=self.space,
+            line=line,
+            live_blocks=len(both),
+            live_bytes=live_bytes,
+            rounding_bytes=used + used_alone - live_bytes,
+            heap_bytes=heap_bytes,
+            direct_bytes=used_alone,
+            free_bytes=max(heap_bytes - used, 0),
+            slack_bytes=int(length[~usable].sum()),
+            largest_free_bytes=int(length[usable].max(initial=0)),
+            pinned_bytes=int(length[in_area & (free[0] < top)].sum()),
+            held_bytes=_held(free, runs),
+            top_bytes=top_bytes,
+            trimmable_bytes=max((top_bytes - MINSIZE - 1 - TOP_PAD) // page * page, 0),
+            live_pages=pages,
+            page_live_share=share,
+            free_start=free[0][usable],
+            free_end=free[1][usable],
+            inferred=self.heaps.inferred,
+        )
 
 
 def _free_ranges(
     start: Int64Array, end: Int64Array, runs: tuple[Int64Array, Int64Array]
 ) -> tuple[Int64Array, Int64Array]:
-    """Return starts and ends of what no chunk covers inside the runs."""
+    """Return starts and ends of what no chunk covers inside the runs; `start` and `runs` ascend."""
     if not len(runs[0]):
         return runs
     # What is not heap counts as covered: from the end of each run to the start of the next.
     walls = np.append(runs[0][0] - 1, runs[1]), np.append(runs[0], runs[1][-1] + 1)
     starts, ends = np.append(start, walls[0]), np.append(end, walls[1])
-    order = np.argsort(starts, kind="stable")
-    reach = np.maximum.accumulate(ends[order])
-    gap = np.flatnonzero(starts[order][1:] > reach[:-1])
-    return reach[gap], starts[order][gap + 1]
+    order = np.argsort(starts, kind="stable")  # merges two rows that ascend
+    starts, reach = starts[order], np.maximum.accumulate(ends[order])
+    gap = np.flatnonzero(starts[1:] > reach[:-1])
+    return reach[gap], starts[gap + 1]
 
 
 def _inside(addr: Int64Array, runs: tuple[Int64Array, Int64Array]) -> Mask:
@@ -195,19 +267,24 @@ def _inside(addr: Int64Array, runs: tuple[Int64Array, Int64Array]) -> Mask:
     return inside
 
 
-def _at_top(free: tuple[Int64Array, Int64Array], runs: tuple[Int64Array, Int64Array]) -> Mask:
-    """Return which free ranges reach the end of their run: nothing live holds them back."""
-    return np.isin(free[1], runs[1])
+def _held(free: tuple[Int64Array, Int64Array], runs: tuple[Int64Array, Int64Array]) -> int:
+    """Return the bytes of the free ranges that do not reach the end of their run: something live holds them back."""
+    if not len(runs[1]):
+        return 0
+    place = np.minimum(np.searchsorted(runs[1], free[1]), len(runs[1]) - 1)
+    held = runs[1][place] != free[1]
+    return int((free[1][held] - free[0][held]).sum())
 
 
-def _page_use(blocks: Blocks, live: Int64Array, page: int) -> tuple[int, float]:
-    """Return how many pages hold a byte of the live blocks, and the share of these pages' bytes that are live."""
-    addr, size = blocks.columns["addr"][live], blocks.columns["size"][live]
+def _page_use(addr: Int64Array, size: Int64Array, page: int) -> tuple[int, float]:
+    """Return how many pages hold a byte of blocks, and the share of these pages' bytes that are theirs.
+
+    `addr` ascends.
+    """
     addr, size = addr[size > 0], size[size > 0]
-    order = np.argsort(addr, kind="stable")
-    first, last = addr[order] // page, (addr[order] + size[order] - 1) // page
-    if not len(first):
+    if not len(addr):
         return 0, 0.0
+    first, last = addr // page, (addr + size - 1) // page
     reach = np.append(first[0] - 1, np.maximum.accumulate(last)[:-1])
     pages = int(np.maximum(last - np.maximum(first, reach + 1) + 1, 0).sum())
     return pages, float(size.sum()) / (pages * page)

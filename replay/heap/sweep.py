@@ -6,15 +6,23 @@ over their addresses, so that each change costs the logarithm of their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from replay.blocks import Blocks, LiveCount
+from replay.blocks import Blocks
 from replay.columns import NULL, Columns, Int64Array
 from replay.compiled import compiled
 from replay.heap.chunks import MINSIZE, Heaps
+from replay.live import one_space
+from replay.nesting import Mask
+from replay.ordering import ascending, distinct
+
+COLUMNS: Final = ("live_blocks", "live_bytes", "heap_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes")
+"""What is said of a heap."""
 
 WORTH_COMPILING: Final = 15_000
 """Blocks and changes of heaps from which on compiling the loop, or loading it, pays. Heuristic, measured."""
@@ -26,40 +34,41 @@ _NONE: Final = -1
 _FAR: Final = 1 << 62
 
 
-def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Array) -> Columns:
-    """Return the heap of each space once each line was printed.
+def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Array) -> Iterator[tuple[str, Int64Array]]:
+    """Yield the columns `COLUMNS`, by name, of the heap of each space once each line was printed.
 
     `live_blocks` and `live_bytes` are of all blocks, the others of the memory that blocks are cut from: `heap_bytes`,
     `free_bytes`, `largest_free_bytes`, `pinned_bytes` (free and below the highest live block of the brk area). What the
     libc keeps for itself counts as free. Spaces without blocks have `NULL`.
     """
-    own = blocks.columns
-    last = max(int(lines.max(initial=0)) for lines in (line, own["born_line"], own["died_line"]))
-    live_blocks, live_bytes = LiveCount.of(blocks, last).at(space, line)
-    columns = {"live_blocks": live_blocks, "live_bytes": live_bytes}
-    for name in ("heap_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes"):
-        columns[name] = np.full(len(space), NULL, dtype=np.int64)
-    chunks, extents = _by_space(heaps.chunks), _by_space(heaps.extents)
-    sweep = _sweep_for(len(blocks) + len(heaps.extents["line"]))
-    nothing = {name: column[:0] for name, column in heaps.extents.items()}
-    for number, rows in _by_space({"space": space, "row": np.arange(len(space), dtype=np.int64)}).items():
-        if number in chunks:
-            pooled = _pooled(chunks[number])
-            area = int(heaps.area_start[number])
-            found = _space_columns(pooled, extents.get(number, nothing), area, line[rows["row"]], sweep)
-            for name, values in found.items():
-                columns[name][rows["row"]] = values
-    unknown = columns["heap_bytes"] == NULL
-    columns["live_blocks"][unknown] = columns["live_bytes"][unknown] = NULL
-    return columns
+    chunks, extents = heaps.chunks, heaps.extents
+    sweep = _sweep_for(len(blocks) + len(extents["line"]))
+    owners, extent_owners = _rows_by_space(chunks["space"]), _rows_by_space(extents["space"])
+    found: list[tuple[Int64Array, Iterator[Int64Array]]] = []
+    for number, rows in _rows_by_space(space).items():
+        if number in owners:
+            own = extent_owners.get(number, rows[:0])
+            changes = {name: column[own] for name, column in extents.items()}
+            area, by_line = int(heaps.area_start[number]), rows[ascending(line[rows])]
+            found.append((by_line, _space_columns(chunks, owners[number], changes, area, line[by_line], sweep)))
+    for name in COLUMNS:
+        column = np.full(len(space), NULL, dtype=np.int64)
+        for rows, columns in found:
+            column[rows] = next(columns)
+        yield name, column
 
 
 def taken_bytes(heaps: Heaps, space: int, line: Int64Array) -> Int64Array:
-    """Return the bytes that a space has for blocks once each line was printed: heaps and blocks mapped alone."""
-    extents = {name: column[heaps.extents["space"] == space] for name, column in heaps.extents.items()}
-    alone = (heaps.chunks["direct"] == 1) & (heaps.chunks["space"] == space)
-    chunks = {name: column[alone] for name, column in heaps.chunks.items()}
-    return _heap_bytes(extents, line) + _live_sum(chunks, chunks["end"] - chunks["start"], line)
+    """Return the bytes that a space has for blocks once each line was printed: heaps and blocks mapped alone.
+
+    `line` ascends.
+    """
+    extents, chunks = heaps.extents, heaps.chunks
+    mine = np.flatnonzero(extents["space"] == space)
+    held = _heap_bytes({name: column[mine] for name, column in extents.items()}, line)
+    alone = np.flatnonzero((chunks["direct"] == 1) & (chunks["space"] == space))
+    size = chunks["end"][alone] - chunks["start"][alone]
+    return held + _live_sum(chunks["born_line"][alone], chunks["died_line"][alone], size, line)
 
 
 def fragmentation(columns: Columns) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -69,34 +78,39 @@ def fragmentation(columns: Columns) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.where(free == NULL, np.nan, ratio)
 
 
-def _by_space(columns: Columns) -> dict[int, Columns]:
+def _rows_by_space(space: Int64Array) -> dict[int, Int64Array]:
     """Return the rows of each space, in their order."""
-    space = columns["space"]
-    if not len(space):
-        return {}
-    if (space == space[0]).all():
-        return {int(space[0]): columns}
-    order = np.argsort(space, kind="stable")
-    start = np.flatnonzero(np.append(True, np.diff(space[order]) != 0))
-    pieces = np.split(order, start[1:])
-    return {int(space[piece[0]]): {name: column[piece] for name, column in columns.items()} for piece in pieces}
+    if one_space(space):
+        return {int(number): np.arange(len(space), dtype=np.int64) for number in space[:1]}
+    order = ascending(space)
+    ordered = space[order]
+    start = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    return {int(space[piece[0]]): piece for piece in np.split(order, start)}
 
 
-def _space_columns(chunks: Columns, extents: Columns, area: int, line: Int64Array, sweep: Sweep) -> Columns:
-    """Return the columns of the heap of one space, whose brk area begins at `area`."""
+def _space_columns(
+    chunks: Columns, rows: Int64Array, extents: Columns, area: int, line: Int64Array, sweep: Sweep
+) -> Iterator[Int64Array]:
+    """Yield the `COLUMNS` of one space, whose chunks are `rows` and whose brk area begins at `area`; `line` ascends."""
+    born, died = chunks["born_line"][rows], chunks["died_line"][rows]
+    yield _live_sum(born, died, np.broadcast_to(np.int64(1), len(rows)), line)
+    yield _live_sum(born, died, chunks["size"][rows], line)
+    pooled = chunks["direct"][rows] == 0
+    if not pooled.all():
+        rows, born, died = rows[pooled], born[pooled], died[pooled]
+    start, end = chunks["start"][rows], chunks["end"][rows]
+    size, in_brk = end - start, chunks["in_brk"][rows] == 1
     heap = _heap_bytes(extents, line)
-    size = chunks["end"] - chunks["start"]
-    in_brk = chunks["in_brk"] == 1
-    used, used_in_brk = _live_sum(chunks, size, line), _live_sum(chunks, np.where(in_brk, size, 0), line)
-    largest, top = _largest_and_top(chunks, extents, line, sweep)
-    free = np.maximum(heap - used, 0)
+    yield heap
+    free = np.maximum(heap - _live_sum(born, died, size, line), 0)
+    yield free
+    used_in_brk = _live_sum(born[in_brk], died[in_brk], size[in_brk], line)
+    del heap, size
+    own = _Chunks(start, end, born, died, in_brk)
+    largest, top = _largest_and_top(own, extents, line, sweep)
+    yield np.where(largest >= MINSIZE, np.minimum(largest, free), 0)
     pinned = np.where(top > 0, top - area - used_in_brk, 0) if area != NULL else np.zeros(len(line), dtype=np.int64)
-    return {
-        "heap_bytes": heap,
-        "free_bytes": free,
-        "largest_free_bytes": np.where(largest >= MINSIZE, np.minimum(largest, free), 0),
-        "pinned_bytes": np.clip(pinned, 0, free),
-    }
+    yield np.clip(pinned, 0, free)
 
 
 def _heap_bytes(extents: Columns, line: Int64Array) -> Int64Array:
@@ -104,77 +118,86 @@ def _heap_bytes(extents: Columns, line: Int64Array) -> Int64Array:
     return _sum_until(extents["line"], extents["sign"] * (extents["end"] - extents["start"]), line)
 
 
-def _pooled(chunks: Columns) -> Columns:
-    """Return the chunks that are cut from a heap."""
-    pooled = chunks["direct"] == 0
-    return {name: column[pooled] for name, column in chunks.items()}
-
-
-def _live_sum(chunks: Columns, size: Int64Array, line: Int64Array) -> Int64Array:
-    """Return the sum of `size` over the chunks that are live once each line was printed."""
-    ended = chunks["died_line"] != NULL
-    return _sum_until(chunks["born_line"], size, line) - _sum_until(chunks["died_line"][ended], size[ended], line)
+def _live_sum(born: Int64Array, died: Int64Array, size: Int64Array, line: Int64Array) -> Int64Array:
+    """Return the sum of `size` over what is live once each line was printed; `line` ascends."""
+    ended = died != NULL
+    live = _sum_until(born, size, line)
+    live -= _sum_until(died[ended], size[ended], line)
+    return live
 
 
 def _sum_until(lines: Int64Array, values: Int64Array, line: Int64Array) -> Int64Array:
-    """Return for each line the sum of the values at lines up to it."""
-    order = np.argsort(lines, kind="stable")
-    sums: Int64Array = np.append(0, np.cumsum(values[order]))
-    return sums[np.searchsorted(lines[order], line, side="right")]
+    """Return for each `line`, which ascends, the sum of the values at `lines` up to it."""
+    sums = np.zeros(len(line) + 1, dtype=np.int64)
+    np.add.at(sums, np.searchsorted(line, lines, side="left"), values)
+    return np.cumsum(sums)[:-1]
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """The chunks of one space that are cut from a heap."""
+
+    start: Int64Array
+    end: Int64Array
+    born: Int64Array
+    died: Int64Array
+    in_brk: Mask
+
+
 def _largest_and_top(
-    chunks: Columns, extents: Columns, line: Int64Array, sweep: Sweep
+    chunks: _Chunks, extents: Columns, line: Int64Array, sweep: Sweep
 ) -> tuple[Int64Array, Int64Array]:
     """Return for each line the largest gap between chunks inside the heap, and the end of the brk area's topmost one.
 
-    What is not heap counts as chunks too, a wall for each range between two borders that the heap ever had.
+    What is not heap counts as chunks too, a wall for each range between two borders that the heap ever had. `line`
+    ascends.
     """
-    borders = np.unique(np.concatenate([extents["start"], extents["end"]]))
+    borders = distinct(np.concatenate([extents["start"], extents["end"]]))
     if not len(borders):
         return np.zeros(len(line), dtype=np.int64), np.zeros(len(line), dtype=np.int64)
     borders = np.concatenate([borders[:1] - 1, borders, borders[-1:] + 1])
-    places = np.unique(chunks["start"])
+    places = distinct(chunks.start)
     # Leaves: walls and chunks by address, a wall before a chunk that begins where it does.
     starts = np.concatenate([borders[:-1], places])
-    order = np.argsort(starts, kind="stable")
+    order = ascending(starts)
     leaf = np.empty(len(order), dtype=np.int64)
     leaf[order] = np.arange(len(order))
-    walls, chunk_leaf = leaf[: len(borders) - 1], leaf[len(borders) - 1 :][np.searchsorted(places, chunks["start"])]
-    when, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf)
-    until = np.searchsorted(when, line, side="right")
-    rows_by_line = np.argsort(until, kind="stable")
+    walls, chunk_leaf = leaf[: len(borders) - 1], leaf[len(borders) - 1 :][np.searchsorted(places, chunks.start)]
     wall_ends = np.full(len(order), _NONE, dtype=np.int64)
     wall_ends[walls] = borders[1:]
-    largest, top = sweep(starts[order], wall_ends, what, ends, tops, until[rows_by_line])
-    back = np.empty(len(line), dtype=np.int64)
-    back[rows_by_line] = np.arange(len(line))
-    return np.asarray(largest, dtype=np.int64)[back], np.asarray(top, dtype=np.int64)[back]
+    starts = starts[order]
+    del leaf, order, places
+    when, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf)
+    until = np.searchsorted(when, line, side="right")
+    del when, chunk_leaf
+    largest, top = sweep(starts, wall_ends, what, ends, tops, until)
+    return np.asarray(largest, dtype=np.int64), np.asarray(top, dtype=np.int64)
 
 
 def _changes(
-    chunks: Columns, extents: Columns, borders: Int64Array, walls: Int64Array, leaf: Int64Array
-) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+    chunks: _Chunks, extents: Columns, borders: Int64Array, walls: Int64Array, leaf: Int64Array
+) -> tuple[Int64Array, Int64Array, Int64Array, Mask]:
     """Return the changes of leaves by line: line, leaf, the end that it gets (none: it goes), and whether in brk.
 
     At one line chunks go before walls, and walls before chunks that come.
     """
-    ended = chunks["died_line"] != NULL
+    ended = np.flatnonzero(chunks.died != NULL)
     first = np.searchsorted(borders, extents["start"])
     count = np.searchsorted(borders, extents["end"]) - first
     cell = np.repeat(first - np.append(0, np.cumsum(count)[:-1]), count) + np.arange(int(count.sum()))
     extent = np.repeat(np.arange(len(count)), count)
-    gone = np.full(int(ended.sum()), _NONE, dtype=np.int64)
+    gone = np.broadcast_to(np.int64(_NONE), len(ended))
     wall_ends = np.where(extents["sign"][extent] > 0, _NONE, borders[cell + 1])
-    when = np.concatenate([chunks["died_line"][ended], extents["line"][extent], chunks["born_line"]])
-    what = np.concatenate([leaf[ended], walls[cell], leaf])
-    ends = np.concatenate([gone, wall_ends, chunks["end"]])
-    tops = np.concatenate([gone, np.full(len(cell), _NONE, dtype=np.int64), chunks["in_brk"]])
-    order = np.argsort(when, kind="stable")
-    return when[order], what[order], ends[order], tops[order]
+    when = np.concatenate([chunks.died[ended], extents["line"][extent], chunks.born])
+    order = ascending(when)
+    when = when[order]
+    what = np.concatenate([leaf[ended], walls[cell], leaf])[order]
+    ends = np.concatenate([gone, wall_ends, chunks.end])[order]
+    tops = np.concatenate([np.zeros(len(ended) + len(cell), dtype=np.bool_), chunks.in_brk])[order]
+    return when, what, ends, tops
 
 
 def _sweep_for(changes: int) -> Sweep:
@@ -182,7 +205,7 @@ def _sweep_for(changes: int) -> Sweep:
     return compiled(_sweep) if changes >= WORTH_COMPILING else _interpreted_sweep
 
 
-def _interpreted_sweep(*columns: Int64Array) -> tuple[Sequence[int], Sequence[int]]:
+def _interpreted_sweep(*columns: NDArray[Any]) -> tuple[Sequence[int], Sequence[int]]:
     """Apply the loop to lists, which the interpreter reads faster than arrays."""
     return _sweep(*(column.tolist() for column in columns))
 
@@ -192,7 +215,7 @@ def _sweep(
     wall_ends: Sequence[int],
     what: Sequence[int],
     ends: Sequence[int],
-    tops: Sequence[int],
+    tops: Sequence[bool],
     until: Sequence[int],
 ) -> tuple[Sequence[int], Sequence[int]]:
     """Return the largest gap and the topmost end after the first `until` changes, for each of these, ascending.
@@ -221,7 +244,7 @@ def _sweep(
             present = ends[done] != _NONE
             first[node] = starts[what[done]] if present else _FAR
             last[node] = ends[done]
-            top[node] = ends[done] if present and tops[done] == 1 else _NONE
+            top[node] = ends[done] if present and tops[done] else _NONE
             done += 1
             node //= 2
             while node:

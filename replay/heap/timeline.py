@@ -6,20 +6,15 @@ stored is not known here.
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from replay.blocks import Blocks
 from replay.columns import NULL, Columns, Int64Array
 from replay.heap.chunks import Heaps
-from replay.heap.sweep import heap_columns
+from replay.heap.sweep import COLUMNS, heap_columns
+from replay.narrow import Narrow
+from replay.ordering import ascending, ascending_by
 from replay.regions import Replay
-
-HEAP_COLUMNS: Final = (
-    "live_blocks", "live_bytes", "heap_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes",
-)  # fmt: skip
-"""The columns about blocks, in the order of the table."""
 
 
 def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> Columns:
@@ -28,43 +23,62 @@ def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> Columns
     A row of a block has the address-space columns of the change before it (0 if there is none, and an unknown
     headroom). Columns about blocks are `NULL` in spaces that show none, and in all rows of a log that shows none.
     """
-    changes = replayed.changes
+    changes, columns = replayed.changes, Narrow()
     if not len(blocks):
-        nothing = np.full(len(changes["step"]), NULL, dtype=np.int64)
-        return dict(changes) | dict.fromkeys(HEAP_COLUMNS, nothing)
+        for name in changes:
+            columns.keep(name, changes[name])
+        for name in COLUMNS:
+            columns.keep(name, np.broadcast_to(np.int64(NULL), len(changes["step"])))
+        return columns
+    added, before = _added(replayed, blocks)
+    line = np.concatenate([changes["line"], added["line"]])
+    order = ascending(line)
+    before = np.concatenate([np.arange(len(changes["line"])), before])[order]
+    line = line[order]
+    columns.keep("line", line)
+    for name in changes:
+        if name in ("step", "space"):
+            columns.keep(name, np.concatenate([changes[name], added[name]])[order])
+        elif name != "line":
+            unknown = NULL if name == "headroom_bytes" else 0
+            columns.keep(name, np.append(changes[name], unknown)[before])
+    del added, before, order
+    for name, column in heap_columns(blocks, heaps, columns["space"], line):
+        columns.keep(name, column)
+    return columns
+
+
+def _added(replayed: Replay, blocks: Blocks) -> tuple[Columns, Int64Array]:
+    """Return the changes of blocks at lines at which their space does not change otherwise.
+
+    With it the row of the change of the space before each, -1 for none.
+    """
+    changes, width = replayed.changes, replayed.last_clock + 2
     space, line, step = _block_changes(blocks)
-    width = replayed.last_clock + 2
-    fresh = ~np.isin(space * width + line, changes["space"] * width + changes["line"])
-    space, line, step = space[fresh], line[fresh], step[fresh]
-    before = _latest(changes["space"] * width + changes["line"], space * width + line)
-    same = (before >= 0) & (changes["space"][before] == space) if len(changes["space"]) else before >= 0
-    merged = {"step": step, "line": line, "space": space}
-    for name in set(changes) - set(merged):
-        unknown = NULL if name == "headroom_bytes" else 0
-        merged[name] = np.full(len(space), unknown, dtype=np.int64)
-        merged[name][same] = changes[name][before[same]]
-    columns = {name: np.concatenate([changes[name], merged[name]]) for name in changes}
-    order = np.argsort(columns["line"], kind="stable")
-    columns = {name: column[order] for name, column in columns.items()}
-    return columns | dict(heap_columns(blocks, heaps, columns["space"], columns["line"]))
+    keys, known = space * width + line, changes["space"] * width + changes["line"]
+    order = ascending(known)
+    known = known[order]
+    place = np.searchsorted(known, keys, side="right") - 1
+    if len(known):
+        fresh = np.flatnonzero((place < 0) | (known[place] != keys))
+        space, line, step, place = space[fresh], line[fresh], step[fresh], place[fresh]
+    before = np.append(order, -1)[place]
+    before[np.append(changes["space"], NULL)[before] != space] = -1
+    return {"space": space, "line": line, "step": step}, before
 
 
 def _block_changes(blocks: Blocks) -> tuple[Int64Array, Int64Array, Int64Array]:
     """Return space, line and step of each line at which blocks were given or taken, every line of a space once."""
     columns = blocks.columns
-    ended = (columns["died_line"] != NULL) & (columns["died_step"] != NULL)
-    space = np.concatenate([columns["space"], columns["space"][ended]])
-    line = np.concatenate([columns["born_line"], columns["died_line"][ended]])
-    step = np.concatenate([columns["born_step"], columns["died_step"][ended]])
-    order = np.lexsort((line, space))
+    died, died_step = columns["died_line"], columns["died_step"]
+    ended = np.flatnonzero((died != NULL) & (died_step != NULL))
+    line = np.concatenate([columns["born_line"], died[ended]])
+    step = np.concatenate([columns["born_step"], died_step[ended]])
+    del died, died_step
+    space = columns["space"]
+    space = np.concatenate([space, space[ended]])
+    order = ascending_by(space, line)
     space, line, step = space[order], line[order], step[order]
     first = np.ones(len(space), dtype=np.bool_)
     first[1:] = (space[1:] != space[:-1]) | (line[1:] != line[:-1])
     return space[first], line[first], step[first]
-
-
-def _latest(keys: Int64Array, at: Int64Array) -> Int64Array:
-    """Return for each key of `at` the place of the last of `keys` that is not after it, -1 for none."""
-    order = np.argsort(keys, kind="stable").astype(np.int64)
-    place = np.searchsorted(keys[order], at, side="right") - 1
-    return np.where(place >= 0, np.append(order, -1)[place], -1)

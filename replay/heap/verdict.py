@@ -11,11 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from replay.blocks import LIVE, Blocks, LiveCount
+from replay.blocks import LIVE, Blocks
+from replay.columns import Int64Array
 from replay.heap.chunks import Heaps
-from replay.heap.leaks import Growth, end_line, live_growth
-from replay.heap.picture import Picture, take_picture
+from replay.heap.leaks import Growth, end_line, growth_of
+from replay.heap.picture import Picture, SpaceHeap
 from replay.heap.sweep import taken_bytes
+from replay.live import Course, course_of_space, main_space
 from replay.regions import Replay
 
 NEITHER: Final = 0
@@ -34,6 +36,9 @@ HELD_SHARE: Final = 0.25
 LEAST_HELD: Final = 262144
 """Less free memory than this below live blocks, in bytes, is not worth the name of fragmentation. Heuristic."""
 
+MOMENTS: Final = 24
+"""At so many moments, evenly over the changes, the heap is looked at for the most memory held back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -41,7 +46,8 @@ class Answer:
 
     `measure_3` and `measure_4` are Johnstone and Wilson's: the most memory ever held for blocks, above what the program
     had live then, and above the most it ever had live, as a share of that (0: none lost); NaN without blocks. Pictures
-    are of the peak of live bytes, of the largest heap (its first line) and of the end before the exits.
+    are of the peak of live bytes, of the largest heap (its first line), of the moment with most memory held back among
+    some all over the run, and of the end before the exits.
     """
 
     space: int
@@ -54,26 +60,10 @@ class Answer:
     growth: Growth
     peak: Picture
     largest: Picture
+    worst: Picture
     end: Picture
     measure_3: float
     measure_4: float
-
-
-def main_space(blocks: Blocks, replayed: Replay) -> int:
-    """Return the space that had the most bytes live at once, 0 if none had any."""
-    columns = blocks.columns
-    if not len(blocks):
-        return 0
-    live = LiveCount.of(blocks, replayed.last_clock).at(columns["space"], columns["born_line"])[1]
-    return int(columns["space"][np.argmax(live)])
-
-
-def _peak_of(blocks: Blocks, replayed: Replay, space: int) -> tuple[int, int, int]:
-    """Return the most bytes live at once in a space, the blocks live then, and the line."""
-    columns = blocks.columns
-    mine = columns["space"] == space
-    own = Blocks({name: column[mine] for name, column in columns.items()}, {}, blocks.given_steps, blocks.taken_steps)
-    return LiveCount.of(own, replayed.last_clock).peak()
 
 
 def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = None) -> Answer:
@@ -83,16 +73,17 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
     peak. It is fragmented if, when the heap was largest or at the end, the free memory below live blocks was
     `HELD_SHARE` of the heap, and more than a few unseen blocks of libraries can feign (`LEAST_HELD`).
     """
-    space = main_space(blocks, replayed) if space is None else space
-    peak_bytes, _, peak_line = _peak_of(blocks, replayed, space)
+    space = main_space(blocks.columns) if space is None else space
+    course, heap = course_of_space(blocks.columns, space), SpaceHeap.of(blocks, heaps, space)
+    last = end_line(replayed, space)
+    peak_bytes, peak_line = course.peak()
     columns = blocks.columns
     leaked = (columns["end"] == LIVE) & (columns["space"] == space) & (columns["inherited"] == 0)
     leaked_bytes = int(columns["size"][leaked].sum())
     share = leaked_bytes / peak_bytes if peak_bytes else 0.0
-    growth = live_growth(replayed, blocks, space)
-    largest_line, measures = _largest_heap(blocks, heaps, replayed, space)
-    largest = take_picture(blocks, heaps, space, largest_line)
-    end = take_picture(blocks, heaps, space, end_line(replayed, space))
+    growth = growth_of(course, last)
+    largest_line, measures = _largest_heap(course, heaps, space)
+    largest, end = heap.picture(last if largest_line is None else largest_line), heap.picture(last)
     leaking = bool(leaked.any()) and (growth.growing or share >= LEAKED_SHARE)
     fragmented = _is_fragmented(largest) or _is_fragmented(end)
     return Answer(
@@ -104,12 +95,21 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
         leaked_bytes=leaked_bytes,
         leaked_share=share,
         growth=growth,
-        peak=take_picture(blocks, heaps, space, peak_line),
+        peak=heap.picture(peak_line),
         largest=largest,
+        worst=_worst(heap, course.line[course.line <= last]) or end,
         end=end,
         measure_3=measures[0],
         measure_4=measures[1],
     )
+
+
+def _worst(heap: SpaceHeap, line: Int64Array) -> Picture | None:
+    """Return the picture with most memory held back, of moments evenly over the lines; None without lines."""
+    count = len(line)
+    chosen = {int(line[(at + 1) * count // MOMENTS - 1]) for at in range(min(MOMENTS, count))}
+    worst = max(sorted(chosen), key=heap.held_bytes, default=None)
+    return None if worst is None else heap.picture(worst)
 
 
 def _is_fragmented(picture: Picture) -> bool:
@@ -117,19 +117,18 @@ def _is_fragmented(picture: Picture) -> bool:
     return picture.held_bytes >= LEAST_HELD and picture.held_bytes >= HELD_SHARE * picture.heap_bytes
 
 
-def _largest_heap(blocks: Blocks, heaps: Heaps, replayed: Replay, space: int) -> tuple[int, tuple[float, float]]:
-    """Return the line of the largest heap, and measures 3 and 4.
+def _largest_heap(course: Course, heaps: Heaps, space: int) -> tuple[int | None, tuple[float, float]]:
+    """Return the line of the largest heap, None without blocks, and measures 3 and 4.
 
     Source: Johnstone and Wilson, "The Memory Fragmentation Problem: Solved?", ISMM 1998: measure 3 relates the maximum
     of the memory used by the allocator to what the program had allocated at that point, measure 4 to the maximum that
     it had allocated at any point. What one malloc makes the heap grow by is counted once that malloc has returned.
     """
-    born = np.sort(blocks.columns["born_line"][blocks.columns["space"] == space])
-    line = born[np.append(True, born[1:] != born[:-1])[: len(born)]]
+    given = np.flatnonzero(course.given)
+    line, live = course.line[given], course.live_bytes[given]
     if not len(line):
-        return end_line(replayed, space), (float("nan"), float("nan"))
+        return None, (float("nan"), float("nan"))
     used = taken_bytes(heaps, space, line)
-    live = LiveCount.of(blocks, replayed.last_clock).at(np.full(len(line), space), line)[1]
     largest = int(np.argmax(used))
     bases = int(live[largest]), int(live.max())
     measure_3, measure_4 = (float(used[largest] / base - 1) if base else float("nan") for base in bases)

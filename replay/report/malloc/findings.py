@@ -6,7 +6,6 @@ not know; nothing here walks over blocks one by one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -14,22 +13,21 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from replay import constants
-from replay.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE, LiveCount
+from replay.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
 from replay.calls import FAILED
-from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.columns import NO_TEXT, NULL, Columns
 from replay.heap import (
     KINDS,
     Answer,
     Picture,
-    answer,
     heap_growth,
     leaked_groups,
     pins,
-    take_picture,
     threshold_raises,
 )
 from replay.heap.sweep import taken_bytes
 from replay.heap.verdict import HELD_SHARE, LEAST_HELD
+from replay.live import course_of_space
 from replay.nesting import GIVING, is_call
 from replay.report.findings import Curve
 from replay.report.places import Place
@@ -38,9 +36,6 @@ if TYPE_CHECKING:
     from replay.report.findings import Findings
 
 MOST_PINS: Final = 8
-
-MOMENTS: Final = 24
-"""At so many moments, evenly over the changes, the heap is looked at for the most memory held back."""
 
 SCATTERED: Final = 50
 """If the worst pin has more blocks above it than this, no few blocks pin the heap. Heuristic."""
@@ -148,25 +143,20 @@ class MallocFindings:
 
     # --- the answer ---
 
-    @cached_property
+    @property
     def answer(self) -> Answer:
         """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
-        return answer(self.run.replayed, self.run.malloc_blocks, self.run.heaps)
+        return self.run.answer
 
     @property
     def space(self) -> int:
         """The space that is judged and whose heap is shown."""
         return self.answer.space
 
-    @cached_property
+    @property
     def worst(self) -> Picture:
         """The picture with most memory held back, of some moments all over the run: what was between peak and end."""
-        clocks = self.curves[0].clocks
-        count = len(clocks)
-        chosen = {int(clocks[(at + 1) * count // MOMENTS - 1]) for at in range(min(MOMENTS, count))}
-        blocks, heaps = self.run.malloc_blocks, self.run.heaps
-        pictures = [take_picture(blocks, heaps, self.space, clock) for clock in sorted(chosen)]
-        return max(pictures, key=lambda picture: picture.held_bytes, default=self.answer.end)
+        return self.answer.worst
 
     @property
     def passing(self) -> bool:
@@ -201,8 +191,9 @@ class MallocFindings:
     @cached_property
     def several_callers(self) -> bool:
         """Whether the log tells who called malloc, and there is more than one."""
-        callers = np.unique(self.run.malloc_blocks.columns["caller"])
-        return len(callers[callers != NO_TEXT]) > 1
+        callers = self.run.malloc_blocks.columns["caller"]
+        known = callers[callers != NO_TEXT]
+        return bool((known != known[:1]).any())
 
     # --- blocks ---
 
@@ -215,9 +206,10 @@ class MallocFindings:
     @cached_property
     def failed(self) -> Fault:
         """The allocations that were refused."""
-        events, nesting = self.run.replayed.events, self.run.nesting
-        calls = is_call(events, (*GIVING, "posix_memalign")) & (events["status"] == FAILED)
-        steps = np.flatnonzero(calls & ~nesting.misnamed & (nesting.outer_step == NULL))
+        events = self.run.replayed.events
+        refused = np.flatnonzero(events["status"] == FAILED)
+        calls = is_call({"call": events["call"][refused]}, (*GIVING, "posix_memalign"))
+        steps = refused[calls & self.run.nesting.believed[refused]]
         if not len(steps):
             return Fault()
         first = int(steps[0])
@@ -250,8 +242,9 @@ class MallocFindings:
         """The spaces that have blocks or frees, in order; what fork copied is counted in the parent only."""
         blocks, events = self.run.malloc_blocks, self.run.replayed.events
         count = len(self.run.replayed.spaces["space"])
+        of_step = events["space"]
         given, taken = (
-            np.bincount(events["space"][steps], minlength=count) for steps in (blocks.given_steps, blocks.taken_steps)
+            np.bincount(of_step[steps], minlength=count) for steps in (blocks.given_steps, blocks.taken_steps)
         )
         columns = blocks.columns
         live = (columns["end"] == LIVE) & (columns["inherited"] == 0)
@@ -265,14 +258,11 @@ class MallocFindings:
     @cached_property
     def curves(self) -> tuple[Curve, Curve]:
         """Bytes live, and bytes that malloc held for blocks, over the life of the space that is judged."""
-        columns, space = self.run.malloc_blocks.columns, self.space
-        mine = columns["space"] == space
-        died = columns["died_line"][mine]
-        clocks = np.sort(np.concatenate([columns["born_line"][mine], died[died != NULL]]))
-        clocks = clocks[(clocks <= self.answer.end.line) & np.append(True, np.diff(clocks) > 0)[: len(clocks)]]
-        count = LiveCount.of(self.run.malloc_blocks, self.run.replayed.last_clock)
-        live = count.at(np.full(len(clocks), space, dtype=np.int64), clocks)[1]
-        return Curve(clocks, live), Curve(clocks, taken_bytes(self.run.heaps, space, clocks))
+        course = course_of_space(self.run.malloc_blocks.columns, self.space)
+        until = int(np.searchsorted(course.line, self.answer.end.line, side="right"))
+        clocks = course.line[:until]
+        held = taken_bytes(self.run.heaps, self.space, clocks)
+        return Curve(clocks, course.live_bytes[:until]), Curve(clocks, held)
 
     # --- leaks ---
 
@@ -303,30 +293,28 @@ class MallocFindings:
     def pins(self) -> list[Pin]:
         """The live blocks that hold back the most memory at the decisive moment, the worst first."""
         blocks, events = self.run.malloc_blocks, self.run.replayed.events
-        columns, line = blocks.columns, self.decisive[0].line
-        found = pins(blocks, self.run.heaps, self.space, line, MOST_PINS)
+        line, times = self.decisive[0].line, events["time_ns"]
+        found = dict(pins(blocks, self.run.heaps, self.space, line, MOST_PINS))
+        names = ("addr", "size", "call", "caller", "pid", "born_line", "given_step")
+        found |= {name: blocks.columns[name][found["block"]] for name in names}
         now = int(np.searchsorted(events["clock"], line, side="right")) - 1
-        ended = int(events["time_ns"][now]) if now >= 0 else NULL
-        listed = []
-        for row in _records(found):
-            block = row["block"]
-            begun = int(events["time_ns"][columns["given_step"][block]])
-            born = int(columns["born_line"][block])
-            listed.append(
-                Pin(
-                    addr=int(columns["addr"][block]),
-                    size=int(columns["size"][block]),
-                    call=constants.CALLS[int(columns["call"][block])],
-                    caller=self.text(int(columns["caller"][block])),
-                    pid=_pid(int(columns["pid"][block])),
-                    born=self.places.of_clock(born),
-                    age_lines=line - born,
-                    age_ns=None if NULL in (begun, ended) else ended - begun,
-                    released_bytes=row["released_bytes"],
-                    blocks_above=row["blocks_above"],
-                )
+        ended = int(times[now]) if now >= 0 else NULL
+        found["begun"] = times[found["given_step"]]
+        return [
+            Pin(
+                addr=row["addr"],
+                size=row["size"],
+                call=constants.CALLS[row["call"]],
+                caller=self.text(row["caller"]),
+                pid=_pid(row["pid"]),
+                born=self.places.of_clock(row["born_line"]),
+                age_lines=line - row["born_line"],
+                age_ns=None if NULL in (row["begun"], ended) else ended - row["begun"],
+                released_bytes=row["released_bytes"],
+                blocks_above=row["blocks_above"],
             )
-        return listed
+            for row in _records(found)
+        ]
 
     # --- causes ---
 
@@ -392,7 +380,7 @@ class MallocFindings:
         ]
 
 
-def _records(columns: Mapping[str, Int64Array]) -> list[dict[str, int]]:
+def _records(columns: Columns) -> list[dict[str, int]]:
     """Return short columns as one dict a row."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
 

@@ -16,6 +16,7 @@ from replay.calls import OK
 from replay.columns import NULL, Int64Array
 from replay.constants import CALLS
 from replay.nesting import FREEING, is_call
+from replay.ordering import ascending
 from replay.report.amounts import number
 
 if TYPE_CHECKING:
@@ -39,24 +40,25 @@ class BlockWords:
 
     def __init__(self, run: Run) -> None:
         """Look up which step gave and which took each block; what a fork copied was given by no step of its own."""
-        blocks = run.malloc_blocks
-        self._columns = blocks.columns
-        own = np.flatnonzero(self._columns["inherited"] == 0)
-        self._given = _Lookup(self._columns["given_step"][own], own)
-        taken = np.flatnonzero(self._columns["taken_step"] != NULL)
-        self._taken = _Lookup(self._columns["taken_step"][taken], taken)
+        blocks, nesting = run.malloc_blocks, run.nesting
+        columns = blocks.columns
+        own, taken = np.flatnonzero(columns["inherited"] == 0), columns["taken_step"]
+        ended = np.flatnonzero(taken != NULL)
+        self._given = _Lookup(columns["given_step"][own], own)
+        self._taken = _Lookup(taken[ended], ended)
         self._misfit = _Lookup(blocks.problems["step"], blocks.problems["reason"])
-        self._events = run.replayed.events
-        outer = run.nesting.outer_step
-        self._inside = np.where(outer != NULL, outer, run.nesting.parent_step)
-        self._frees = is_call(self._events, FREEING) & (self._events["status"] == OK)
+        self._inside = _Lookup(
+            np.concatenate([nesting.inside, nesting.doubled]), np.concatenate([nesting.parents, nesting.outers])
+        )
+        self._size, self._call, self._backing = columns["size"], columns["call"], columns["backing"]
+        self._lived = columns["died_line"] - columns["born_line"]
+        self._calls, self._done = run.replayed.events["call"], run.replayed.events["status"] == OK
 
     def added(self, rows: Int64Array, words: Iterable[str]) -> Iterator[str]:
         """Yield the words for the steps `rows`, each with what is known besides."""
-        calls = self._events["call"]
-        inside = self._inside[rows].tolist()
-        given, taken, misfit = (look.of(rows).tolist() for look in (self._given, self._taken, self._misfit))
-        frees = self._frees[rows].tolist()
+        lookups = (self._given, self._taken, self._misfit, self._inside)
+        given, taken, misfit, inside = (look.of(rows).tolist() for look in lookups)
+        frees = (is_call({"call": self._calls[rows]}, FREEING) & self._done[rows]).tolist()
         for at, text in enumerate(words):
             said = text
             if taken[at] >= 0:
@@ -65,20 +67,18 @@ class BlockWords:
                 said += self._lies(given[at])
             if misfit[at] >= 0:
                 said += _MISFITS[misfit[at]]
-            if inside[at] != NULL:
-                said = f"in {CALLS[int(calls[inside[at]])]}: {said}"
+            if inside[at] >= 0:
+                said = f"in {CALLS[int(self._calls[inside[at]])]}: {said}"
             yield said
 
     def _ended(self, block: int, *, freed: bool) -> str:
-        columns = self._columns
-        size = int(columns["size"][block])
-        lived = int(columns["died_line"][block]) - int(columns["born_line"][block])
-        if size == 0 and CALLS[int(columns["call"][block])] in _WITHOUT_SIZE:
+        size, lived = int(self._size[block]), int(self._lived[block])
+        if size == 0 and CALLS[int(self._call[block])] in _WITHOUT_SIZE:
             return f": lived {number(lived, 'line')}" if freed else ""
         return f": {number(size, 'byte')}, lived {number(lived, 'line')}" if freed else f" (was {size:,})"
 
     def _lies(self, block: int) -> str:
-        backing = int(self._columns["backing"][block])
+        backing = int(self._backing[block])
         return f" ({BACKINGS[backing]})" if backing != IN_UNKNOWN else ""
 
 
@@ -86,7 +86,7 @@ class _Lookup:
     """Finds values by step."""
 
     def __init__(self, steps: Int64Array, values: Int64Array) -> None:
-        order = np.argsort(steps, kind="stable")
+        order = ascending(steps)
         self._steps, self._values = steps[order], values[order]
 
     def of(self, steps: Int64Array) -> Int64Array:
