@@ -19,19 +19,19 @@ from replay.grammar import LineError
 from replay.lines import Line
 from replay.passed_over import is_passed_over
 from replay.scanloop import scanner_for
-from replay.scanner import Scan
+from replay.scanner import Bools, Scan
+from replay.shapetable import DIRECT, NO_SHAPE, NOT_UNDERSTOOD, PASSED_OVER, ShapeTable, kind_of
 from replay.source import Chunk, Problems
 from replay.templates import (
     DIALECTS,
     KIND_CODE,
     TEXT_FIELDS,
     Refused,
-    Span,
     Template,
-    field_text,
     parse_line,
     template_of,
 )
+from replay.texts import Texts
 
 __all__ = ["DIALECTS", "Counters", "LineColumns", "Shapes"]
 
@@ -87,9 +87,14 @@ class Shapes:
     shapes_kept: int = SHAPES_KEPT
     size: int = 0
     bytes_read: int = 0
-    known: dict[int, Template | Refused] = field(default_factory=dict)
     parsed: dict[bytes, tuple[Line, str] | LineError] = field(default_factory=dict)
-    interned: dict[tuple[str, bytes, str], int] = field(default_factory=dict)
+    texts: Texts = field(init=False)
+    table: ShapeTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no shape known."""
+        self.texts = Texts(self.strings)
+        self.table = ShapeTable(self.texts)
 
     def columns(self, chunk: Chunk) -> LineColumns:
         """Return what the lines of a chunk say, and count those that say nothing."""
@@ -103,22 +108,24 @@ class Shapes:
 
     def _read(self, chunk: Chunk, found: Scan) -> LineColumns:
         """Return the columns of the scanned lines of a chunk."""
-        hashes, first, shape = np.unique(found.shape, return_index=True, return_inverse=True)
-        known: list[Template | Refused] = [Refused("direct")] * len(hashes)
-        for place in np.argsort(first, kind="stable").tolist():
-            known[place] = self._known(int(hashes[place]), found, int(first[place]))
-        reader = _Reader(self, found, shape.astype(np.int64), known)
+        shape = self.table.find(found.shape)
+        strange = np.flatnonzero(shape == NO_SHAPE)
+        if len(strange):
+            self._learn(found, strange)
+            shape[strange] = self.table.find(found.shape[strange])
+        reader = _Reader(self, found, shape)
         reader.fill()
         return self._understood(chunk, found, reader)
 
-    def _known(self, key: int, found: Scan, index: int) -> Template | Refused:
-        """Return the template of the shape of the line `index`, made now if the shape is new."""
-        template = self.known.get(key)
-        if template is None:
-            if len(self.known) >= self.shapes_kept or found.unsure[index]:
-                return Refused("direct")
-            template = self.known[key] = self._new(found, index)
-        return template
+    def _learn(self, found: Scan, strange: Int64Array) -> None:
+        """Ask the grammar about the shapes of lines that are not in the table, while there is room in it."""
+        hashes, first = np.unique(found.shape[strange], return_index=True)
+        new: dict[int, Template | Refused] = {}
+        for place in np.argsort(first).tolist():
+            index = int(strange[first[place]])
+            if len(self.table) + len(new) < self.shapes_kept and not found.unsure[index]:
+                new[int(hashes[place])] = self._new(found, index)
+        self.table.add(new)
 
     def _new(self, found: Scan, index: int) -> Template | Refused:
         """Return what the grammar says about the shape of the line `index`."""
@@ -158,28 +165,20 @@ class Shapes:
             self.parsed[text] = known
         return known
 
-    def intern(self, key: str, raw: bytes, suffix: str = "") -> int:
-        """Return the id of the text of a field as it is written in a log."""
-        text_id = self.interned.get((key, raw, suffix))
-        if text_id is None:
-            if len(self.interned) >= LINES_KEPT:
-                self.interned.clear()
-            text_id = self.interned[(key, raw, suffix)] = self.strings.intern(field_text(key, raw, suffix))
-        return text_id
-
     def _understood(self, chunk: Chunk, found: Scan, reader: _Reader) -> LineColumns:
         """Return the columns of the lines that were understood; count the others."""
         if chunk.cut and len(found.row) and found.row[-1] == len(chunk.line) - 1:
             text_of_last = found.data[int(found.start[-1]) : int(found.end[-1])]
             if reader.kind[-1] >= 0 and _may_be_cut(text_of_last, int(reader.kind[-1]), int(reader.call[-1])):
-                reader.kind[-1] = _NOT_UNDERSTOOD
+                reader.kind[-1] = NOT_UNDERSTOOD
                 reader.reasons[len(found.row) - 1] = "cut_line"
         good = reader.kind >= 0
-        passed = int((reader.kind == _PASSED_OVER).sum())
-        self.counters.lines_understood += int(good.sum())
+        understood = int(np.count_nonzero(good))
+        passed = int(np.count_nonzero(reader.kind == PASSED_OVER))
+        self.counters.lines_understood += understood
         self.counters.lines_passed_over += passed
-        self.counters.lines_not_understood += len(good) - int(good.sum()) - passed
-        for index in np.flatnonzero(reader.kind == _NOT_UNDERSTOOD).tolist():
+        self.counters.lines_not_understood += len(good) - understood - passed
+        for index in np.flatnonzero(reader.kind == NOT_UNDERSTOOD).tolist():
             row = int(found.row[index])
             last = chunk.cut and row == len(chunk.line) - 1
             start, end = int(found.start[index]), int(found.end[index])
@@ -188,21 +187,8 @@ class Shapes:
             if self.strict_path is not None:
                 raise TraceSyntaxError(f"{self.strict_path}:{int(chunk.line[row])}: {reason}: {text[:200]}")
             self.problems.add(int(chunk.line[row]), reason, text, self.file)
-        rows = found.row[good]
-        return LineColumns(
-            rows,
-            chunk.line[rows],
-            chunk.entry_line[rows],
-            reader.kind[good],
-            reader.call[good],
-            reader.name[good],
-            reader.dialect[good],
-            {key: column[good] for key, column in reader.numbers.items()},
-            {key: column[good] for key, column in reader.texts.items()},
-        )
+        return reader.columns(chunk, slice(None) if understood == len(good) else good)
 
-
-_PASSED_OVER, _NOT_UNDERSTOOD, _DIRECT = -1, -2, -3
 
 _OPEN_END: Final = re.compile(rb"= (?:-?(?:0x)?[0-9a-f]*|-1 E[A-Z0-9]*)\Z")
 _RETURN_NOTHING: Final = tuple(
@@ -221,93 +207,52 @@ def _may_be_cut(text: bytes, kind: int, call: int) -> bool:
 class _Reader:
     """The columns of a scanned chunk while they are filled: by template where there is one, else line by line."""
 
-    def __init__(self, shapes: Shapes, found: Scan, shape: Int64Array, known: list[Template | Refused]) -> None:
-        """Give each line the kind, call, name and dialect that its shape has."""
+    def __init__(self, shapes: Shapes, found: Scan, shape: Int64Array) -> None:
+        """Give each line the kind, call, name and dialect that its shape has, which is a row of the table."""
         self.shapes = shapes
         self.found = found
-        self.known = known
+        self.shape = shape
         self.numbers: dict[str, Int64Array] = {}
         self.texts: dict[str, Int64Array] = {}
         self.reasons: dict[int, str] = {}
-        self.shape = shape
-        kinds = np.array([_kind_of(template) for template in known], dtype=np.int64)
-        heads = [(t.call, t.name, t.dialect, t.slots) if isinstance(t, Template) else (-1, -1, 0, -1) for t in known]
-        table = np.array(heads, dtype=np.int64).reshape(-1, 4)
-        self.kind = kinds[shape]
-        self.call, self.name, self.dialect = table[shape, 0], table[shape, 1], table[shape, 2]
-        slots = found.first_slot[1:] - found.first_slot[:-1]
-        templated = self.kind >= 0
-        self.kind[templated & (found.unsure | (slots != table[shape, 3]))] = _DIRECT
-        self.kind[found.end - found.start > LONGEST_LINE] = _DIRECT
+        self.kind, self.call, self.name, self.dialect, slots = (head[shape] for head in shapes.table.heads)
+        odd = (found.first_slot[1:] - found.first_slot[:-1] != slots) | found.unsure
+        self.kind[odd & (self.kind >= 0)] = DIRECT
+        self.kind[found.end - found.start > LONGEST_LINE] = DIRECT
 
     def fill(self) -> None:
         """Fill the columns."""
-        self._by_template()
-        for index in np.flatnonzero(self.kind == _DIRECT).tolist():
+        table = self.shapes.table
+        direct = self.kind == DIRECT
+        shape = np.where(direct, NO_SHAPE, self.shape)
+        self.numbers = table.number_columns(shape, self.found)
+        self.texts = table.text_columns(shape, self.found)
+        for index in np.flatnonzero(direct).tolist():
             self._line_by_line(index)
-        for index in np.flatnonzero(self.kind == _NOT_UNDERSTOOD).tolist():
+        for index in np.flatnonzero(self.kind == NOT_UNDERSTOOD).tolist():
             if index not in self.reasons:
-                refused = self.known[int(self.shape[index])]
+                refused = table.templates[int(self.shape[index])]
                 self.reasons[index] = refused.reason if isinstance(refused, Refused) else "unknown_line"
 
-    def _by_template(self) -> None:
-        """Fill the columns of all lines whose shape has a template."""
-        rows = np.flatnonzero(self.kind >= 0)
-        shape = self.shape[rows]
-        first = self.found.first_slot[rows]
-        templates = [(place, t) for place, t in enumerate(self.known) if isinstance(t, Template)]
-        for key in sorted({key for _, template in templates for key in template.numbers}):
-            self._number(key, templates, rows, shape, first)
-        for place, template in templates:
-            for key, span in template.texts.items():
-                self._text(key, span, rows[shape == place])
-
-    def _number(
-        self, key: str, templates: list[tuple[int, Template]], rows: Int64Array, shape: Int64Array, first: Int64Array
-    ) -> None:
-        """Fill one column of numbers."""
-        forms = [(place, t.numbers[key]) for place, t in templates if key in t.numbers]
-        terms = max(len(form.terms) for _, form in forms)
-        const = np.full(len(self.known), NULL, dtype=np.int64)
-        slot = np.zeros((terms, len(self.known)), dtype=np.int64)
-        factor = np.zeros((terms, len(self.known)), dtype=np.int64)
-        for place, form in forms:
-            const[place] = to_signed(form.const)
-            for term, (number, times) in enumerate(form.terms):
-                slot[term, place] = number
-                factor[term, place] = times
-        value = const[shape]
-        values = self.found.value.view(np.int64)
-        for term in range(terms):
-            used = np.flatnonzero(factor[term][shape])
-            of = shape[used]
-            value[used] += values[first[used] + slot[term][of]] * factor[term][of]
-        self._column(self.numbers, key, NULL)[rows] = value
-
-    def _text(self, key: str, span: Span, rows: Int64Array) -> None:
-        """Fill one column of texts for the lines of one shape."""
-        column = self._column(self.texts, key, NO_TEXT)
-        intern = self.shapes.intern
-        if span.first < 0:
-            column[rows] = intern(key, span.const, span.suffix)
-            return
-        data, suffix = self.found.data, span.suffix
-        first = self.found.first_slot[rows]
-        start = self.found.slot_start[first + span.first] - span.before
-        end = self.found.slot_end[first + span.last] + span.behind
-        column[rows] = [intern(key, data[a:b], suffix) for a, b in zip(start.tolist(), end.tolist(), strict=True)]
+    def columns(self, chunk: Chunk, good: slice | Bools) -> LineColumns:
+        """Return the columns of the good lines."""
+        rows = self.found.row[good]
+        numbers = {key: column[good] for key, column in self.numbers.items()}
+        texts = {key: column[good] for key, column in self.texts.items()}
+        heads = (self.kind[good], self.call[good], self.name[good], self.dialect[good])
+        return LineColumns(rows, chunk.line[rows], chunk.entry_line[rows], *heads, numbers, texts)
 
     def _line_by_line(self, index: int) -> None:
         """Fill the columns for one line by parsing it."""
         start, end = int(self.found.start[index]), int(self.found.end[index])
         if end - start > LONGEST_LINE:
-            self.kind[index] = _NOT_UNDERSTOOD
+            self.kind[index] = NOT_UNDERSTOOD
             self.reasons[index] = "line_too_long"
             return
         text = self.found.data[start:end]
         parsed = self.shapes.direct(text)
         if isinstance(parsed, LineError):
-            self.kind[index] = _kind_of(Refused(parsed.reason))
+            self.kind[index] = kind_of(Refused(parsed.reason))
             self.reasons[index] = parsed.reason
             return
         line, dialect = parsed
@@ -321,7 +266,7 @@ class _Reader:
             if key in TEXT_FIELDS:
                 raw = value.value(text.decode("latin-1")).encode("latin-1")
                 suffix = " (deleted)" if value.const is None and text.startswith(b">(deleted)", value.end) else ""
-                self._column(self.texts, key, NO_TEXT)[index] = self.shapes.intern(key, raw, suffix)
+                self._column(self.texts, key, NO_TEXT)[index] = self.shapes.texts.id(key, raw, suffix)
 
     def _column(self, columns: dict[str, Int64Array], key: str, null: int) -> Int64Array:
         """Return the column of a field, a new one of nulls if no line had it so far."""
@@ -329,10 +274,3 @@ class _Reader:
         if column is None:
             column = columns[key] = np.full(len(self.kind), null, dtype=np.int64)
         return column
-
-
-def _kind_of(template: Template | Refused) -> int:
-    """Return the code of the kind of line of a shape, or why its lines have no template."""
-    if isinstance(template, Template):
-        return template.kind
-    return {"other_call": _PASSED_OVER, "direct": _DIRECT}.get(template.reason, _NOT_UNDERSTOOD)

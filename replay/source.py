@@ -257,19 +257,20 @@ def read_chunks(log: Log, size: int = CHUNK_BYTES) -> Iterator[Chunk]:
         first_line = 1
         held: list[bytes] = []
         for block in blocks:
-            held.append(block)
-            if b"\n" not in block:
-                continue
-            text = b"".join(held)
-            cut = _safe_cut(text)
-            held = [text[cut:]]
+            text, cut = block, _safe_cut(block)
+            if held and b"\n" in block and block.find(b"\n") >= cut - 1:  # the last line begins in what is held
+                text, held = b"".join([*held, block]), []
+                cut = _safe_cut(text)
             if cut:
-                yield _cleaned(text[:cut], first_line, cut=False)
-                first_line += text.count(b"\n", 0, cut)
+                chunk = _cleaned(b"".join([*held, memoryview(text)[:cut]]), first_line, log.dialect, cut=False)
+                first_line += len(chunk.line) + chunk.diagnostics
+                held = []
+                yield chunk
+            held.append(text[cut:])
         rest = b"".join(held)
         if rest:
             ended = rest.endswith(b"\n")
-            yield _cleaned(rest if ended else rest + b"\n", first_line, cut=not ended)
+            yield _cleaned(rest if ended else rest + b"\n", first_line, log.dialect, cut=not ended)
 
 
 def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: int) -> Iterator[bytes]:
@@ -316,7 +317,7 @@ def _may_be_frame(begin: bytes) -> bool:
     return any(mark.startswith(begin) or begin.startswith(mark) for mark in _FRAMES)
 
 
-def _cleaned(data: bytes, first_line: int, *, cut: bool) -> Chunk:
+def _cleaned(data: bytes, first_line: int, dialect: str, *, cut: bool) -> Chunk:
     """Return the chunk of some whole lines, without colour, NULs, carriage returns and diagnostics."""
     if b"\x1b" in data:
         data = _COLOUR.sub(b"", data)
@@ -324,8 +325,9 @@ def _cleaned(data: bytes, first_line: int, *, cut: bool) -> Chunk:
         data = data.replace(b"\0", b"")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
-    lines = np.arange(first_line, first_line + data.count(b"\n"), dtype=np.int64)
-    spans = _diagnostics(data)
+    count = int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n")))
+    lines = np.arange(first_line, first_line + count, dtype=np.int64)
+    spans = _diagnostics(data, dialect)
     if not spans:
         return Chunk(data, lines, lines, [], 0, cut)
     return _without_diagnostics(data, lines, spans, cut=cut)
@@ -341,17 +343,17 @@ class _Diagnostic:
     what: str = ""
 
 
-def _diagnostics(data: bytes) -> list[_Diagnostic]:
+def _diagnostics(data: bytes, dialect: str) -> list[_Diagnostic]:
     """Return the diagnostics in a chunk, in order."""
     found = []
-    if b"Process " in data:
+    if dialect != "ltrace" and b"Process " in data:
         for match in _PROCESS_NOTICE.finditer(data):
             start = match.start() - _program_name_before(data, match.start())
             found.append(_Diagnostic(start, match.end(), int(match[1]), match[2].decode()))
-    if b"unknown pid " in data:
+    if dialect != "ltrace" and b"unknown pid " in data:
         for match in _UNKNOWN_PID.finditer(data):
             found.append(_Diagnostic(match.start(), match.end()))
-    for match in _HEAP_ABORT.finditer(data) if b"return ...>" in data else ():
+    for match in _HEAP_ABORT.finditer(data) if b"\n <no return ...>" in data else ():
         start = data.rfind(b"\n", 0, match.start()) + 1
         text = _HEAP_ABORT_TEXT.search(data, start, match.start())
         if text:
@@ -418,7 +420,7 @@ _NIL: Final = re.compile(rb"(?m)(?:[(,] ?|\) += )nil(?=[,) \n]|$)")
 
 def prints_nil(sample: bytes) -> bool:
     """Return whether lines of a log write null pointers as `nil`, which ltrace does from 0.7.91 on."""
-    return _NIL.search(sample) is not None
+    return b"nil" in sample and _NIL.search(sample) is not None
 
 
 def dialect_of(sample: bytes) -> str:

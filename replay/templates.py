@@ -170,34 +170,3 @@ def _span_of(value: Text, slots: Slots, text: bytes) -> Span | None:
     if before < (-1 if first[2] <= PATH else 0) or behind < (-1 if last[2] <= PATH else 0):
         return None
     return Span(b"", over[0], before, over[-1], behind, suffix)
-
-
-# ---- texts ----
-
-_ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))", re.DOTALL)
-_LETTERS: Final = dict(zip((b"n", b"t", b"r", b"v", b"f", b"a", b"b", b"e"), b"\n\t\r\v\f\a\b\x1b", strict=True))
-_DEVICE: Final = re.compile(rb"<(?:char|block) \d+:\d+>\Z")
-
-
-def decoded(text: bytes) -> str:
-    """Return a text of a log with its escapes undone: octal, hexadecimal, and those of C."""
-    if b"\\" in text:
-        text = _ESCAPE.sub(_unescaped, text)
-    return text.decode("utf-8", "surrogateescape")
-
-
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    """Return the byte that an escape stands for."""
-    if match[1]:
-        return bytes([int(match[1], 16)])
-    if match[2]:
-        return bytes([int(match[2], 8) & 255])
-    letter = _LETTERS.get(match[3])
-    return match[3] if letter is None else bytes([letter])
-
-
-def field_text(key: str, raw: bytes, suffix: str) -> str:
-    """Return the text of a field: decoded, for paths without what `-yy` adds to devices."""
-    if key in ("path", "result_path") and raw.endswith(b">"):
-        raw = _DEVICE.sub(b"", raw)
-    return decoded(raw) + suffix

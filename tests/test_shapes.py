@@ -20,7 +20,8 @@ from replay.scanloop import scan_compiled
 from replay.scanner import Scan, scan
 from replay.shapes import Counters, LineColumns, Shapes
 from replay.source import Chunk, Problems, find_logs, read_chunks
-from replay.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, field_text, parse_line
+from replay.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, parse_line
+from replay.texts import field_text
 
 
 def chunk_of(text: bytes) -> Chunk:
