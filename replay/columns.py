@@ -6,12 +6,13 @@ In go numbers and texts, out come arrays that the replay's loops can work on; of
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int64Array: TypeAlias = NDArray[np.int64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 NULL: int = -(1 << 63)
 """The null of every int64 column. As an address it would be non-canonical, as a length impossible."""
@@ -47,6 +48,17 @@ class Strings:
     def __len__(self) -> int:
         """Return how many texts there are."""
         return len(self.texts)
+
+
+def distinct(values: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Return the values, each once, in order.
+
+    NumPy's `unique` imports masked arrays for this, and its table of hashes is slower than sorting.
+    """
+    ordered = np.sort(values)
+    is_first = np.ones(len(ordered), bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[is_first]
 
 
 def to_signed(value: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay.calls import UNFINISHED
-from replay.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.columns import NO_TEXT, NULL, Int64Array, Strings, distinct
 from replay.constants import CALL_CODE
 from replay.shapes import DIALECTS
 
@@ -103,7 +103,7 @@ def misnamed_rows(events: Columns, strings: Strings, among: Mask) -> Mask:
     call in it is written without `SYS_`, or a null pointer as `nil` (older ones write 0 or NULL), which the columns do
     not tell. A log that shows neither is taken for an old one.
     """
-    ids = np.unique(events["caller"][among])
+    ids = distinct(events["caller"][among])
     suspects = [i for i in ids.tolist() if i != NO_TEXT and strings[i].rpartition("/")[2].startswith(_MISNAMED_CALLERS)]
     if not suspects or _names_are_right(events, strings):
         return np.zeros(len(among), dtype=np.bool_)
@@ -113,7 +113,7 @@ def misnamed_rows(events: Columns, strings: Strings, among: Mask) -> Mask:
 def _names_are_right(events: Columns, strings: Strings) -> bool:
     """Return whether an ltrace from 0.7.91 on wrote the log, as far as it tells."""
     system = _system_calls(events)
-    names = np.unique(events["name"][system])
+    names = distinct(events["name"][system])
     return any(not strings[i].startswith("SYS_") for i in names.tolist() if i != NO_TEXT)
 
 
@@ -130,8 +130,8 @@ def _thread_keys(events: Columns) -> Int64Array:
     if not len(tids) or (tids == tids[0]).all():
         return np.zeros(len(tids), dtype=np.int64)
     span = int(events["clock"].max()) + 2
-    distinct = np.unique(tids)
-    return np.searchsorted(distinct, tids).astype(np.int64) * span
+    threads = distinct(tids)
+    return np.searchsorted(threads, tids).astype(np.int64) * span
 
 
 def _ends(events: Columns, opened: Int64Array, ended: Int64Array, family: Mask) -> Int64Array:

@@ -14,7 +14,7 @@ from replay.allocator import libc
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, LAST_RESORT, POOL, Candidates
 from replay.allocator.record import Mask, Record, take_groups
 from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds
-from replay.columns import NULL, Int64Array
+from replay.columns import NULL, Int64Array, distinct
 from replay.constants import CALLS
 
 _POOLS: Final = {
@@ -94,7 +94,7 @@ def _inside(record: Record, around: Int64Array) -> list[str]:
 
 def _pool_ids(record: Record, candidates: Candidates, rows: Int64Array) -> Int64Array:
     ids = np.zeros(len(libc.ALLOCATORS), dtype=np.int64)
-    for code in np.unique(candidates.allocator[rows]).tolist():
+    for code in distinct(candidates.allocator[rows]).tolist():
         ids[code] = record.strings.intern(_POOLS[code])
     return ids[candidates.allocator[rows]]
 

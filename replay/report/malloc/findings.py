@@ -15,7 +15,7 @@ import numpy as np
 from replay import constants
 from replay.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE, LiveCount
 from replay.calls import FAILED
-from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.columns import NO_TEXT, NULL, Int64Array, distinct
 from replay.heap import (
     KINDS,
     Answer,
@@ -200,7 +200,7 @@ class MallocFindings:
     @cached_property
     def several_callers(self) -> bool:
         """Whether the log tells who called malloc, and there is more than one."""
-        callers = np.unique(self.run.malloc_blocks.columns["caller"])
+        callers = distinct(self.run.malloc_blocks.columns["caller"])
         return len(callers[callers != NO_TEXT]) > 1
 
     # --- blocks ---
