@@ -18,7 +18,7 @@ import numpy as np
 
 from replay import constants
 from replay.calls import Calls
-from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.columns import NO_TEXT, NULL, Int64Array, distinct
 
 CLONE_VM: Final = 0x100
 CLONE_FILES: Final = 0x400
@@ -113,7 +113,7 @@ def _thread_of_rows(calls: Calls) -> Int64Array:
         tids[:] = FIRST_THREAD
         return tids
     children = {int(calls.result[row]) for row in _rows_of(calls, FORKS) if calls.result[row] > 0}
-    printed = [int(pid) for pid in np.unique(tids[~unprinted])]
+    printed = [int(pid) for pid in distinct(tids[~unprinted])]
     own = [pid for pid in printed if pid not in children]
     first = own[0] if own else FIRST_THREAD
     if not printed:
@@ -194,7 +194,7 @@ class _Census:
     def take(self) -> Processes:
         """Walk through the rows that matter and return what became of everyone."""
         calls, tids = self.calls, self.tids
-        self.seen = set(np.unique(tids).tolist())
+        self.seen = set(distinct(tids).tolist())
         for row in _rows_of(calls, FORKS):
             if calls.result[row] > 0 and calls.status[row] == 0:
                 self.makers.setdefault(int(calls.result[row]), []).append(int(row))
@@ -204,7 +204,7 @@ class _Census:
         queries = self.brk_rows[calls.addr[self.brk_rows] == 0] if self.implicit_execs else self.brk_rows[:0]
         firsts = np.unique(tids, return_index=True)[1]
         codes = (*FORKS, *EXECS, *EXITS, EXIT_GROUP, constants.SUPERSEDED, constants.PID_CHANGED)
-        for row in np.unique(np.concatenate([firsts, _rows_of(calls, codes), queries, *self._comebacks(firsts)])):
+        for row in distinct(np.concatenate([firsts, _rows_of(calls, codes), queries, *self._comebacks(firsts)])):
             self._visit(int(row))
         spaces, files = self._fill()
         return Processes(

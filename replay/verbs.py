@@ -17,7 +17,7 @@ import numpy as np
 from replay import address_space as aspace
 from replay import constants, openfiles
 from replay.calls import FAILED, OK, Calls
-from replay.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.columns import NO_TEXT, NULL, Int64Array, Strings, distinct
 from replay.processes import Processes
 
 _CODE = constants.CALL_CODE
@@ -301,7 +301,7 @@ def _deleted_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     """
     calls, strings = builder.calls, builder.strings
     at = builder.succeeded("unlink")
-    mapped = np.unique(builder.paths[(calls.call == _CODE["mmap"]) & (builder.paths != NO_TEXT)]) if at.size else ()
+    mapped = distinct(builder.paths[(calls.call == _CODE["mmap"]) & (builder.paths != NO_TEXT)]) if at.size else ()
     parts = []
     for row in at:
         name = strings[int(calls.path[row])] if calls.path[row] != NO_TEXT else ""

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from replay.blocks import Blocks, LiveCount
-from replay.columns import NULL, Int64Array
+from replay.columns import NULL, Int64Array, distinct
 from replay.compiled import compiled
 from replay.heap.chunks import MINSIZE, Heaps
 from replay.nesting import Columns
@@ -134,11 +134,11 @@ def _largest_and_top(
 
     What is not heap counts as chunks too, a wall for each range between two borders that the heap ever had.
     """
-    borders = np.unique(np.concatenate([extents["start"], extents["end"]]))
+    borders = distinct(np.concatenate([extents["start"], extents["end"]]))
     if not len(borders):
         return np.zeros(len(line), dtype=np.int64), np.zeros(len(line), dtype=np.int64)
     borders = np.concatenate([borders[:1] - 1, borders, borders[-1:] + 1])
-    places = np.unique(chunks["start"])
+    places = distinct(chunks["start"])
     # Leaves: walls and chunks by address, a wall before a chunk that begins where it does.
     starts = np.concatenate([borders[:-1], places])
     order = np.argsort(starts, kind="stable")
