@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -36,8 +37,11 @@ LEADING: Final = 0x80
 ADDRESS: Final = 0xA0
 """Marks of slots in a shape, bytes that hardly stand in lines. The last three have the length of the slot added."""
 
-_WEIGHTS: Final = np.random.default_rng(20).integers(1, 1 << 63, _LONGEST_SHAPE, dtype=np.uint64) * 2 + 1
-"""Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57."""
+_WEIGHTS: Final = np.frombuffer(Random(20).randbytes(8 * _LONGEST_SHAPE), dtype=np.uint64) | np.uint64(1)
+"""Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57.
+
+Python draws them, as the import of NumPy's generators costs more than all of a small log's lines.
+"""
 
 
 @dataclass(frozen=True, slots=True)
