@@ -18,6 +18,7 @@ from replay.call_table import COLUMNS, FAILED, OK, UNFINISHED, Calls, calls_of, 
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.filesets import merged
 from replay.joining import TEXTS, Joiner, Rows, chosen
+from replay.ordering import distinct
 from replay.shapes import Counters, LineColumns, Shapes
 from replay.source import Chunk, Log, Notice, Problems, find_logs, read_chunks, size_of
 from replay.templates import KIND_CODE
@@ -132,7 +133,7 @@ def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) 
     module = columns.texts.get("frame_module", np.full(len(is_frame), NO_TEXT))
     symbol = columns.texts.get("frame_symbol", np.full(len(is_frame), NO_TEXT))
     frame = frame[module[frame] != NO_TEXT]
-    libc = {m: _LIBC.search(strings[m]) is not None for m in np.unique(module[frame]).tolist()}
+    libc = {m: _LIBC.search(strings[m]) is not None for m in distinct(module[frame]).tolist()}
     of_libc = frame[np.array([libc[m] for m in module[frame].tolist()], dtype=bool)]
     short = {m: strings.intern(strings[m].rpartition("/")[2]) for m in libc}
     module_name = np.array([short.get(m, NO_TEXT) for m in module.tolist()], dtype=np.int64)

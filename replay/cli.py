@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -55,8 +56,42 @@ _WHOLE_SENTENCE: Final = 400
 _OWN_OPTIONS: Final = ("--help", "-h", "--version")
 
 
+class OnDemand(Mapping[str, Any]):
+    """The commands by name, each made of its function when it is first asked for: a run needs but one."""
+
+    def __init__(self) -> None:
+        """Keep the functions."""
+        self._functions = {function.__name__: function for function in COMMANDS}
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the command of that name."""
+        if name not in self._made:
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name, cls=SparingCommand)(self._functions[name])
+            self._made[name] = typer.main.get_command(alone)
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a command of that name, without making it."""
+        return name in self._functions
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names in the order of the help."""
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        """Return how many commands there are."""
+        return len(self._functions)
+
+
 class Commands(Sparing, TyperGroup):
     """The group of all commands; what begins with no command's name is meant for `report`."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Build the group as Typer does, its commands on demand."""
+        super().__init__(**settings)
+        self.commands: Any = OnDemand()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command before arguments that name none."""
@@ -150,8 +185,6 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(_root)
-    for command in COMMANDS:
-        made.command(command.__name__, cls=SparingCommand)(command)
     return made
 
 

@@ -5,8 +5,8 @@ In go numbers and texts, out come arrays that the replay's loops can work on; of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,17 +50,6 @@ class Strings:
     def __len__(self) -> int:
         """Return how many texts there are."""
         return len(self.texts)
-
-
-def is_ascending(keys: Sequence[NDArray[Any]]) -> bool:
-    """Tell whether rows are sorted by `keys`, columns of one length, the first one first."""
-    equal = np.ones(max(len(keys[0]) - 1, 0), dtype=np.bool_)
-    for key in keys:
-        before, after = key[:-1], key[1:]
-        if (equal & (after < before)).any():
-            return False
-        equal &= after == before
-    return True
 
 
 def to_signed(value: int) -> int:

@@ -15,6 +15,7 @@ from replay.calls import UNFINISHED
 from replay.columns import NO_TEXT, Columns, Int64Array
 from replay.constants import CALL_CODE
 from replay.nesting import GIVING, HIDING, Mask, is_call
+from replay.ordering import distinct
 
 _FORKS: Final = tuple(CALL_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
 
@@ -62,7 +63,7 @@ def _hidden_between(events: Columns, misnamed_steps: Int64Array, frees: SecondFr
     hiding = np.union1d(hiding, misnamed_steps)
     hidden = np.zeros(len(frees.steps), dtype=np.bool_)
     space = events["space"]
-    for number in np.unique(space[frees.steps]).tolist():
+    for number in distinct(space[frees.steps]).tolist():
         mine = space[frees.steps] == number
         own = hiding[space[hiding] == number]
         hidden[mine] = np.searchsorted(own, frees.steps[mine]) > np.searchsorted(own, frees.earlier[mine])
@@ -99,7 +100,7 @@ def _of_ending_thread(events: Columns, frees: Int64Array) -> Mask:
     Source: tcache_thread_shutdown in malloc/malloc.c calls __libc_free.
     """
     ending: Mask = events["caller"][frees] == NO_TEXT
-    for tid in np.unique(events["tid"][frees[ending]]).tolist():
+    for tid in distinct(events["tid"][frees[ending]]).tolist():
         mine = np.flatnonzero(events["tid"] == tid)
         first = np.argmax(events["space"] == events["space"][mine[0]])
         gives = mine[is_call({"call": events["call"][mine]}, (*GIVING, *HIDING))]

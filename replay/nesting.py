@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from replay.calls import UNFINISHED
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.constants import CALL_CODE
-from replay.ordering import ascending
+from replay.ordering import ascending, distinct
 from replay.shapes import DIALECTS
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -150,7 +150,7 @@ def misnamed_rows(events: Columns, strings: Strings, among: Mask) -> Mask:
 def _names_are_right(events: Columns, strings: Strings) -> bool:
     """Return whether an ltrace from 0.7.91 on wrote the log, as far as it tells."""
     system = _system_calls(events)
-    names = np.unique(events["name"][system])
+    names = distinct(events["name"][system])
     return any(not strings[i].startswith("SYS_") for i in names.tolist() if i != NO_TEXT)
 
 
@@ -170,8 +170,8 @@ def _thread_keys(events: Columns) -> Int64Array | None:
     if not len(tids) or (tids == tids[0]).all():
         return None
     span = int(events["clock"].max()) + 2
-    distinct = np.unique(tids)
-    return np.searchsorted(distinct, tids).astype(np.int64) * span
+    threads = distinct(tids)
+    return np.searchsorted(threads, tids).astype(np.int64) * span
 
 
 def _ends(events: Columns, opened: Int64Array, ended: Int64Array, family: Mask) -> Int64Array:

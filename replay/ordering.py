@@ -5,9 +5,15 @@ In go columns of numbers, out come the places of their rows in ascending order. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
 import numpy as np
+from numpy.typing import NDArray
 
 from replay.columns import Int64Array
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def ascending(keys: Int64Array) -> Int64Array:
@@ -59,9 +65,23 @@ def ascending_by(first: Int64Array, second: Int64Array) -> Int64Array:
     return order[ascending(first[order])]
 
 
-def distinct(values: Int64Array) -> Int64Array:
-    """Return the values that occur, each once, in ascending order."""
+def distinct(values: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Return the values that occur, each once, in ascending order.
+
+    NumPy's `unique` imports masked arrays for this, and its table of hashes is slower than sorting.
+    """
     ordered = np.sort(values)
     fresh = np.ones(len(ordered), dtype=np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=fresh[1:])
     return ordered[fresh]
+
+
+def is_ascending(keys: Sequence[NDArray[Any]]) -> bool:
+    """Tell whether rows are sorted by `keys`, columns of one length, the first one first."""
+    equal = np.ones(max(len(keys[0]) - 1, 0), dtype=np.bool_)
+    for key in keys:
+        before, after = key[:-1], key[1:]
+        if (equal & (after < before)).any():
+            return False
+        equal &= after == before
+    return True

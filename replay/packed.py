@@ -15,8 +15,9 @@ from typing import IO, Final, NamedTuple
 
 import numpy as np
 
-from replay.columns import NULL, Int64Array, is_ascending
+from replay.columns import NULL, Int64Array
 from replay.errors import ReplayError
+from replay.ordering import is_ascending
 
 PART_ROWS: Final = 1 << 16
 """Rows of a part where nothing else cuts the columns: so many numbers lie close together and stay in the cache."""
@@ -24,7 +25,7 @@ PART_ROWS: Final = 1 << 16
 HELD_BYTES: Final = 256 << 20
 """Packed columns beyond so many bytes go to a temporary file, in the directory that TMPDIR names."""
 
-RECENT_BYTES: Final = 256 << 20
+RECENT_BYTES: Final = 128 << 20
 """Whole columns that were asked for last stay unpacked up to so many bytes, the last one in any case."""
 
 _WIDTHS: Final = (np.uint8, np.uint16, np.uint32)

@@ -19,6 +19,7 @@ import numpy as np
 from replay import constants
 from replay.calls import Calls
 from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.ordering import distinct
 from replay.recording import Told
 
 CLONE_VM: Final = 0x100
@@ -280,7 +281,7 @@ class _Census:
     def take(self) -> Processes:
         """Walk through the rows that matter and return what became of everyone."""
         calls, tids = self.calls, self.tids
-        self.seen = set(np.unique(tids).tolist())
+        self.seen = set(distinct(tids).tolist())
         for row in _rows_of(calls, FORKS):
             if calls.result[row] > 0 and calls.status[row] == 0:
                 self.makers.setdefault(int(calls.result[row]), []).append(int(row))
@@ -290,7 +291,7 @@ class _Census:
         queries = self.brk_rows[calls.addr[self.brk_rows] == 0] if self.implicit_execs else self.brk_rows[:0]
         firsts = np.unique(tids, return_index=True)[1]
         codes = (*FORKS, *EXECS, *EXITS, EXIT_GROUP, constants.SUPERSEDED, constants.PID_CHANGED)
-        for row in np.unique(np.concatenate([firsts, _rows_of(calls, codes), queries, *self._comebacks(firsts)])):
+        for row in distinct(np.concatenate([firsts, _rows_of(calls, codes), queries, *self._comebacks(firsts)])):
             self._visit(int(row))
         for life in self.lives:
             life.born_step = int(self.told.step[life.born_row]) - int(calls.call[life.born_row] >= constants.PSEUDO)

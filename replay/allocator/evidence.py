@@ -16,6 +16,7 @@ from replay.allocator.record import Mask, Record, take_groups
 from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds
 from replay.columns import NULL, Int64Array
 from replay.constants import CALLS
+from replay.ordering import distinct
 
 _POOLS: Final = {
     libc.MUSL: "musl's mallocng keeps small blocks in mapped groups and only metadata in the brk area",
@@ -94,7 +95,7 @@ def _inside(record: Record, around: Int64Array) -> list[str]:
 
 def _pool_ids(record: Record, candidates: Candidates, rows: Int64Array) -> Int64Array:
     ids = np.zeros(len(libc.ALLOCATORS), dtype=np.int64)
-    for code in np.unique(candidates.allocator[rows]).tolist():
+    for code in distinct(candidates.allocator[rows]).tolist():
         ids[code] = record.strings.intern(_POOLS[code])
     return ids[candidates.allocator[rows]]
 

@@ -15,6 +15,7 @@ import numpy as np
 from replay.allocator.record import OK, Mask, Record
 from replay.columns import NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, MAP_FLAGS
+from replay.ordering import distinct
 
 UNKNOWN: Final = 0
 GLIBC: Final = 1
@@ -184,7 +185,7 @@ def _mapped_files(record: Record) -> dict[int, dict[int, str]]:
 def _codes_of_paths(record: Record) -> Int64Array:
     """Return for each text id the allocator that a file of that name brings; the last place is for no text."""
     codes = np.zeros(len(record.strings) + 1, dtype=np.int64)
-    for text_id in np.unique(record.regions["path"]).tolist():
+    for text_id in distinct(record.regions["path"]).tolist():
         if text_id >= 0:
             codes[text_id] = _code_of_file(record.strings[text_id])
     return codes

@@ -20,6 +20,7 @@ from replay.allocator.record import FAILED, OK, Mask, Record
 from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds, follow_threshold, treated_as_own
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
+from replay.ordering import distinct
 
 _READ_WRITE: Final = 3
 _MIB: Final = 1 << 20
@@ -60,7 +61,8 @@ def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) 
     _mark_heaps(candidates, heaps)
     _mark_fallbacks(record, candidates, allocators)
     _mark_last_resorts(record, refusals, candidates, heaps)
-    _mark_pools(record, candidates, allocators)
+    if len(candidates.step):
+        _mark_pools(record, candidates, allocators)
     thresholds = _mark_direct(record, candidates, allocators)
     rows = np.flatnonzero(candidates.kind != NONE)
     evidence = evidence_of(record, candidates, rows, thresholds, allocators.mallocng)
@@ -70,7 +72,7 @@ def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) 
 def _table(record: Record, candidates: Candidates, rows: Int64Array, evidence: Int64Array) -> Columns:
     events, step = record.events, candidates.step[rows]
     errno = candidates.errno[rows]
-    names = record.intern(ERRNO_NAME.get(number, str(number)) for number in np.unique(errno).tolist())
+    names = record.intern(ERRNO_NAME.get(number, str(number)) for number in distinct(errno).tolist())
     observed = candidates.around[rows] != NULL
     refused = candidates.failed[rows]
     around = candidates.around[rows]
@@ -84,7 +86,7 @@ def _table(record: Record, candidates: Candidates, rows: Int64Array, evidence: I
         "kind": record.intern(KINDS)[candidates.kind[rows]],
         "addr": np.where(refused, NULL, events["result"][step]),
         "bytes": events["length"][step],
-        "errno": np.where(errno == 0, NO_TEXT, names[np.searchsorted(np.unique(errno), errno)]),
+        "errno": np.where(errno == 0, NO_TEXT, names[np.searchsorted(distinct(errno), errno)]),
         "brk_failure_step": candidates.refusal_step[rows],
         "request_bytes": request,
         "allocator": record.intern(libc.ALLOCATORS)[candidates.allocator[rows]],
@@ -167,8 +169,8 @@ def _program_starts(record: Record) -> Int64Array:
 def _is_loader_cache(record: Record) -> Mask:
     """Return which regions are ld.so's list of libraries, which it unmaps last."""
     paths = record.regions["path"]
-    caches = [text for text in np.unique(paths).tolist() if record.text(text).endswith("/ld.so.cache")]
-    return np.isin(paths, caches)
+    caches = [text for text in distinct(paths).tolist() if record.text(text).endswith("/ld.so.cache")]
+    return np.isin(paths, np.array(caches, np.int64))
 
 
 def _begins_with_query(record: Record, count: int) -> Mask:

@@ -107,20 +107,22 @@ def treated_as_own(record: Record, steps: Int64Array) -> Mask:
     A program that does so has an mmap use of its own, and its other mappings may be no blocks either.
     """
     events, regions = record.events, record.regions
-    asked = np.zeros(len(events["call"]) + 1, dtype=np.bool_)  # the last place is for what no step made
-    asked[steps] = True
-    row = np.flatnonzero(asked[np.maximum(regions["made_step"], -1)] & (regions["path"] < 0))
-    made, died = regions["made_step"][row], regions["died_step"][row]
-    ended = np.where((died >= 0) & (died < len(events["call"])), died, 0)
-    unmapped = (died >= 0) & (events["call"][ended] == CALL_CODE["munmap"])
-    start, end = regions["start"][row], regions["end"][row]
-    low = events["addr"][ended]
-    high = low + record.page_up(events["length"][ended])
-    cut = unmapped & (low < end) & (high > start) & ((low != start) | (high != end))
-    protected = regions["prot"][row] != events["prot"][made]
-    own = np.zeros(len(asked), dtype=np.bool_)
-    own[made[cut | protected]] = True
-    return own[steps]
+    own = np.zeros(len(steps), dtype=np.bool_)
+    place = np.searchsorted(steps, regions["made_step"])
+    place[place == len(steps)] = 0
+    row = np.flatnonzero((steps[place] == regions["made_step"]) & (regions["path"] < 0)) if len(steps) else place[:0]
+    place = place[row]
+    protected = regions["prot"][row] != events["prot"][steps[place]]
+    own[place[protected]] = True
+    died = regions["died_step"][row]
+    row, place = row[died != NULL], place[died != NULL]
+    died = died[died != NULL]
+    unmapped = events["call"][died] == CALL_CODE["munmap"]
+    row, place, died = row[unmapped], place[unmapped], died[unmapped]
+    start, end, low = regions["start"][row], regions["end"][row], events["addr"][died]
+    high = low + record.page_up(events["length"][died])
+    own[place[(low < end) & (high > start) & ((low != start) | (high != end))]] = True
+    return own
 
 
 def _largest_growth(record: Record, steps: Int64Array) -> Int64Array:

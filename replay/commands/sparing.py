@@ -27,6 +27,8 @@ class ShortWay(NamedTuple):
         """Return the value that the command gets."""
         if not self._is_ready(context, value):
             return self.convert(context, value)
+        if value is None and (self.parameter.multiple or self.parameter.nargs != 1):
+            value = ()
         react = self.parameter.callback
         return react(context, self.parameter, value) if react else value
 
