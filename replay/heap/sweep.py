@@ -6,7 +6,7 @@ over their addresses, so that each change costs the logarithm of their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -27,7 +27,7 @@ COLUMNS: Final = ("live_blocks", "live_bytes", "heap_bytes", "free_bytes", "larg
 WORTH_COMPILING: Final = 15_000
 """Blocks and changes of heaps from which on compiling the loop, or loading it, pays. Heuristic, measured."""
 
-Sweep: TypeAlias = Callable[..., tuple[Sequence[int], Sequence[int]]]
+Sweep: TypeAlias = Callable[..., None]
 """The loop over the tree, interpreted or compiled."""
 
 _NONE: Final = -1
@@ -173,8 +173,9 @@ def _largest_and_top(
     when, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf)
     until = np.searchsorted(when, line, side="right")
     del when, chunk_leaf
-    largest, top = sweep(starts, wall_ends, what, ends, tops, until)
-    return np.asarray(largest, dtype=np.int64), np.asarray(top, dtype=np.int64)
+    largest, top = (np.zeros(len(line), dtype=np.int64) for _ in range(2))
+    sweep(starts, wall_ends, what, ends, tops, until, largest, top)
+    return largest, top
 
 
 def _changes(
@@ -205,9 +206,12 @@ def _sweep_for(changes: int) -> Sweep:
     return compiled(_sweep) if changes >= WORTH_COMPILING else _interpreted_sweep
 
 
-def _interpreted_sweep(*columns: NDArray[Any]) -> tuple[Sequence[int], Sequence[int]]:
+def _interpreted_sweep(*columns: NDArray[Any]) -> None:
     """Apply the loop to lists, which the interpreter reads faster than arrays."""
-    return _sweep(*(column.tolist() for column in columns))
+    largest, topmost = columns[-2:]
+    lists = [column.tolist() for column in columns]
+    _sweep(*lists)
+    largest[:], topmost[:] = lists[-2:]
 
 
 def _sweep(
@@ -217,8 +221,10 @@ def _sweep(
     ends: Sequence[int],
     tops: Sequence[bool],
     until: Sequence[int],
-) -> tuple[Sequence[int], Sequence[int]]:
-    """Return the largest gap and the topmost end after the first `until` changes, for each of these, ascending.
+    largest: MutableSequence[int],
+    topmost: MutableSequence[int],
+) -> None:
+    """Tell the largest gap and the topmost end after the first `until` changes, for each of these, ascending.
 
     A node of the tree holds the first start below it, the last end, the largest gap between, and the topmost end of a
     chunk of the brk area. The children of node i are 2i and 2i + 1; leaves stand from `size` on.
@@ -236,7 +242,6 @@ def _sweep(
         first[node], last[node] = min(first[left], first[right]), max(last[left], last[right])
         between = first[right] - last[left] if first[right] != _FAR and last[left] != _NONE else 0
         gap[node] = max(gap[left], gap[right], between)
-    largest, topmost = [0] * len(until), [0] * len(until)
     done = 0
     for row in range(len(until)):
         while done < until[row]:
@@ -255,4 +260,3 @@ def _sweep(
                 top[node] = max(top[left], top[right])
                 node //= 2
         largest[row], topmost[row] = gap[1], top[1]
-    return largest, topmost
