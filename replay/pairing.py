@@ -98,6 +98,9 @@ def _operations(events: Columns, nesting: Nesting) -> _Operations:
     of NULL is malloc; to zero bytes with a null result it is free. A free that never returned has taken its block.
     """
     roles = _roles(events["call"])
+    if not roles.any():
+        nothing = np.zeros(0, dtype=np.int64)
+        return _Operations(nothing.astype(np.int8), nothing, nothing, nothing)
     roles[nesting.doubled] = roles[nesting.misnamed_steps] = 0
     roles[events["status"] != OK] &= _FREES
     result, addr = events["result"], events["addr"]
