@@ -180,35 +180,41 @@ def _largest_and_top(
     walls, chunk_leaf = leaf[: len(borders) - 1], leaf[len(borders) - 1 :][np.searchsorted(places, chunks.start)]
     wall_ends = np.full(len(leaf), _NONE, dtype=np.int64)
     wall_ends[walls] = borders[1:]
-    when, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf)
-    until = np.searchsorted(when, line, side="right")
-    del when, chunk_leaf, leaf, places
+    del places
+    until, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf, line)
+    del chunk_leaf, leaf
     largest, top = (np.zeros(len(line), dtype=np.int64) for _ in range(2))
     sweep(starts, wall_ends, what, ends, tops, until, largest, top)
     return largest, top
 
 
 def _changes(
-    chunks: _Chunks, extents: Columns, borders: Int64Array, walls: NDArray[np.int32], leaf: NDArray[np.int32]
-) -> tuple[Int64Array, NDArray[np.int32], Int64Array, Mask]:
-    """Return the changes of leaves by line: line, leaf, the end that it gets (none: it goes), and whether in brk.
+    chunks: _Chunks,
+    extents: Columns,
+    borders: Int64Array,
+    walls: NDArray[np.int32],
+    leaf: NDArray[np.int32],
+    line: Int64Array,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], Int64Array, Mask]:
+    """Return the changes of leaves in order: leaf, the end that it gets (none: it goes), and whether in brk.
 
-    At one line chunks go before walls, and walls before chunks that come.
+    At one line chunks go before walls, and walls before chunks that come. Before these columns stands how many changes
+    there are until each `line`.
     """
-    ended = np.flatnonzero(chunks.died != NULL)
+    ended = chunks.died != NULL
     first = np.searchsorted(borders, extents["start"])
     count = np.searchsorted(borders, extents["end"]) - first
     cell = np.repeat(first - np.append(0, np.cumsum(count)[:-1]), count) + np.arange(int(count.sum()))
     extent = np.repeat(np.arange(len(count)), count)
-    gone = np.broadcast_to(np.int64(_NONE), len(ended))
-    wall_ends = np.where(extents["sign"][extent] > 0, _NONE, borders[cell + 1])
     when = np.concatenate([chunks.died[ended], extents["line"][extent], chunks.born])
-    order = ascending(when)
-    when = when[order]
+    order = ascending(when).astype(np.int32)
+    until = np.searchsorted(when[order], line, side="right").astype(np.int32)
+    del when
     what = np.concatenate([leaf[ended], walls[cell], leaf])[order]
-    ends = np.concatenate([gone, wall_ends, chunks.end])[order]
-    tops = np.concatenate([np.zeros(len(ended) + len(cell), dtype=np.bool_), chunks.in_brk])[order]
-    return when, what, ends, tops
+    gone = np.broadcast_to(np.int64(_NONE), int(ended.sum()))
+    wall_ends = np.where(extents["sign"][extent] > 0, _NONE, borders[cell + 1])
+    tops = np.concatenate([np.zeros(len(gone) + len(cell), dtype=np.bool_), chunks.in_brk])[order]
+    return until, what, np.concatenate([gone, wall_ends, chunks.end])[order], tops
 
 
 def _sweep_for(changes: int) -> Sweep:
