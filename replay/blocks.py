@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from replay.address_space import KIND_ANON, KIND_BRK
 from replay.calls import UNFINISHED
@@ -19,7 +18,7 @@ from replay.constants import CALLS
 from replay.narrow import Narrow
 from replay.nesting import Mask, Nesting
 from replay.ordering import ascending
-from replay.pairing import GIVE, TAKE_FREE, TAKE_MOVE, Faults, Paired, pair
+from replay.pairing import Misfits, Paired, pair
 from replay.regions import Replay
 from replay.source import Problems
 
@@ -61,22 +60,32 @@ class Blocks:
         `taken_step`, the calls that gave and took it (`NULL`: none did); `inherited` (0/1): a forked child's copy.
         `size` is 0 where the log does not show it (strdup).
     problems: `step` and `reason`, sorted by step.
-    given_steps, taken_steps: the calls that handed out a block, and those that gave one back for good.
+    frees: `step`, in order: the calls that gave a block back for good.
     """
 
     columns: Narrow
     problems: Columns
-    given_steps: Int64Array
-    taken_steps: Int64Array
+    frees: Columns
 
     def __len__(self) -> int:
         """Return the number of blocks."""
         return len(self.columns["addr"])
 
     @property
+    def given_steps(self) -> Int64Array:
+        """Return the calls that handed out a block."""
+        given: Int64Array = self.columns["given_step"][self.columns["inherited"] == 0]
+        return given
+
+    @property
+    def taken_steps(self) -> Int64Array:
+        """Return the calls that gave a block back for good."""
+        return self.frees["step"]
+
+    @property
     def seen(self) -> bool:
         """Return whether the log shows any call of the malloc family that was believed."""
-        return bool(len(self.given_steps) or len(self.taken_steps))
+        return bool(len(self) or len(self.taken_steps))
 
     def count(self, reason: int) -> int:
         """Return the number of problems of a reason."""
@@ -90,60 +99,46 @@ def find_blocks(replayed: Replay, nesting: Nesting) -> Blocks:
     Blocks that were live when their process exited are `live`. A forked child has the blocks of its parent, born at
     the fork, as soon as it or a child of its own allocates or frees.
     """
-    operations, paired, faults = pair(replayed, nesting)
-    source, kind = operations.source, operations.kind
-    problems = _problems(nesting, source, faults)
-    freeing = kind == TAKE_FREE
-    freeing[faults.double] = False
-    given_steps, taken_steps = np.sort(source[kind == GIVE]), np.sort(source[freeing])
-    del operations
-    return Blocks(_columns(replayed, nesting, source, kind, paired), problems, given_steps, taken_steps)
+    paired, misfits = pair(replayed, nesting)
+    frees = Narrow()
+    frees.keep("step", np.sort(misfits.freed))
+    problems = _problems(nesting, misfits)
+    del misfits
+    return Blocks(_columns(replayed, nesting, paired), problems, frees)
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
-def _columns(replayed: Replay, nesting: Nesting, source: Int64Array, kind: NDArray[np.int8], paired: Paired) -> Narrow:
-    """Return the columns of the blocks, sorted by the step of birth; operations are told by `source` and `kind`."""
+def _columns(replayed: Replay, nesting: Nesting, paired: Paired) -> Narrow:
+    """Return the columns of the blocks, sorted by the step of birth."""
     events, spaces = replayed.events, replayed.spaces
-    columns = Narrow()
-    given = source[paired.giver[_origins(paired)]]
-    inherited = paired.heir_of >= 0
-    born_step = np.where(inherited, spaces["born_step"][paired.space], given) if inherited.any() else given
+    columns, born_step = Narrow(), paired.given
+    if paired.inherited.any():
+        born_step = np.where(paired.inherited, spaces["born_step"][paired.space], born_step)
     order: Int64Array | slice = slice(None)
     if (born_step[1:] < born_step[:-1]).any():
         order = np.lexsort((paired.addr, paired.space, born_step))
     columns.keep("born_step", born_step[order])
-    columns.keep("inherited", inherited[order].astype(np.int64))
-    given = given[order]
+    del born_step
+    columns.keep("inherited", paired.inherited[order].astype(np.int64))
+    columns.keep("space", paired.space[order])
+    columns.keep("addr", paired.addr[order])
+    columns.keep("born_line", paired.born[order])
+    given = paired.given[order]
     columns.keep("given_step", given)
     for name in ("call", "pid", "tid", "caller"):
         columns.keep(name, events[name][given])
     columns.keep("size", _sizes(events["length"], nesting, given))
-    columns.keep("space", paired.space[order])
-    columns.keep("addr", paired.addr[order])
-    columns.keep("born_line", paired.born[order])
-    columns.keep("backing", find_backing(replayed, columns))
-    del born_step, inherited, given
-    taken = paired.follower >= 0
-    taken[taken] = kind[paired.follower[taken]] != GIVE
-    taker = np.where(taken, source[paired.follower], NULL) if len(source) else paired.follower
+    del given
+    columns.keep("taken_step", paired.taken[order])
     died = _ended_by_exec(paired, spaces)
-    end = np.where(died == NULL, LIVE, FREED)
-    end[taken] = np.where(kind[paired.follower[taken]] == TAKE_MOVE, MOVED, FREED)
-    columns.keep("end", end[order])
-    columns.keep("taken_step", taker[order])
     columns.keep("died_line", died[order])
-    columns.keep("died_step", _died_steps(events["clock"], taker, died)[order])
+    columns.keep("end", np.where(died == NULL, LIVE, np.where(paired.moved, MOVED, FREED))[order])
+    columns.keep("died_step", _died_steps(events["clock"], paired.taken, died)[order])
+    del died, paired
+    columns.keep("backing", find_backing(replayed, columns))
     return columns
-
-
-def _origins(paired: Paired) -> Int64Array:
-    """Return for each row the one in which the block was handed out: its own, or that of an ancestor."""
-    origin = np.arange(len(paired.addr), dtype=np.int64)
-    while (paired.heir_of[origin] >= 0).any():
-        origin = np.where(paired.heir_of[origin] >= 0, paired.heir_of[origin], origin)
-    return origin
 
 
 def _sizes(length: Int64Array, nesting: Nesting, steps: Int64Array) -> Int64Array:
@@ -253,10 +248,9 @@ class _Spans:
 # --- problems --------------------------------------------------------------------------------------------------------
 
 
-def _problems(nesting: Nesting, source: Int64Array, faults: Faults) -> Columns:
+def _problems(nesting: Nesting, misfits: Misfits) -> Columns:
     """Return step and reason of each free that fits no block, block handed out twice, and line not believed."""
-    steps = [source[places] for places in (faults.double, faults.unknown, faults.reused)]
-    steps.append(nesting.misnamed_steps)
+    steps = [misfits.double, misfits.unknown, misfits.reused, nesting.misnamed_steps]
     reason = np.concatenate([np.full(len(part), code, dtype=np.int64) for code, part in enumerate(steps)])
     step = np.concatenate(steps)
     order = np.argsort(step, kind="stable")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replay.columns import NULL, Columns, Int64Array
 from replay.nesting import Mask
@@ -22,26 +23,31 @@ class Course:
     """
 
     line: Int64Array
-    given: Int64Array
-    taken: Int64Array
+    given: NDArray[np.int32]
+    taken: NDArray[np.int32]
     live_bytes: Int64Array
 
     @classmethod
     def of(cls, born: Int64Array, died: Int64Array, size: Int64Array) -> Course:
         """Return the course of blocks that are live from lines `born` up to `died` (`NULL`: to the end)."""
-        if not len(born):
-            return cls(born, born, born, born)
         ended = died != NULL
-        first = int(born.min())
-        born, gone = born - first, died[ended] - first
-        lines = int(max(born.max(), gone.max(initial=0))) + 1
-        live = np.zeros(lines, dtype=np.int64)
-        np.add.at(live, born, size)
+        gone = died[ended]
+        first = int(born.min(initial=np.iinfo(np.int64).max)) if len(born) else 0
+        lines = int(max(born.max(initial=0), gone.max(initial=0))) + 1 - first
+        live, given, taken = np.zeros(lines, np.int64), np.zeros(lines, np.int32), np.zeros(lines, np.int32)
+        gone -= first
         np.subtract.at(live, gone, size[ended])
+        np.add.at(taken, gone, np.int32(1))
+        del gone, ended
+        born = born - first
+        np.add.at(live, born, size)
+        np.add.at(given, born, np.int32(1))
+        del born
         np.cumsum(live, out=live)
-        given, taken = np.bincount(born, minlength=lines), np.bincount(gone, minlength=lines)
-        at = np.flatnonzero(given + taken)
-        return cls(at + first, given[at], taken[at], live[at])
+        changed = (given > 0) | (taken > 0)
+        line = np.flatnonzero(changed)
+        line += first
+        return cls(line, given[changed], taken[changed], live[changed])
 
     def peak(self) -> tuple[int, int]:
         """Return the most bytes live at once and the first line of that; zeros for no blocks."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from replay import address_space as aspace
 from replay.call_table import COLUMNS
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.ordering import distinct
 from replay.packed import PackedColumns, in_order
 from replay.processes import SpaceLife
 from replay.recording import Recording
@@ -143,7 +144,7 @@ class Outcome:
         recording = self.recording
         steps = np.full(len(clocks), recording.calls.rows, np.int64)
         windows = np.searchsorted(recording.ends, clocks)
-        for number in np.unique(windows).tolist():
+        for number in distinct(windows).tolist():
             if number < recording.calls.parts:
                 chosen = windows == number
                 completed = recording.calls.part(number, ["clock"])["clock"]

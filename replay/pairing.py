@@ -1,7 +1,7 @@
 """Which call of the malloc family took what another one gave: operations on addresses, paired.
 
-In go the replayed columns of a run and what its calls ran inside, out come blocks, each with what gave it and what next
-did something to its address, and the operations that fit no block. What the table of blocks holds is not known here.
+In go the replayed columns of a run and what its calls ran inside, out come blocks, each with what gave and what took
+it, and the calls that fit no block. What the table of blocks holds is not known here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from replay.regions import Replay
 GIVE: Final = 0
 TAKE_FREE: Final = 1
 TAKE_MOVE: Final = 2
-"""Kinds of operations: what frees for good, and what resizes."""
+"""Kinds of operations; takes are frees for good, and resizings."""
 
 INHERITED_BUDGET: Final = 500_000
 """Inherited blocks of forked children that are rows of their own; past it, only those that a child touches are."""
@@ -34,52 +34,40 @@ _FORK: Final = 2
 """Code of the column `origin` of the spaces."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operations:
-    """What is given and taken: kind, step, space, address and line of each, in the order of lines, takes first."""
-
-    kind: NDArray[np.int8]
-    source: Int64Array
-    space: Int64Array
-    addr: Int64Array
-    clock: Int64Array
-
-    def __len__(self) -> int:
-        """Return the number of operations."""
-        return len(self.kind)
-
-
 @dataclass(slots=True)
 class Paired:
-    """Blocks: the operation that gave each, and the one that next did something to its address; `-1` for none.
+    """Blocks: the steps that gave and took each (`NULL`: none did), whether to move it, and the lines of its life.
 
-    That one took it, or handed the same address out again without a free between. `born` and `died` are lines.
-    `heir_of` is the row that a forked child has its block from.
+    What is not taken may still have died: its address was handed out again. `inherited` are copies of forked children.
     """
 
     space: Int64Array
     addr: Int64Array
-    giver: Int64Array
-    follower: Int64Array
+    given: Int64Array
+    taken: Int64Array
+    moved: Mask
     born: Int64Array
     died: Int64Array
-    heir_of: Int64Array
+    inherited: Mask
 
 
 @dataclass(slots=True)
-class Faults:
-    """Operations that fit no block: second frees, frees of blocks never seen, and what handed out a live block."""
+class Misfits:
+    """Steps that fit no block: second frees, frees of blocks never seen, and what handed out a live block.
+
+    `freed` are those that gave a block back for good, second frees not among them.
+    """
 
     double: Int64Array
     unknown: Int64Array
     reused: Int64Array
+    freed: Int64Array
 
 
-def pair(replayed: Replay, nesting: Nesting) -> tuple[Operations, Paired, Faults]:
-    """Return what the calls of the malloc family give and take, the blocks that come of it, and what fits none."""
-    operations = _operations(replayed.events, nesting)
-    paired, faults = _Pairing(replayed, operations, nesting.misnamed_steps).run()
-    return operations, paired, faults
+def pair(replayed: Replay, nesting: Nesting) -> tuple[Paired, Misfits]:
+    """Return the blocks that the calls of the malloc family give and take, and the calls that fit none."""
+    pairing = _Pairing(replayed, _operations(replayed.events, nesting), nesting.misnamed_steps)
+    return pairing.run()
 
 
 # --- what gives and what takes ---------------------------------------------------------------------------------------
@@ -90,13 +78,29 @@ _RESIZES: Final = 4
 """What a call may do to blocks, as bits."""
 
 
-def _operations(events: Columns, nesting: Nesting) -> Operations:
+@dataclass(frozen=True, slots=True)
+class _Operations:
+    """What is given and taken: kind, step, space and address of each, in the order of lines, takes first."""
+
+    kind: NDArray[np.int8]
+    source: Int64Array
+    space: Int64Array
+    addr: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+
+def _operations(events: Columns, nesting: Nesting) -> _Operations:
     """Return what the calls of the malloc family give and take.
 
     Memory is taken at the line where the call starts and given where it completes; what failed does neither. Realloc
     of NULL is malloc; to zero bytes with a null result it is free. A free that never returned has taken its block.
     """
     roles = _roles(events["call"])
+    if not roles.any():
+        nothing = np.zeros(0, dtype=np.int64)
+        return _Operations(nothing.astype(np.int8), nothing, nothing, nothing)
     roles[nesting.doubled] = roles[nesting.misnamed_steps] = 0
     roles[events["status"] != OK] &= _FREES
     result, addr = events["result"], events["addr"]
@@ -110,15 +114,24 @@ def _operations(events: Columns, nesting: Nesting) -> Operations:
     moves = (roles & _RESIZES != 0) & given
     kind = np.where(moves[source], np.int8(TAKE_MOVE), np.int8(TAKE_FREE))
     kind[gives] = GIVE
-    block, clock, space = addr[source], events["entry_clock"][source], events["space"]
+    block, space = addr[source], events["space"]
     block[gives] = result[source[gives]]
-    clock[gives] = events["clock"][source[gives]]
     one = bool(len(space) and (space == space[0]).all())
     space = np.broadcast_to(space[0], len(source)) if one else space[source]
+    del result, addr
+    clock = _lines(events, kind, source)
     if (clock[1:] >= clock[:-1]).all():
-        return Operations(kind, source, space, block, clock)
+        return _Operations(kind, source, space, block)
     order = ascending(clock * 2 + gives)
-    return Operations(kind[order], source[order], space[order], block[order], clock[order])
+    return _Operations(kind[order], source[order], space[order], block[order])
+
+
+def _lines(events: Columns, kind: NDArray[np.int8], source: Int64Array) -> Int64Array:
+    """Return the lines at which operations happen: takes where their call starts, gives where it completes."""
+    lines = events["entry_clock"][source]
+    gives = kind == GIVE
+    lines[gives] = events["clock"][source[gives]]
+    return lines
 
 
 def _roles(call: Int64Array) -> NDArray[np.uint8]:
@@ -138,25 +151,25 @@ class _Pairing:
     """Pairs what was given with what took it, children after their parents, whose live blocks they start with."""
 
     replayed: Replay
-    operations: Operations
+    operations: _Operations
     misnamed_steps: Int64Array
     pieces: list[Paired] = field(default_factory=list)
-    faults: list[Faults] = field(default_factory=list)
-    rows_so_far: int = 0
+    misfits: list[Misfits] = field(default_factory=list)
     budget: int = field(default_factory=lambda: INHERITED_BUDGET)
-    homes: dict[int, tuple[Paired, int]] = field(default_factory=dict)
+    homes: dict[int, Paired] = field(default_factory=dict)
 
-    def run(self) -> tuple[Paired, Faults]:
-        """Return all blocks and all faults."""
+    def run(self) -> tuple[Paired, Misfits]:
+        """Return all blocks and all that fits none."""
         for spaces in self._generations():
-            if len(spaces) == len(self.replayed.spaces["space"]):
-                chosen = np.arange(len(self.operations), dtype=np.int64)
-            else:
+            chosen = None
+            if len(spaces) < len(self.replayed.spaces["space"]):
                 chosen = np.flatnonzero(np.isin(self.operations.space, spaces)).astype(np.int64, copy=False)
             inherited = [self._inherited(space, chosen) for space in spaces.tolist() if self._parent(space) != NULL]
-            self._pair(chosen, inherited, spaces)
-        return _stacked(self.pieces), Faults(
-            *(np.concatenate([getattr(f, name) for f in self.faults]) for name in ("double", "unknown", "reused"))
+            piece = self._pair(chosen, _stacked(inherited))
+            self.homes.update(dict.fromkeys(spaces.tolist(), piece))
+            self.pieces.append(piece)
+        return _stacked(self.pieces), Misfits(
+            *(np.concatenate([getattr(part, name) for part in self.misfits]) for name in Misfits.__slots__)
         )
 
     def _parent(self, space: int) -> int:
@@ -182,66 +195,79 @@ class _Pairing:
         for level in range(1, int(depth.max()) + 1):
             yield numbers[forked & busy & (depth == level)]
 
-    def _inherited(self, space: int, chosen: Int64Array) -> Paired:
+    def _inherited(self, space: int, chosen: Int64Array | None) -> Paired:
         """Return the blocks that a forked space begins with; past the budget, those that it touches."""
         parent, fork = self._parent(space), int(self.replayed.spaces["born_line"][space])
-        piece, first = self.homes[parent]
+        piece = self.homes[parent]
         alive = (piece.born <= fork) & ((piece.died == NULL) | (piece.died > fork))
-        rows = np.flatnonzero(alive & (piece.space == parent)).astype(np.int64)
+        rows = np.flatnonzero(alive & (piece.space == parent))
         if len(rows) > self.budget:
-            own = chosen[self.operations.space[chosen] == space]
-            rows = rows[np.isin(piece.addr[rows], self.operations.addr[own])]
+            own = self.operations.addr[self.operations.space == space]
+            rows = rows[np.isin(piece.addr[rows], own)]
         self.budget -= len(rows)
         count = len(rows)
-        nothing = np.full(count, -1, dtype=np.int64)
-        born, died = np.full(count, fork, dtype=np.int64), np.full(count, NULL, dtype=np.int64)
-        return Paired(np.full(count, space), piece.addr[rows], nothing, nothing, born, died, rows + first)
+        nothing, spaces = np.full(count, NULL, dtype=np.int64), np.full(count, space, dtype=np.int64)
+        born, no, yes = np.full(count, fork, dtype=np.int64), np.zeros(count, np.bool_), np.ones(count, np.bool_)
+        return Paired(spaces, piece.addr[rows], piece.given[rows], nothing, no, born, nothing, yes)
 
-    def _pair(self, chosen: Int64Array, inherited: list[Paired], spaces: Int64Array) -> None:
-        """Pair the operations `chosen`, before which stand the `inherited` blocks; keep what comes out."""
-        operations = self.operations
-        place, gives, space, addr = chosen, operations.kind == GIVE, operations.space, operations.addr
-        if len(chosen) < len(operations):
+    def _pair(self, chosen: Int64Array | None, heirs: Paired) -> Paired:
+        """Return the blocks of the operations `chosen` (`None`: all), before which stand the `heirs`; keep misfits."""
+        operations, count = self.operations, len(heirs.addr)
+        gives, space, addr = operations.kind == GIVE, operations.space, operations.addr
+        if chosen is not None:
             gives, space, addr = gives[chosen], space[chosen], addr[chosen]
-        heirs = _stacked(inherited)
-        if len(heirs.addr):
-            place = np.concatenate([heirs.giver, place])
-            gives = np.concatenate([np.ones(len(heirs.addr), dtype=np.bool_), gives])
+        if count:
+            chosen = np.arange(len(gives)) if chosen is None else chosen
+            chosen = np.concatenate([np.full(count, -1, dtype=np.int64), chosen])
+            gives = np.concatenate([np.ones(count, dtype=np.bool_), gives])
             space, addr = np.concatenate([heirs.space, space]), np.concatenate([heirs.addr, addr])
         order = ascending_by(space, addr)
         same = _same_as_before(space, addr, order)
-        row = np.flatnonzero(gives)
+        place = order if chosen is None else chosen[order]
         follower = np.full(len(order), -1, dtype=np.int64)
-        again = np.flatnonzero(same)
-        follower[order[again - 1]] = place[order[again]]
-        piece = self._blocks(heirs, space[row], addr[row], place[row], follower[row])
-        del space, addr, row, follower, again
-        self.homes.update(dict.fromkeys(spaces.tolist(), (piece, self.rows_so_far)))
-        self.rows_so_far += len(piece.addr)
-        self.pieces.append(piece)
-        double, unknown = self._misfits(place, order, gives[order], same)
-        followed = piece.follower[piece.follower >= 0]
-        self.faults.append(Faults(double, unknown, followed[operations.kind[followed] == GIVE]))
+        follower[order[:-1][same[1:]]] = place[1:][same[1:]]
+        self._keep_misfits(place, gives[order], same)
+        del order, same, place
+        giver = np.flatnonzero(gives) if chosen is None else chosen[gives]
+        return self._blocks(heirs, space[gives], addr[gives], giver, follower[gives])
 
     def _blocks(
         self, heirs: Paired, space: Int64Array, addr: Int64Array, giver: Int64Array, follower: Int64Array
     ) -> Paired:
         """Return the blocks, `heirs` first, from what gave each and what next did something to its address."""
-        clock, count = self.operations.clock, len(heirs.addr)
-        died = np.full(len(addr), NULL, dtype=np.int64)
+        events, kind, source = self.replayed.events, self.operations.kind, self.operations.source
+        count = len(heirs.addr)
+        given = source[giver[count:]]
+        born = events["clock"][given]
+        if count:
+            given, born = np.concatenate([heirs.given, given]), np.concatenate([heirs.born, born])
         ended = np.flatnonzero(follower >= 0)
-        died[ended] = clock[follower[ended]]
-        if not count:
-            return Paired(space, addr, giver, follower, clock[giver], died, np.broadcast_to(np.int64(-1), len(addr)))
-        born = np.concatenate([heirs.born, clock[giver[count:]]])
-        heir_of = np.concatenate([heirs.heir_of, np.full(len(addr) - count, -1, dtype=np.int64)])
-        return Paired(space, addr, giver, follower, born, died, heir_of)
+        follower = follower[ended]
+        ends, steps = kind[follower], source[follower]
+        died, taken = (np.full(len(addr), NULL, dtype=np.int64) for _ in range(2))
+        died[ended] = _lines(events, ends, steps)
+        taken[ended[ends != GIVE]] = steps[ends != GIVE]
+        moved, inherited = np.zeros(len(addr), dtype=np.bool_), np.zeros(len(addr), dtype=np.bool_)
+        moved[ended[ends == TAKE_MOVE]] = True
+        inherited[:count] = True
+        return Paired(space, addr, given, taken, moved, born, died, inherited)
 
-    def _misfits(self, place: Int64Array, order: Int64Array, gives: Mask, same: Mask) -> tuple[Int64Array, Int64Array]:
-        """Return the takes that are double frees, and the takes of blocks never seen.
+    def _keep_misfits(self, place: Int64Array, gives: Mask, same: Mask) -> None:
+        """Keep what fits no block, of operations by address: where each stands, and whether it gives.
 
-        `gives` and `same` are of operations by address, and `place[order]` is where these stand.
+        `same` tells which are of the address of the one before.
         """
+        double, unknown = self._bad_takes(place, gives, same)
+        source, kind = self.operations.source, self.operations.kind
+        reused = np.flatnonzero(gives[1:] & gives[:-1] & same[1:]) + 1
+        freeing = np.zeros(len(kind), dtype=np.bool_)
+        freeing[place[~gives]] = True
+        freeing &= kind == TAKE_FREE
+        freeing[double] = False
+        self.misfits.append(Misfits(source[double], source[unknown], source[place[reused]], source[freeing]))
+
+    def _bad_takes(self, place: Int64Array, gives: Mask, same: Mask) -> tuple[Int64Array, Int64Array]:
+        """Return the takes that are double frees, and the takes of blocks never seen."""
         fitting = gives.copy()
         fitting[1:] |= same[1:] & gives[:-1]
         misfit = np.flatnonzero(~fitting)
@@ -251,21 +277,20 @@ class _Pairing:
         start = first[np.searchsorted(first, misfit, side="right") - 1]
         given = np.cumsum(gives, dtype=np.int64)
         known: Mask = given[misfit] > given[start] - gives[start]
-        unknown, again, start_again = place[order[misfit[~known]]], misfit[known], start[known]
+        del first, given, fitting
+        unknown, again, start_again = place[misfit[~known]], misfit[known], start[known]
         if not len(again):
             return place[:0], unknown
-        operations = self.operations
-        repeated = np.searchsorted(start, start_again, side="right") - np.searchsorted(start, start_again) > 1
-        steps = place[order[again]]
+        operations, repeats = self.operations, np.searchsorted(start, start_again, side="right")
         frees = SecondFrees(
-            steps=operations.source[steps],
-            earlier=operations.source[place[order[again - 1]]],
-            repeated=repeated,
+            steps=operations.source[place[again]],
+            earlier=operations.source[place[again - 1]],
+            repeated=repeats - np.searchsorted(start, start_again) > 1,
             handed_out_twice=_followed_by_two_gives(again, gives, same),
-            strangers=np.isin(operations.space[steps], operations.space[unknown]),
+            strangers=np.isin(operations.space[place[again]], operations.space[unknown]),
         )
         double = are_double(self.replayed.events, self.misnamed_steps, frees)
-        return steps[double], np.concatenate([unknown, steps[~double]])
+        return place[again[double]], np.concatenate([unknown, place[again[~double]]])
 
 
 def _followed_by_two_gives(rows: Int64Array, gives: Mask, same: Mask) -> Mask:
@@ -290,5 +315,7 @@ def _stacked(pieces: list[Paired]) -> Paired:
     """Return several pieces as one."""
     if len(pieces) == 1:
         return pieces[0]
-    empty = np.zeros(0, dtype=np.int64)
-    return Paired(*(np.concatenate([empty, *(getattr(piece, name) for piece in pieces)]) for name in Paired.__slots__))
+    none = np.zeros(0, dtype=np.int64)
+    empty = Paired(none, none, none, none, none != 0, none, none, none != 0)
+    pieces = [empty, *pieces]
+    return Paired(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Paired.__slots__))

@@ -190,7 +190,7 @@ def _thread_of_rows(told: Told) -> tuple[Int64Array, _Unprinted]:
     first = FIRST_THREAD
     if unprinted.any() and not (unprinted.all() and not _rows_of(calls, (*FORKS, constants.EXITED)).size):
         children = {int(calls.result[row]) for row in _rows_of(calls, FORKS) if calls.result[row] > 0}
-        printed = [int(pid) for pid in np.unique(tids[~unprinted])]
+        printed = [int(pid) for pid in distinct(tids[~unprinted])]
         own = [pid for pid in printed if pid not in children]
         first = own[0] if own else FIRST_THREAD
         if printed:

@@ -19,6 +19,7 @@ from replay import address_space as aspace
 from replay import constants, openfiles
 from replay.calls import FAILED, OK, Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.ordering import distinct
 from replay.processes import Processes
 from replay.recording import Told
 
@@ -373,7 +374,7 @@ def _deleted_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     calls, strings, paths = builder.calls, builder.strings, builder.window.paths
     at = builder.succeeded("unlink")
     mapped = builder.carried.mapped
-    mapped.update(np.unique(paths[(calls.call == _CODE["mmap"]) & (paths != NO_TEXT)]).tolist())
+    mapped.update(distinct(paths[(calls.call == _CODE["mmap"]) & (paths != NO_TEXT)]).tolist())
     parts = []
     for row in at:
         name = strings[int(calls.path[row])] if calls.path[row] != NO_TEXT else ""
@@ -417,7 +418,7 @@ class Limits:
         limits = np.full((len(steps), 2), NULL, np.int64)
         if not self._set:
             return limits
-        for space in np.unique(spaces).tolist():
+        for space in distinct(spaces).tolist():
             mine = np.flatnonzero(spaces == space)
             for column, resource in enumerate((RLIMIT_DATA, RLIMIT_AS)):
                 told = [(step, limit) for step, kind, limit in self._inherited(space) if kind == resource]

@@ -74,9 +74,18 @@ class Heaps:
     page_size: int
 
 
+_NOTHING: Final = np.zeros(0, dtype=np.int64)
+_NO_CHUNKS: Final = dict.fromkeys(
+    ("space", "start", "end", "size", "born_line", "died_line", "in_brk", "direct"), _NOTHING
+)
+_NO_EXTENTS: Final = dict.fromkeys(("space", "line", "start", "end", "sign", "in_brk"), _NOTHING)
+
+
 def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     """Return the chunks of all blocks and the extents of the heaps that they lie in."""
     columns, page = blocks.columns, replayed.page_size
+    if not len(blocks):
+        return Heaps(_NO_CHUNKS, _NO_EXTENTS, _area_starts(replayed), inferred=False, page_size=page)
     narrow = _narrow_spaces(replayed, columns)
     narrow = narrow[columns["space"]] if narrow.any() else np.broadcast_to(np.False_, len(blocks))
     size = chunk_sizes(columns["size"], narrow)

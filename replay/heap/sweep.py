@@ -6,7 +6,7 @@ over their addresses, so that each change costs the logarithm of their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -19,7 +19,7 @@ from replay.compiled import compiled
 from replay.heap.chunks import MINSIZE, Heaps
 from replay.live import one_space
 from replay.nesting import Mask
-from replay.ordering import ascending, distinct
+from replay.ordering import ascending, ascending_by, distinct
 
 COLUMNS: Final = ("live_blocks", "live_bytes", "heap_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes")
 """What is said of a heap."""
@@ -27,8 +27,11 @@ COLUMNS: Final = ("live_blocks", "live_bytes", "heap_bytes", "free_bytes", "larg
 WORTH_COMPILING: Final = 15_000
 """Blocks and changes of heaps from which on compiling the loop, or loading it, pays. Heuristic, measured."""
 
-Sweep: TypeAlias = Callable[..., tuple[Sequence[int], Sequence[int]]]
+Sweep: TypeAlias = Callable[..., None]
 """The loop over the tree, interpreted or compiled."""
+
+Rows: TypeAlias = Int64Array | slice
+"""Rows of columns, all of them as a slice."""
 
 _NONE: Final = -1
 _FAR: Final = 1 << 62
@@ -44,14 +47,17 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
     chunks, extents = heaps.chunks, heaps.extents
     sweep = _sweep_for(len(blocks) + len(extents["line"]))
     owners, extent_owners = _rows_by_space(chunks["space"]), _rows_by_space(extents["space"])
-    found: list[tuple[Int64Array, Iterator[Int64Array]]] = []
-    for number, rows in _rows_by_space(space).items():
+    found: list[tuple[Rows, Iterator[Int64Array]]] = []
+    for number, rows in _rows_by_space(space, line).items():
         if number in owners:
-            own = extent_owners.get(number, rows[:0])
+            own = extent_owners.get(number, slice(0))
             changes = {name: column[own] for name, column in extents.items()}
-            area, by_line = int(heaps.area_start[number]), rows[ascending(line[rows])]
-            found.append((by_line, _space_columns(chunks, owners[number], changes, area, line[by_line], sweep)))
+            area = int(heaps.area_start[number])
+            found.append((rows, _space_columns(chunks, owners[number], changes, area, line[rows], sweep)))
     for name in COLUMNS:
+        if len(found) == 1 and isinstance(found[0][0], slice):
+            yield name, next(found[0][1])
+            continue
         column = np.full(len(space), NULL, dtype=np.int64)
         for rows, columns in found:
             column[rows] = next(columns)
@@ -78,59 +84,63 @@ def fragmentation(columns: Columns) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.where(free == NULL, np.nan, ratio)
 
 
-def _rows_by_space(space: Int64Array) -> dict[int, Int64Array]:
-    """Return the rows of each space, in their order."""
-    if one_space(space):
-        return {int(number): np.arange(len(space), dtype=np.int64) for number in space[:1]}
-    order = ascending(space)
+def _rows_by_space(space: Int64Array, line: Int64Array | None = None) -> dict[int, Rows]:
+    """Return the rows of each space, in the order of their lines, else in their own."""
+    in_order = line is None or bool((line[1:] >= line[:-1]).all())
+    if one_space(space) and in_order:
+        return {int(number): slice(None) for number in space[:1]}
+    order = ascending(space) if line is None else ascending_by(space, line)
     ordered = space[order]
     start = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
     return {int(space[piece[0]]): piece for piece in np.split(order, start)}
 
 
 def _space_columns(
-    chunks: Columns, rows: Int64Array, extents: Columns, area: int, line: Int64Array, sweep: Sweep
+    chunks: Columns, rows: Rows, extents: Columns, area: int, line: Int64Array, sweep: Sweep
 ) -> Iterator[Int64Array]:
     """Yield the `COLUMNS` of one space, whose chunks are `rows` and whose brk area begins at `area`; `line` ascends."""
     born, died = chunks["born_line"][rows], chunks["died_line"][rows]
-    yield _live_sum(born, died, np.broadcast_to(np.int64(1), len(rows)), line)
+    yield _live_sum(born, died, np.broadcast_to(np.int64(1), len(born)), line)
     yield _live_sum(born, died, chunks["size"][rows], line)
+    free = _heap_bytes(extents, line)
+    yield free.copy()
+    start, in_brk = chunks["start"][rows], chunks["in_brk"][rows] == 1
+    size = chunks["end"][rows] - start
     pooled = chunks["direct"][rows] == 0
     if not pooled.all():
-        rows, born, died = rows[pooled], born[pooled], died[pooled]
-    start, end = chunks["start"][rows], chunks["end"][rows]
-    size, in_brk = end - start, chunks["in_brk"][rows] == 1
-    heap = _heap_bytes(extents, line)
-    yield heap
-    free = np.maximum(heap - _live_sum(born, died, size, line), 0)
+        born, died, start, size, in_brk = (part[pooled] for part in (born, died, start, size, in_brk))
+    free -= _live_sum(born, died, size, line)
+    np.maximum(free, 0, out=free)
     yield free
-    used_in_brk = _live_sum(born[in_brk], died[in_brk], size[in_brk], line)
-    del heap, size
-    own = _Chunks(start, end, born, died, in_brk)
-    largest, top = _largest_and_top(own, extents, line, sweep)
+    largest, top = _largest_and_top(_Chunks(start, start + size, born, died, in_brk), extents, line, sweep)
+    del start
     yield np.where(largest >= MINSIZE, np.minimum(largest, free), 0)
-    pinned = np.where(top > 0, top - area - used_in_brk, 0) if area != NULL else np.zeros(len(line), dtype=np.int64)
-    yield np.clip(pinned, 0, free)
+    del largest
+    if area == NULL:
+        yield np.zeros(len(line), dtype=np.int64)
+        return
+    used = _live_sum(born[in_brk], died[in_brk], size[in_brk], line)
+    yield np.clip(np.where(top > 0, top - area - used, 0), 0, free)
 
 
 def _heap_bytes(extents: Columns, line: Int64Array) -> Int64Array:
     """Return the bytes of the heaps once each line was printed."""
-    return _sum_until(extents["line"], extents["sign"] * (extents["end"] - extents["start"]), line)
+    return _sums(line, (extents["line"], extents["sign"] * (extents["end"] - extents["start"])))
 
 
 def _live_sum(born: Int64Array, died: Int64Array, size: Int64Array, line: Int64Array) -> Int64Array:
     """Return the sum of `size` over what is live once each line was printed; `line` ascends."""
     ended = died != NULL
-    live = _sum_until(born, size, line)
-    live -= _sum_until(died[ended], size[ended], line)
-    return live
+    return _sums(line, (born, size), (died[ended], -size[ended]))
 
 
-def _sum_until(lines: Int64Array, values: Int64Array, line: Int64Array) -> Int64Array:
-    """Return for each `line`, which ascends, the sum of the values at `lines` up to it."""
+def _sums(line: Int64Array, *changes: tuple[Int64Array, Int64Array]) -> Int64Array:
+    """Return for each `line`, which ascends, the sum of the values of changes at lines up to it."""
     sums = np.zeros(len(line) + 1, dtype=np.int64)
-    np.add.at(sums, np.searchsorted(line, lines, side="left"), values)
-    return np.cumsum(sums)[:-1]
+    for lines, values in changes:
+        np.add.at(sums, np.searchsorted(line, lines, side="left"), values)
+    np.cumsum(sums, out=sums)
+    return sums[:-1]
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------
@@ -163,41 +173,48 @@ def _largest_and_top(
     # Leaves: walls and chunks by address, a wall before a chunk that begins where it does.
     starts = np.concatenate([borders[:-1], places])
     order = ascending(starts)
-    leaf = np.empty(len(order), dtype=np.int64)
-    leaf[order] = np.arange(len(order))
-    walls, chunk_leaf = leaf[: len(borders) - 1], leaf[len(borders) - 1 :][np.searchsorted(places, chunks.start)]
-    wall_ends = np.full(len(order), _NONE, dtype=np.int64)
-    wall_ends[walls] = borders[1:]
     starts = starts[order]
-    del leaf, order, places
-    when, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf)
-    until = np.searchsorted(when, line, side="right")
-    del when, chunk_leaf
-    largest, top = sweep(starts, wall_ends, what, ends, tops, until)
-    return np.asarray(largest, dtype=np.int64), np.asarray(top, dtype=np.int64)
+    leaf = np.empty(len(order), dtype=np.int32)
+    leaf[order] = np.arange(len(order), dtype=np.int32)
+    del order
+    walls, chunk_leaf = leaf[: len(borders) - 1], leaf[len(borders) - 1 :][np.searchsorted(places, chunks.start)]
+    wall_ends = np.full(len(leaf), _NONE, dtype=np.int64)
+    wall_ends[walls] = borders[1:]
+    del places
+    until, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf, line)
+    del chunk_leaf, leaf
+    largest, top = (np.zeros(len(line), dtype=np.int64) for _ in range(2))
+    sweep(starts, wall_ends, what, ends, tops, until, largest, top)
+    return largest, top
 
 
 def _changes(
-    chunks: _Chunks, extents: Columns, borders: Int64Array, walls: Int64Array, leaf: Int64Array
-) -> tuple[Int64Array, Int64Array, Int64Array, Mask]:
-    """Return the changes of leaves by line: line, leaf, the end that it gets (none: it goes), and whether in brk.
+    chunks: _Chunks,
+    extents: Columns,
+    borders: Int64Array,
+    walls: NDArray[np.int32],
+    leaf: NDArray[np.int32],
+    line: Int64Array,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], Int64Array, Mask]:
+    """Return the changes of leaves in order: leaf, the end that it gets (none: it goes), and whether in brk.
 
-    At one line chunks go before walls, and walls before chunks that come.
+    At one line chunks go before walls, and walls before chunks that come. Before these columns stands how many changes
+    there are until each `line`.
     """
-    ended = np.flatnonzero(chunks.died != NULL)
+    ended = chunks.died != NULL
     first = np.searchsorted(borders, extents["start"])
     count = np.searchsorted(borders, extents["end"]) - first
     cell = np.repeat(first - np.append(0, np.cumsum(count)[:-1]), count) + np.arange(int(count.sum()))
     extent = np.repeat(np.arange(len(count)), count)
-    gone = np.broadcast_to(np.int64(_NONE), len(ended))
-    wall_ends = np.where(extents["sign"][extent] > 0, _NONE, borders[cell + 1])
     when = np.concatenate([chunks.died[ended], extents["line"][extent], chunks.born])
-    order = ascending(when)
-    when = when[order]
+    order = ascending(when).astype(np.int32)
+    until = np.searchsorted(when[order], line, side="right").astype(np.int32)
+    del when
     what = np.concatenate([leaf[ended], walls[cell], leaf])[order]
-    ends = np.concatenate([gone, wall_ends, chunks.end])[order]
-    tops = np.concatenate([np.zeros(len(ended) + len(cell), dtype=np.bool_), chunks.in_brk])[order]
-    return when, what, ends, tops
+    gone = np.broadcast_to(np.int64(_NONE), int(ended.sum()))
+    wall_ends = np.where(extents["sign"][extent] > 0, _NONE, borders[cell + 1])
+    tops = np.concatenate([np.zeros(len(gone) + len(cell), dtype=np.bool_), chunks.in_brk])[order]
+    return until, what, np.concatenate([gone, wall_ends, chunks.end])[order], tops
 
 
 def _sweep_for(changes: int) -> Sweep:
@@ -205,9 +222,12 @@ def _sweep_for(changes: int) -> Sweep:
     return compiled(_sweep) if changes >= WORTH_COMPILING else _interpreted_sweep
 
 
-def _interpreted_sweep(*columns: NDArray[Any]) -> tuple[Sequence[int], Sequence[int]]:
+def _interpreted_sweep(*columns: NDArray[Any]) -> None:
     """Apply the loop to lists, which the interpreter reads faster than arrays."""
-    return _sweep(*(column.tolist() for column in columns))
+    largest, topmost = columns[-2:]
+    lists = [column.tolist() for column in columns]
+    _sweep(*lists)
+    largest[:], topmost[:] = lists[-2:]
 
 
 def _sweep(
@@ -217,8 +237,10 @@ def _sweep(
     ends: Sequence[int],
     tops: Sequence[bool],
     until: Sequence[int],
-) -> tuple[Sequence[int], Sequence[int]]:
-    """Return the largest gap and the topmost end after the first `until` changes, for each of these, ascending.
+    largest: MutableSequence[int],
+    topmost: MutableSequence[int],
+) -> None:
+    """Tell the largest gap and the topmost end after the first `until` changes, for each of these, ascending.
 
     A node of the tree holds the first start below it, the last end, the largest gap between, and the topmost end of a
     chunk of the brk area. The children of node i are 2i and 2i + 1; leaves stand from `size` on.
@@ -236,7 +258,6 @@ def _sweep(
         first[node], last[node] = min(first[left], first[right]), max(last[left], last[right])
         between = first[right] - last[left] if first[right] != _FAR and last[left] != _NONE else 0
         gap[node] = max(gap[left], gap[right], between)
-    largest, topmost = [0] * len(until), [0] * len(until)
     done = 0
     for row in range(len(until)):
         while done < until[row]:
@@ -255,4 +276,3 @@ def _sweep(
                 top[node] = max(top[left], top[right])
                 node //= 2
         largest[row], topmost[row] = gap[1], top[1]
-    return largest, topmost

@@ -12,6 +12,7 @@ from replay.blocks import Blocks
 from replay.columns import NULL, Columns, Int64Array
 from replay.heap.chunks import Heaps
 from replay.heap.sweep import COLUMNS, heap_columns
+from replay.live import one_space
 from replay.narrow import Narrow
 from replay.ordering import ascending, ascending_by
 from replay.regions import Replay
@@ -45,6 +46,7 @@ def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> Columns
     del added, before, order
     for name, column in heap_columns(blocks, heaps, columns["space"], line):
         columns.keep(name, column)
+        del column  # before the next one is made
     return columns
 
 
@@ -70,15 +72,17 @@ def _added(replayed: Replay, blocks: Blocks) -> tuple[Columns, Int64Array]:
 def _block_changes(blocks: Blocks) -> tuple[Int64Array, Int64Array, Int64Array]:
     """Return space, line and step of each line at which blocks were given or taken, every line of a space once."""
     columns = blocks.columns
-    died, died_step = columns["died_line"], columns["died_step"]
+    space, died, died_step = columns["space"], columns["died_line"], columns["died_step"]
     ended = np.flatnonzero((died != NULL) & (died_step != NULL))
     line = np.concatenate([columns["born_line"], died[ended]])
     step = np.concatenate([columns["born_step"], died_step[ended]])
     del died, died_step
-    space = columns["space"]
-    space = np.concatenate([space, space[ended]])
+    one = one_space(space)
+    space = np.broadcast_to(space[0], len(line)) if one else np.concatenate([space, space[ended]])
+    del ended
     order = ascending_by(space, line)
-    space, line, step = space[order], line[order], step[order]
-    first = np.ones(len(space), dtype=np.bool_)
+    line, step = line[order], step[order]
+    space = space if one else space[order]
+    first = np.ones(len(line), dtype=np.bool_)
     first[1:] = (space[1:] != space[:-1]) | (line[1:] != line[:-1])
-    return space[first], line[first], step[first]
+    return space[: int(first.sum())] if one else space[first], line[first], step[first]

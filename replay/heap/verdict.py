@@ -74,15 +74,16 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
     `HELD_SHARE` of the heap, and more than a few unseen blocks of libraries can feign (`LEAST_HELD`).
     """
     space = main_space(blocks.columns) if space is None else space
-    course, heap = course_of_space(blocks.columns, space), SpaceHeap.of(blocks, heaps, space)
-    last = end_line(replayed, space)
+    columns, last = blocks.columns, end_line(replayed, space)
+    course = course_of_space(columns, space)
     peak_bytes, peak_line = course.peak()
-    columns = blocks.columns
+    growth, moments = growth_of(course, last), _moments(course.line[course.line <= last])
+    largest_line, measures = _largest_heap(course, heaps, space)
+    del course
     leaked = (columns["end"] == LIVE) & (columns["space"] == space) & (columns["inherited"] == 0)
     leaked_bytes = int(columns["size"][leaked].sum())
     share = leaked_bytes / peak_bytes if peak_bytes else 0.0
-    growth = growth_of(course, last)
-    largest_line, measures = _largest_heap(course, heaps, space)
+    heap = SpaceHeap.of(blocks, heaps, space)
     largest, end = heap.picture(last if largest_line is None else largest_line), heap.picture(last)
     leaking = bool(leaked.any()) and (growth.growing or share >= LEAKED_SHARE)
     fragmented = _is_fragmented(largest) or _is_fragmented(end)
@@ -97,19 +98,17 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
         growth=growth,
         peak=heap.picture(peak_line),
         largest=largest,
-        worst=_worst(heap, course.line[course.line <= last]) or end,
+        worst=heap.picture(max(moments, key=heap.held_bytes)) if moments else end,
         end=end,
         measure_3=measures[0],
         measure_4=measures[1],
     )
 
 
-def _worst(heap: SpaceHeap, line: Int64Array) -> Picture | None:
-    """Return the picture with most memory held back, of moments evenly over the lines; None without lines."""
+def _moments(line: Int64Array) -> list[int]:
+    """Return some of the lines, evenly over them, in order."""
     count = len(line)
-    chosen = {int(line[(at + 1) * count // MOMENTS - 1]) for at in range(min(MOMENTS, count))}
-    worst = max(sorted(chosen), key=heap.held_bytes, default=None)
-    return None if worst is None else heap.picture(worst)
+    return sorted({int(line[(at + 1) * count // MOMENTS - 1]) for at in range(min(MOMENTS, count))})
 
 
 def _is_fragmented(picture: Picture) -> bool:
