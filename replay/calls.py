@@ -21,6 +21,7 @@ from replay.joining import TEXTS, Joiner, Rows, chosen
 from replay.ordering import distinct
 from replay.shapes import Counters, LineColumns, Shapes
 from replay.source import Chunk, Log, Notice, Problems, find_logs, read_chunks, size_of
+from replay.stages import Stage, Watch, unwatched
 from replay.templates import KIND_CODE
 
 __all__ = ["COLUMNS", "FAILED", "OK", "UNFINISHED", "Calls", "RunInput", "concatenated", "read_run"]
@@ -155,6 +156,7 @@ class RunInput:
     problems: Problems = field(default_factory=Problems)
     counters: Counters = field(default_factory=Counters)
     notices: list[Notice] = field(default_factory=list)
+    watch: Watch = unwatched
 
     @property
     def files(self) -> list[str]:
@@ -185,6 +187,7 @@ class RunInput:
     def _read(self, log: Log, lines_before: int) -> Iterator[Calls]:
         """Yield the calls of one log, its clock beginning after `lines_before`."""
         reading: Reading | None = None
+        total = sum(size_of(log.path) for log in self.logs)
         for chunk in read_chunks(log):
             if reading is None:
                 shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)
@@ -192,6 +195,7 @@ class RunInput:
                 shapes.size = size_of(log.path)
                 reading = Reading(log, shapes, self.notices, Joiner())
             yield _later(reading.batch(chunk), lines_before)
+            self.watch(Stage("reading", sum(log.bytes_read for log in self.logs), total, self.counters.lines))
         if reading is not None:
             yield _later(reading.rest(), lines_before)
 
@@ -204,13 +208,16 @@ def _later(calls: Calls, lines: int) -> Calls:
     return calls
 
 
-def read_run(paths: Iterable[str | Path], *, dialect: str = "auto", strict: bool = False) -> RunInput:
+def read_run(
+    paths: Iterable[str | Path], *, dialect: str = "auto", strict: bool = False, watch: Watch = unwatched
+) -> RunInput:
     """Return the logs of one run, ready to be read.
 
     Args:
         paths: logs, `-` for standard input, or the files or the prefix of a `strace -ff` set.
         dialect: `strace` or `ltrace` where the content shall not be asked.
         strict: whether the first line that is not understood is an error.
+        watch: what is told how far the reading is.
 
     Raises:
         TraceFormatError: a file cannot be read or is no trace; later, while reading, too.
@@ -219,4 +226,4 @@ def read_run(paths: Iterable[str | Path], *, dialect: str = "auto", strict: bool
     logs = find_logs(paths)
     for log in logs:
         log.dialect = dialect
-    return RunInput(logs, strict)
+    return RunInput(logs, strict, watch=watch)

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import count
 from typing import IO, Final, NamedTuple
 
@@ -42,6 +43,26 @@ class Packed(NamedTuple):
     type: type[np.generic] | None
     has_nulls: bool
     place: int
+
+
+_LONG: Final = 16 << 20
+"""Bytes from which on memory for a column is to come by mmap, so that it goes back at once. Heuristic, measured."""
+
+_M_MMAP_THRESHOLD: Final = -3
+
+
+@cache
+def give_long_columns_back() -> None:
+    """Fix glibc's threshold for blocks mapped by themselves at `_LONG`; other libcs are left alone.
+
+    It would rise to 32 MiB with the first long column that is freed, and what is freed below the top of the heap stays.
+    Source: mallopt(3) on M_MMAP_THRESHOLD, malloc/malloc.h.
+    """
+    import ctypes  # noqa: PLC0415 - only a long run comes here
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LONG)
 
 
 class Shelf:
@@ -119,6 +140,8 @@ class Shelf:
                 "while it is replayed, and TMPDIR says where"
             ) from error
         self._end += len(data)
+        if self._end > HELD_BYTES:
+            give_long_columns_back()
         return place
 
 

@@ -24,6 +24,7 @@ from replay.outcome import BEFORE_TRACE, Outcome, Ran
 from replay.packed import PackedColumns
 from replay.processes import Processes, SpaceLife
 from replay.recording import Recording, record
+from replay.stages import Stage, Watch, unwatched
 
 SPACE_ORIGINS: Final = ("found", "exec", "fork")
 """How a space began, see `processes.SpaceLife`; the codes of the column `origin` of the spaces are places here."""
@@ -63,6 +64,7 @@ def replay(
     strings: Strings,
     page: int = 4096,
     initial: Sequence[Mapping] = (),
+    watch: Watch = unwatched,
 ) -> Replay:
     """Return what becomes of every address space of a run, whose calls come in batches in completion order.
 
@@ -71,10 +73,10 @@ def replay(
     """
     recording = record(batches)
     forked: frozenset[int] = frozenset()
-    result, who = _replay_with(recording, forked, strings, page, initial)
+    result, who = _replay_with(recording, forked, strings, page, initial, watch)
     while suspects := _contradicted(result, who) - forked:
         forked |= suspects
-        other, who = _replay_with(recording, forked, strings, page, initial)
+        other, who = _replay_with(recording, forked, strings, page, initial, watch)
         if len(other.divergences["step"]) >= len(result.divergences["step"]):
             break
         result = other
@@ -96,7 +98,12 @@ def _contradicted(result: Replay, who: Processes) -> frozenset[int]:
 
 
 def _replay_with(
-    recording: Recording, forked: frozenset[int], strings: Strings, page: int, initial: Sequence[Mapping]
+    recording: Recording,
+    forked: frozenset[int],
+    strings: Strings,
+    page: int,
+    initial: Sequence[Mapping],
+    watch: Watch,
 ) -> tuple[Replay, Processes]:
     """Return the replay in which the threads `forked` got copies, and what it took every thread to be."""
     who = processes.assign(recording.told, forked)
@@ -110,6 +117,7 @@ def _replay_with(
         window = _window(recording, number, who, files, strings)
         output.keep_events(number, window)
         runner.run(number, verbs.rows_of_verbs(window, carried), window, carried.limits)
+        watch(Stage("replaying", number + 1, recording.calls.parts))
     runner.end()
     made = Replay(
         events=output.events,

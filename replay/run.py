@@ -25,6 +25,7 @@ from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.nesting import Nesting, find_nesting
 from replay.outcome import DIVERGENCES
 from replay.regions import ORIGIN_FORK, Replay
+from replay.stages import Stage, Watch, unwatched
 from replay.summary import summary_columns
 from replay.table_columns import columns_of, parts_of
 from replay.tables import TABLES, export_tables, in_order, mmap_fallbacks_of, to_arrow, to_pandas
@@ -48,6 +49,7 @@ def load(
     maps: str | Path | None = None,
     page_size: int = 4096,
     strict: bool = False,
+    watch: Watch = unwatched,
 ) -> Run:
     """Return the run that one log, or the logs of one run, recorded.
 
@@ -57,6 +59,7 @@ def load(
         maps: a /proc/PID/maps snapshot taken where the trace starts, or, for a traced start, of the fresh process.
         page_size: bytes of a page, a power of two.
         strict: whether the first line not understood is an error.
+        watch: what is told, from time to time, how far the work is (see `replay.stages`).
 
     Raises:
         TraceFormatError: a log cannot be read or is no trace.
@@ -69,8 +72,8 @@ def load(
         raise ReplayError(f"format {format!r}: expected auto, strace or ltrace")
     paths: list[str | Path] = [trace] if isinstance(trace, (str, Path)) else list(trace)
     initial = read_maps(Path(maps)) if maps is not None else ()
-    source = read_run(paths, dialect=format, strict=strict)
-    return Run(source, regions.replay(source, source.strings, page_size, initial))
+    source = read_run(paths, dialect=format, strict=strict, watch=watch)
+    return Run(source, regions.replay(source, source.strings, page_size, initial, watch))
 
 
 class Run:
@@ -114,14 +117,28 @@ class Run:
         for columns in parts_of(self, table):
             yield to_arrow(table, columns, self.strings)
 
-    def export(self, directory: str | Path, *, format: str = "parquet", force: bool = False) -> None:
-        """Write all tables into `directory`, one file each, whole or not at all.
+    def export(
+        self,
+        directory: str | Path,
+        *,
+        format: str = "parquet",
+        force: bool = False,
+        watch: Watch = unwatched,
+    ) -> None:
+        """Write all tables into `directory`, one file each, whole or not at all; `watch` is told how far that is.
 
         Raises:
             OutputExistsError: a file is there already and `force` is not set.
             ReplayError: the directory cannot be written.
         """
-        export_tables({name: self.arrow_parts(name) for name in TABLES}, Path(directory), format, force=force)
+
+        def parts(name: str, number: int) -> Iterator[pa.Table]:
+            for part in self.arrow_parts(name):
+                watch(Stage(f"writing {name}", number, len(TABLES)))
+                yield part
+
+        tables = {name: parts(name, number) for number, name in enumerate(TABLES)}
+        export_tables(tables, Path(directory), format, force=force)
 
     @cached_property
     def nesting(self) -> Nesting:
@@ -155,6 +172,10 @@ class Run:
     def summary_values(self) -> dict[str, Any]:
         """The one row of the table `summary`, by column."""
         return summary_columns(self.source, self.replayed, self.activity, self.malloc_blocks, lambda: self.answer)
+
+    def examine(self) -> None:
+        """Find out all that a report says; it is kept, and need not be asked for."""
+        _ = self.summary_values
 
     def _note_divergences(self) -> None:
         """Add the contradictions between trace and replay to the problems."""

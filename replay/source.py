@@ -16,12 +16,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import numpy as np
 
 from replay.columns import Int64Array
 from replay.errors import TraceFormatError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CHUNK_BYTES: Final = 4 << 20
 """How much of a log is read at once, in bytes."""
@@ -86,7 +89,7 @@ class Log:
     """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives.
 
     Reading it tells its dialect, whether it writes null pointers as `nil` (ltrace 0.7.91 and later), and whether its
-    lines have nothing but the time since the line before (`-r`).
+    lines have nothing but the time since the line before (`-r`); `bytes_read` counts what of the file was read so far.
     """
 
     path: str
@@ -95,6 +98,7 @@ class Log:
     dialect: str = "auto"
     nil: bool = False
     relative: bool = False
+    bytes_read: int = 0
 
 
 @dataclass(slots=True)
@@ -174,14 +178,30 @@ def _is_set(names: list[str]) -> bool:
     return len({before for before, _ in parts}) == 1 and all(before and behind.isdigit() for before, behind in parts)
 
 
-def open_log(path: str) -> IO[bytes] | gzip.GzipFile:
-    """Open a log for reading, decompressed; the compression is told by the first bytes.
+class _Counted(io.FileIO):
+    """A file that adds what is read from it to `log.bytes_read`, before decompression."""
+
+    def __init__(self, path: str, log: Log | None) -> None:
+        """Open `path`; without a log nothing is counted."""
+        super().__init__(path)
+        self._log = log
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        """Read into `buffer` and return how many bytes."""
+        count = super().readinto(buffer)
+        if self._log is not None:
+            self._log.bytes_read += count or 0
+        return count
+
+
+def open_log(path: str, log: Log | None = None) -> IO[bytes] | gzip.GzipFile:
+    """Open a log for reading, decompressed, and count in `log` what is read; the first bytes tell the compression.
 
     Raises:
         TraceFormatError: there is no such file, it is a directory, or it may not be read.
     """
     try:
-        raw = sys.stdin.buffer if path == STDIN else io.BufferedReader(io.FileIO(path))
+        raw = sys.stdin.buffer if path == STDIN else io.BufferedReader(_Counted(path, log))
     except FileNotFoundError as err:
         raise TraceFormatError(f"{path}: no such file; expected a strace or ltrace log") from err
     except IsADirectoryError as err:
@@ -252,7 +272,7 @@ def read_chunks(log: Log, size: int = CHUNK_BYTES) -> Iterator[Chunk]:
     Raises:
         TraceFormatError: the file cannot be read, or holds nothing that is a line of strace or ltrace.
     """
-    with open_log(log.path) as stream:
+    with open_log(log.path, log) as stream:
         blocks = _blocks_of_known_dialect(stream, log, size)
         first_line = 1
         held: list[bytes] = []

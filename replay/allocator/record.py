@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +76,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ThreadOrder:
-    """The calls of each thread behind one another: `rows` are steps, `threads` whose each is, `places` the inverse."""
+    """The calls of each thread behind one another: `rows` are steps, `threads` whose each is, `places` the inverse.
 
-    rows: Int64Array
-    threads: Int64Array
-    places: Int64Array
+    All three are as long as the run and kept in as few bytes as serve; a step that is left out has the place -1.
+    """
+
+    rows: NDArray[np.signedinteger[Any]]
+    threads: NDArray[np.integer[Any]]
+    places: NDArray[np.signedinteger[Any]]
 
     def before(self, steps: Int64Array) -> Int64Array:
         """Return the step of the call that the same thread completed before each step, `NULL` where there is none."""
@@ -109,7 +112,7 @@ class ThreadOrder:
             return neighbours
         own = self.places[steps]
         place = own + distance
-        inside = (own != NULL) & (place >= 0) & (place < len(self.rows))
+        inside = (own >= 0) & (place >= 0) & (place < len(self.rows))
         place = np.where(inside, place, 0)
         same = inside & (self.threads[place] == self.threads[np.where(inside, own, 0)])
         neighbours[same] = self.rows[place[same]]
@@ -121,14 +124,15 @@ def thread_order(tids: Int64Array, calls: Int64Array) -> ThreadOrder:
 
     `sbrk` is left out: it stands between the failed brk inside it and the mmap that follows.
     """
-    rows = np.flatnonzero(calls != CALL_CODE["sbrk"]).astype(np.int64, copy=False)
-    threads = _thread_codes(tids[rows])
+    number: type[np.int32 | np.int64] = np.int32 if len(tids) < np.iinfo(np.int32).max else np.int64
+    rows: NDArray[np.int32 | np.int64] = np.flatnonzero(calls != CALL_CODE["sbrk"]).astype(number)
+    threads = _thread_codes(tids if len(rows) == len(tids) else tids[rows])
     if len(threads) and (threads != threads[0]).any():
         by_thread = np.argsort(threads, kind="stable")
         rows, threads = rows[by_thread], threads[by_thread]
-    places = np.full(len(tids), NULL, dtype=np.int64)
-    places[rows] = np.arange(len(rows), dtype=np.int64)
-    return ThreadOrder(rows, threads.astype(np.int64, copy=False), places)
+    places = np.full(len(tids), -1, dtype=number)
+    places[rows] = np.arange(len(rows)).astype(number)
+    return ThreadOrder(rows, threads, places)
 
 
 _FEW_ROWS: Final = 100_000
@@ -137,6 +141,8 @@ _FEW_ROWS: Final = 100_000
 
 def _thread_codes(tids: Int64Array) -> NDArray[np.uint16] | Int64Array:
     """Return a small number for each tid: sixteen bits sort in linear time."""
+    if len(tids) and (tids == tids[0]).all():
+        return np.zeros(len(tids), dtype=np.uint16)
     if len(tids) < _FEW_ROWS:
         return np.unique(tids, return_inverse=True)[1].astype(np.int64, copy=False)
     highest = 1 << 22  # Source: PID_MAX_LIMIT in include/linux/threads.h

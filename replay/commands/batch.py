@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from replay.commands.fail_if import CONDITION_HELD, FailIf, conditions_of
-from replay.commands.options import Dialect, Force, Format, MapsFile, PageSize, Strict, warn
+from replay.commands.options import Dialect, Force, Format, MapsFile, PageSize, Quiet, Strict, warn
 
 if TYPE_CHECKING:
     from replay.batch import BatchResult
@@ -50,7 +50,7 @@ def batch(  # noqa: PLR0913
         ),
     ] = None,
     force: Force = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no closing words.")] = False,
+    quiet: Quiet = False,
     fail_if: FailIf = None,
     format: Format = Dialect.auto,
     maps: MapsFile = None,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds
-from replay.commands.options import AsJson, Dialect, Format, PageSize, Strict
+from replay.commands.options import AsJson, Dialect, Format, PageSize, Quiet, Strict
+from replay.commands.progress import progress
 
 if TYPE_CHECKING:
     from replay.compare import Comparison
@@ -32,6 +33,7 @@ def compare(
     format: Format = Dialect.auto,
     page_size: PageSize = 4096,
     strict: Strict = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare two runs, or two sets of runs: what failed anew, what no more, what grew.
 
@@ -42,9 +44,10 @@ def compare(
     from replay.compare import Comparison  # noqa: PLC0415  (usage errors need no tables)
     from replay.sides import side  # noqa: PLC0415
 
-    how = {"format": format.value, "page_size": page_size, "strict": strict}
-    found = Comparison(side(before, **how), side(after, **how))
-    judgements = _judged(conditions, found)
+    with progress(quiet) as watch:
+        how = {"format": format.value, "page_size": page_size, "strict": strict, "watch": watch}
+        found = Comparison(side(before, **how), side(after, **how))
+        judgements = _judged(conditions, found)
     _print(found, as_json, judgements)
     end_if_one_holds(judgements)
 

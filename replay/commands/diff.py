@@ -14,11 +14,13 @@ from replay.commands.options import (
     MapsFile,
     PageSize,
     Pid,
+    Quiet,
     Strict,
     Traces,
     read_run,
     warn_of_problems,
 )
+from replay.commands.progress import progress
 
 
 def diff(  # noqa: PLR0913, PLR0917
@@ -31,6 +33,7 @@ def diff(  # noqa: PLR0913, PLR0917
     maps: MapsFile = None,
     page_size: PageSize = 4096,
     strict: Strict = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print what changed between step A and step B.
 
@@ -38,7 +41,8 @@ def diff(  # noqa: PLR0913, PLR0917
     """
     from replay.report.changes import difference, difference_document, difference_lines  # noqa: PLC0415
 
-    run = read_run(traces, format.value, maps, page_size, strict)
+    with progress(quiet) as watch:
+        run = read_run(traces, format.value, maps, page_size, strict, watch)
     found = difference(run, first, second, pid)
     warn_of_problems(run)
     if as_json:

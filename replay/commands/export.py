@@ -11,12 +11,15 @@ from replay.commands.options import (
     Force,
     MapsFile,
     PageSize,
+    Quiet,
     Strict,
     Traces,
     read_run,
     warn,
     warn_of_problems,
 )
+from replay.commands.progress import progress
+from replay.stages import Stage
 
 FILES = ("parquet", "csv")
 
@@ -41,16 +44,21 @@ def export(
     maps: MapsFile = None,
     page_size: PageSize = 4096,
     strict: Strict = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write all tables of the run into a directory, one file each.
 
     All files come to be, or none. `replay schema` tells what the tables hold.
     """
     files, dialect = _told_apart(formats or [])
-    run = read_run(traces, dialect, maps, page_size, strict)
+    with progress(quiet) as watch:
+        run = read_run(traces, dialect, maps, page_size, strict, watch)
+        watch(Stage("examining", 0, 0))
+        run.examine()
+        run.export(output, format=files, force=force, watch=watch)
     warn_of_problems(run)
-    run.export(output, format=files, force=force)
-    warn(f"wrote the tables of the run to {output}")
+    if not quiet:
+        warn(f"wrote the tables of the run to {output}")
 
 
 def _told_apart(formats: list[str]) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from replay.commands.options import (
     MapsFile,
     PageSize,
     Pid,
+    Quiet,
     Strict,
     Traces,
     read_run,
@@ -20,6 +21,7 @@ from replay.commands.options import (
     warn,
     warn_of_problems,
 )
+from replay.commands.progress import progress
 
 
 def maps(  # noqa: PLR0913, PLR0917
@@ -45,6 +47,7 @@ def maps(  # noqa: PLR0913, PLR0917
     maps_file: MapsFile = None,
     page_size: PageSize = 4096,
     strict: Strict = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print an address space in the format of /proc/PID/maps.
 
@@ -54,7 +57,8 @@ def maps(  # noqa: PLR0913, PLR0917
     if sum(value is not None for value in (step, line, time)) > 1:
         raise typer.BadParameter("say when by one of --step, --line and --time")
     moment = None if time is None else time_ns(time)
-    run = read_run(traces, format.value, maps_file, page_size, strict)
+    with progress(quiet) as watch:
+        run = read_run(traces, format.value, maps_file, page_size, strict, watch)
     text = run.maps(step=step, line=line, time=moment, pid=pid)
     warn_of_problems(run)
     if not text:

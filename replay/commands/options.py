@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from replay.stages import Watch, unwatched
+
 if TYPE_CHECKING:
     from replay.run import Run
 
@@ -61,14 +63,17 @@ Pid = Annotated[
     typer.Option("--pid", metavar="PID", show_default=False, help="The process or thread that is meant."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no closing words.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 
 
-def read_run(traces: list[str], dialect: str, maps: str | None, page_size: int, strict: bool) -> Run:
-    """Return the run that the logs recorded."""
+def read_run(
+    traces: list[str], dialect: str, maps: str | None, page_size: int, strict: bool, watch: Watch = unwatched
+) -> Run:
+    """Return the run that the logs recorded; `watch` is told how far the work is."""
     from replay.run import load  # noqa: PLC0415  (help and usage errors need no run)
 
-    return load(traces, format=dialect, maps=maps, page_size=page_size, strict=strict)
+    return load(traces, format=dialect, maps=maps, page_size=page_size, strict=strict, watch=watch)
 
 
 def warn_of_problems(run: Run) -> None:

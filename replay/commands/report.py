@@ -6,7 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds, judge_run
-from replay.commands.options import AsJson, Dialect, Format, MapsFile, PageSize, Strict, Traces, read_run
+from replay.commands.options import AsJson, Dialect, Format, MapsFile, PageSize, Quiet, Strict, Traces, read_run
+from replay.commands.progress import progress
+from replay.stages import Stage
 
 if TYPE_CHECKING:
     from replay.run import Run
@@ -19,6 +21,7 @@ def report(
     maps: MapsFile = None,
     page_size: PageSize = 4096,
     strict: Strict = False,
+    quiet: Quiet = False,
     fail_if: FailIf = None,
 ) -> None:
     """Tell whether the program break failed, why, and what came then.
@@ -27,7 +30,10 @@ def report(
     both came about, and what was not understood. `replay TRACE...` is short for this command.
     """
     conditions = conditions_of(fail_if)
-    run = read_run(traces, format.value, maps, page_size, strict)
+    with progress(quiet) as watch:
+        run = read_run(traces, format.value, maps, page_size, strict, watch)
+        watch(Stage("examining", 0, 0))
+        run.examine()
     _print(run, as_json)
     end_if_one_holds(judge_run(conditions, run))
 

@@ -12,14 +12,16 @@ from replay.commands.options import (
     MapsFile,
     PageSize,
     Pid,
+    Quiet,
     Strict,
     Traces,
     read_run,
     warn_of_problems,
 )
+from replay.commands.progress import progress
 
 
-def steps(
+def steps(  # noqa: PLR0913, PLR0917
     traces: Traces,
     first: Annotated[int, typer.Option("--from", metavar="N", min=0, help="The first step to print.")] = 0,
     last: Annotated[
@@ -31,6 +33,7 @@ def steps(
     maps: MapsFile = None,
     page_size: PageSize = 4096,
     strict: Strict = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print each step and what it did to the address space.
 
@@ -41,6 +44,7 @@ def steps(
 
     if last is not None and last < first:
         raise typer.BadParameter(f"--to {last} lies before --from {first}")
-    run = read_run(traces, format.value, maps, page_size, strict)
+    with progress(quiet) as watch:
+        run = read_run(traces, format.value, maps, page_size, strict, watch)
     warn_of_problems(run)
     print_lines(step_lines(run, first, last, pid))
