@@ -5,6 +5,7 @@ In go words of the command line, out come values or a usage error.
 
 from __future__ import annotations
 
+import gc
 import sys
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -68,6 +69,7 @@ def read_run(traces: list[str], dialect: str, maps: str | None, page_size: int, 
     """Return the run that the logs recorded."""
     from replay.run import load  # noqa: PLC0415  (help and usage errors need no run)
 
+    gc.freeze()  # what the imports brought stays to the end: no need to search it for garbage then
     return load(traces, format=dialect, maps=maps, page_size=page_size, strict=strict)
 
 
