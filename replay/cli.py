@@ -5,7 +5,6 @@ Exit status: 0 done, 1 the input could not be used, 2 wrong usage, 3 a --fail-if
 
 from __future__ import annotations
 
-import atexit
 import errno
 import gc
 import os
@@ -215,7 +214,6 @@ def _spare_small_logs() -> None:
     """Leave out what takes a good part of the time that a small log needs, and serves none."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy else starts threads for algebra that nothing here does
     gc.set_threshold(OBJECTS_UNCOLLECTED)
-    atexit.register(gc.freeze)  # what is left when the process ends need not be searched for garbage
 
 
 def say(message: str) -> None:

@@ -5,6 +5,7 @@ In go words of the command line, out come values or a usage error.
 
 from __future__ import annotations
 
+import gc
 import sys
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -73,6 +74,7 @@ def read_run(
     """Return the run that the logs recorded; `watch` is told how far the work is."""
     from replay.run import load  # noqa: PLC0415  (help and usage errors need no run)
 
+    gc.freeze()  # what the imports brought stays to the end: no need to search it for garbage then
     return load(traces, format=dialect, maps=maps, page_size=page_size, strict=strict, watch=watch)
 
 
