@@ -63,9 +63,10 @@ def _hidden_between(events: Columns, misnamed_steps: Int64Array, frees: SecondFr
     hiding = np.union1d(hiding, misnamed_steps)
     hidden = np.zeros(len(frees.steps), dtype=np.bool_)
     space = events["space"]
-    for number in distinct(space[frees.steps]).tolist():
-        mine = space[frees.steps] == number
-        own = hiding[space[hiding] == number]
+    spaces, hiding_spaces = space[frees.steps], space[hiding]
+    for number in distinct(spaces).tolist():
+        mine = spaces == number
+        own = hiding[hiding_spaces == number]
         hidden[mine] = np.searchsorted(own, frees.steps[mine]) > np.searchsorted(own, frees.earlier[mine])
     return hidden
 
@@ -100,10 +101,11 @@ def _of_ending_thread(events: Columns, frees: Int64Array) -> Mask:
     Source: tcache_thread_shutdown in malloc/malloc.c calls __libc_free.
     """
     ending: Mask = events["caller"][frees] == NO_TEXT
-    for tid in distinct(events["tid"][frees[ending]]).tolist():
-        mine = np.flatnonzero(events["tid"] == tid)
-        first = np.argmax(events["space"] == events["space"][mine[0]])
-        gives = mine[is_call({"call": events["call"][mine]}, (*GIVING, *HIDING))]
+    tids, spaces, calls = events["tid"], events["space"], events["call"]
+    for tid in distinct(tids[frees[ending]]).tolist():
+        mine = np.flatnonzero(tids == tid)
+        first = np.argmax(spaces == spaces[mine[0]])
+        gives = mine[is_call({"call": calls[mine]}, (*GIVING, *HIDING))]
         late = frees > (int(gives[-1]) if len(gives) else -1)
-        ending &= (events["tid"][frees] != tid) | (late & (events["tid"][first] != tid))
+        ending &= (tids[frees] != tid) | (late & (tids[first] != tid))
     return ending

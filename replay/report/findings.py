@@ -213,13 +213,19 @@ class Findings:
         resource = {"rlimit_data": "RLIMIT_DATA", "rlimit_as": "RLIMIT_AS"}.get(cause)
         if resource is None:
             return None
-        events = self.events
-        sets = (events["call"] == constants.CALL_CODE["prlimit"]) & (events["aux2"] == constants.RLIMIT[resource])
-        sets &= (events["aux"] != NULL) & (events["status"] == 0)
-        before = np.flatnonzero(sets[:step])
-        mine = before[events["space"][before] == space]
-        chosen = mine if mine.size else before
+        steps, resources, spaces = self._limits_set
+        earlier = (steps < step) & (resources == constants.RLIMIT[resource])
+        mine = steps[earlier & (spaces == space)]
+        chosen = mine if mine.size else steps[earlier]
         return int(chosen[-1]) if chosen.size else None
+
+    @cached_property
+    def _limits_set(self) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """The steps that set a limit, with the resource and the space of each."""
+        events = self.events
+        steps = np.flatnonzero(events["call"] == constants.CALL_CODE["prlimit"]).astype(np.int64)
+        steps = steps[(events["aux"][steps] != NULL) & (events["status"][steps] == 0)]
+        return steps, events["aux2"][steps], events["space"][steps]
 
     @cached_property
     def moves(self) -> BreakMoves:

@@ -62,8 +62,9 @@ class Places:
         self._files = run.source.files
         self._merged = all(log.pid is not None for log in run.source.logs)
         self._lines: Int64Array = events["line"]
-        self._file: Int64Array = events["file"]
-        self._clocks: Int64Array = events["clock"]
+        if self.several:
+            self._file: Int64Array = events["file"]
+            self._clocks: Int64Array = events["clock"]
 
     @property
     def several(self) -> bool:
@@ -72,7 +73,7 @@ class Places:
 
     def of_step(self, step: int) -> Place:
         """Return where a step completed."""
-        return self._place(int(self._lines[step]), int(self._file[step]))
+        return self._place(int(self._lines[step]), int(self._file[step]) if self.several else 0)
 
     def of_clock(self, clock: int) -> Place | None:
         """Return the line that a clock is, None for what was there before the log."""
