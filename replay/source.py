@@ -23,7 +23,7 @@ import numpy as np
 from replay.columns import Int64Array
 from replay.errors import TraceFormatError
 
-CHUNK_BYTES: Final = 4 << 20
+CHUNK_BYTES: Final = 2 << 20
 """How much of a log is read at once, in bytes."""
 
 SAMPLE_BYTES: Final = 1 << 20
