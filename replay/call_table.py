@@ -124,7 +124,12 @@ _PSEUDO_OF_KIND: Final = {
     KIND_CODE["pid_changed"]: PID_CHANGED,
 }
 _OPENED, _DETACHED = KIND_CODE["opened"], KIND_CODE["detached"]
-_EXITS: Final = (CALL_CODE["exit"], CALL_CODE["exit_group"])
+
+_AUX_OF_CODE: Final = {CALL_CODE[name]: sources for name, sources in _AUX.items()} | {
+    EXITED: ("exit_status", ""),
+    SUPERSEDED: ("to_pid", ""),
+    PID_CHANGED: ("to_pid", ""),
+}
 
 
 def concatenated(batches: Iterable[Calls]) -> Calls:
@@ -141,14 +146,15 @@ def calls_of(rows: Rows, log: Log) -> Calls:
     def column(key: str) -> Int64Array:
         return rows[key] if key in rows else np.full(count, null_of(key), dtype=np.int64)
 
-    call = column("call").copy()
-    for kind, pseudo in _PSEUDO_OF_KIND.items():
-        call[rows["kind"] == kind] = pseudo
+    pseudo = _PSEUDO[rows["kind"]]
+    call = np.where(pseudo > 0, pseudo, rows["call"])
+    traits = _TRAITS[call]
     pid = column("pid")
     if log.pid is not None:
         pid = np.where(pid == NULL, log.pid, pid)
-    result, errno = _results(rows, call, column)
-    aux, aux2 = _auxiliary(call, column)
+    length = _lengths(rows, traits, column)
+    result, errno = _results(rows, traits, column)
+    aux, aux2 = _auxiliary(rows, call)
     return Calls(
         clock=rows["line"],
         entry_clock=rows["entry_line"],
@@ -161,17 +167,17 @@ def calls_of(rows: Rows, log: Log) -> Calls:
         call=call,
         name=rows["name"],
         addr=column("addr"),
-        length=_lengths(call, column),
+        length=length,
         old_length=column("old_length"),
         prot=column("prot"),
         flags=column("flags"),
         fd=_descriptors(column("fd")),
-        offset=_offsets(column),
-        new_addr=np.where(call == CALL_CODE["prlimit"], column("to_pid"), column("new_addr")),
+        offset=_offsets(rows, column),
+        new_addr=_new_addresses(call, column),
         result=result,
         errno=errno,
-        status=_status(rows, call, result, errno, column),
-        injected=(column("injected") == 1).astype(np.int64),
+        status=_status(rows, traits, result, errno, length),
+        injected=(rows["injected"] == 1).astype(np.int64) if "injected" in rows else np.zeros(count, dtype=np.int64),
         path=column("path"),
         result_path=column("result_path"),
         caller=column("caller"),
@@ -182,54 +188,74 @@ def calls_of(rows: Rows, log: Log) -> Calls:
 
 
 Column: TypeAlias = Callable[[str], Int64Array]
+Traits: TypeAlias = NDArray[np.uint8]
 
-_ADDRESS_RESULTS: Final = tuple(CALL_CODE[name] for name in ("brk", "mmap", "mremap", "shmat"))
-_ALLOCATIONS: Final = tuple(
-    CALL_CODE[name]
-    for name in (
-        "malloc calloc realloc reallocarray aligned_alloc memalign valloc pvalloc strdup strndup new new[]".split()
-    )
-)
-_POSIX_MEMALIGN: Final = CALL_CODE["posix_memalign"]
+_RETURNS_ADDRESS, _ALLOCATES, _LIBRARY, _COUNTED, _POSIX_MEMALIGN, _EXITS, _NO_CALL = (1 << bit for bit in range(7))
+_CALLS_OF_TRAIT: Final = {
+    _RETURNS_ADDRESS: "brk mmap mremap shmat",
+    _ALLOCATES: "malloc calloc realloc reallocarray aligned_alloc memalign valloc pvalloc strdup strndup new new[]",
+    _LIBRARY: " ".join(name for name, code in CALL_CODE.items() if code >= CALL_CODE["malloc"]),
+    _COUNTED: "calloc reallocarray",
+    _POSIX_MEMALIGN: "posix_memalign",
+    _EXITS: "exit exit_group",
+}
+
+
+def _traits() -> Traits:
+    """Return for each code of a call what is special about its results, as a union of bits."""
+    traits = np.zeros(max(_PSEUDO_OF_KIND.values()) + 1, dtype=np.uint8)
+    traits[PSEUDO:] = _NO_CALL
+    for trait, names in _CALLS_OF_TRAIT.items():
+        for name in names.split():
+            traits[CALL_CODE[name]] |= trait
+    return traits
+
+
+_TRAITS: Final = _traits()
+_PSEUDO: Final = np.array([_PSEUDO_OF_KIND.get(kind, 0) for kind in range(len(KIND_CODE))], dtype=np.int64)
 _LTRACE: Final = DIALECTS.index("ltrace")
-_LIBRARY_CALLS: Final = tuple(range(CALL_CODE["malloc"], len(CALL_CODE)))
 _MMAP2_UNIT: Final = 4096
 
 
-def _results(rows: Rows, call: Int64Array, column: Column) -> tuple[Int64Array, Int64Array]:
+def _results(rows: Rows, traits: Traits, column: Column) -> tuple[Int64Array, Int64Array]:
     """Return results and errnos: a failed system call's result is -1 in both dialects, 0 stands for no error."""
-    result, errno = column("result").copy(), column("errno").copy()
-    ltrace = rows["dialect"] == _LTRACE
-    system = ltrace & ~np.isin(call, _LIBRARY_CALLS)
-    failed = system & (result >= -_HIGHEST_ERRNO) & (result < 0)
-    # a 32-bit tracee's error, printed as an unsigned number
-    failed32 = system & (result >= (1 << 32) - _HIGHEST_ERRNO) & (result < 1 << 32)
-    errno = np.where(failed, -result, np.where(failed32, (1 << 32) - result, errno))
-    result[failed | failed32] = -1
+    result, errno = column("result"), column("errno")
+    result, errno = result.copy(), np.where(errno == NULL, 0, errno)
     # before 4.10 a 64-bit strace sign-extended the addresses of 32-bit tracees: 0xfffffffff7fe4000
-    extended = np.isin(call, _ADDRESS_RESULTS) & (result < -_HIGHEST_ERRNO) & (result >= -(1 << 31))
+    extended = (result < -_HIGHEST_ERRNO) & (result >= -(1 << 31)) & (traits & _RETURNS_ADDRESS != 0)
+    system = (rows["dialect"] == _LTRACE) & (traits & _LIBRARY == 0)
+    if system.any():
+        failed = system & (result >= -_HIGHEST_ERRNO) & (result < 0)
+        # a 32-bit tracee's error, printed as an unsigned number
+        failed32 = system & (result >= (1 << 32) - _HIGHEST_ERRNO) & (result < 1 << 32)
+        errno = np.where(failed, -result, np.where(failed32, (1 << 32) - result, errno))
+        result[failed | failed32] = -1
     result[extended] &= (1 << 32) - 1
-    refused = (call == _POSIX_MEMALIGN) & (result > 0)
-    errno = np.where(refused, result, errno)
-    return result, np.where(errno == NULL, 0, errno)
+    refused = (traits & _POSIX_MEMALIGN != 0) & (result > 0)
+    return result, np.where(refused, result, errno)
 
 
-def _status(rows: Rows, call: Int64Array, result: Int64Array, errno: Int64Array, column: Column) -> Int64Array:
+def _status(rows: Rows, traits: Traits, result: Int64Array, errno: Int64Array, length: Int64Array) -> Int64Array:
     """Return what became of each call; exits have no result and are ok."""
-    open_ = np.isin(rows["kind"], (_OPENED, _DETACHED)) | (column("unknown_result") == 1)
+    kind = rows["kind"]
+    open_ = (kind == _OPENED) | (kind == _DETACHED)
+    if "unknown_result" in rows:
+        open_ |= rows["unknown_result"] == 1
     status = np.where(open_, UNFINISHED, OK)
     strace = rows["dialect"] != _LTRACE
-    refused = np.isin(call, _ALLOCATIONS) & (result == 0) & (_lengths(call, column) != 0)
+    refused = (traits & _ALLOCATES != 0) & (result == 0) & (length != 0)
     status[(errno != 0) | (strace & (result == -1)) | refused] = FAILED
-    status[(call >= PSEUDO) | (np.isin(call, _EXITS) & ~np.isin(rows["kind"], (_DETACHED,)))] = OK
+    status[(traits & _NO_CALL != 0) | ((traits & _EXITS != 0) & (kind != _DETACHED))] = OK
     return status
 
 
-def _lengths(call: Int64Array, column: Column) -> Int64Array:
+def _lengths(rows: Rows, traits: Traits, column: Column) -> Int64Array:
     """Return the lengths in bytes; those of calloc and reallocarray are products, 2**64-1 where that is too long."""
     length = column("length")
-    count, size = column("count"), column("size")
-    product = np.isin(call, (CALL_CODE["calloc"], CALL_CODE["reallocarray"])) & (count != NULL) & (size != NULL)
+    if "count" not in rows or "size" not in rows:
+        return length
+    count, size = rows["count"], rows["size"]
+    product = (traits & _COUNTED != 0) & (count != NULL) & (size != NULL)
     if not product.any():
         return length
     estimate = count.view(np.uint64).astype(np.float64) * size.view(np.uint64).astype(np.float64)
@@ -238,25 +264,31 @@ def _lengths(call: Int64Array, column: Column) -> Int64Array:
 
 def _descriptors(fd: Int64Array) -> Int64Array:
     """Return descriptors as the int they are: in raw output, -1 is 0xffffffff."""
-    return np.where((fd >> 32 == 0) & (fd >= 1 << 31), fd - (1 << 32), fd)
+    high = fd >= 1 << 31
+    return np.where(high & (fd >> 32 == 0), fd - (1 << 32), fd) if high.any() else fd
 
 
-def _offsets(column: Column) -> Int64Array:
+def _offsets(rows: Rows, column: Column) -> Int64Array:
     """Return offsets in bytes: mmap2's is in pages where all arguments are raw."""
     offset = column("offset")
-    return np.where((column("raw") == 1) & (offset != NULL), offset * _MMAP2_UNIT, offset)
+    if "raw" not in rows:
+        return offset
+    return np.where((rows["raw"] == 1) & (offset != NULL), offset * _MMAP2_UNIT, offset)
 
 
-def _auxiliary(call: Int64Array, column: Column) -> tuple[Int64Array, Int64Array]:
+def _new_addresses(call: Int64Array, column: Column) -> Int64Array:
+    """Return the new addresses, of prlimit the process that it names."""
+    limits = call == CALL_CODE["prlimit"]
+    return np.where(limits, column("to_pid"), column("new_addr")) if limits.any() else column("new_addr")
+
+
+def _auxiliary(rows: Rows, call: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Return the two columns whose meaning depends on the call."""
-    columns = []
-    for place in (0, 1):
-        values = np.full(len(call), NULL, dtype=np.int64)
-        for name, sources in _AUX.items():
-            if sources[place]:
-                of_call = call == CALL_CODE[name]
-                values[of_call] = column(sources[place])[of_call]
-        columns.append(values)
-    for pseudo, source in ((EXITED, "exit_status"), (SUPERSEDED, "to_pid"), (PID_CHANGED, "to_pid")):
-        columns[0][call == pseudo] = column(source)[call == pseudo]
-    return columns[0], columns[1]
+    aux, aux2 = (np.full(len(call), NULL, dtype=np.int64) for _ in range(2))
+    present = set(np.flatnonzero(np.bincount(call)).tolist()) if len(call) else set()
+    for code in present & _AUX_OF_CODE.keys():
+        of_call = np.flatnonzero(call == code)
+        for values, source in zip((aux, aux2), _AUX_OF_CODE[code], strict=True):
+            if source in rows:
+                values[of_call] = rows[source][of_call]
+    return aux, aux2

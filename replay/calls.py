@@ -19,6 +19,8 @@ from replay.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.filesets import merged
 from replay.joining import TEXTS, Joiner, Rows, chosen
 from replay.ordering import distinct
+from replay.scanner import Scan
+from replay.scanning import scanned
 from replay.shapes import Counters, LineColumns, Shapes
 from replay.source import Chunk, Log, Notice, Problems, find_logs, read_chunks, size_of
 from replay.stages import Stage, Watch, unwatched
@@ -27,7 +29,7 @@ from replay.templates import KIND_CODE
 __all__ = ["COLUMNS", "FAILED", "OK", "UNFINISHED", "Calls", "RunInput", "concatenated", "read_run"]
 
 _OPENED, _PID_CHANGED, _FRAME, _NOTICE = (KIND_CODE[k] for k in ("opened", "pid_changed", "frame", "notice"))
-_ENDS: Final = tuple(KIND_CODE[kind] for kind in ("exited", "killed", "superseded", "exec"))
+_IS_END: Final = np.array([kind in ("exited", "killed", "superseded", "exec") for kind in KIND_CODE])
 
 
 @dataclass(slots=True)
@@ -41,10 +43,10 @@ class Reading:
     elapsed_ns: int = 0
     last_line: int = 0
 
-    def batch(self, chunk: Chunk) -> Calls:
-        """Return the calls that complete in a chunk."""
-        columns = self.shapes.columns(chunk)
-        if "pid" in columns.numbers and (columns.numbers["pid"] != NULL).any():
+    def batch(self, chunk: Chunk, found: Scan) -> Calls:
+        """Return the calls that complete in a scanned chunk."""
+        columns = self.shapes.columns(chunk, found)
+        if self.log.pid is not None and "pid" in columns.numbers and (columns.numbers["pid"] != NULL).any():
             self.log.pid = None  # no file of a -ff set: its lines say whose they are
         rows = self._rows(chunk, columns)
         self.last_line = int(chunk.line[-1]) if len(chunk.line) else self.last_line
@@ -80,8 +82,8 @@ class Reading:
         rows |= {key: columns.texts[key] for key in TEXTS if key in columns.texts}
         if (columns.kind == _FRAME).any():
             rows["caller"] = _callers(columns, rows.get("caller"), self.shapes.strings)
-        call = (columns.kind <= _PID_CHANGED) & (columns.call >= 0)
-        return chosen(rows, np.flatnonzero(call | np.isin(columns.kind, _ENDS)))
+        shown = ((columns.kind <= _PID_CHANGED) & (columns.call >= 0)) | _IS_END[columns.kind]
+        return rows if shown.all() else chosen(rows, np.flatnonzero(shown))
 
     def _note(self, chunk: Chunk, columns: LineColumns) -> None:
         """Keep what the tracer said about processes: attached, detached, how wide their words are."""
@@ -188,13 +190,12 @@ class RunInput:
         """Yield the calls of one log, its clock beginning after `lines_before`."""
         reading: Reading | None = None
         total = sum(size_of(log.path) for log in self.logs)
-        for chunk in read_chunks(log):
+        for chunk, found in scanned(read_chunks(log), log, size_of(log.path)):
             if reading is None:
                 shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)
                 shapes.strict_path = log.path if self.strict else None
-                shapes.size = size_of(log.path)
                 reading = Reading(log, shapes, self.notices, Joiner())
-            yield _later(reading.batch(chunk), lines_before)
+            yield _later(reading.batch(chunk, found), lines_before)
             self.watch(Stage("reading", sum(log.bytes_read for log in self.logs), total, self.counters.lines))
         if reading is not None:
             yield _later(reading.rest(), lines_before)

@@ -37,11 +37,11 @@ class Joiner:
     def joined(self, rows: Rows) -> Rows:
         """Return the calls that completed in `rows`, and the notices, in order; keep those that stay open."""
         rows = _stacked([self.open, rows]) if self.open else rows
-        opening = (rows["kind"] == _OPENED) | (rows["kind"] == _PID_CHANGED)
+        changed = rows["kind"] == _PID_CHANGED
+        opening = (rows["kind"] == _OPENED) | changed
         closing = rows["kind"] == _CLOSED
         if not (opening.any() or closing.any()):
             return rows
-        changed = rows["kind"] == _PID_CHANGED
         rows["from_pid"] = np.where(changed, rows["pid"], rows.get("from_pid", _nulls(rows)))
         effective = np.where(changed, rows.get("to_pid", _nulls(rows)), rows["pid"])
         openers, closers = _pairs(effective, rows["call"], opening, closing)

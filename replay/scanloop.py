@@ -6,7 +6,6 @@ first function is plain Python over arrays that numba compiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
@@ -28,11 +27,7 @@ from replay.scanner import (
     Bytes,
     Hashes,
     Scan,
-    scan,
 )
-
-WORTH_COMPILING: Final = 12 << 20
-"""Bytes of a log from which on the compiled scanner is used. Heuristic, measured."""
 
 _ROOM: Final = ((32, 8), (2, 2))
 """There is room for a line in so many bytes, and for a slot; and where that is not enough, for as many as can be."""
@@ -58,14 +53,6 @@ _CLASS: Final = _classes()
 _DIGIT_VALUE: Final = np.array([int(chr(b), 16) if chr(b) in "0123456789abcdef" else 255 for b in range(256)], np.uint8)
 _IN_PREFIX: Final = np.array([chr(byte) in " 0123456789:." for byte in range(256)])
 """Tables over bytes: a branch that a processor cannot foresee costs more than a look-up."""
-
-
-def scanner_for(size: int) -> Callable[[bytes, str], Scan]:
-    """Return what scans a log that is known to have `size` bytes at least: `scan`, or the same compiled.
-
-    Loading the compiled scanner costs half a second, compiling it some seconds, once on a machine.
-    """
-    return scan if size < WORTH_COMPILING else scan_compiled
 
 
 def scan_compiled(lines: bytes, dialect: str) -> Scan:

@@ -18,7 +18,6 @@ from replay.errors import TraceSyntaxError
 from replay.grammar import LineError
 from replay.lines import Line
 from replay.passed_over import is_passed_over
-from replay.scanloop import scanner_for
 from replay.scanner import Bools, Scan
 from replay.shapetable import DIRECT, NO_SHAPE, NOT_UNDERSTOOD, PASSED_OVER, ShapeTable, kind_of
 from replay.source import Chunk, Problems
@@ -85,8 +84,6 @@ class Shapes:
     file: int = 0
     strict_path: str | None = None
     shapes_kept: int = SHAPES_KEPT
-    size: int = 0
-    bytes_read: int = 0
     parsed: dict[bytes, tuple[Line, str] | LineError] = field(default_factory=dict)
     texts: Texts = field(init=False)
     table: ShapeTable = field(init=False)
@@ -96,11 +93,8 @@ class Shapes:
         self.texts = Texts(self.strings)
         self.table = ShapeTable(self.texts)
 
-    def columns(self, chunk: Chunk) -> LineColumns:
-        """Return what the lines of a chunk say, and count those that say nothing."""
-        self.size = max(self.size, self.bytes_read + len(chunk.data))
-        self.bytes_read += len(chunk.data)
-        found = scanner_for(self.size)(chunk.data, self.dialect)
+    def columns(self, chunk: Chunk, found: Scan) -> LineColumns:
+        """Return what the lines of a scanned chunk say, and count those that say nothing."""
         self.counters.lines += len(chunk.line) + chunk.diagnostics
         self.counters.lines_understood += chunk.diagnostics
         self.counters.lines_passed_over += len(chunk.line) - len(found.row)

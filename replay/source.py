@@ -26,7 +26,7 @@ from replay.errors import TraceFormatError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-CHUNK_BYTES: Final = 4 << 20
+CHUNK_BYTES: Final = 2 << 20
 """How much of a log is read at once, in bytes."""
 
 SAMPLE_BYTES: Final = 1 << 20

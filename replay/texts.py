@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from replay.columns import Strings
 
@@ -66,11 +66,13 @@ class Texts:
             self.known.clear()
             self.size = 0
         known = self.known.setdefault((key in _PATHS, suffix), {})
-        new = [raw for raw in dict.fromkeys(raws) if raw not in known]
-        if new:
+        found = list(map(known.get, raws))
+        if None in found:
+            new = list(dict.fromkeys(raw for raw, text_id in zip(raws, found, strict=True) if text_id is None))
             known.update(zip(new, map(self.strings.intern, _field_texts(key, new, suffix)), strict=True))
             self.size += sum(map(len, new)) + _BYTES_OF_ENTRY * len(new)
-        return [known[raw] for raw in raws]
+            found = list(map(known.get, raws))
+        return cast(list[int], found)
 
 
 def _field_texts(key: str, raws: list[bytes], suffix: str) -> Iterator[str]:

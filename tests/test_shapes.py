@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_maker import LINES, logs_of_captures, mutated
 
-import replay.shapes
 from replay.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.constants import CALL_CODE
 from replay.grammar import LineError
@@ -62,10 +61,12 @@ def row_of_columns(columns: LineColumns, index: int, strings: Strings) -> dict[s
     return row | {key: strings[int(v[index])] for key, v in columns.texts.items() if v[index] != NO_TEXT}
 
 
-def assert_shapes_agree_with_grammar(text: bytes, dialect: str, known: int = 20_000) -> None:
+def assert_shapes_agree_with_grammar(
+    text: bytes, dialect: str, known: int = 20_000, scanner: Callable[[bytes, str], Scan] = scan
+) -> None:
     """Read lines by their shapes and line by line: both must say the same of each."""
     shapes = shapes_of(dialect, known)
-    columns = shapes.columns(chunk_of(text))
+    columns = shapes.columns(chunk_of(text), scanner(text, dialect))
     by_row = {int(row): index for index, row in enumerate(columns.row)}
     counted = shapes.counters
     assert counted.lines == text.count(b"\n")
@@ -88,12 +89,11 @@ def test_shapes_say_what_the_grammar_says_of_every_captured_line(path: Path) -> 
 
 @pytest.mark.parametrize("scanner", [scan, scan_compiled])
 @pytest.mark.parametrize("dialect", ["strace", "ltrace", "mixed"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_shapes_say_what_the_grammar_says_of_mutated_lines(
-    scanner: Callable[..., Scan], dialect: str, seed: int, monkeypatch: pytest.MonkeyPatch
+    scanner: Callable[[bytes, str], Scan], dialect: str, seed: int
 ) -> None:
-    monkeypatch.setattr(replay.shapes, "scanner_for", lambda _: scanner)
     random_ = random.Random(seed)
     lines = LINES[random_.choice(DIALECTS) if dialect == "mixed" else dialect]
     if not lines:
@@ -104,4 +104,4 @@ def test_shapes_say_what_the_grammar_says_of_mutated_lines(
         twin = mutated(line, random_)
         text += [line, twin, re.sub(rb"\d+", lambda m: b"%d" % random_.randrange(10 ** len(m[0])), twin), line]
     random_.shuffle(text)
-    assert_shapes_agree_with_grammar(b"\n".join(text) + b"\n", dialect, random_.choice([20_000, 5]))
+    assert_shapes_agree_with_grammar(b"\n".join(text) + b"\n", dialect, random_.choice([20_000, 5]), scanner)

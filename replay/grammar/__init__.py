@@ -35,8 +35,8 @@ PLACES: Final = (Path(__file__).parents[1] / "grammars", Path(__file__).parents[
 """Where grammar files are: in the installed package, or in the checkout beside it."""
 
 
-CALLED: Final = re.compile(r"([A-Za-z_]\w*)(?:\(| resumed>)")
-"""The name of the call that a line is of."""
+CALLED: Final = re.compile(r"(?<!\w)[^\WA-Za-z_]*+([A-Za-z_]\w*+)(?:\(| resumed>)")
+"""The name of the call that a line is of; it is looked for once in each word, however long that is."""
 
 UNCLOSED: Final = re.compile(r"""\s*(?:"(?:[^"\\]|\\.)*\\?|<[^>]*|\((?:deleted?)?|\[[^\]]*|[+-]{1,2})""")
 """The end of a line that breaks off inside a string, a path, a bracket or a mark."""

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from line_maker import logs_of_captures
+
+import replay.scanning
+from replay.calls import COLUMNS, RunInput, read_run
+from replay.errors import TraceFormatError
+from replay.scanning import AHEAD, scanned
+from replay.source import Chunk, Log
+
+LINES = [b"%d brk(0x%x) = 0x%x\n" % (7, n << 12, n << 12) for n in range(1, 60)]
+
+
+def chunks(taken: list[int], fails_at: int = -1) -> Iterator[Chunk]:
+    """A chunk for each line, whose number is noted when it is asked for."""
+    for number, line in enumerate(LINES):
+        if number == fails_at:
+            raise TraceFormatError("broken")
+        taken.append(number)
+        yield Chunk(line, np.array([number + 1]), np.array([number + 1]), [], 0, cut=False)
+
+
+def scanners() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("scanner")]
+
+
+@pytest.fixture(params=[0, 3 * len(LINES[0]), 1 << 40], ids=["compiled", "from some chunk on", "interpreted"])
+def compiled_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(replay.scanning, "WORTH_COMPILING", request.param)
+    return int(request.param)
+
+
+def test_chunks_keep_their_order_and_few_are_read_ahead(compiled_from: int) -> None:
+    taken: list[int] = []
+    for number, (chunk, found) in enumerate(scanned(chunks(taken), Log("x", dialect="strace"), 0)):
+        assert chunk.data == LINES[number]
+        assert found.data[found.start[0] : found.end[0]] == LINES[number][:-1]
+        assert number < len(taken) <= number + AHEAD + 2
+    assert len(taken) == len(LINES)
+    assert not scanners()
+
+
+def test_an_error_comes_behind_the_chunks_before_it(compiled_from: int) -> None:
+    seen = []
+    with pytest.raises(TraceFormatError, match="broken"):
+        for chunk, _ in scanned(chunks([], fails_at=20), Log("x", dialect="strace"), 0):
+            seen.append(chunk.data)
+    assert seen == LINES[:20]
+    assert not scanners()
+
+
+def test_one_who_stops_early_leaves_no_thread(compiled_from: int) -> None:
+    reading = scanned(chunks([]), Log("x", dialect="strace"), 0)
+    next(reading)
+    next(reading)
+    reading.close()
+    assert not scanners()
+
+
+def test_an_interrupt_leaves_no_thread(compiled_from: int) -> None:
+    def interrupted() -> Iterator[Chunk]:
+        yield from list(chunks([]))[:9]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(scanned(interrupted(), Log("x", dialect="strace"), 0))
+    assert not scanners()
+
+
+def test_the_size_of_a_file_tells_how_it_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay.scanning, "WORTH_COMPILING", 1000)
+    used = []
+    monkeypatch.setattr(replay.scanning, "_ahead", lambda *_: used.append("ahead") or iter(()))
+    for name, count in (("short", 5), ("long", 55)):
+        (tmp_path / name).write_bytes(b"".join(LINES[:count]))
+        read_run([tmp_path / name]).calls()
+        assert len(used) == (count == 55)
+
+
+def columns_of(run: RunInput) -> dict[str, list[object]]:
+    """The columns of all calls, texts in place of their ids, and what was counted."""
+    calls = run.calls()
+    columns: dict[str, list[object]] = {key: getattr(calls, key).tolist() for key in COLUMNS}
+    for key in ("name", "path", "result_path", "caller"):
+        columns[key] = [run.strings[int(text)] if text >= 0 else None for text in columns[key]]  # type: ignore[call-overload]
+    return columns | {"counted": [run.counters, run.problems, run.notices]}
+
+
+@pytest.mark.parametrize("path", logs_of_captures(), ids=lambda p: "/".join(p.parts[-3:]))
+def test_both_ways_give_the_same_calls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreted = columns_of(read_run([path]))
+    monkeypatch.setattr(replay.scanning, "WORTH_COMPILING", 0)
+    assert columns_of(read_run([path])) == interpreted
