@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -190,13 +191,14 @@ class RunInput:
         """Yield the calls of one log, its clock beginning after `lines_before`."""
         reading: Reading | None = None
         total = sum(size_of(log.path) for log in self.logs)
-        for chunk, found in scanned(read_chunks(log), log, size_of(log.path)):
-            if reading is None:
-                shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)
-                shapes.strict_path = log.path if self.strict else None
-                reading = Reading(log, shapes, self.notices, Joiner())
-            yield _later(reading.batch(chunk, found), lines_before)
-            self.watch(Stage("reading", sum(log.bytes_read for log in self.logs), total, self.counters.lines))
+        with closing(scanned(read_chunks(log), log, size_of(log.path))) as chunks:
+            for chunk, found in chunks:
+                if reading is None:
+                    shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)
+                    shapes.strict_path = log.path if self.strict else None
+                    reading = Reading(log, shapes, self.notices, Joiner())
+                yield _later(reading.batch(chunk, found), lines_before)
+                self.watch(Stage("reading", sum(log.bytes_read for log in self.logs), total, self.counters.lines))
         if reading is not None:
             yield _later(reading.rest(), lines_before)
 

@@ -7,7 +7,7 @@ so that a chunk is scanned while the one before is made use of.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeAlias
 
@@ -27,7 +27,7 @@ AHEAD: Final = 2
 Scanned: TypeAlias = tuple[Chunk, Scan]
 
 
-def scanned(chunks: Iterator[Chunk], log: Log, size: int) -> Iterator[Scanned]:
+def scanned(chunks: Iterator[Chunk], log: Log, size: int) -> Generator[Scanned]:
     """Yield each chunk of a log with its scan; an error of the chunks is raised behind the last one before it.
 
     Args:

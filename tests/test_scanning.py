@@ -10,7 +10,7 @@ from line_maker import logs_of_captures
 
 import replay.scanning
 from replay.calls import COLUMNS, RunInput, read_run
-from replay.errors import TraceFormatError
+from replay.errors import TraceFormatError, TraceSyntaxError
 from replay.scanning import AHEAD, scanned
 from replay.source import Chunk, Log
 
@@ -71,6 +71,16 @@ def test_an_interrupt_leaves_no_thread(compiled_from: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         list(scanned(interrupted(), Log("x", dialect="strace"), 0))
     assert not scanners()
+
+
+def test_a_strict_error_leaves_no_thread(tmp_path: Path, compiled_from: int) -> None:
+    (tmp_path / "x").write_bytes(LINES[0] + b"7 brk(what?\n" + LINES[1])
+    try:
+        read_run([tmp_path / "x"], strict=True).calls()
+    except TraceSyntaxError as error:
+        assert not scanners(), error
+    else:
+        pytest.fail("no error")
 
 
 def test_the_size_of_a_file_tells_how_it_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
