@@ -9,9 +9,10 @@ import pytest
 from line_maker import logs_of_captures
 
 import replay.scanning
+from replay.ahead import AHEAD
 from replay.calls import COLUMNS, RunInput, read_run
 from replay.errors import TraceFormatError, TraceSyntaxError
-from replay.scanning import AHEAD, scanned
+from replay.scanning import scanned
 from replay.source import Chunk, Log
 
 LINES = [b"%d brk(0x%x) = 0x%x\n" % (7, n << 12, n << 12) for n in range(1, 60)]
@@ -86,7 +87,7 @@ def test_a_strict_error_leaves_no_thread(tmp_path: Path, compiled_from: int) -> 
 def test_the_size_of_a_file_tells_how_it_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay.scanning, "WORTH_COMPILING", 1000)
     used = []
-    monkeypatch.setattr(replay.scanning, "_ahead", lambda *_: used.append("ahead") or iter(()))
+    monkeypatch.setattr(replay.scanning, "worked_ahead", lambda *_: used.append("ahead") or iter(()))
     for name, count in (("short", 5), ("long", 55)):
         (tmp_path / name).write_bytes(b"".join(LINES[:count]))
         read_run([tmp_path / name]).calls()
