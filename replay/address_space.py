@@ -51,7 +51,9 @@ DIVERGENCE: Final = 11
 CHANGED: Final = 12
 LEAVES_USED: Final = 13
 LARGEST_GAP: Final = 14
-TOTALS: Final = 15
+FINGER: Final = 15
+BRK_FINGER: Final = 16
+TOTALS: Final = 17
 
 # Kinds of mappings; `KINDS` names them in this order.
 KIND_BRK: Final = 0
@@ -346,7 +348,8 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
 
 
 def _round_up(value: int, page: int) -> int:
-    return -(-value // page) * page
+    """Return `value` rounded up to whole pages, whose size is a power of two."""
+    return (value + page - 1) & -page
 
 
 def _copied(copy: Int64Array, attributes: Int64Array) -> Int64Array:
@@ -373,22 +376,28 @@ def _shift_down(row: Int64Array, index: int, size: int) -> None:
 
 def _count_up_to(ascending: Int64Array, count: int, value: int) -> int:
     """Return how many of the first `count` entries are at most `value`."""
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) // 2
-        if ascending[middle] <= value:
-            low = middle + 1
-        else:
-            high = middle
+    low = 0
+    while count > 0:
+        # Both halves are as likely: a choice of numbers costs less than a branch that the processor guesses wrong.
+        half = (count + 1) >> 1
+        low = low + half if ascending[low + half - 1] <= value else low
+        count -= half
     return low
 
 
-def _locate(space: Space, address: int) -> tuple[int, int]:
-    """Return place and index of the first mapping that ends above `address`; the place past the last if none does."""
+def _locate(space: Space, address: int, finger: int = FINGER) -> tuple[int, int]:
+    """Return place and index of the first mapping that ends above `address`; the place past the last if none does.
+
+    The entry `finger` of the totals is where the last search ended: a verb mostly asks for the same leaf again.
+    """
     leaves = space.totals[LEAVES]
     if leaves == 0:
         return 0, 0
-    place = max(_count_up_to(space.firsts, leaves, address) - 1, 0)
+    firsts = space.firsts
+    place = space.totals[finger]
+    if place >= leaves or address < firsts[place] or (place + 1 < leaves and address >= firsts[place + 1]):
+        place = max(_count_up_to(firsts, leaves, address) - 1, 0)
+        space.totals[finger] = place
     leaf = space.order[place]
     size = space.sizes[leaf]
     index = _count_up_to(space.ends[leaf], size, address)
@@ -1038,19 +1047,23 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
     top = _round_up(totals[BRK], page)
     if totals[START_BRK] > 0:
         change[CHANGE_BRK_BYTES] = top - _round_up(totals[START_BRK], page)
-    place, index = _locate(space, top)
+    place, index = _locate(space, top, BRK_FINGER)
     if place < leaves:
         change[CHANGE_HEADROOM] = max(space.starts[space.order[place], index] - top, 0)
 
 
 HELPERS: Final = (
-    _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _locate, _before, _joined, _account,
-    _new_leaf, _split_leaf, _add, _remove, _die, _add_part, _cut, _clear, _mapped_inside, _add_new, _map,
-    _unmap, _inferred, _infer_gaps, _protect, _protected_up_to, _brk, _stash, _remap_take, _mapped_up_to, _remap_give,
-    _detach, _edit,
-    _rename_path, _largest_gap, _gap_of_leaf, _mark_changed, _describe_above, _measure,
+    _locate, _new_leaf, _split_leaf, _add, _die, _add_part, _cut, _clear, _add_new, _map, _unmap, _inferred,
+    _infer_gaps, _protect, _protected_up_to, _brk, _stash, _remap_take, _mapped_up_to, _remap_give, _detach, _edit,
+    _rename_path, _describe_above,
 )  # fmt: skip
-"""What `run` calls, for whoever compiles it."""
+"""What `run` calls, for whoever compiles it, but for the small ones."""
+
+SMALL_HELPERS: Final = (
+    _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _before, _joined, _account, _remove,
+    _mapped_inside, _largest_gap, _gap_of_leaf, _mark_changed, _measure,
+)  # fmt: skip
+"""What is called for every row, some of it many times, and is worth being inlined where it is called."""
 
 
 def check(space: Space, page: int) -> None:

@@ -43,6 +43,12 @@ def worked_ahead(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Gene
                 made.cancel()
 
 
+def worked_in_turn(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Generator[tuple[Thing, Made]]:
+    """Yield the same without a thread."""
+    for thing in things:
+        yield thing, work(thing)
+
+
 def _next(things: Iterator[Thing]) -> tuple[list[Thing], Exception | None]:
     """Return the next thing as a list, empty at the end, and the error that there was instead of one."""
     try:

@@ -186,6 +186,8 @@ def find_backing(replayed: Replay, blocks: Columns) -> Int64Array:
     Where an address was part of both at different times, the break at the block's birth decides.
     """
     space, addr = blocks["space"], blocks["addr"]
+    if not len(addr):
+        return addr
     kind = replayed.regions["kind"]
     areas, mappings = (_Spans.of(replayed.regions, kind == wanted) for wanted in (KIND_BRK, KIND_ANON))
     if not len(areas.start) and not len(mappings.start):

@@ -34,10 +34,16 @@ def is_compiled(function: Callable[..., Any]) -> bool:
 
 @cache
 def compiled(
-    function: Callable[..., Any], helpers: Iterable[Callable[..., Any]] = (), *, allocates: bool = True
+    function: Callable[..., Any],
+    helpers: Iterable[Callable[..., Any]] = (),
+    inlined: Iterable[Callable[..., Any]] = (),
+    *,
+    allocates: bool = True,
 ) -> Any:
     """Return `function` compiled, with the `helpers` that it calls; the first time on a machine this is said.
 
+    The helpers that are `inlined` become part of their callers: a call hands over every array of a tuple with its
+    shape and strides, some hundred words for `address_space.Space`, which costs more than a small function does.
     A loop that allocates nothing can do without numba's reference counting of arrays, which costs more than the work
     of a small function itself.
     """
@@ -51,6 +57,8 @@ def compiled(
     compiler: Any = numba.njit
     for helper in helpers:
         register_jitable(_nrt=allocates)(helper)
+    for helper in inlined:
+        register_jitable(_nrt=allocates, forceinline=True)(helper)
     return compiler(cache=True, nogil=True, _nrt=allocates)(function)
 
 

@@ -10,12 +10,13 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from replay import address_space as aspace
 from replay import openfiles, processes, verbs
+from replay.ahead import worked_ahead, worked_in_turn
 from replay.call_table import Calls, concatenated
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_signed
 from replay.compiled import compiled, is_compiled, is_loaded
@@ -108,17 +109,22 @@ def _replay_with(
     """Return the replay in which the threads `forked` got copies, and what it took every thread to be."""
     who = processes.assign(recording.told, forked)
     output = Outcome(recording, who.lives)
-    forks = sorted((life for life in who.lives if life.origin == "fork"), key=lambda life: life.born_clock)
-    apply = _runner_for(recording.memory_calls)
-    runner = _Runner(who, output, strings, page, initial, apply, deque(forks), _endings(who, recording))
-    carried = verbs.carried(recording.told, who, strings, page)
-    files = openfiles.OpenFiles(who.files_parents) if recording.names_files else None
-    for number in range(recording.calls.parts):
-        window = _window(recording, number, who, files, strings)
-        output.keep_events(number, window)
-        runner.run(number, verbs.rows_of_verbs(window, carried), window, carried.limits)
-        watch(Stage("replaying", number + 1, recording.calls.parts))
-    runner.end()
+    runner = _Runner(
+        lives=who.lives,
+        initial=initial,
+        seeded=seeded_rows(initial, strings, _seeding_clock(who.lives)),
+        page=page,
+        apply=_runner_for(recording.memory_calls),
+        forks=deque(sorted((life for life in who.lives if life.origin == "fork"), key=lambda life: life.born_clock)),
+        endings=_endings(who, recording),
+    )
+    # While a thread changes the mappings of one window, the next is made ready, and what became of the last is kept.
+    run = worked_ahead if recording.calls.parts > 1 else worked_in_turn
+    for ready, became in run(_ready(recording, who, output, strings, page), runner.run):
+        output.keep_changes(Ran(ready.window, ready.rows, became.changes, became.met, ready.limits))
+        output.keep_regions(became.pieces)
+        watch(Stage("replaying", ready.number + 1, recording.calls.parts))
+    output.keep_regions(runner.end())
     made = Replay(
         events=output.events,
         regions=output.sorted_regions(),
@@ -133,6 +139,29 @@ def _replay_with(
         last_clock=recording.last_clock,
     )
     return made, who
+
+
+class _Ready(NamedTuple):
+    """A window with the verbs of its calls, ready to be run; `limits` are those at its brk calls."""
+
+    number: int
+    window: verbs.Window
+    rows: verbs.VerbRows
+    limits: Int64Array
+
+
+def _ready(
+    recording: Recording, who: Processes, output: Outcome, strings: Strings, page: int
+) -> Iterator[_Ready]:
+    """Yield the windows of a run with their verbs; what is known of their calls is kept in `output`."""
+    carried = verbs.carried(recording.told, who, strings, page)
+    files = openfiles.OpenFiles(who.files_parents) if recording.names_files else None
+    for number in range(recording.calls.parts):
+        window = _window(recording, number, who, files, strings)
+        output.keep_events(number, window)
+        rows = verbs.rows_of_verbs(window, carried)
+        brks = rows.sources[rows.values[:, aspace.ROW_VERB] == aspace.VERB_BRK]
+        yield _Ready(number, window, rows, carried.limits.at(window.spaces[brks], window.steps[brks]))
 
 
 def _window(
@@ -156,15 +185,25 @@ def _window(
 # --- running the spaces ----------------------------------------------------------------------------------------------
 
 
+class _Became(NamedTuple):
+    """What became of the verbs of a window: a row of `changes` for each, one of `met` for each brk call.
+
+    `pieces` are rows of regions that came to their end, as `address_space.run` writes them, by space.
+    """
+
+    changes: Int64Array
+    met: Int64Array
+    pieces: list[tuple[int, Int64Array]]
+
+
 @dataclass(slots=True)
 class _Runner:
     """Runs the verbs of each space, parents first, and hands children a copy at the moment of their fork."""
 
-    who: Processes
-    output: Outcome
-    strings: Strings
-    page: int
+    lives: Sequence[SpaceLife]
     initial: Sequence[Mapping]
+    seeded: Int64Array
+    page: int
     apply: Callable[..., tuple[int, int]]
     forks: deque[SpaceLife]
     endings: dict[int, list[int]]
@@ -175,20 +214,18 @@ class _Runner:
     last_clocks: dict[int, int] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
 
-    def run(self, number: int, rows: verbs.VerbRows, window: verbs.Window, limits: verbs.Limits) -> None:
-        """Run the verbs of a window, and end the spaces in which nothing more happens."""
+    def run(self, ready: _Ready) -> _Became:
+        """Run the verbs of the next window, and end the spaces in which nothing more happens."""
+        rows = ready.rows
         changes = np.empty((len(rows.values), aspace.CHANGE_WIDTH), np.int64)
-        brks = rows.values[:, aspace.ROW_VERB] == aspace.VERB_BRK
-        met = np.full((int(rows.values[brks, aspace.ROW_BRK].max(initial=-1)) + 1, aspace.MET_WIDTH), NULL, np.int64)
+        brks = rows.values[rows.values[:, aspace.ROW_VERB] == aspace.VERB_BRK, aspace.ROW_BRK]
+        met = np.full((int(brks.max(initial=-1)) + 1, aspace.MET_WIDTH), NULL, np.int64)
         self.pieces = []
-        for space, chosen, forks in self._turns(rows.spaces, window.until):
-            self._run_space(self.who.lives[space], rows.values, chosen, forks, changes, met)
-        for space in self.endings.get(number, ()):
-            self._end_space(self.who.lives[space])
-        sources = rows.sources[brks]
-        at_brks = limits.at(window.spaces[sources], window.steps[sources])
-        self.output.keep_changes(Ran(window, rows, changes, met, at_brks))
-        self.output.keep_regions(self.pieces)
+        for space, chosen, forks in self._turns(rows.spaces, ready.window.until):
+            self._run_space(self.lives[space], rows.values, chosen, forks, changes, met)
+        for space in self.endings.get(ready.number, ()):
+            self._end_space(self.lives[space])
+        return _Became(changes, met, self.pieces)
 
     def _turns(self, spaces: Int64Array, until: int) -> Iterator[tuple[int, Int64Array | slice, list[SpaceLife]]]:
         """Yield the spaces in which something happens up to `until`, parents first, with their rows and forks."""
@@ -233,9 +270,8 @@ class _Runner:
             return space
         space = aspace.empty_space()
         if life.space == 0 and self.initial:
-            rows = seeded_rows(self.initial, self.strings, life.born_clock if life.origin == "exec" else NULL)
-            space = seeded_space(rows, self.initial)
-            self.kernel_rows[life.space] = rows[rows[:, aspace.DEAD_START] < 0]
+            space = seeded_space(self.seeded, self.initial)
+            self.kernel_rows[life.space] = self.seeded[self.seeded[:, aspace.DEAD_START] < 0]
         if life.fresh and space.totals[aspace.START_BRK] == NULL:
             space.totals[aspace.START_BRK] = aspace.FRESH
         return space
@@ -256,13 +292,13 @@ class _Runner:
                 space = aspace.grown(space)
         return space
 
-    def end(self) -> None:
+    def end(self) -> list[tuple[int, Int64Array]]:
         """End the spaces that are left: what is alive in them is alive at the end of the log, or at their own."""
         self.pieces = []
-        for life in self.who.lives:
+        for life in self.lives:
             if life.space not in self.ended:
                 self._end_space(life)
-        self.output.keep_regions(self.pieces)
+        return self.pieces
 
     def _end_space(self, life: SpaceLife) -> None:
         """Write out what is alive when the space ends, or at the end of the log."""
@@ -301,7 +337,7 @@ def _runner_for(rows: int) -> Callable[..., tuple[int, int]]:
     """Return what applies that many rows of verbs fastest: `address_space.run` itself, or the same compiled."""
     if not is_loaded(aspace.run) and (rows < WORTH_LOADING or (rows < WORTH_COMPILING and not is_compiled(aspace.run))):
         return aspace.run
-    return compiled(aspace.run, aspace.HELPERS, allocates=False)  # type: ignore[no-any-return]
+    return compiled(aspace.run, aspace.HELPERS, aspace.SMALL_HELPERS, allocates=False)  # type: ignore[no-any-return]
 
 
 def space_copy(space: aspace.Space, clock: int) -> aspace.Space:
@@ -320,6 +356,11 @@ def _born_at(rows: Int64Array, clock: int) -> Int64Array:
     rows[:, aspace.BORN] = clock
     rows[:, aspace.BORN_STEP] = NULL
     return rows
+
+
+def _seeding_clock(lives: Sequence[SpaceLife]) -> int:
+    """Return the line at which the mappings of a maps file came to be: that of the execve, NULL for a running one."""
+    return lives[0].born_clock if lives and lives[0].origin == "exec" else NULL
 
 
 def seeded_rows(initial: Sequence[Mapping], strings: Strings, clock: int) -> Int64Array:
