@@ -43,6 +43,14 @@ class Strings:
             self.texts.append(text)
         return known
 
+    def intern_all(self, texts: Iterable[str]) -> list[int]:
+        """Return the ids of `texts`; many cost less together than one by one."""
+        known, wanted = self._ids, list(texts)
+        new = [text for text in dict.fromkeys(wanted) if text not in known]
+        known.update(zip(new, range(len(self.texts), len(self.texts) + len(new)), strict=True))
+        self.texts += new
+        return [known[text] for text in wanted]
+
     def __getitem__(self, text_id: int) -> str:
         """Return the text of an id that is not `NO_TEXT`."""
         return self.texts[text_id]

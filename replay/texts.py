@@ -68,8 +68,8 @@ class Texts:
         known = self.known.setdefault((key in _PATHS, suffix), {})
         found = list(map(known.get, raws))
         if None in found:
-            new = list(dict.fromkeys(raw for raw, text_id in zip(raws, found, strict=True) if text_id is None))
-            known.update(zip(new, map(self.strings.intern, _field_texts(key, new, suffix)), strict=True))
+            new = [raw for raw in dict.fromkeys(raws) if raw not in known]
+            known.update(zip(new, self.strings.intern_all(_field_texts(key, new, suffix)), strict=True))
             self.size += sum(map(len, new)) + _BYTES_OF_ENTRY * len(new)
             found = list(map(known.get, raws))
         return cast(list[int], found)

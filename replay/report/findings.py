@@ -257,8 +257,7 @@ class Findings:
 
     def _is_kind(self, kinds: Iterable[str]) -> np.ndarray:
         mmaps = self.run.activity.allocator_mmaps
-        ids = [at for at, text in enumerate(self.strings.texts) if text in kinds]
-        return np.isin(mmaps["kind"], ids)
+        return np.isin(mmaps["kind"], self.strings.intern_all(kinds))
 
     @cached_property
     def fallback_rows(self) -> Int64Array:
