@@ -972,9 +972,12 @@ def _largest_gap(space: Space) -> int:
         largest = max(largest, gap)
     totals[CHANGED] = 0
     if shrunk:
-        largest = 0
-        for leaf in range(totals[LEAVES_USED]):
-            largest = max(largest, space.gaps[leaf])
+        # None is larger than the largest was: the search ends at the first that is as large.
+        found, leaf = 0, 0
+        while found < largest and leaf < totals[LEAVES_USED]:
+            found = max(found, space.gaps[leaf])
+            leaf += 1
+        largest = found
     totals[LARGEST_GAP] = largest
     return int(largest)
 
