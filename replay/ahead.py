@@ -17,6 +17,9 @@ Made = TypeVar("Made")
 AHEAD: Final = 2
 """So many things are worked at ahead."""
 
+THREAD_NAME: Final = "ahead"
+"""How the names of the threads begin."""
+
 
 def worked_ahead(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Generator[tuple[Thing, Made]]:
     """Yield each thing with what `work`, in a thread of its own and in the same order, makes of it.
@@ -25,7 +28,7 @@ def worked_ahead(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Gene
     """
     waiting: deque[tuple[Thing, Future[Made]]] = deque()
     error: Exception | None = None
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as thread:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=THREAD_NAME) as thread:
         try:
             more = True
             while more or waiting:

@@ -32,8 +32,7 @@ class Strings:
         """Start with `texts`, which get the first ids."""
         self.texts: list[str] = []
         self._ids: dict[str, int] = {}
-        for text in texts:
-            self.intern(text)
+        self.intern_all(texts)
 
     def intern(self, text: str) -> int:
         """Return the id of `text`, a new one if it was never seen."""

@@ -150,9 +150,7 @@ class _Ready(NamedTuple):
     limits: Int64Array
 
 
-def _ready(
-    recording: Recording, who: Processes, output: Outcome, strings: Strings, page: int
-) -> Iterator[_Ready]:
+def _ready(recording: Recording, who: Processes, output: Outcome, strings: Strings, page: int) -> Iterator[_Ready]:
     """Yield the windows of a run with their verbs; what is known of their calls is kept in `output`."""
     carried = verbs.carried(recording.told, who, strings, page)
     files = openfiles.OpenFiles(who.files_parents) if recording.names_files else None

@@ -9,7 +9,7 @@ import pytest
 from line_maker import logs_of_captures
 
 import replay.scanning
-from replay.ahead import AHEAD
+from replay.ahead import AHEAD, THREAD_NAME
 from replay.calls import COLUMNS, RunInput, read_run
 from replay.errors import TraceFormatError, TraceSyntaxError
 from replay.scanning import scanned
@@ -28,7 +28,7 @@ def chunks(taken: list[int], fails_at: int = -1) -> Iterator[Chunk]:
 
 
 def scanners() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("scanner")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
 
 
 @pytest.fixture(params=[0, 3 * len(LINES[0]), 1 << 40], ids=["compiled", "from some chunk on", "interpreted"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from oracle import captures
 
 import replay
 from replay import packed, recording
+from replay.ahead import THREAD_NAME
 from replay.columns import NULL
 from replay.errors import ReplayError
+from replay.outcome import Outcome
 from replay.packed import PackedColumns, Shelf, in_order, packed_columns
 from replay.tables import TABLES
 
@@ -97,6 +100,18 @@ def test_a_full_temporary_directory_is_an_error_that_says_where(monkeypatch: pyt
     monkeypatch.setattr(shelf._file, "write", full, raising=False)
     with pytest.raises(ReplayError, match=rf"{tempfile.gettempdir()}: cannot be written: No space left on device"):
         shelf.put(np.array([1, 1 << 60]))
+
+
+@pytest.mark.usefixtures("tiny_windows")
+def test_an_error_between_windows_leaves_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise ReplayError("full")
+
+    monkeypatch.setattr(Outcome, "keep_changes", full)
+    (tmp_path / "split.log").write_text(SPLIT)
+    with pytest.raises(ReplayError, match="full"):
+        replay.load(tmp_path / "split.log")
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)] == []
 
 
 def test_columns_cannot_be_written_to() -> None:
