@@ -20,20 +20,39 @@ from replay.columns import NO_TEXT, NULL, Int64Array
 LEAF: Final = 64
 """Mappings that one leaf holds at most."""
 
-# Columns of `Space.attributes`: what is known of a live mapping besides its range.
+# Columns of `Space.attributes`: what is known of a live mapping besides its range. The first four, which decide whether
+# neighbours are one line of /proc/PID/maps, are read the most and lie together.
 PROT: Final = 0
 SHARED: Final = 1
-KIND: Final = 2
-PATH: Final = 3
-OFFSET: Final = 4
-ORIGIN: Final = 5
-MADE: Final = 6
-MADE_STEP: Final = 7
-BORN: Final = 8
-BORN_STEP: Final = 9
-FLAGS: Final = 10
-BACKING: Final = 11
+BACKING: Final = 2
+OFFSET: Final = 3
+FLAGS: Final = 4
+KIND: Final = 5
+PATH: Final = 6
+ORIGIN: Final = 7
+MADE: Final = 8
+MADE_STEP: Final = 9
+BORN: Final = 10
+BORN_STEP: Final = 11
 ATTRIBUTES: Final = 12
+
+NEXT_FREE: Final = 0
+"""The column of `Space.attributes` in which a slot without a mapping names the next one."""
+
+# What `Space.leaves` knows of the mappings of a leaf.
+STARTS: Final = 0
+ENDS: Final = 1
+SLOTS: Final = 2
+OF_MAPPING: Final = 3
+
+# Rows of `Space.lists`: by leaf, by place in the order of addresses, and stacks of leaves.
+SIZES: Final = 0
+LARGEST: Final = 1
+ORDER: Final = 2
+FIRSTS: Final = 3
+TO_COUNT: Final = 4
+UNUSED: Final = 5
+LISTS: Final = 6
 
 # Entries of `Space.totals`.
 LEAVES: Final = 0
@@ -53,7 +72,8 @@ LEAVES_USED: Final = 13
 LARGEST_GAP: Final = 14
 FINGER: Final = 15
 BRK_FINGER: Final = 16
-TOTALS: Final = 17
+FREE_SLOT: Final = 17
+TOTALS: Final = 18
 
 # Kinds of mappings; `KINDS` names them in this order.
 KIND_BRK: Final = 0
@@ -145,17 +165,6 @@ PROTECT_UNKNOWN: Final = 5
 REMAP_UNKNOWN: Final = 6
 BRK_MOVED: Final = 7
 
-# Rows of `Space.scratch`, one for each verb that keeps a mapping's attributes while it moves the mapping.
-CUT_SCRATCH: Final = 0
-PROTECT_SCRATCH: Final = 1
-REMAP_TAKE_SCRATCH: Final = 2
-REMAP_GIVE_SCRATCH: Final = 3
-EDIT_SCRATCH: Final = 4
-RENAME_PATH_SCRATCH: Final = 4
-NEW_SCRATCH: Final = 5
-INFERRED_SCRATCH: Final = 6
-SCRATCHES: Final = 7
-
 PROT_WRITE: Final = 2
 MAP_FIXED: Final = 0x10
 MAP_GROWSDOWN: Final = 0x100
@@ -170,50 +179,37 @@ ENOMEM: Final = 12
 
 
 class Space(NamedTuple):
-    """The arrays that hold one address space.
+    """The arrays that hold one address space: few, because a compiled call hands over each with its shape and strides.
 
-    `starts`, `ends`, `slots` are (leaves, LEAF); `sizes`, `gaps` go by leaf; `changed` lists the
-    leaves whose gaps must be counted anew; `order` and `firsts` by place in the
-    order of addresses. `attributes` is (slots, ATTRIBUTES). `stash` keeps the pieces of remaps under way, each a row of
-    step, start, end and attributes; `scratch` holds the attributes of mappings while a verb moves them.
+    `leaves` is (leaves, OF_MAPPING, LEAF): starts, ends and slots of the mappings of each leaf. `lists` is (LISTS,
+    leaves): how many mappings a leaf holds and the largest gap behind one of them; which leaf stands at a place in the
+    order of addresses and where its first mapping starts; the leaves whose gaps must be counted anew; those unused.
+    `attributes` is (slots, ATTRIBUTES). `stash` keeps the pieces of remaps under way, each a row of step, start, end
+    and attributes.
     """
 
-    starts: Int64Array
-    ends: Int64Array
-    slots: Int64Array
-    sizes: Int64Array
-    gaps: Int64Array
-    changed: Int64Array
-    order: Int64Array
-    firsts: Int64Array
-    free_leaves: Int64Array
+    leaves: Int64Array
+    lists: Int64Array
     attributes: Int64Array
-    free_slots: Int64Array
     stash: Int64Array
-    scratch: Int64Array
     totals: Int64Array
 
 
 def empty_space(slots: int = 2 * LEAF) -> Space:
     """Return a space without mappings that has room for about `slots` of them."""
     leaves = 12 + 3 * slots // LEAF
+    lists = np.zeros((LISTS, leaves), np.int64)
+    lists[UNUSED] = np.arange(leaves)[::-1]
+    attributes = np.zeros((slots, ATTRIBUTES), np.int64)
+    attributes[:, NEXT_FREE] = np.arange(1, slots + 1)
     totals = np.zeros(TOTALS, np.int64)
     totals[FREE_LEAVES], totals[FREE_SLOTS] = leaves, slots
     totals[BRK] = totals[START_BRK] = NULL
     return Space(
-        starts=np.zeros((leaves, LEAF), np.int64),
-        ends=np.zeros((leaves, LEAF), np.int64),
-        slots=np.zeros((leaves, LEAF), np.int64),
-        sizes=np.zeros(leaves, np.int64),
-        gaps=np.zeros(leaves, np.int64),
-        changed=np.zeros(leaves, np.int64),
-        order=np.zeros(leaves, np.int64),
-        firsts=np.zeros(leaves, np.int64),
-        free_leaves=np.arange(leaves, dtype=np.int64)[::-1].copy(),
-        attributes=np.zeros((slots, ATTRIBUTES), np.int64),
-        free_slots=np.arange(slots, dtype=np.int64)[::-1].copy(),
+        leaves=np.zeros((leaves, OF_MAPPING, LEAF), np.int64),
+        lists=lists,
+        attributes=attributes,
         stash=np.zeros((slots + 16, ATTRIBUTES + 3), np.int64),
-        scratch=np.zeros((SCRATCHES, ATTRIBUTES), np.int64),
         totals=totals,
     )
 
@@ -222,11 +218,11 @@ def live_rows(space: Space) -> Int64Array:
     """Return one row a live mapping in order of addresses: its attributes, start and end (`DEAD_WIDTH` columns)."""
     rows = np.full((int(space.totals[MAPPINGS]), DEAD_WIDTH), NULL, np.int64)
     at = 0
-    for leaf in space.order[: space.totals[LEAVES]]:
-        size = int(space.sizes[leaf])
-        rows[at : at + size, :ATTRIBUTES] = space.attributes[space.slots[leaf, :size]]
-        rows[at : at + size, DEAD_START] = space.starts[leaf, :size]
-        rows[at : at + size, DEAD_END] = space.ends[leaf, :size]
+    for leaf in space.lists[ORDER, : space.totals[LEAVES]]:
+        size = int(space.lists[SIZES, leaf])
+        rows[at : at + size, :ATTRIBUTES] = space.attributes[space.leaves[leaf, SLOTS, :size]]
+        rows[at : at + size, DEAD_START] = space.leaves[leaf, STARTS, :size]
+        rows[at : at + size, DEAD_END] = space.leaves[leaf, ENDS, :size]
         at += size
     return rows
 
@@ -239,19 +235,20 @@ def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
     leaves = -(-count // half)
     for leaf in range(leaves):
         part = rows[leaf * half : (leaf + 1) * half]
-        space.starts[leaf, : len(part)] = part[:, DEAD_START]
-        space.ends[leaf, : len(part)] = part[:, DEAD_END]
-        space.slots[leaf, : len(part)] = np.arange(leaf * half, leaf * half + len(part))
-        space.sizes[leaf] = len(part)
+        space.leaves[leaf, STARTS, : len(part)] = part[:, DEAD_START]
+        space.leaves[leaf, ENDS, : len(part)] = part[:, DEAD_END]
+        space.leaves[leaf, SLOTS, : len(part)] = np.arange(leaf * half, leaf * half + len(part))
+        space.lists[SIZES, leaf] = len(part)
     space.attributes[:count] = rows[:, :ATTRIBUTES]
-    space.order[:leaves] = np.arange(leaves)
-    space.firsts[:leaves] = rows[::half, DEAD_START]
-    space.gaps[:leaves] = -2
-    space.changed[:leaves] = np.arange(leaves)
+    space.lists[ORDER, :leaves] = np.arange(leaves)
+    space.lists[FIRSTS, :leaves] = rows[::half, DEAD_START]
+    space.lists[LARGEST, :leaves] = -2
+    space.lists[TO_COUNT, :leaves] = np.arange(leaves)
     totals = space.totals
     totals[LEAVES] = totals[LEAVES_USED] = totals[CHANGED] = leaves
     totals[FREE_LEAVES] -= leaves
     totals[FREE_SLOTS] -= count
+    totals[FREE_SLOT] = count
     _count_totals(space, rows)
     return space
 
@@ -352,13 +349,6 @@ def _round_up(value: int, page: int) -> int:
     return (value + page - 1) & -page
 
 
-def _copied(copy: Int64Array, attributes: Int64Array) -> Int64Array:
-    """Write a row of attributes over `copy`, a row of scratch space, and return it."""
-    for column in range(ATTRIBUTES):
-        copy[column] = attributes[column]
-    return copy
-
-
 def _shift_up(row: Int64Array, index: int, size: int) -> None:
     """Make room at `index` of a row that holds `size` entries."""
     for at in range(size, index, -1):
@@ -393,14 +383,14 @@ def _locate(space: Space, address: int, finger: int = FINGER) -> tuple[int, int]
     leaves = space.totals[LEAVES]
     if leaves == 0:
         return 0, 0
-    firsts = space.firsts
+    firsts = space.lists[FIRSTS]
     place = space.totals[finger]
     if place >= leaves or address < firsts[place] or (place + 1 < leaves and address >= firsts[place + 1]):
         place = max(_count_up_to(firsts, leaves, address) - 1, 0)
         space.totals[finger] = place
-    leaf = space.order[place]
-    size = space.sizes[leaf]
-    index = _count_up_to(space.ends[leaf], size, address)
+    leaf = space.lists[ORDER, place]
+    size = space.lists[SIZES, leaf]
+    index = _count_up_to(space.leaves[leaf, ENDS], size, address)
     if index == size:
         return place + 1, 0
     return place, index
@@ -409,49 +399,57 @@ def _locate(space: Space, address: int, finger: int = FINGER) -> tuple[int, int]
 def _before(space: Space, place: int, index: int) -> tuple[int, int]:
     """Return the leaf and index of the mapping before (place, index); leaf -1 if it is the first."""
     if index > 0:
-        return space.order[place], index - 1
+        return space.lists[ORDER, place], index - 1
     if place == 0:
         return -1, 0
-    leaf = space.order[place - 1]
-    return leaf, space.sizes[leaf] - 1
+    leaf = space.lists[ORDER, place - 1]
+    return leaf, space.lists[SIZES, leaf] - 1
+
+
+def _after(space: Space, place: int, index: int) -> tuple[int, int]:
+    """Return place and index of the mapping behind (place, index); the place past the last if there is none."""
+    if index + 1 < space.lists[SIZES, space.lists[ORDER, place]]:
+        return place, index + 1
+    return place + 1, 0
 
 
 def _joined(space: Space, leaf: int, index: int, next_leaf: int, next_index: int) -> int:
     """Return 1 if two neighbours are one line of /proc/PID/maps once equal neighbours are joined, else 0."""
-    if space.ends[leaf, index] != space.starts[next_leaf, next_index]:
+    if space.leaves[leaf, ENDS, index] != space.leaves[next_leaf, STARTS, next_index]:
         return 0
-    a = space.attributes[space.slots[leaf, index]]
-    b = space.attributes[space.slots[next_leaf, next_index]]
+    a = space.attributes[space.leaves[leaf, SLOTS, index]]
+    b = space.attributes[space.leaves[next_leaf, SLOTS, next_index]]
     if a[PROT] != b[PROT] or a[SHARED] != b[SHARED] or a[BACKING] != b[BACKING]:
         return 0
     if a[OFFSET] == NULL or b[OFFSET] == NULL:
         return 1 if a[OFFSET] == b[OFFSET] else 0
-    return 1 if b[OFFSET] == a[OFFSET] + space.ends[leaf, index] - space.starts[leaf, index] else 0
+    return 1 if b[OFFSET] == a[OFFSET] + space.leaves[leaf, ENDS, index] - space.leaves[leaf, STARTS, index] else 0
 
 
 def _account(space: Space, place: int, index: int, sign: int) -> None:
     """Add (`sign` 1) or take away (-1) what the mapping at (place, index) contributes to the totals."""
     totals = space.totals
-    leaf = space.order[place]
-    size = space.ends[leaf, index] - space.starts[leaf, index]
-    attributes = space.attributes[space.slots[leaf, index]]
+    leaf = space.lists[ORDER, place]
+    size = space.leaves[leaf, ENDS, index] - space.leaves[leaf, STARTS, index]
+    attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
     totals[MAPPINGS] += sign
     totals[MAPPED_BYTES] += sign * size
     if attributes[PROT] & PROT_WRITE and not attributes[SHARED] and not attributes[FLAGS] & MAP_GROWSDOWN:
         totals[DATA_BYTES] += sign * size
     before_leaf, before_index = _before(space, place, index)
     after_leaf, after_index = leaf, index + 1
-    if after_index == space.sizes[leaf]:
-        after_leaf, after_index = (space.order[place + 1], 0) if place + 1 < totals[LEAVES] else (-1, 0)
+    if after_index == space.lists[SIZES, leaf]:
+        after_leaf, after_index = (space.lists[ORDER, place + 1], 0) if place + 1 < totals[LEAVES] else (-1, 0)
     if before_leaf >= 0:
-        totals[GAPS] += sign * int(space.ends[before_leaf, before_index] < space.starts[leaf, index])
+        totals[GAPS] += sign * int(space.leaves[before_leaf, ENDS, before_index] < space.leaves[leaf, STARTS, index])
         totals[JOINS] += sign * _joined(space, before_leaf, before_index, leaf, index)
         _mark_changed(space, before_leaf)
     if after_leaf >= 0:
-        totals[GAPS] += sign * int(space.ends[leaf, index] < space.starts[after_leaf, after_index])
+        totals[GAPS] += sign * int(space.leaves[leaf, ENDS, index] < space.leaves[after_leaf, STARTS, after_index])
         totals[JOINS] += sign * _joined(space, leaf, index, after_leaf, after_index)
     if before_leaf >= 0 and after_leaf >= 0:
-        totals[GAPS] -= sign * int(space.ends[before_leaf, before_index] < space.starts[after_leaf, after_index])
+        end, start = space.leaves[before_leaf, ENDS, before_index], space.leaves[after_leaf, STARTS, after_index]
+        totals[GAPS] -= sign * int(end < start)
         totals[JOINS] -= sign * _joined(space, before_leaf, before_index, after_leaf, after_index)
     _mark_changed(space, leaf)
 
@@ -460,11 +458,11 @@ def _new_leaf(space: Space, place: int) -> int:
     """Put an empty leaf at `place` of the order and return it."""
     totals = space.totals
     totals[FREE_LEAVES] -= 1
-    leaf = space.free_leaves[totals[FREE_LEAVES]]
+    leaf = space.lists[UNUSED, totals[FREE_LEAVES]]
     leaves = totals[LEAVES]
-    _shift_up(space.order, place, leaves)
-    _shift_up(space.firsts, place, leaves)
-    space.order[place] = leaf
+    _shift_up(space.lists[ORDER], place, leaves)
+    _shift_up(space.lists[FIRSTS], place, leaves)
+    space.lists[ORDER, place] = leaf
     totals[LEAVES] = leaves + 1
     totals[LEAVES_USED] = max(totals[LEAVES_USED], leaf + 1)
     _mark_changed(space, leaf)
@@ -473,46 +471,71 @@ def _new_leaf(space: Space, place: int) -> int:
 
 def _split_leaf(space: Space, place: int) -> None:
     """Move the upper half of the full leaf at `place` to a new leaf behind it."""
-    full = space.order[place]
+    full = space.lists[ORDER, place]
     leaf = _new_leaf(space, place + 1)
     half = LEAF // 2
     for at in range(half):
-        space.starts[leaf, at] = space.starts[full, half + at]
-        space.ends[leaf, at] = space.ends[full, half + at]
-        space.slots[leaf, at] = space.slots[full, half + at]
-    space.sizes[leaf] = space.sizes[full] = half
-    space.firsts[place + 1] = space.starts[leaf, 0]
+        space.leaves[leaf, STARTS, at] = space.leaves[full, STARTS, half + at]
+        space.leaves[leaf, ENDS, at] = space.leaves[full, ENDS, half + at]
+        space.leaves[leaf, SLOTS, at] = space.leaves[full, SLOTS, half + at]
+    space.lists[SIZES, leaf] = space.lists[SIZES, full] = half
+    space.lists[FIRSTS, place + 1] = space.leaves[leaf, STARTS, 0]
     _mark_changed(space, full)
 
 
-def _add(space: Space, start: int, end: int, attributes: Int64Array) -> None:
-    """Insert a mapping of `[start, end)`, which must be free, with a copy of `attributes`."""
+def _insert(space: Space, place: int, index: int, start: int, end: int) -> tuple[int, int]:
+    """Put a mapping of `[start, end)` at (place, index), and return where it is then: a full leaf is split for it.
+
+    Its attributes are to be filled in, and what it contributes added to the totals.
+    """
     totals = space.totals
+    if space.lists[SIZES, space.lists[ORDER, place]] == LEAF:
+        _split_leaf(space, place)
+        if index > LEAF // 2:
+            place, index = place + 1, index - LEAF // 2
+    leaf = space.lists[ORDER, place]
+    size = space.lists[SIZES, leaf]
+    _shift_up(space.leaves[leaf, STARTS], index, size)
+    _shift_up(space.leaves[leaf, ENDS], index, size)
+    _shift_up(space.leaves[leaf, SLOTS], index, size)
+    slot = totals[FREE_SLOT]
+    totals[FREE_SLOT] = space.attributes[slot, NEXT_FREE]
+    totals[FREE_SLOTS] -= 1
+    space.leaves[leaf, STARTS, index] = start
+    space.leaves[leaf, ENDS, index] = end
+    space.leaves[leaf, SLOTS, index] = slot
+    space.lists[SIZES, leaf] = size + 1
+    space.lists[FIRSTS, place] = space.leaves[leaf, STARTS, 0]
+    return place, index
+
+
+def _insert_free(space: Space, start: int, end: int) -> tuple[int, int]:
+    """Do what `_insert` does where `[start, end)`, which must be free, belongs."""
     place, index = _locate(space, start)
-    leaves = totals[LEAVES]
+    leaves = space.totals[LEAVES]
     if leaves == 0:
         _new_leaf(space, 0)
     elif place == leaves:
         place = leaves - 1
-        index = space.sizes[space.order[place]]
-    if space.sizes[space.order[place]] == LEAF:
-        _split_leaf(space, place)
-        if index > LEAF // 2:
-            place, index = place + 1, index - LEAF // 2
-    leaf = space.order[place]
-    size = space.sizes[leaf]
-    _shift_up(space.starts[leaf], index, size)
-    _shift_up(space.ends[leaf], index, size)
-    _shift_up(space.slots[leaf], index, size)
-    totals[FREE_SLOTS] -= 1
-    slot = space.free_slots[totals[FREE_SLOTS]]
+        index = space.lists[SIZES, space.lists[ORDER, place]]
+    return _insert(space, place, index, start, end)
+
+
+def _slot(space: Space, place: int, index: int) -> int:
+    """Return the row of `Space.attributes` that belongs to the mapping at (place, index)."""
+    return int(space.leaves[space.lists[ORDER, place], SLOTS, index])
+
+
+def _copy(attributes: Int64Array, to: Int64Array) -> None:
+    """Write the row `attributes` over the row `to`."""
     for column in range(ATTRIBUTES):
-        space.attributes[slot, column] = attributes[column]
-    space.starts[leaf, index] = start
-    space.ends[leaf, index] = end
-    space.slots[leaf, index] = slot
-    space.sizes[leaf] = size + 1
-    space.firsts[place] = space.starts[leaf, 0]
+        to[column] = attributes[column]
+
+
+def _add(space: Space, start: int, end: int, attributes: Int64Array) -> None:
+    """Insert a mapping of `[start, end)`, which must be free, with a copy of `attributes`."""
+    place, index = _insert_free(space, start, end)
+    _copy(attributes, space.attributes[_slot(space, place, index)])
     _account(space, place, index, 1)
 
 
@@ -520,53 +543,76 @@ def _remove(space: Space, place: int, index: int) -> None:
     """Take the mapping at (place, index) out of the order and free its slot."""
     _account(space, place, index, -1)
     totals = space.totals
-    leaf = space.order[place]
-    size = space.sizes[leaf]
-    space.free_slots[totals[FREE_SLOTS]] = space.slots[leaf, index]
+    leaf = space.lists[ORDER, place]
+    size = space.lists[SIZES, leaf]
+    slot = space.leaves[leaf, SLOTS, index]
+    space.attributes[slot, NEXT_FREE] = totals[FREE_SLOT]
+    totals[FREE_SLOT] = slot
     totals[FREE_SLOTS] += 1
-    _shift_down(space.starts[leaf], index, size)
-    _shift_down(space.ends[leaf], index, size)
-    _shift_down(space.slots[leaf], index, size)
-    space.sizes[leaf] = size - 1
+    _shift_down(space.leaves[leaf, STARTS], index, size)
+    _shift_down(space.leaves[leaf, ENDS], index, size)
+    _shift_down(space.leaves[leaf, SLOTS], index, size)
+    space.lists[SIZES, leaf] = size - 1
     if size > 1:
-        space.firsts[place] = space.starts[leaf, 0]
+        space.lists[FIRSTS, place] = space.leaves[leaf, STARTS, 0]
         return
     leaves = totals[LEAVES]
-    _shift_down(space.order, place, leaves)
-    _shift_down(space.firsts, place, leaves)
+    _shift_down(space.lists[ORDER], place, leaves)
+    _shift_down(space.lists[FIRSTS], place, leaves)
     totals[LEAVES] = leaves - 1
-    space.free_leaves[totals[FREE_LEAVES]] = leaf
+    space.lists[UNUSED, totals[FREE_LEAVES]] = leaf
     totals[FREE_LEAVES] += 1
 
 
 # --- rectangles ------------------------------------------------------------------------------------------------------
 
 
-def _die(space: Space, place: int, index: int, clock: int, dead: Int64Array, dead_count: int) -> int:
-    """Write out the mapping at (place, index) as a rectangle that ends at `clock` and remove it.
+def _write_out(space: Space, place: int, index: int, clock: int, dead: Int64Array, dead_count: int) -> int:
+    """Write out the mapping at (place, index) as a rectangle that ends at `clock`.
 
     A mapping that would live from a line to the same line never was seen at any line and is not written.
     """
-    leaf = space.order[place]
-    slot = space.slots[leaf, index]
-    if space.attributes[slot, BORN] != clock:
-        for column in range(ATTRIBUTES):
-            dead[dead_count, column] = space.attributes[slot, column]
-        dead[dead_count, DEAD_START] = space.starts[leaf, index]
-        dead[dead_count, DEAD_END] = space.ends[leaf, index]
+    leaf = space.lists[ORDER, place]
+    attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
+    if attributes[BORN] != clock:
+        _copy(attributes, dead[dead_count])
+        dead[dead_count, DEAD_START] = space.leaves[leaf, STARTS, index]
+        dead[dead_count, DEAD_END] = space.leaves[leaf, ENDS, index]
         dead[dead_count, DEAD_CLOCK] = clock
         dead_count += 1
+    return dead_count
+
+
+def _die(space: Space, place: int, index: int, clock: int, dead: Int64Array, dead_count: int) -> int:
+    """Write out the mapping at (place, index) as a rectangle that ends at `clock` and remove it."""
+    dead_count = _write_out(space, place, index, clock, dead, dead_count)
     _remove(space, place, index)
     return dead_count
 
 
-def _add_part(space: Space, start: int, end: int, whole_start: int, attributes: Int64Array) -> None:
-    """Insert the part `[start, end)` of a mapping that began at `whole_start`: the file offset goes along."""
-    offset = attributes[OFFSET]
-    if offset != NULL:
-        attributes[OFFSET] = offset + start - whole_start
-    _add(space, start, end, attributes)
-    attributes[OFFSET] = offset
+def _lift(space: Space, place: int, index: int, clock: int, step: int, dead: Int64Array, dead_count: int) -> int:
+    """Begin a new rectangle for the mapping at (place, index), which is about to change where it stands.
+
+    What it contributes is off the totals until `_account` adds it again, changed.
+    """
+    dead_count = _write_out(space, place, index, clock, dead, dead_count)
+    _account(space, place, index, -1)
+    attributes = space.attributes[_slot(space, place, index)]
+    attributes[BORN] = clock
+    attributes[BORN_STEP] = step
+    return dead_count
+
+
+def _shrink(space: Space, place: int, index: int, start: int, end: int) -> None:
+    """Leave `[start, end)` of the lifted mapping at (place, index): the file offset goes along."""
+    leaf = space.lists[ORDER, place]
+    attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
+    if attributes[OFFSET] != NULL:
+        attributes[OFFSET] += start - space.leaves[leaf, STARTS, index]
+    space.leaves[leaf, STARTS, index] = start
+    space.leaves[leaf, ENDS, index] = end
+    space.lists[FIRSTS, place] = space.leaves[leaf, STARTS, 0]
+    _account(space, place, index, 1)
 
 
 def _cut(space: Space, address: int, clock: int, step: int, dead: Int64Array, dead_count: int) -> int:
@@ -574,17 +620,24 @@ def _cut(space: Space, address: int, clock: int, step: int, dead: Int64Array, de
     place, index = _locate(space, address)
     if place == space.totals[LEAVES]:
         return dead_count
-    leaf = space.order[place]
-    start = space.starts[leaf, index]
-    end = space.ends[leaf, index]
+    leaf = space.lists[ORDER, place]
+    start = space.leaves[leaf, STARTS, index]
+    end = space.leaves[leaf, ENDS, index]
     if start >= address:
         return dead_count
-    attributes = _copied(space.scratch[CUT_SCRATCH], space.attributes[space.slots[leaf, index]])
-    dead_count = _die(space, place, index, clock, dead, dead_count)
+    dead_count = _write_out(space, place, index, clock, dead, dead_count)
+    attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
     attributes[BORN] = clock
     attributes[BORN_STEP] = step
-    _add_part(space, start, address, start, attributes)
-    _add_part(space, address, end, start, attributes)
+    space.leaves[leaf, ENDS, index] = address
+    place, index = _insert(space, place, index + 1, address, end)
+    upper = space.attributes[_slot(space, place, index)]
+    _copy(attributes, upper)
+    if upper[OFFSET] != NULL:
+        upper[OFFSET] += address - start
+    # The parts are one line of /proc/PID/maps as the whole was, and stand between the same neighbours.
+    space.totals[MAPPINGS] += 1
+    space.totals[JOINS] += 1
     return dead_count
 
 
@@ -593,13 +646,25 @@ def _clear(space: Space, start: int, end: int, clock: int, step: int, dead: Int6
 
     Source: mm/vma.c, do_vmi_align_munmap: split at both ends, remove what lies between.
     """
+    totals = space.totals
     place, index = _locate(space, start)
-    if place == space.totals[LEAVES] or space.starts[space.order[place], index] >= end:
+    if place == totals[LEAVES]:
         return dead_count
-    dead_count = _cut(space, start, clock, step, dead, dead_count)
-    dead_count = _cut(space, end, clock, step, dead, dead_count)
-    place, index = _locate(space, start)
-    while place < space.totals[LEAVES] and space.starts[space.order[place], index] < end:
+    leaf = space.lists[ORDER, place]
+    low = space.leaves[leaf, STARTS, index]
+    if low < start:
+        if space.leaves[leaf, ENDS, index] > end:
+            dead_count = _cut(space, end, clock, step, dead, dead_count)
+            place, index = _locate(space, low)
+        dead_count = _lift(space, place, index, clock, step, dead, dead_count)
+        _shrink(space, place, index, low, start)
+        place, index = _after(space, place, index)
+    while place < totals[LEAVES] and space.leaves[space.lists[ORDER, place], STARTS, index] < end:
+        high = space.leaves[space.lists[ORDER, place], ENDS, index]
+        if high > end:
+            dead_count = _lift(space, place, index, clock, step, dead, dead_count)
+            _shrink(space, place, index, end, high)
+            break
         dead_count = _die(space, place, index, clock, dead, dead_count)
         place, index = _locate(space, start)
     return dead_count
@@ -608,7 +673,7 @@ def _clear(space: Space, start: int, end: int, clock: int, step: int, dead: Int6
 def _mapped_inside(space: Space, start: int, end: int) -> bool:
     """Tell whether any page of `[start, end)` is mapped."""
     place, index = _locate(space, start)
-    return bool(place < space.totals[LEAVES] and space.starts[space.order[place], index] < end)
+    return bool(place < space.totals[LEAVES] and space.leaves[space.lists[ORDER, place], STARTS, index] < end)
 
 
 # --- the verbs -------------------------------------------------------------------------------------------------------
@@ -616,7 +681,8 @@ def _mapped_inside(space: Space, start: int, end: int) -> bool:
 
 def _add_new(space: Space, start: int, end: int, row: Int64Array) -> None:
     """Insert the mapping `[start, end)` that `row` gives."""
-    attributes = space.scratch[NEW_SCRATCH]
+    place, index = _insert_free(space, start, end)
+    attributes = space.attributes[_slot(space, place, index)]
     attributes[PROT] = row[ROW_PROT]
     attributes[SHARED] = row[ROW_SHARED]
     attributes[KIND] = row[ROW_KIND]
@@ -629,7 +695,7 @@ def _add_new(space: Space, start: int, end: int, row: Int64Array) -> None:
     attributes[BORN_STEP] = row[ROW_STEP]
     attributes[FLAGS] = row[ROW_FLAGS]
     attributes[BACKING] = row[ROW_PATH] if row[ROW_OFFSET] != NULL else NO_TEXT
-    _add(space, start, end, attributes)
+    _account(space, place, index, 1)
 
 
 def _map(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
@@ -657,7 +723,8 @@ def _unmap(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, pag
 
 def _inferred(space: Space, start: int, end: int, kind: int, prot: int) -> None:
     """Insert `[start, end)` as a mapping that the log betrays but never made."""
-    attributes = space.scratch[INFERRED_SCRATCH]
+    place, index = _insert_free(space, start, end)
+    attributes = space.attributes[_slot(space, place, index)]
     for column in range(ATTRIBUTES):
         attributes[column] = NULL
     attributes[PROT] = prot
@@ -669,7 +736,7 @@ def _inferred(space: Space, start: int, end: int, kind: int, prot: int) -> None:
     attributes[MADE_STEP] = -1
     attributes[FLAGS] = 0
     attributes[BACKING] = NO_TEXT
-    _add(space, start, end, attributes)
+    _account(space, place, index, 1)
 
 
 def _infer_gaps(space: Space, start: int, end: int, kind: int, prot: int) -> None:
@@ -681,8 +748,8 @@ def _infer_gaps(space: Space, start: int, end: int, kind: int, prot: int) -> Non
             next_start = end
             next_end = end
         else:
-            next_start = space.starts[space.order[place], index]
-            next_end = space.ends[space.order[place], index]
+            next_start = space.leaves[space.lists[ORDER, place], STARTS, index]
+            next_end = space.leaves[space.lists[ORDER, place], ENDS, index]
         if next_start > at:
             _inferred(space, at, min(next_start, end), kind, prot)
         at = max(next_end, at + 1)
@@ -713,19 +780,17 @@ def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, p
     at = start
     place, index = _locate(space, at)
     while place < space.totals[LEAVES]:
-        leaf = space.order[place]
-        low, high = space.starts[leaf, index], space.ends[leaf, index]
+        leaf = space.lists[ORDER, place]
+        low, high = space.leaves[leaf, STARTS, index], space.leaves[leaf, ENDS, index]
         if low != at or low >= end:
             break
-        attributes = _copied(space.scratch[PROTECT_SCRATCH], space.attributes[space.slots[leaf, index]])
+        attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
         if attributes[PROT] != prot:
-            dead_count = _die(space, place, index, clock, dead, dead_count)
+            dead_count = _lift(space, place, index, clock, step, dead, dead_count)
             attributes[PROT] = prot
-            attributes[BORN] = clock
-            attributes[BORN_STEP] = step
-            _add(space, low, high, attributes)
+            _account(space, place, index, 1)
         at = high
-        place, index = _locate(space, at)
+        place, index = _after(space, place, index)
     return dead_count
 
 
@@ -735,15 +800,15 @@ def _protected_up_to(space: Space, start: int, end: int, prot: int) -> int:
     refused = start
     place, index = _locate(space, at)
     while place < space.totals[LEAVES] and at < end:
-        leaf = space.order[place]
-        if space.starts[leaf, index] > at:
+        leaf = space.lists[ORDER, place]
+        if space.leaves[leaf, STARTS, index] > at:
             return at
-        attributes = space.attributes[space.slots[leaf, index]]
+        attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
         becomes_data = prot & PROT_WRITE and not attributes[PROT] & PROT_WRITE and not attributes[SHARED]
         if becomes_data and refused == start:
             refused = at
-        at = space.ends[leaf, index]
-        place, index = _locate(space, at)
+        at = space.leaves[leaf, ENDS, index]
+        place, index = _after(space, place, index)
     return refused if at >= end else at
 
 
@@ -775,15 +840,16 @@ def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page:
     return dead_count
 
 
-def _stash(space: Space, tag: int, start: int, end: int, attributes: Int64Array) -> None:
-    """Keep one piece of a remap under way."""
-    at = space.totals[STASHED]
-    space.stash[at, 0] = tag
-    space.stash[at, 1] = start
-    space.stash[at, 2] = end
-    for column in range(ATTRIBUTES):
-        space.stash[at, 3 + column] = attributes[column]
-    space.totals[STASHED] = at + 1
+def _stash(space: Space, place: int, index: int, step: int, start: int, end: int) -> None:
+    """Keep `[start, end)` of the mapping at (place, index) as one piece of a remap under way."""
+    piece = space.stash[space.totals[STASHED]]
+    piece[0] = step
+    piece[1] = start
+    piece[2] = end
+    _copy(space.attributes[_slot(space, place, index)], piece[3:])
+    if piece[3 + OFFSET] != NULL:
+        piece[3 + OFFSET] += start - space.leaves[space.lists[ORDER, place], STARTS, index]
+    space.totals[STASHED] += 1
 
 
 def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
@@ -803,20 +869,15 @@ def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
         _infer_gaps(space, start, _mapped_up_to(space, row, page), KIND_UNKNOWN, PROT_WRITE | 1)
     if space.totals[MAPPED_BYTES] != before:
         space.totals[DIVERGENCE] = REMAP_UNKNOWN
-    at = start
-    place, index = _locate(space, at)
-    while place < space.totals[LEAVES] and space.starts[space.order[place], index] < start + span:
-        leaf = space.order[place]
-        low = max(space.starts[leaf, index], start)
-        high = min(space.ends[leaf, index], start + span)
-        attributes = _copied(space.scratch[REMAP_TAKE_SCRATCH], space.attributes[space.slots[leaf, index]])
-        if attributes[OFFSET] != NULL:
-            attributes[OFFSET] += low - space.starts[leaf, index]
-        _stash(space, step, low, high, attributes)
+    place, index = _locate(space, start)
+    while place < space.totals[LEAVES] and space.leaves[space.lists[ORDER, place], STARTS, index] < start + span:
+        leaf = space.lists[ORDER, place]
+        low = max(space.leaves[leaf, STARTS, index], start)
+        high = min(space.leaves[leaf, ENDS, index], start + span)
+        _stash(space, place, index, step, low, high)
         if duplicates:
             break
-        at = space.ends[leaf, index]
-        place, index = _locate(space, at)
+        place, index = _after(space, place, index)
     if moved and not duplicates and not row[ROW_FLAGS] & MREMAP_DONTUNMAP:
         dead_count = _clear(space, start, start + span, clock, step, dead, dead_count)
     elif not moved and new_size < old_size:
@@ -864,7 +925,7 @@ def _remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
             continue
         low = space.stash[piece, 1] - source + target
         high = min(space.stash[piece, 2] - source + target, last)
-        attributes = _copied(space.scratch[REMAP_GIVE_SCRATCH], space.stash[piece, 3:])
+        attributes = space.stash[piece, 3:]
         attributes[BORN] = clock
         attributes[BORN_STEP] = step
         attributes[MADE] = clock
@@ -878,7 +939,9 @@ def _remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
             dead_count = _clear(space, low, end, clock, step, dead, dead_count)
             _add(space, low, end, attributes)
         elif end > high:
-            _add_part(space, high, end, low, attributes)
+            if attributes[OFFSET] != NULL:
+                attributes[OFFSET] += high - low
+            _add(space, high, end, attributes)
     totals[STASHED] = kept
     return dead_count
 
@@ -892,9 +955,9 @@ def _detach(space: Space, row: Int64Array, dead: Int64Array, dead_count: int) ->
     place, index = _locate(space, start)
     made = NULL
     while place < space.totals[LEAVES]:
-        leaf = space.order[place]
-        low, high = space.starts[leaf, index], space.ends[leaf, index]
-        attributes = space.attributes[space.slots[leaf, index]]
+        leaf = space.lists[ORDER, place]
+        low, high = space.leaves[leaf, STARTS, index], space.leaves[leaf, ENDS, index]
+        attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
         if attributes[KIND] == KIND_SHM and attributes[OFFSET] == low - start:
             if made == NULL:
                 made = attributes[MADE_STEP]
@@ -914,23 +977,20 @@ def _edit(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page
     dead_count = _cut(space, start, clock, step, dead, dead_count)
     dead_count = _cut(space, end, clock, step, dead, dead_count)
     place, index = _locate(space, start)
-    while place < space.totals[LEAVES] and space.starts[space.order[place], index] < end:
-        leaf = space.order[place]
-        low, high = space.starts[leaf, index], space.ends[leaf, index]
-        attributes = _copied(space.scratch[EDIT_SCRATCH], space.attributes[space.slots[leaf, index]])
+    while place < space.totals[LEAVES] and space.leaves[space.lists[ORDER, place], STARTS, index] < end:
+        leaf = space.lists[ORDER, place]
+        attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
         if verb == VERB_ADVISE_FORK:
-            space.attributes[space.slots[leaf, index], FLAGS] = (attributes[FLAGS] & ~DONTFORK) | row[ROW_FLAGS]
+            attributes[FLAGS] = (attributes[FLAGS] & ~DONTFORK) | row[ROW_FLAGS]
         elif verb == VERB_REMAP_FILE or attributes[OFFSET] == NULL:
-            dead_count = _die(space, place, index, clock, dead, dead_count)
-            attributes[BORN] = clock
-            attributes[BORN_STEP] = step
+            dead_count = _lift(space, place, index, clock, step, dead, dead_count)
             if verb == VERB_REMAP_FILE:
-                attributes[OFFSET] = row[ROW_OFFSET] + low - start
+                attributes[OFFSET] = row[ROW_OFFSET] + space.leaves[leaf, STARTS, index] - start
             else:
                 attributes[PATH] = row[ROW_PATH]
                 attributes[BACKING] = row[ROW_PATH]
-            _add(space, low, high, attributes)
-        place, index = _locate(space, high)
+            _account(space, place, index, 1)
+        place, index = _after(space, place, index)
     return dead_count
 
 
@@ -938,17 +998,14 @@ def _rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: in
     """Give every mapping whose path is the row's `addr` (a text id) the row's path: the file was unlinked."""
     place, index = 0, 0
     while place < space.totals[LEAVES]:
-        leaf = space.order[place]
-        low, high = space.starts[leaf, index], space.ends[leaf, index]
-        attributes = _copied(space.scratch[RENAME_PATH_SCRATCH], space.attributes[space.slots[leaf, index]])
+        leaf = space.lists[ORDER, place]
+        attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
         if attributes[PATH] == row[ROW_ADDR] and attributes[OFFSET] != NULL:
-            dead_count = _die(space, place, index, row[ROW_CLOCK], dead, dead_count)
-            attributes[BORN] = row[ROW_CLOCK]
-            attributes[BORN_STEP] = row[ROW_STEP]
+            dead_count = _lift(space, place, index, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
             attributes[PATH] = row[ROW_PATH]
             attributes[BACKING] = row[ROW_PATH]
-            _add(space, low, high, attributes)
-        place, index = _locate(space, high)
+            _account(space, place, index, 1)
+        place, index = _after(space, place, index)
     return dead_count
 
 
@@ -964,10 +1021,10 @@ def _largest_gap(space: Space) -> int:
     largest = totals[LARGEST_GAP]
     shrunk = False
     for at in range(totals[CHANGED]):
-        leaf = space.changed[at]
-        before = -2 - space.gaps[leaf]
+        leaf = space.lists[TO_COUNT, at]
+        before = -2 - space.lists[LARGEST, leaf]
         gap = _gap_of_leaf(space, leaf)
-        space.gaps[leaf] = gap
+        space.lists[LARGEST, leaf] = gap
         shrunk |= before == largest and gap < before
         largest = max(largest, gap)
     totals[CHANGED] = 0
@@ -975,7 +1032,7 @@ def _largest_gap(space: Space) -> int:
         # None is larger than the largest was: the search ends at the first that is as large.
         found, leaf = 0, 0
         while found < largest and leaf < totals[LEAVES_USED]:
-            found = max(found, space.gaps[leaf])
+            found = max(found, space.lists[LARGEST, leaf])
             leaf += 1
         largest = found
     totals[LARGEST_GAP] = largest
@@ -984,25 +1041,25 @@ def _largest_gap(space: Space) -> int:
 
 def _gap_of_leaf(space: Space, leaf: int) -> int:
     """Return the largest gap behind a mapping of `leaf`, the one to the next leaf included."""
-    size = space.sizes[leaf]
+    size = space.lists[SIZES, leaf]
     if size == 0:
         return 0
     gap = 0
     for index in range(1, size):
-        gap = max(gap, space.starts[leaf, index] - space.ends[leaf, index - 1])
+        gap = max(gap, space.leaves[leaf, STARTS, index] - space.leaves[leaf, ENDS, index - 1])
     leaves = space.totals[LEAVES]
-    place = _count_up_to(space.firsts, leaves, space.starts[leaf, 0]) - 1
+    place = _count_up_to(space.lists[FIRSTS], leaves, space.leaves[leaf, STARTS, 0]) - 1
     if place + 1 < leaves:
-        gap = max(gap, space.firsts[place + 1] - space.ends[leaf, size - 1])
+        gap = max(gap, space.lists[FIRSTS, place + 1] - space.leaves[leaf, ENDS, size - 1])
     return gap
 
 
 def _mark_changed(space: Space, leaf: int) -> None:
     """Note that the gaps of `leaf` must be counted anew; what was counted last stays there as -2 - gap."""
     totals = space.totals
-    if space.gaps[leaf] >= 0:
-        space.gaps[leaf] = -2 - space.gaps[leaf]
-        space.changed[totals[CHANGED]] = leaf
+    if space.lists[LARGEST, leaf] >= 0:
+        space.lists[LARGEST, leaf] = -2 - space.lists[LARGEST, leaf]
+        space.lists[TO_COUNT, totals[CHANGED]] = leaf
         totals[CHANGED] += 1
 
 
@@ -1016,10 +1073,10 @@ def _describe_above(space: Space, met: Int64Array, page: int) -> None:
     place, index = _locate(space, _round_up(before, page))
     if place == space.totals[LEAVES]:
         return
-    leaf = space.order[place]
-    slot = space.slots[leaf, index]
-    met[MET_START] = space.starts[leaf, index]
-    met[MET_END] = space.ends[leaf, index]
+    leaf = space.lists[ORDER, place]
+    slot = space.leaves[leaf, SLOTS, index]
+    met[MET_START] = space.leaves[leaf, STARTS, index]
+    met[MET_END] = space.leaves[leaf, ENDS, index]
     met[MET_MADE] = space.attributes[slot, MADE]
     met[MET_PROT] = space.attributes[slot, PROT]
     met[MET_PATH] = space.attributes[slot, PATH]
@@ -1042,8 +1099,8 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
     change[CHANGE_HEADROOM] = NULL
     change[CHANGE_BRK_BYTES] = 0
     if leaves > 0:
-        last = space.order[leaves - 1]
-        extent = space.ends[last, space.sizes[last] - 1] - space.firsts[0]
+        last = space.lists[ORDER, leaves - 1]
+        extent = space.leaves[last, ENDS, space.lists[SIZES, last] - 1] - space.lists[FIRSTS, 0]
         change[CHANGE_GAP_BYTES] = extent - totals[MAPPED_BYTES]
     if totals[BRK] == NULL:
         return
@@ -1052,19 +1109,19 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
         change[CHANGE_BRK_BYTES] = top - _round_up(totals[START_BRK], page)
     place, index = _locate(space, top, BRK_FINGER)
     if place < leaves:
-        change[CHANGE_HEADROOM] = max(space.starts[space.order[place], index] - top, 0)
+        change[CHANGE_HEADROOM] = max(space.leaves[space.lists[ORDER, place], STARTS, index] - top, 0)
 
 
 HELPERS: Final = (
-    _locate, _new_leaf, _split_leaf, _add, _die, _add_part, _cut, _clear, _add_new, _map, _unmap, _inferred,
-    _infer_gaps, _protect, _protected_up_to, _brk, _stash, _remap_take, _mapped_up_to, _remap_give, _detach, _edit,
-    _rename_path, _describe_above,
+    _locate, _new_leaf, _split_leaf, _insert, _insert_free, _add, _write_out, _die, _lift, _shrink, _cut, _clear,
+    _add_new, _map, _unmap, _inferred, _infer_gaps, _protect, _protected_up_to, _brk, _stash, _remap_take,
+    _mapped_up_to, _remap_give, _detach, _edit, _rename_path, _describe_above,
 )  # fmt: skip
 """What `run` calls, for whoever compiles it, but for the small ones."""
 
 SMALL_HELPERS: Final = (
-    _has_room, _round_up, _copied, _shift_up, _shift_down, _count_up_to, _before, _joined, _account, _remove,
-    _mapped_inside, _largest_gap, _gap_of_leaf, _mark_changed, _measure,
+    _has_room, _round_up, _shift_up, _shift_down, _count_up_to, _before, _after, _slot, _copy, _joined, _account,
+    _remove, _mapped_inside, _largest_gap, _gap_of_leaf, _mark_changed, _measure,
 )  # fmt: skip
 """What is called for every row, some of it many times, and is worth being inlined where it is called."""
 
@@ -1083,5 +1140,5 @@ def check(space: Space, page: int) -> None:
     for entry, name in ((GAPS, "gaps"), (JOINS, "joined neighbours"), (DATA_BYTES, "data bytes")):
         assert totals[entry] == fresh[entry], name
     assert _largest_gap(space) == max((starts[1:] - ends[:-1]).max(initial=0), 0), "largest gap"
-    assert totals[LEAVES] + totals[FREE_LEAVES] == len(space.sizes), "a leaf was lost"
-    assert totals[MAPPINGS] + totals[FREE_SLOTS] == len(space.free_slots), "a slot was lost"
+    assert totals[LEAVES] + totals[FREE_LEAVES] == len(space.leaves), "a leaf was lost"
+    assert totals[MAPPINGS] + totals[FREE_SLOTS] == len(space.attributes), "a slot was lost"
