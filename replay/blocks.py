@@ -17,7 +17,7 @@ from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsig
 from replay.constants import CALLS
 from replay.narrow import Narrow
 from replay.nesting import Mask, Nesting
-from replay.ordering import ascending
+from replay.ordering import ascending, ascending_by
 from replay.pairing import Misfits, Paired, pair
 from replay.regions import Replay
 from replay.source import Problems
@@ -118,7 +118,7 @@ def _columns(replayed: Replay, nesting: Nesting, paired: Paired) -> Narrow:
         born_step = np.where(paired.inherited, spaces["born_step"][paired.space], born_step)
     order: Int64Array | slice = slice(None)
     if (born_step[1:] < born_step[:-1]).any():
-        order = np.lexsort((paired.addr, paired.space, born_step))
+        order = ascending_by(born_step, paired.space, paired.addr)
     columns.keep("born_step", born_step[order])
     del born_step
     columns.keep("inherited", paired.inherited[order].astype(np.int64))

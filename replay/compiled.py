@@ -25,7 +25,7 @@ def is_loaded(function: Callable[..., Any]) -> bool:
 
 
 def is_compiled(function: Callable[..., Any]) -> bool:
-    """Tell whether a loop, as its module is now, was compiled on this machine before."""
+    """Tell whether a loop, as its module is now, was surely compiled on this machine before, by the files' times."""
     source = Path(function.__code__.co_filename)
     written = source.stat().st_mtime
     pattern = f"*/{source.stem}.{function.__name__}-*.nbi"
@@ -47,8 +47,6 @@ def compiled(
     A loop that allocates nothing can do without numba's reference counting of arrays, which costs more than the work
     of a small function itself.
     """
-    if not is_compiled(function):
-        print(f"replay: compiling {function.__module__}, once on this machine ...", file=sys.stderr)
     os.environ["NUMBA_CACHE_DIR"] = str(_directory())
     import numba  # noqa: PLC0415 - a third of a second that a small log does not need
     from numba.extending import register_jitable  # noqa: PLC0415
@@ -59,7 +57,25 @@ def compiled(
         register_jitable(_nrt=allocates)(helper)
     for helper in inlined:
         register_jitable(_nrt=allocates, forceinline=True)(helper)
-    return compiler(cache=True, nogil=True, _nrt=allocates)(function)
+    loop = compiler(cache=True, nogil=True, _nrt=allocates)(function)
+    _announce(loop)
+    return loop
+
+
+def _announce(loop: Any) -> None:
+    """Have it said on standard error when numba compiles `loop`, which it does unless it finds it on disk."""
+    from numba.core import event  # noqa: PLC0415
+
+    class Announcement(event.Listener):
+        def on_start(self, event: Any) -> None:
+            if event.data["dispatcher"] is loop:
+                print(f"replay: compiling {loop.py_func.__module__}, once on this machine ...", file=sys.stderr)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    register: Any = event.register
+    register("numba:compile", Announcement())
 
 
 def _directory() -> Path:

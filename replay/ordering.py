@@ -57,12 +57,16 @@ def _by_packed(keys: Int64Array, place_bits: int) -> Int64Array:
     return keys
 
 
-def ascending_by(first: Int64Array, second: Int64Array) -> Int64Array:
-    """Return the places of rows in ascending order of `first`, of `second` where that is equal, else as they are."""
-    order = ascending(second)
-    if len(first) and bool((first[:1] == first).all()):
-        return order
-    return order[ascending(first[order])]
+def ascending_by(*keys: Int64Array) -> Int64Array:
+    """Return the places of rows in ascending order of the first key, where that is equal of the next, else as they are.
+
+    That is what `numpy.lexsort` returns for the keys reversed, several times faster.
+    """
+    order = ascending(keys[-1])
+    for key in reversed(keys[:-1]):
+        if not bool((key[:1] == key).all()):
+            order = order[ascending(key[order])]
+    return order
 
 
 def distinct(values: NDArray[Scalar]) -> NDArray[Scalar]:

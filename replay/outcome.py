@@ -17,7 +17,7 @@ from replay import address_space as aspace
 from replay.call_table import COLUMNS
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.ordering import distinct
-from replay.packed import PackedColumns, in_order
+from replay.packed import PackedColumns
 from replay.processes import SpaceLife
 from replay.recording import Recording
 from replay.verbs import VerbRows, Window
@@ -92,7 +92,7 @@ class Outcome:
         self.events = PackedColumns(shelf, (*COLUMNS, "step", "tid", "space"))
         self.brks = PackedColumns(shelf, _BRKS)
         self.changes = PackedColumns(shelf, ("step", "line", "space", *_OF_CHANGE))
-        self._regions = PackedColumns(shelf, _REGIONS)
+        self.regions = PackedColumns(shelf, _REGIONS)
         self._divergences: list[dict[str, Int64Array]] = []
         found = [life.origin == "found" for life in lives] or [True]
         born = [NULL if life.origin == "found" else life.born_clock for life in lives] or [NULL]
@@ -117,7 +117,7 @@ class Outcome:
         born, born_step = self._placed(rows, spaces)
         died = rows[:, aspace.DEAD_CLOCK]
         died_step = self.steps_at(died)
-        self._regions.append(
+        self.regions.append(
             {
                 "space": spaces,
                 "start": rows[:, aspace.DEAD_START],
@@ -185,10 +185,6 @@ class Outcome:
         none = np.zeros(0, np.int64)
         names = ("step", "line", "space", "code")
         return {name: np.concatenate([none, *(part[name] for part in self._divergences)]) for name in names}
-
-    def sorted_regions(self) -> PackedColumns:
-        """Return the regions sorted by birth, space and start."""
-        return in_order(self._regions, ("born_step", "space", "start"))
 
 
 def _brks(ran: Ran, chosen: NDArray[np.bool_]) -> Columns:

@@ -10,15 +10,16 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from itertools import count
 from typing import IO, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replay.columns import NULL, Int64Array
 from replay.errors import ReplayError
-from replay.ordering import is_ascending
+from replay.ordering import ascending_by, is_ascending
 
 PART_ROWS: Final = 1 << 16
 """Rows of a part where nothing else cuts the columns: so many numbers lie close together and stay in the cache."""
@@ -227,9 +228,44 @@ def packed_columns(shelf: Shelf, columns: Iterable[tuple[str, Int64Array]]) -> P
     return made
 
 
-def in_order(columns: PackedColumns, order: Sequence[str]) -> PackedColumns:
-    """Return the columns with their rows sorted by those named in `order`; equal ones keep their places."""
-    if is_ascending([columns[name] for name in order]):
-        return columns
-    rows = np.lexsort([columns[name] for name in reversed(order)])
-    return packed_columns(columns.shelf, ((name, columns.unpacked(name)[rows]) for name in columns))
+class SortedColumns(Mapping[str, Int64Array]):
+    """Packed columns with their rows sorted by those named in `order`; each is put in order when it is asked for."""
+
+    def __init__(self, columns: PackedColumns, order: Sequence[str]) -> None:
+        """Sort nothing yet; equal rows keep their places."""
+        self._columns = columns
+        self._order = order
+        self._number = columns.shelf.number()
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the columns."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self._columns)
+
+    @cached_property
+    def _rows(self) -> NDArray[np.int32 | np.int64] | None:
+        """Return the places of the rows in order, none where they are in order as they are."""
+        keys = [self._columns[name] for name in self._order]
+        if is_ascending(keys):
+            return None
+        return ascending_by(*keys).astype(np.int32 if len(keys[0]) <= np.iinfo(np.int32).max else np.int64)
+
+    def __getitem__(self, name: str) -> Int64Array:
+        """Return a column whole; it is kept for whoever asks next."""
+        if self._rows is None:
+            return self._columns[name]
+        column = self._columns.shelf.recent((self._number, name))
+        if column is None:
+            column = self._columns.unpacked(name)[self._rows]
+            column.flags.writeable = False
+            self._columns.shelf.remember((self._number, name), column)
+        return column
+
+    def packed(self) -> PackedColumns:
+        """Return the columns in order once and for all, as they are asked for part by part."""
+        if self._rows is None:
+            return self._columns
+        return packed_columns(self._columns.shelf, ((name, self._columns.unpacked(name)[self._rows]) for name in self))

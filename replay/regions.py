@@ -43,8 +43,8 @@ WORTH_COMPILING: Final = 60_000
 class Replay:
     """What the replay of a run gives; all columns int64, texts as ids.
 
-    events: one row a step. regions: one row a rectangle. brks: one row a completed brk call. changes: one row a change
-    of a space. divergences: one row a contradiction. spaces: one row an address space.
+    events: one row a step. regions: one row a rectangle, in the order in which they end. brks: one row a completed brk
+    call. changes: one row a change of a space. divergences: one row a contradiction. spaces: one row an address space.
     """
 
     events: PackedColumns
@@ -127,7 +127,7 @@ def _replay_with(
     output.keep_regions(runner.end())
     made = Replay(
         events=output.events,
-        regions=output.sorted_regions(),
+        regions=output.regions,
         brks=output.brks,
         changes=output.changes,
         divergences=output.divergences,

@@ -20,7 +20,7 @@ from replay.errors import QueryError
 from replay.heap import HEAP_COLUMNS, changes_with_heap
 from replay.heap import fragmentation as heap_fragmentation
 from replay.maps import perms_text
-from replay.packed import PackedColumns, in_order
+from replay.packed import PackedColumns, SortedColumns
 from replay.shapes import DIALECTS
 from replay.tables import TABLES, Words
 
@@ -35,7 +35,7 @@ def columns_of(run: Run, table: str) -> dict[str, Any]:
     """Return the columns of a table whole, as `tables.to_arrow` takes them; raise QueryError if there is none of it."""
     if _is_parted(run, table):
         source, make = _PARTED[table]
-        return make(run, source(run), slice(None))
+        return make(run, SortedColumns(source(run), TABLES[table].order), slice(None))
     return _whole(run, table)
 
 
@@ -47,7 +47,7 @@ def parts_of(run: Run, table: str) -> Iterator[dict[str, Any]]:
     """
     if _is_parted(run, table):
         source, make = _PARTED[table]
-        rows = in_order(source(run), TABLES[table].order)
+        rows = SortedColumns(source(run), TABLES[table].order).packed()
         if not rows.rows:
             yield make(run, rows, slice(0))
         for number, (start, end) in enumerate(pairwise(rows.starts)):

@@ -19,7 +19,7 @@ from replay import address_space as aspace
 from replay import constants, openfiles
 from replay.calls import FAILED, OK, Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
-from replay.ordering import distinct
+from replay.ordering import ascending_by, distinct
 from replay.processes import Processes
 from replay.recording import Told
 
@@ -102,7 +102,7 @@ def rows_of_verbs(window: Window, carried: Carried) -> VerbRows:
     parts = [part for build in _VERBS if len((part := build(builder))[1])]
     clocks = np.concatenate([_NONE, *(part[0][:, aspace.ROW_CLOCK] for part in parts)])
     sources = np.concatenate([_NONE, *(part[1] for part in parts)])
-    order = np.lexsort((sources, clocks))
+    order = ascending_by(clocks, sources)
     sources = sources[order]
     values = np.empty((len(order), aspace.ROW_WIDTH), np.int64)
     place = np.empty(len(order), np.int64)

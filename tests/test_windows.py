@@ -18,7 +18,7 @@ from replay.ahead import THREAD_NAME
 from replay.columns import NULL
 from replay.errors import ReplayError
 from replay.outcome import Outcome
-from replay.packed import PackedColumns, Shelf, in_order, packed_columns
+from replay.packed import PackedColumns, Shelf, SortedColumns, packed_columns
 from replay.tables import TABLES
 
 CAPTURES = {name: capture for name, capture in captures().items() if not name.startswith("heavy/")}
@@ -87,9 +87,10 @@ def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]]) -> 
 @given(tables)
 def test_sorted_columns_keep_the_places_of_equal_rows(rows: list[tuple[int, int]]) -> None:
     a, b = np.array(rows, np.int64).T.copy()
-    ordered = in_order(packed_columns(Shelf(), [("a", a), ("b", b)]), ["b"])
-    pairs = zip(ordered["a"].tolist(), ordered["b"].tolist(), strict=True)
-    assert list(pairs) == sorted(rows, key=lambda row: row[1])
+    ordered = SortedColumns(packed_columns(Shelf(), [("a", a), ("b", b)]), ["b"])
+    expected = sorted(rows, key=lambda row: row[1])
+    for columns in (ordered, ordered.packed()):
+        assert list(zip(columns["a"].tolist(), columns["b"].tolist(), strict=True)) == expected
 
 
 def test_a_full_temporary_directory_is_an_error_that_says_where(monkeypatch: pytest.MonkeyPatch) -> None:

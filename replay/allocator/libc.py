@@ -170,7 +170,7 @@ def _mapped_files(record: Record) -> dict[int, dict[int, str]]:
     regions = record.regions
     code_of = _codes_of_paths(record)
     rows = np.flatnonzero((regions["path"] >= 0) & (code_of[regions["path"]] != UNKNOWN))
-    rows = rows[np.lexsort((regions["made_line"][rows], regions["space"][rows]))]
+    rows = rows[np.lexsort([regions[name][rows] for name in ("start", "born_step", "made_line", "space")])]
     files: dict[int, dict[int, str]] = {}
     keys = regions["space"][rows] * len(ALLOCATORS) + code_of[regions["path"][rows]]
     _, firsts = np.unique(keys, return_index=True)

@@ -20,7 +20,7 @@ from replay.allocator.record import FAILED, OK, Mask, Record
 from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds, follow_threshold, treated_as_own
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
-from replay.ordering import distinct
+from replay.ordering import ascending_by, distinct
 
 _READ_WRITE: Final = 3
 _MIB: Final = 1 << 20
@@ -154,7 +154,7 @@ def _program_starts(record: Record) -> Int64Array:
     brks, regions = record.brks, record.regions
     count, never = record.space_count, np.iinfo(np.int64).max
     start = np.full(count, never, dtype=np.int64)
-    by_step = np.lexsort((brks["step"], brks["space"]))
+    by_step = ascending_by(brks["space"], brks["step"])
     space, step, asks = brks["space"][by_step], brks["step"][by_step], brks["requested"][by_step] == 0
     grows = ~asks
     np.minimum.at(start, space[grows], step[grows])

@@ -14,6 +14,7 @@ import numpy as np
 from replay.allocator.record import OK, Mask, Record
 from replay.columns import NULL, Columns, Int64Array
 from replay.constants import CALL_CODE
+from replay.ordering import ascending_by
 
 MMAP_THRESHOLD: Final = 131072
 """Bytes from which glibc maps a block by itself at first. Source: DEFAULT_MMAP_THRESHOLD_MIN in malloc/malloc.c."""
@@ -91,7 +92,7 @@ def _freed_blocks(record: Record, steps: Int64Array) -> tuple[Int64Array, Int64A
     takes = np.zeros(len(row), dtype=np.bool_)
     takes[len(given) + len(moved) :] = True
     length = record.page_up(events["length"][row])
-    order = np.lexsort((row, address, events["space"][row]))
+    order = ascending_by(events["space"][row], address, row)
     row, address, takes, length = row[order], address[order], takes[order], length[order]
     pairs = takes[1:] & ~takes[:-1] & (address[1:] == address[:-1]) & (length[1:] == length[:-1])
     pairs &= events["space"][row[1:]] == events["space"][row[:-1]]
@@ -108,9 +109,11 @@ def treated_as_own(record: Record, steps: Int64Array) -> Mask:
     """
     events, regions = record.events, record.regions
     own = np.zeros(len(steps), dtype=np.bool_)
-    place = np.searchsorted(steps, regions["made_step"])
-    place[place == len(steps)] = 0
-    row = np.flatnonzero((steps[place] == regions["made_step"]) & (regions["path"] < 0)) if len(steps) else place[:0]
+    # A table of all steps: its rows are near one another for regions that were made after one another.
+    places = np.full(len(events["call"]) + 1, NULL, dtype=np.int64)
+    places[steps] = np.arange(len(steps))
+    place = places[np.maximum(regions["made_step"], -1)]
+    row = np.flatnonzero((place != NULL) & (regions["path"] < 0))
     place = place[row]
     protected = regions["prot"][row] != events["prot"][steps[place]]
     own[place[protected]] = True

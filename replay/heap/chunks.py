@@ -17,7 +17,7 @@ from replay.calls import OK
 from replay.columns import NULL, Columns, Int64Array
 from replay.narrow import Narrow
 from replay.nesting import Mask, Nesting, is_call
-from replay.ordering import ascending
+from replay.ordering import ascending, ascending_by
 from replay.regions import Replay
 
 MMAP_THRESHOLD: Final = 131072
@@ -284,7 +284,7 @@ def _effects(extents: Columns) -> Columns:
     space, line, in_brk = (np.tile(extents[name], 2) for name in ("space", "line", "in_brk"))
     addr = np.concatenate([extents["start"], extents["end"]])
     weight = np.concatenate([extents["sign"], -extents["sign"]])
-    order = np.lexsort((addr, in_brk, line, space))
+    order = ascending_by(space, line, in_brk, addr)
     space, line, in_brk, addr, weight = (column[order] for column in (space, line, in_brk, addr, weight))
     depth = np.cumsum(weight)
     piece = np.flatnonzero((depth[:-1] != 0) & (addr[1:] > addr[:-1])) if len(depth) else order

@@ -203,8 +203,9 @@ class Findings:
         mine = mine[(regions["end"][mine] > start) & (regions["made_line"][mine] == clock)]
         perms, step = "", None
         if mine.size:
-            perms = _perms(int(regions["prot"][mine[0]]), int(regions["shared"][mine[0]]))
-            step = _known(regions["made_step"][mine[0]])
+            first = mine[np.argmin(regions["born_step"][mine])]
+            perms = _perms(int(regions["prot"][first]), int(regions["shared"][first]))
+            step = _known(regions["made_step"][first])
         path = self.text(columns["blocker_path"][row])
         return Blocker(start, end, path, perms, self.places.of_clock(clock), step)
 
