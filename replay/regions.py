@@ -19,7 +19,7 @@ from replay import openfiles, processes, verbs
 from replay.ahead import worked_ahead, worked_in_turn
 from replay.call_table import Calls, concatenated
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_signed
-from replay.compiled import compiled, is_compiled, is_loaded
+from replay.compiled import compiled, pays
 from replay.maps import Mapping, prot_of
 from replay.outcome import BEFORE_TRACE, Outcome, Ran
 from replay.packed import PackedColumns
@@ -32,8 +32,8 @@ SPACE_ORIGINS: Final = ("found", "exec", "fork")
 
 ORIGIN_FORK: Final = SPACE_ORIGINS.index("fork")
 
-WORTH_LOADING: Final = 3_000
-"""Memory calls from which on loading the compiled loop costs less than interpreting them. Heuristic, measured."""
+WORTH_LOADING: Final = 500
+"""Memory calls from which on linking the compiled loop costs less than interpreting them. Heuristic, measured."""
 
 WORTH_COMPILING: Final = 60_000
 """The same for compiling it first, which happens once on a machine. Heuristic, measured."""
@@ -333,9 +333,9 @@ def _endings(who: Processes, recording: Recording) -> dict[int, list[int]]:
 
 def _runner_for(rows: int) -> Callable[..., tuple[int, int]]:
     """Return what applies that many rows of verbs fastest: `address_space.run` itself, or the same compiled."""
-    if not is_loaded(aspace.run) and (rows < WORTH_LOADING or (rows < WORTH_COMPILING and not is_compiled(aspace.run))):
-        return aspace.run
-    return compiled(aspace.run, aspace.HELPERS, aspace.SMALL_HELPERS, allocates=False)  # type: ignore[no-any-return]
+    if pays(aspace.run, rows, loading=WORTH_LOADING, compiling=WORTH_COMPILING):
+        return compiled(aspace.run, aspace.HELPERS, aspace.SMALL_HELPERS, results=2)
+    return aspace.run
 
 
 def space_copy(space: aspace.Space, clock: int) -> aspace.Space:

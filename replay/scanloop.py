@@ -101,7 +101,7 @@ def _compiled_loop() -> Any:
     passing = (_behind_prefix, _behind_caller, _is_result, _is_special, _is_passed_over)
     numbers = (_hexadecimal, _decimal, _is_hexadecimal, _decimal_mark, _number_slot)
     texts = (_string_end, _path_end, _text_slot)
-    return compiled(scan_loop, (*words, *passing, *numbers, *texts), allocates=False)
+    return compiled(scan_loop, (*words, *passing, *numbers, *texts), results=2)
 
 
 def scan_loop(
@@ -181,7 +181,7 @@ def _is_passed_over(buffer: Bytes, place: int, weights: Hashes, names: Hashes, l
         return _is_result(buffer, place + 1)
     resumed = _is_at(buffer, place, _RESUMES)
     start = place + 5 * resumed
-    name_end, stop = _first_word(buffer, start, ltrace)
+    name_end, stop = _first_word(buffer, start, ltrace, not resumed)
     if resumed:
         is_call = stop > start and _is_at(buffer, stop, _RESUMED)
         named = buffer[name_end] == 32
@@ -245,14 +245,17 @@ def _behind_caller(buffer: Bytes, place: int) -> int:
     return stop + 1 if buffer[stop] == 62 and stop > place and buffer[stop - 1] == 45 else place
 
 
-def _first_word(buffer: Bytes, start: int, ltrace: bool) -> tuple[int, int]:
-    """Return where the name at `start` ends, and where the whole word does: `std::free`, `malloc@libc.so.6`."""
+def _first_word(buffer: Bytes, start: int, ltrace: bool, in_library: bool) -> tuple[int, int]:
+    """Return where the name at `start` ends, and where the whole word does: `std::free`, `malloc@libc.so.6`.
+
+    No library is named where a call is resumed.
+    """
     name_end = stop = _word_end(buffer, start)
     if not ltrace:
         return stop, stop
     while _is_word(buffer[stop]) or buffer[stop] in (46, 58, 126):
         stop += 1
-    if buffer[stop] != 64 or stop == start:
+    if not in_library or buffer[stop] != 64 or stop == start:
         return name_end, stop
     library = stop + 1
     while _is_word(buffer[library]) or buffer[library] in (43, 45, 46):

@@ -11,15 +11,16 @@ from itertools import chain
 from typing import Final, TypeAlias
 
 from replay.ahead import worked_ahead
-from replay.scanloop import scan_compiled
+from replay.compiled import pays
+from replay.scanloop import scan_compiled, scan_loop
 from replay.scanner import Scan, scan
 from replay.source import Chunk, Log
 
 WORTH_COMPILING: Final = 12 << 20
-"""Bytes of a log from which on the compiled scanner is used. Heuristic, measured.
+"""Bytes of a log from which on compiling the scanner pays, which happens once on a machine. Heuristic, measured."""
 
-Loading it costs half a second, compiling it some seconds, once on a machine.
-"""
+WORTH_LOADING: Final = 2 << 20
+"""The same for linking it where that is done. Heuristic, measured."""
 
 Scanned: TypeAlias = tuple[Chunk, Scan]
 
@@ -35,7 +36,7 @@ def scanned(chunks: Iterator[Chunk], log: Log, size: int) -> Generator[Scanned]:
     read = 0
     for chunk in chunks:
         read += len(chunk.data)
-        if max(size, read) >= WORTH_COMPILING:
+        if pays(scan_loop, max(size, read), loading=WORTH_LOADING, compiling=WORTH_COMPILING):
             yield from worked_ahead(chain([chunk], chunks), lambda ahead: scan_compiled(ahead.data, log.dialect))
             return
         yield chunk, scan(chunk.data, log.dialect)

@@ -69,6 +69,12 @@ def test_both_scanners_see_the_same_in_generated_lines(dialect: str, lines: list
     assert_both_see_the_same("".join(line + "\n" for line in lines).encode("latin-1"), dialect)
 
 
+def test_a_call_that_is_resumed_names_no_library() -> None:
+    lines = b"<... _exit@SYS resumed\n<... puts@libc.so.6 resumed> ) = 0\n<... puts resumed> ) = 0\n"
+    assert_both_see_the_same(lines, "ltrace")
+    assert scan(lines, "ltrace").row.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_no_name_of_interest_is_passed_over(name: str) -> None:
     lines = f"{name}(1) = 0\n<... {name} resumed>) = 0\n{name}x(1) = 0\nx{name}(1) = 0\n"

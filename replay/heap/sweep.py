@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from replay.blocks import Blocks
 from replay.columns import NULL, Columns, Int64Array
-from replay.compiled import compiled
+from replay.compiled import compiled, pays
 from replay.heap.chunks import MINSIZE, Heaps
 from replay.live import one_space
 from replay.nesting import Mask
@@ -25,7 +25,10 @@ COLUMNS: Final = ("live_blocks", "live_bytes", "heap_bytes", "free_bytes", "larg
 """What is said of a heap."""
 
 WORTH_COMPILING: Final = 15_000
-"""Blocks and changes of heaps from which on compiling the loop, or loading it, pays. Heuristic, measured."""
+"""Blocks and changes of heaps from which on compiling the loop pays, once on a machine. Heuristic, measured."""
+
+WORTH_LOADING: Final = 1_500
+"""The same for linking it where that is done. Heuristic, measured."""
 
 Sweep: TypeAlias = Callable[..., None]
 """The loop over the tree, interpreted or compiled."""
@@ -184,8 +187,19 @@ def _largest_and_top(
     until, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf, line)
     del chunk_leaf, leaf
     largest, top = (np.zeros(len(line), dtype=np.int64) for _ in range(2))
-    sweep(starts, wall_ends, what, ends, tops, until, largest, top)
+    sweep(starts, wall_ends, (what, ends, tops), until, _tree(len(starts)), largest, top)
     return largest, top
+
+
+def _tree(leaves: int) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+    """Return the nodes of a tree in which nothing is: the first start below each, last end, gap and topmost end."""
+    nodes = 2 << max(leaves - 1, 0).bit_length()
+    return (
+        np.full(nodes, _FAR, dtype=np.int64),
+        np.full(nodes, _NONE, dtype=np.int64),
+        np.zeros(nodes, dtype=np.int64),
+        np.full(nodes, _NONE, dtype=np.int64),
+    )
 
 
 def _changes(
@@ -219,37 +233,41 @@ def _changes(
 
 def _sweep_for(changes: int) -> Sweep:
     """Return what applies about that many changes fastest."""
-    return compiled(_sweep) if changes >= WORTH_COMPILING else _interpreted_sweep
+    if pays(_sweep, changes, loading=WORTH_LOADING, compiling=WORTH_COMPILING):
+        return compiled(_sweep)
+    return _interpreted_sweep
 
 
-def _interpreted_sweep(*columns: NDArray[Any]) -> None:
+def _interpreted_sweep(*columns: Any) -> None:
     """Apply the loop to lists, which the interpreter reads faster than arrays."""
     largest, topmost = columns[-2:]
-    lists = [column.tolist() for column in columns]
+    lists = [_listed(column) for column in columns]
     _sweep(*lists)
     largest[:], topmost[:] = lists[-2:]
+
+
+def _listed(column: Any) -> Any:
+    return tuple(map(_listed, column)) if isinstance(column, tuple) else column.tolist()
 
 
 def _sweep(
     starts: Sequence[int],
     wall_ends: Sequence[int],
-    what: Sequence[int],
-    ends: Sequence[int],
-    tops: Sequence[bool],
+    changes: tuple[Sequence[int], Sequence[int], Sequence[bool]],
     until: Sequence[int],
+    tree: tuple[MutableSequence[int], MutableSequence[int], MutableSequence[int], MutableSequence[int]],
     largest: MutableSequence[int],
     topmost: MutableSequence[int],
 ) -> None:
     """Tell the largest gap and the topmost end after the first `until` changes, for each of these, ascending.
 
-    A node of the tree holds the first start below it, the last end, the largest gap between, and the topmost end of a
-    chunk of the brk area. The children of node i are 2i and 2i + 1; leaves stand from `size` on.
+    A change gives a leaf an end or takes it away, and says whether that is of a chunk of the brk area. A node of the
+    tree holds the first start below it, the last end, the largest gap between, and the topmost end of a chunk of the
+    brk area. The children of node i are 2i and 2i + 1; leaves stand in the second half.
     """
-    size = 1
-    while size < len(starts):
-        size *= 2
-    first, last = [_FAR] * (2 * size), [_NONE] * (2 * size)
-    gap, top = [0] * (2 * size), [_NONE] * (2 * size)
+    what, ends, tops = changes
+    first, last, gap, top = tree
+    size = len(first) // 2
     for leaf in range(len(starts)):
         if wall_ends[leaf] != _NONE:
             first[size + leaf], last[size + leaf] = starts[leaf], wall_ends[leaf]
