@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -187,7 +186,7 @@ def _numba() -> Any:
 
 
 def _llvm() -> Any:
-    """Return numba's binding of LLVM."""
+    """Return numba's binding of LLVM, which a small log does not need."""
     import llvmlite.binding  # noqa: PLC0415
 
     return llvmlite.binding
@@ -230,13 +229,15 @@ _ENGINES: Final[list[Any]] = []
 @cache
 def _name_of(function: Function) -> str:
     """Return how the files of a loop are named: what it is made of, and for which processor and LLVM it is."""
+    import llvmlite  # noqa: PLC0415
+
     llvm = _llvm()
     source = Path(function.__code__.co_filename)
     digest = hashlib.sha256(source.read_bytes())
     for name, value in sorted(function.__globals__.items()):
         if isinstance(value, int | np.ndarray):  # numba takes them for constants, wherever they come from
             digest.update(f"{name}={value if isinstance(value, int) else value.tobytes()!r}\n".encode())
-    for part in (version("llvmlite"), llvm.get_default_triple(), llvm.get_host_cpu_name(), _cpu_features()):
+    for part in (llvmlite.__version__, llvm.get_default_triple(), llvm.get_host_cpu_name(), _cpu_features()):
         digest.update(f"{part}\n".encode())
     return f"{source.stem}.{function.__name__}-{digest.hexdigest()[:32]}"
 

@@ -21,6 +21,7 @@ from replay.call_table import Calls, concatenated
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_signed
 from replay.compiled import compiled, pays
 from replay.maps import Mapping, prot_of
+from replay.ordering import ascending
 from replay.outcome import BEFORE_TRACE, Outcome, Ran
 from replay.packed import PackedColumns
 from replay.processes import Processes, SpaceLife
@@ -206,6 +207,7 @@ class _Runner:
     forks: deque[SpaceLife]
     endings: dict[int, list[int]]
     pieces: list[tuple[int, Int64Array]] = field(default_factory=list)
+    dead: Int64Array = field(default_factory=lambda: np.empty((0, aspace.DEAD_WIDTH), np.int64))
     states: dict[int, aspace.Space] = field(default_factory=dict)
     kernel_rows: dict[int, Int64Array] = field(default_factory=dict)
     start_brks: dict[int, int] = field(default_factory=dict)
@@ -231,7 +233,7 @@ class _Runner:
         while self.forks and self.forks[0].born_clock <= until:
             child = self.forks.popleft()
             forks.setdefault(child.parent, []).append(child)
-        order = np.argsort(spaces, kind="stable")
+        order = ascending(spaces)
         known, firsts = np.unique(spaces[order], return_index=True)
         rows: dict[int, Int64Array | slice] = dict(zip(known.tolist(), np.split(order, firsts[1:]), strict=False))
         if len(known) == 1:
@@ -281,11 +283,12 @@ class _Runner:
         done = 0
         while done < len(rows):
             room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(len(rows) - done, 1 << 16) + 4 * aspace.LEAF
-            dead = np.empty((room, aspace.DEAD_WIDTH), np.int64)
+            if len(self.dead) < room:
+                self.dead = np.empty((room, aspace.DEAD_WIDTH), np.int64)
             before = done
-            done, count = self.apply(space, rows, done, dead, 0, changes, met, self.page)
+            done, count = self.apply(space, rows, done, self.dead, 0, changes, met, self.page)
             if count:
-                self.pieces.append((life.space, dead[:count].copy()))
+                self.pieces.append((life.space, self.dead[:count].copy()))
             if done == before:
                 space = aspace.grown(space)
         return space

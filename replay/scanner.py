@@ -11,6 +11,7 @@ are whose length has a meaning: the first two of a line (a pid and a time differ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -32,7 +33,7 @@ LEADING: Final = 0x80
 ADDRESS: Final = 0xA0
 """Marks of slots in a shape, bytes that hardly stand in lines. The last three have the length of the slot added."""
 
-WEIGHTS: Final = np.random.default_rng(20).integers(1, 1 << 63, LONGEST_SHAPE, dtype=np.uint64) * 2 + 1
+WEIGHTS: Final = np.frombuffer(Random(20).randbytes(8 * LONGEST_SHAPE), dtype=np.uint64) | np.uint64(1)
 """Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57."""
 
 

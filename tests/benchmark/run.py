@@ -25,8 +25,8 @@ MISSED: Final = "MISSED"
 NOISE: Final = 1.15
 """A figure that is so many times an earlier one is said to have changed."""
 
-WARMING_LINES: Final = 70_000
-"""So many memory calls are worth compiled loops."""
+WARMING_LINES: Final = 200_000
+"""So many memory calls are worth compiled loops, the scanner among them."""
 
 TARGET_LINES: Final = 1_000_000
 """The targets beside mawk are for logs this long: in shorter ones the start of the process weighs more."""
