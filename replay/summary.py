@@ -105,7 +105,8 @@ def _footprint(replayed: Replay) -> dict[str, Any]:
     peak = int(np.argmax(changes["mapped_bytes"]))
     last = int(np.flatnonzero(changes["space"] == changes["space"][peak])[-1])
     gaps = int(changes["gap_bytes"][last])
-    headroom = changes["headroom_bytes"][changes["headroom_bytes"] != NULL]
+    headroom = changes["headroom_bytes"]
+    headroom = headroom[headroom != NULL]
     several = changes["largest_gap_bytes"][changes["gap_count"] > 0]
     return {
         "peak_mapped_bytes": int(changes["mapped_bytes"][peak]),

@@ -275,10 +275,11 @@ def _evidence(record: Record, refusals: Refusals, following: _NextCall, cause: I
     firsts, group = take_groups([*keys, *(known[name] for name in names.split())])
     guard = _guard_bytes(record, refusals)
     sentences = []
-    for row in firsts.tolist():
+    listed = [column[firsts].tolist() for column in known.values()]
+    for row, values in zip(firsts.tolist(), zip(*listed, strict=True), strict=True):
         case = _Case(
             record,
-            {name: int(column[row]) for name, column in known.items()},
+            dict(zip(known, values, strict=True)),
             int(refusals.growth[row]),
             int(guard[row]),
             bool(proven[row]),

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from replay.allocator.record import OK, Mask, Record
+from replay.allocator.record import OK, Mask, Record, first_of_each
 from replay.columns import NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, MAP_FLAGS
 from replay.ordering import distinct
@@ -273,8 +273,10 @@ def _growth(brks: Columns) -> Int64Array:
 
 def _first_of_each_space(record: Record, steps: Int64Array, sentence: str) -> dict[int, str]:
     """Return by space the sentence with the line of the first of `steps` in it."""
-    spaces, firsts = np.unique(record.events["space"][steps], return_index=True)
-    lines = record.events["line"][steps[firsts]]
+    if not len(steps):
+        return {}
+    spaces, firsts = first_of_each(record.events["space"][steps], steps, record.space_count)
+    lines = record.events["line"][firsts]
     return {space: f"{sentence} (line {line})" for space, line in zip(spaces.tolist(), lines.tolist(), strict=True)}
 
 

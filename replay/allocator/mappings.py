@@ -16,7 +16,7 @@ from replay.allocator.brk_failures import Refusals
 from replay.allocator.evidence import evidence_of
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, KINDS, LAST_RESORT, NONE, POOL, Candidates
 from replay.allocator.libc import Allocators
-from replay.allocator.record import FAILED, OK, Mask, Record
+from replay.allocator.record import FAILED, OK, Mask, Record, first_of_each
 from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds, follow_threshold, treated_as_own
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
@@ -177,8 +177,7 @@ def _begins_with_query(record: Record, count: int) -> Mask:
     """Return for each space whether its first memory call is brk(NULL), as after an execve."""
     events = record.events
     rows = np.flatnonzero(record.is_call(["brk", "mmap", "munmap", "mprotect"]))
-    spaces, firsts = np.unique(events["space"][rows], return_index=True)
-    first = rows[firsts]
+    spaces, first = first_of_each(events["space"][rows], rows, count)
     begins = np.zeros(count, dtype=np.bool_)
     begins[spaces] = (events["call"][first] == CALL_CODE["brk"]) & (events["addr"][first] == 0)
     return begins

@@ -156,6 +156,14 @@ def _thread_codes(tids: Int64Array) -> NDArray[np.uint16] | Int64Array:
     return np.cumsum(seen, dtype=np.uint16)[known]
 
 
+def first_of_each(spaces: Int64Array, rows: Int64Array, count: int) -> tuple[Int64Array, Int64Array]:
+    """Return the spaces that occur, in ascending order, and the first of `rows` of each; `count` is above them all."""
+    first = np.full(count, NULL, dtype=np.int64)
+    first[spaces[::-1]] = rows[::-1]  # of several values for one place the last one stays
+    found = np.flatnonzero(first != NULL)
+    return found, first[found]
+
+
 def take_groups(columns: Iterable[Int64Array]) -> tuple[Int64Array, Int64Array]:
     """Return the first row of each distinct combination of values, and for each row the number of its combination."""
     keys = list(columns)
