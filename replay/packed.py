@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from itertools import count
-from typing import IO, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,24 +54,27 @@ _M_MMAP_THRESHOLD: Final = -3
 
 @cache
 def give_long_columns_back() -> None:
-    """Fix glibc's threshold for blocks mapped by themselves at `_LONG`; other libcs are left alone.
+    """Give back what is free, and fix glibc's threshold for blocks mapped by themselves at `_LONG`.
 
     It would rise to 32 MiB with the first long column that is freed, and what is freed below the top of the heap stays.
-    Source: mallopt(3) on M_MMAP_THRESHOLD, malloc/malloc.h.
+    Other libcs are left alone. Source: malloc_trim(3); mallopt(3) on M_MMAP_THRESHOLD, malloc/malloc.h.
     """
     import ctypes  # noqa: PLC0415 - only a long run comes here
 
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LONG)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LONG)
+        libc.malloc_trim(0)
 
 
 class Shelf:
     """Where the packed columns of a run lie."""
 
-    def __init__(self) -> None:
-        """Start empty; what lies here is gone with the shelf."""
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(HELD_BYTES, prefix="replay-")  # noqa: SIM115 - outlives
+    def __init__(self, held_bytes: int = HELD_BYTES) -> None:
+        """Start empty; what lies here, up to so many bytes in memory, is gone with the shelf."""
+        self._held_bytes = held_bytes
+        self._held: dict[int, NDArray[Any]] = {}
+        self._file: IO[bytes] | None = None
         self._end = 0
         self._tables = count()
         self._recent: OrderedDict[tuple[int, str], Int64Array] = OrderedDict()
@@ -86,30 +89,34 @@ class Shelf:
         Raises:
             ReplayError: the temporary directory is full.
         """
+        column = np.ascontiguousarray(column)  # a column of a table of rows is slow to read: it is once
         low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
         if low == high:
             return Packed(len(column), low, None, has_nulls=False, place=0)
         nulls = column == NULL if low == NULL else None
         if nulls is not None:
-            low = int(column[~nulls].min())
+            low = int((column - 1).min()) + 1  # NULL - 1 is the highest number
         for width in _WIDTHS:
             if high - low < np.iinfo(width).max:
                 codes = (column - low).astype(width)
                 if nulls is not None:
-                    codes[nulls] = np.iinfo(width).max
-                return Packed(len(column), low, width, nulls is not None, self._written(codes.tobytes()))
-        return Packed(len(column), 0, np.int64, has_nulls=False, place=self._written(column.tobytes()))
+                    np.putmask(codes, nulls, np.iinfo(width).max)
+                return Packed(len(column), low, width, nulls is not None, self._kept(codes))
+        return Packed(len(column), 0, np.int64, has_nulls=False, place=self._kept(column.copy()))
 
     def take(self, packed: Packed, out: Int64Array) -> None:
         """Write the numbers of `packed` into `out`."""
         if packed.type is None:
             out[:] = packed.low
             return
-        self._file.seek(packed.place)
-        codes = np.frombuffer(self._file.read(packed.length * np.dtype(packed.type).itemsize), packed.type)
+        codes = self._held.get(packed.place)
+        if codes is None:
+            assert self._file is not None
+            self._file.seek(packed.place)
+            codes = np.frombuffer(self._file.read(packed.length * np.dtype(packed.type).itemsize), packed.type)
         np.add(codes, packed.low, out=out, dtype=np.int64)
         if packed.has_nulls:
-            out[codes == np.iinfo(packed.type).max] = NULL  # type: ignore[type-var]
+            np.putmask(out, codes == np.iinfo(packed.type).max, NULL)  # type: ignore[type-var]
 
     def recent(self, key: tuple[int, str]) -> Int64Array | None:
         """Return a whole column that was asked for lately."""
@@ -129,21 +136,31 @@ class Shelf:
         for key in keys:
             self._recent.pop(key, None)
 
-    def _written(self, data: bytes) -> int:
+    def _kept(self, codes: NDArray[Any]) -> int:
+        """Keep codes in memory, or with all others in the file once they are too many; return their place in it."""
         place = self._end
+        self._end += codes.nbytes
+        self._held[place] = codes
+        if self._end > self._held_bytes:
+            self._write_held()
+            give_long_columns_back()
+        return place
+
+    def _write_held(self) -> None:
+        """Append what is held in memory to the file."""
         try:
-            self._file.seek(place)
-            self._file.write(data)
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="replay-")  # noqa: SIM115 - it outlives this
+            self._file.seek(next(iter(self._held)))
+            for codes in self._held.values():
+                self._file.write(codes.data)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise ReplayError(
                 f"{tempfile.gettempdir()}: cannot be written: {reason}; a run this long is kept in a temporary file "
                 "while it is replayed, and TMPDIR says where"
             ) from error
-        self._end += len(data)
-        if self._end > HELD_BYTES:
-            give_long_columns_back()
-        return place
+        self._held.clear()
 
 
 class PackedColumns(Mapping[str, Int64Array]):

@@ -72,9 +72,10 @@ numbers = st.one_of(st.just(NULL), st.integers(-(1 << 63), (1 << 63) - 1), st.in
 tables = st.lists(st.tuples(numbers, st.integers(0, 9)), min_size=1, max_size=40)
 
 
-@given(st.lists(tables, min_size=1, max_size=4))
-def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]]) -> None:
-    kept = PackedColumns(Shelf(), ("a", "b"))
+@given(st.lists(tables, min_size=1, max_size=4), st.sampled_from([0, 60, 1 << 20]))
+def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]], held: int) -> None:
+    """Whether all of it is held in memory, some of it or nothing."""
+    kept = PackedColumns(Shelf(held), ("a", "b"))
     for part in parts:
         a, b = np.array(part, np.int64).T.copy()
         kept.append({"a": a, "b": b})
@@ -94,11 +95,11 @@ def test_sorted_columns_keep_the_places_of_equal_rows(rows: list[tuple[int, int]
 
 
 def test_a_full_temporary_directory_is_an_error_that_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(**_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    shelf = Shelf()
-    monkeypatch.setattr(shelf._file, "write", full, raising=False)
+    shelf = Shelf(held_bytes=0)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(ReplayError, match=rf"{tempfile.gettempdir()}: cannot be written: No space left on device"):
         shelf.put(np.array([1, 1 << 60]))
 
