@@ -225,6 +225,18 @@ class PackedColumns(Mapping[str, Int64Array]):
             self.shelf.remember((self._number, name), column)
         return column
 
+    def at(self, name: str, rows: Int64Array) -> Int64Array:
+        """Return a column's numbers at some rows; where these ascend, only the parts are unpacked in which they are."""
+        bounds = np.searchsorted(rows, self.starts)
+        ascends = not (rows[1:] < rows[:-1]).any() and not bounds[0] and bounds[-1] == len(rows)
+        if not ascends or self.shelf.recent((self._number, name)) is not None:
+            return self[name][rows]
+        found = np.empty(len(rows), np.int64)
+        for number in np.flatnonzero(bounds[1:] > bounds[:-1]).tolist():
+            some = slice(bounds[number], bounds[number + 1])
+            found[some] = self.part(number, [name])[name][rows[some] - self.starts[number]]
+        return found
+
     def unpacked(self, name: str) -> Int64Array:
         """Return a column whole, in memory of its own."""
         column = np.empty(self.rows, np.int64)

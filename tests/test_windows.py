@@ -76,12 +76,15 @@ tables = st.lists(st.tuples(numbers, st.integers(0, 9)), min_size=1, max_size=40
 def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]], held: int) -> None:
     """Whether all of it is held in memory, some of it or nothing."""
     kept = PackedColumns(Shelf(held), ("a", "b"))
+    assert kept.at("a", np.zeros(0, np.int64)).tolist() == []
     for part in parts:
         a, b = np.array(part, np.int64).T.copy()
         kept.append({"a": a, "b": b})
     rows = [row for part in parts for row in part]
     assert list(zip(kept["a"].tolist(), kept["b"].tolist(), strict=True)) == rows
     assert kept.part(len(parts) - 1, ["a"])["a"].tolist() == [a for a, _ in parts[-1]]
+    for places in (range(0, len(rows), 2), range(len(rows) - 1, -1, -1), [-1], []):
+        assert kept.at("b", np.array(places, np.int64)).tolist() == [rows[place][1] for place in places]
     assert kept.rows == len(rows)
 
 

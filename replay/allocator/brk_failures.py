@@ -82,7 +82,7 @@ def find_refusals(record: Record) -> Refusals:
     """
     events, brks = record.events, record.brks
     injected = np.flatnonzero((events["call"] == CALL_CODE["brk"]) & (events["injected"] == 1) & (events["addr"] != 0))
-    injected = injected[(events["status"][injected] == FAILED) | _is_above(events, injected)]
+    injected = injected[(record.at("status", injected) == FAILED) | _is_above(events, injected)]
     ran = ~np.isin(brks["step"], injected) if len(injected) else np.ones(len(brks["step"]), dtype=np.bool_)
     above = brks["requested"].view(np.uint64) > brks["granted"].view(np.uint64)
     failed = np.flatnonzero(ran & (brks["requested"] != 0) & (brks["granted"] != NULL) & above)
@@ -127,26 +127,26 @@ def _injected_rows(record: Record, steps: Int64Array) -> Columns:
     span = len(events["call"]) + 1
     order = np.argsort(brks["space"] * span + brks["step"], kind="stable")
     keys = (brks["space"] * span + brks["step"])[order]
-    place = np.searchsorted(keys, events["space"][steps] * span + steps) - 1
+    place = np.searchsorted(keys, record.at("space", steps) * span + steps) - 1
     row = order[np.maximum(place, 0)] if len(order) else np.zeros(len(steps), dtype=np.int64)
     found = (place >= 0) & (len(order) > 0)
     if len(order):
-        found &= brks["space"][row] == events["space"][steps]
+        found &= brks["space"][row] == record.at("space", steps)
     before = np.full(len(steps), NULL, dtype=np.int64)
     before[found] = brks["granted"][row[found]]
-    asked = events["addr"][steps]
+    asked = record.at("addr", steps)
     kept = (before == NULL) | (asked > before)
     steps, before, asked = steps[kept], before[kept], asked[kept]
     rows = {name: np.full(len(steps), NULL, dtype=np.int64) for name in brks}
-    returned = np.where(events["status"][steps] == OK, events["result"][steps], 0)
-    rows |= {"step": steps, "space": events["space"][steps], "before": before, "requested": asked}
+    returned = np.where(record.at("status", steps) == OK, record.at("result", steps), 0)
+    rows |= {"step": steps, "space": record.at("space", steps), "before": before, "requested": asked}
     rows["granted"] = np.where(before != NULL, before, returned)
     return rows
 
 
 def brk_failures(record: Record, refusals: Refusals) -> Columns:
     """Return the table `brk_failures`, one row each refusal, sorted by `step`; texts are ids."""
-    events, step, known = record.events, refusals.step, refusals.known
+    step, known = refusals.step, refusals.known
     following = _next_call(record, refusals)
     cause, proven = _causes(record, refusals, following)
     is_blocked = cause == MAPPING_ABOVE
@@ -154,10 +154,10 @@ def brk_failures(record: Record, refusals: Refusals) -> Columns:
     limit = np.where(cause == RLIMIT_AS, known["rlim_as"], limit)
     return {
         "step": step,
-        "line": events["line"][step],
-        "pid": events["pid"][step],
+        "line": record.at("line", step),
+        "pid": record.at("pid", step),
         "space": refusals.space,
-        "time_ns": events["time_ns"][step],
+        "time_ns": record.at("time_ns", step),
         "requested": refusals.requested,
         "granted": refusals.granted,
         "shortfall_bytes": refusals.requested - refusals.granted,
@@ -173,13 +173,13 @@ def brk_failures(record: Record, refusals: Refusals) -> Columns:
 
 def _next_call(record: Record, refusals: Refusals) -> _NextCall:
     """Return what became of the mmap that follows each refusal at once."""
-    events = record.events
     after = record.thread_order.after(refusals.step)
     there = after != NULL
     row = np.where(there, after, 0)
-    asks = there & (events["call"][row] == CALL_CODE["mmap"]) & (events["length"][row] >= refusals.growth)
-    asks &= (events["prot"][row] & 2 != 0) & (events["injected"][row] == 0)
-    return _NextCall(asks & (events["status"][row] == OK), asks & (events["status"][row] == FAILED))
+    asks = there & (record.at("call", row) == CALL_CODE["mmap"]) & (record.at("length", row) >= refusals.growth)
+    asks &= (record.at("prot", row) & 2 != 0) & (record.at("injected", row) == 0)
+    status = record.at("status", row)
+    return _NextCall(asks & (status == OK), asks & (status == FAILED))
 
 
 def _causes(record: Record, refusals: Refusals, following: _NextCall) -> tuple[Int64Array, Mask]:

@@ -82,9 +82,8 @@ def _heap_sentences(record: Record, candidates: Candidates, rows: Int64Array) ->
 
 def _inside(record: Record, around: Int64Array) -> list[str]:
     """Return for each row the words that name the libc call around it, empty where the log has none."""
-    events = record.events
     row = np.where(around == NULL, 0, around)
-    calls, lengths, lines = events["call"][row], events["length"][row], events["entry_line"][row]
+    calls, lengths, lines = record.at("call", row), record.at("length", row), record.at("entry_line", row)
     return [
         "" if step == NULL else f", inside {CALLS[call]}({length if length != NULL else '…'}) of line {line}"
         for step, call, length, line in zip(

@@ -223,17 +223,17 @@ def _mallocng_guards(record: Record) -> dict[int, str]:
     Where that brk fails, the metadata come by `mmap(NULL, …, PROT_NONE)` at once.
     Source: alloc_meta in src/malloc/mallocng/malloc.c (musl 1.2.1).
     """
-    brks, events = record.brks, record.events
+    brks = record.brks
     grow = _growth(brks)
     first = np.flatnonzero(grow == _MUSL_NG_FIRST_GROWTH * record.page_size)
     after = record.thread_order.after(brks["step"][first])
     first, after = first[after != NULL], after[after != NULL]
-    is_mmap = events["call"][after] == CALL_CODE["mmap"]
-    unreadable = is_mmap & (events["prot"][after] == 0)
-    guard = unreadable & (events["flags"][after] & MAP_FLAGS["MAP_FIXED"] != 0)
-    guard &= events["addr"][after] == record.page_up(brks["before"][first])
+    is_mmap = record.at("call", after) == CALL_CODE["mmap"]
+    unreadable = is_mmap & (record.at("prot", after) == 0)
+    guard = unreadable & (record.at("flags", after) & MAP_FLAGS["MAP_FIXED"] != 0)
+    guard &= record.at("addr", after) == record.page_up(brks["before"][first])
     failed = brks["granted"][first] != brks["requested"][first]
-    instead = unreadable & failed & (events["addr"][after] == 0)
+    instead = unreadable & failed & (record.at("addr", after) == 0)
     return _first_of_each_space(
         record, after[guard | instead], "two pages are asked of brk and a PROT_NONE page follows, as mallocng does"
     )
@@ -275,8 +275,8 @@ def _first_of_each_space(record: Record, steps: Int64Array, sentence: str) -> di
     """Return by space the sentence with the line of the first of `steps` in it."""
     if not len(steps):
         return {}
-    spaces, firsts = first_of_each(record.events["space"][steps], steps, record.space_count)
-    lines = record.events["line"][firsts]
+    spaces, firsts = first_of_each(record.at("space", steps), steps, record.space_count)
+    lines = record.at("line", firsts)
     return {space: f"{sentence} (line {line})" for space, line in zip(spaces.tolist(), lines.tolist(), strict=True)}
 
 
@@ -286,7 +286,7 @@ def _narrow_spaces(record: Record) -> Mask:
     count = record.space_count
     rows = np.flatnonzero(record.is_call(["mmap"]) & (events["status"] == OK))
     highest = np.zeros(count, dtype=np.uint64)
-    np.maximum.at(highest, events["space"][rows], events["result"][rows].view(np.uint64))
+    np.maximum.at(highest, record.at("space", rows), record.at("result", rows).view(np.uint64))
     return (highest > 0) & (highest < 1 << 32)
 
 

@@ -79,13 +79,13 @@ def _table(record: Record, candidates: Candidates, rows: Int64Array, evidence: I
     request = np.where(around == NULL, NULL, events["length"][np.where(around == NULL, 0, around)])
     return {
         "step": step,
-        "line": events["line"][step],
-        "pid": events["pid"][step],
+        "line": record.at("line", step),
+        "pid": record.at("pid", step),
         "space": candidates.space[rows],
-        "time_ns": events["time_ns"][step],
+        "time_ns": record.at("time_ns", step),
         "kind": record.intern(KINDS)[candidates.kind[rows]],
-        "addr": np.where(refused, NULL, events["result"][step]),
-        "bytes": events["length"][step],
+        "addr": np.where(refused, NULL, record.at("result", step)),
+        "bytes": record.at("length", step),
         "errno": np.where(errno == 0, NO_TEXT, names[np.searchsorted(distinct(errno), errno)]),
         "brk_failure_step": candidates.refusal_step[rows],
         "request_bytes": request,
@@ -99,25 +99,25 @@ def _candidates(record: Record, refusals: Refusals, allocators: Allocators) -> C
     """Return the mmaps that may be an allocator's: private, anonymous, anywhere, data or reserve, of the program."""
     events = record.events
     steps = np.flatnonzero(events["call"] == CALL_CODE["mmap"])
-    flags, prot, status = events["flags"][steps], events["prot"][steps], events["status"][steps]
+    flags, prot, status = record.at("flags", steps), record.at("prot", steps), record.at("status", steps)
     anonymous = (flags & MAP_FLAGS["MAP_ANONYMOUS"] != 0) & (flags & MAP_TYPE_MASK == MAP_TYPES["MAP_PRIVATE"])
     kept = (flags != NULL) & anonymous & (flags & _NOT_MALLOC == 0) & ((prot == _READ_WRITE) | (prot == 0))
-    kept &= (status == FAILED) | ((status == OK) & (events["injected"][steps] != 1))
+    kept &= (status == FAILED) | ((status == OK) & (record.at("injected", steps) != 1))
     steps = steps[kept]
-    steps = steps[steps >= _program_starts(record)[events["space"][steps]]]
+    steps = steps[steps >= _program_starts(record)[record.at("space", steps)]]
     before = record.thread_order.before(steps)
-    space = events["space"][steps]
+    space, length = record.at("space", steps), record.at("length", steps)
     count = len(steps)
-    failed = events["status"][steps] == FAILED
+    failed = record.at("status", steps) == FAILED
     return Candidates(
         step=steps,
         space=space,
-        length=record.page_up(events["length"][steps]),
-        anywhere=events["addr"][steps] == 0,
-        plain=(events["flags"][steps] == _PLAIN) & (events["length"][steps] & (record.page_size - 1) == 0),
-        writable=events["prot"][steps] == _READ_WRITE,
+        length=record.page_up(length),
+        anywhere=record.at("addr", steps) == 0,
+        plain=(record.at("flags", steps) == _PLAIN) & (length & (record.page_size - 1) == 0),
+        writable=record.at("prot", steps) == _READ_WRITE,
         failed=failed,
-        errno=np.where(failed, events["errno"][steps], 0),
+        errno=np.where(failed, record.at("errno", steps), 0),
         before=before,
         refusal=_refusal_rows(refusals, before),
         growth=_refusal_growth(refusals, before),
@@ -175,11 +175,10 @@ def _is_loader_cache(record: Record) -> Mask:
 
 def _begins_with_query(record: Record, count: int) -> Mask:
     """Return for each space whether its first memory call is brk(NULL), as after an execve."""
-    events = record.events
     rows = np.flatnonzero(record.is_call(["brk", "mmap", "munmap", "mprotect"]))
-    spaces, first = first_of_each(events["space"][rows], rows, count)
+    spaces, first = first_of_each(record.at("space", rows), rows, count)
     begins = np.zeros(count, dtype=np.bool_)
-    begins[spaces] = (events["call"][first] == CALL_CODE["brk"]) & (events["addr"][first] == 0)
+    begins[spaces] = (record.at("call", first) == CALL_CODE["brk"]) & (record.at("addr", first) == 0)
     return begins
 
 

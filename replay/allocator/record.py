@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from replay.columns import NULL, Columns, Int64Array, Strings
 from replay.constants import CALL_CODE
 from replay.nesting import find_nesting, is_call
+from replay.packed import PackedColumns
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -53,6 +54,11 @@ class Record:
     def is_call(self, names: Iterable[str]) -> Mask:
         """Return for each event whether its call is one of `names`."""
         return is_call(self.events, names)
+
+    def at(self, name: str, steps: Int64Array) -> Int64Array:
+        """Return what a column of the events holds at some steps."""
+        events = self.events
+        return events.at(name, steps) if isinstance(events, PackedColumns) else events[name][steps]
 
     def page_up(self, addresses: Int64Array) -> Int64Array:
         """Return the addresses or lengths rounded up to pages."""

@@ -51,7 +51,7 @@ def follow_threshold(record: Record, steps: Int64Array, narrow: Mask) -> Thresho
     highest = np.where(narrow[spaces[freed_steps]], _THRESHOLD_MAX_NARROW, _THRESHOLD_MAX)
     raises = (freed_lengths > MMAP_THRESHOLD) & (freed_lengths <= highest)
     raised = largest_before(spaces, freed_steps[raises], freed_lengths[raises], steps)
-    length = record.page_up(record.events["length"][steps])
+    length = record.page_up(record.at("length", steps))
     return Thresholds(
         np.maximum(raised, MMAP_THRESHOLD),
         freed_whole,
@@ -86,16 +86,18 @@ def _freed_blocks(record: Record, steps: Int64Array) -> tuple[Int64Array, Int64A
     done = events["status"] == OK
     moved = np.flatnonzero(record.is_call(["mremap"]) & done)
     taken = np.flatnonzero(record.is_call(["munmap"]) & done & (events["length"] > MMAP_THRESHOLD))
-    given = steps[(events["status"][steps] == OK) & (events["length"][steps] > MMAP_THRESHOLD)]
+    given = steps[(record.at("status", steps) == OK) & (record.at("length", steps) > MMAP_THRESHOLD)]
     row = np.concatenate([given, moved, taken])
-    address = np.concatenate([events["result"][given], events["result"][moved], events["addr"][taken]])
+    address = np.concatenate([record.at("result", given), record.at("result", moved), record.at("addr", taken)])
     takes = np.zeros(len(row), dtype=np.bool_)
     takes[len(given) + len(moved) :] = True
-    length = record.page_up(events["length"][row])
-    order = ascending_by(events["space"][row], address, row)
+    length = record.page_up(record.at("length", row))
+    space = record.at("space", row)
+    order = ascending_by(space, address, row)
     row, address, takes, length = row[order], address[order], takes[order], length[order]
     pairs = takes[1:] & ~takes[:-1] & (address[1:] == address[:-1]) & (length[1:] == length[:-1])
-    pairs &= events["space"][row[1:]] == events["space"][row[:-1]]
+    space = space[order]
+    pairs &= space[1:] == space[:-1]
     freed = np.flatnonzero(pairs) + 1
     whole = np.zeros(len(events["call"]), dtype=np.bool_)
     whole[row[freed - 1]] = True
@@ -120,10 +122,10 @@ def treated_as_own(record: Record, steps: Int64Array) -> Mask:
     died = regions["died_step"][row]
     row, place = row[died != NULL], place[died != NULL]
     died = died[died != NULL]
-    unmapped = events["call"][died] == CALL_CODE["munmap"]
+    unmapped = record.at("call", died) == CALL_CODE["munmap"]
     row, place, died = row[unmapped], place[unmapped], died[unmapped]
-    start, end, low = regions["start"][row], regions["end"][row], events["addr"][died]
-    high = low + record.page_up(events["length"][died])
+    start, end, low = regions["start"][row], regions["end"][row], record.at("addr", died)
+    high = low + record.page_up(record.at("length", died))
     own[place[(low < end) & (high > start) & ((low != start) | (high != end))]] = True
     return own
 
