@@ -233,13 +233,25 @@ def _name_of(function: Function) -> str:
 
     llvm = _llvm()
     source = Path(function.__code__.co_filename)
-    digest = hashlib.sha256(source.read_bytes())
+    digest = hashlib.sha256()
+    for file in sorted({str(source), *_sources_of(function)}):
+        digest.update(Path(file).read_bytes())
     for name, value in sorted(function.__globals__.items()):
         if isinstance(value, int | np.ndarray):  # numba takes them for constants, wherever they come from
             digest.update(f"{name}={value if isinstance(value, int) else value.tobytes()!r}\n".encode())
     for part in (llvmlite.__version__, llvm.get_default_triple(), llvm.get_host_cpu_name(), _cpu_features()):
         digest.update(f"{part}\n".encode())
     return f"{source.stem}.{function.__name__}-{digest.hexdigest()[:32]}"
+
+
+def _sources_of(function: Function) -> Iterator[str]:
+    """Yield the files of this package in which functions stand that the module of `function` names."""
+    package = __name__.partition(".")[0] + "."
+    for value in function.__globals__.values():
+        if callable(value) and (getattr(value, "__module__", None) or "").startswith(package):
+            code = getattr(value, "__code__", None)
+            if code is not None:
+                yield code.co_filename
 
 
 def _kept(path: Path) -> _Code | None:

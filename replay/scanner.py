@@ -44,8 +44,9 @@ class Scan:
     `row` is the place of a line among those of the chunk; all other places are in `data`, where a newline is before the
     first line or, for places below 0, at the end.
     `first_slot` has one entry more than there are lines: the slots of line `i` are `[first_slot[i], first_slot[i+1])`.
-    A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `unsure` lines have texts whose ends
-    only a parse can tell.
+    A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `value` is that of a number, modulo
+    2**64; that of a text is a hash of its span, by which texts are told apart as shapes are, or 0 where it is too long
+    for one. `unsure` lines have texts whose ends only a parse can tell.
     """
 
     data: bytes
@@ -176,7 +177,20 @@ def _text_slots(buffer: Bytes, newline: Int64Array, *, escaped_quotes: bool) -> 
     end = np.concatenate([string_end, path_end])
     order = np.argsort(start, kind="stable")
     start, end, mark = start[order], end[order], mark[order]
-    return _Slots(start, end, mark, np.zeros(len(start), dtype=np.uint64)), np.concatenate([unsure, doubtful])
+    return _Slots(start, end, mark, _text_values(buffer, start, end)), np.concatenate([unsure, doubtful])
+
+
+def _text_values(buffer: Bytes, start: Int64Array, end: Int64Array) -> Hashes:
+    """Return the hashes of texts, 0 for those that are too long for one."""
+    length = end - start
+    value = np.zeros(len(start), dtype=np.uint64)
+    chosen = np.flatnonzero(length <= LONGEST_SHAPE)
+    if len(chosen):
+        length = length[chosen]
+        first = np.cumsum(length) - length
+        place = np.arange(length.sum()) - np.repeat(first, length)
+        value[chosen] = np.add.reduceat(WEIGHTS[place] * buffer[place + np.repeat(start[chosen], length)], first)
+    return value
 
 
 def _behind_descriptor(buffer: Bytes, less: Int64Array) -> Bools:

@@ -12,7 +12,8 @@ from line_maker import LINES, logs_of_captures, mutated
 import replay.scanloop
 from replay.passed_over import NAMES, is_passed_over
 from replay.scanloop import scan_compiled
-from replay.scanner import ADDRESS, PATH, Scan, scan
+from replay.scanner import ADDRESS, Scan, scan
+from replay.shapetree import CHILD, FIRST_WORD, MOST_PIECES, MOST_SIBLINGS, NEXT, PIECES, ROOT, empty_tree
 from replay.templates import DIALECTS
 
 
@@ -20,13 +21,18 @@ def slots_of(found: Scan, index: int) -> tuple[object, ...]:
     """The shape and the slots of a line, with the values of the numbers."""
     slots = slice(int(found.first_slot[index]), int(found.first_slot[index + 1]))
     mark = found.slot_mark[slots]
-    value = np.where((mark > PATH) & (mark < ADDRESS), found.value[slots], 0)
+    value = np.where(mark < ADDRESS, found.value[slots], 0)
     texts = [found.data[a:b] for a, b in zip(found.slot_start[slots], found.slot_end[slots], strict=True)]
     return int(found.shape[index]), mark.tolist(), value.tolist(), texts
 
 
 def assert_both_see_the_same(text: bytes, dialect: str) -> None:
-    one, other = scan(text, dialect), scan_compiled(text, dialect)
+    tree = empty_tree()
+    for _ in ("by the byte, at first", "along the tree of shapes"):
+        assert_same(text, scan(text, dialect), scan_compiled(text, dialect, tree), dialect)
+
+
+def assert_same(text: bytes, one: Scan, other: Scan, dialect: str) -> None:
     lines = text.split(b"\n")[:-1]
     assert one.row.tolist() == other.row.tolist()
     assert one.row.tolist() == [i for i, line in enumerate(lines) if line and not is_passed_over(line, dialect)]
@@ -59,12 +65,12 @@ def test_both_scanners_see_the_same_in_mutated_lines(dialect: str, seed: int) ->
 WORDS = "brk mmap malloc free read x _ 7 4000 12:01 .5 SYS_ SYS_9 syscall_ syscall_0x _Znwm _Zd _Z operator @SYS"
 MARKS = """( ) -> a-> [a]-> @ @libc.so.6 :: ~ [ ] <a.out> < > (+ (+) " "a" \\ - + 0x7f = , ) resumed resumed>"""
 SPACED = ("operator ", "<... ", " resumed", " resumed>", " ", "  ", ") = ", ")  = 0", "[pid 7] ", "(+ 0.1)", "\t", "\v")
-PIECES = st.sampled_from([*sorted(NAMES)[::7], *WORDS.split(), *MARKS.split(), *SPACED])
+PARTS = st.sampled_from([*sorted(NAMES)[::7], *WORDS.split(), *MARKS.split(), *SPACED])
 
 
 @pytest.mark.parametrize("dialect", [*DIALECTS, "mixed"])
 @settings(max_examples=300, deadline=None)
-@given(lines=st.lists(st.lists(PIECES, max_size=9).map("".join), max_size=8))
+@given(lines=st.lists(st.lists(PARTS, max_size=9).map("".join), max_size=8))
 def test_both_scanners_see_the_same_in_generated_lines(dialect: str, lines: list[str]) -> None:
     assert_both_see_the_same("".join(line + "\n" for line in lines).encode("latin-1"), dialect)
 
@@ -87,6 +93,30 @@ def test_many_short_slots_and_lines_find_room() -> None:
     assert_both_see_the_same(b"1\n" * 500 + b"[1 2 3 4 5 6 7 8 9]\n" * 500 + b'"""""""""""\n' * 50, "strace")
     assert_both_see_the_same(b"", "strace")
     assert_both_see_the_same(b"\n\n", "strace")
+
+
+def test_more_shapes_than_the_tree_has_room_for_are_seen_all_the_same() -> None:
+    names = [a + b + c for a in "abcdefgh" for b in "abcdefgh" for c in "abcdefghijklmnop"]
+    lines = [f"{name} 1 {other} 2 {name}\n" for name, other in zip(names, reversed(names), strict=True)]
+    text = "".join(lines).encode() * 2
+    tree = empty_tree()
+    assert_same(text, scan(text, "strace"), scan_compiled(text, "strace", tree), "strace")
+    assert tree.used[PIECES] <= MOST_PIECES
+    siblings, piece = 0, int(tree.pieces[ROOT, CHILD])
+    while piece:
+        siblings, piece = siblings + 1, int(tree.pieces[piece, NEXT])
+    assert siblings == MOST_SIBLINGS
+
+
+def test_the_most_frequent_shape_is_looked_for_first() -> None:
+    tree = empty_tree()
+    scan_compiled(b"brk(1) = 1\nmunmap(1) = 1\n" + b"mmap(1) = 1\n" * 9 + b"munmap(1) = 1\n" * 3, "strace", tree)
+    found, piece = [], int(tree.pieces[ROOT, CHILD])
+    while piece:
+        first = int(tree.pieces[piece, FIRST_WORD])
+        found.append(int(tree.words[first]).to_bytes(8, "little").rstrip(b"\0"))
+        piece = int(tree.pieces[piece, NEXT])
+    assert found == [b"mmap(", b"munmap(", b"brk("]
 
 
 class Places:
@@ -117,6 +147,6 @@ def test_a_line_is_scanned_in_linear_time(odd: str, before: str, ltrace: bool) -
         lines, slots = replay.scanloop._room(1, 2 * len(line))
         with np.errstate(over="ignore"):
             names = replay.scanloop._names_of_interest()
-            replay.scanloop.scan_loop(line, replay.scanner.WEIGHTS, names, ltrace, lines, slots)
+            replay.scanloop.scan_loop(line, replay.scanner.WEIGHTS, names, ltrace, lines, slots, empty_tree())
         reads.append(line.reads)
     assert reads[1] < 2.2 * reads[0] + 200
