@@ -23,7 +23,7 @@ from replay.ordering import distinct
 from replay.scanner import Scan
 from replay.scanning import scanned
 from replay.shapes import Counters, LineColumns, Shapes
-from replay.source import Chunk, Log, Notice, Problems, find_logs, read_chunks, size_of
+from replay.source import Chunk, Log, Notice, Problems, find_logs, read_texts, size_of
 from replay.stages import Stage, Watch, unwatched
 from replay.templates import KIND_CODE
 
@@ -191,7 +191,7 @@ class RunInput:
         """Yield the calls of one log, its clock beginning after `lines_before`."""
         reading: Reading | None = None
         total = sum(size_of(log.path) for log in self.logs)
-        with closing(scanned(read_chunks(log), log, size_of(log.path))) as chunks:
+        with closing(scanned(read_texts(log), log, size_of(log.path))) as chunks:
             for chunk, found in chunks:
                 if reading is None:
                     shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)

@@ -32,16 +32,17 @@ def scan_compiled(lines: bytes, dialect: str, tree: Tree | None = None) -> Scan:
     """Return what `scan` returns, found by the compiled loop, faster where `tree` knows the shapes of earlier lines."""
     buffer = np.frombuffer(lines, dtype=np.uint8)
     known = empty_tree() if tree is None else tree
-    found = count = -1
+    found = count = number = plain = -1
     for room_for_line, room_for_slot in _ROOM:
         if found < 0:
             of_lines, of_slots = _room(len(lines) // room_for_line + 1, len(lines) // room_for_slot + 1)
             arguments = (buffer, WEIGHTS, _names_of_interest(), dialect != "strace", of_lines, of_slots, known)
-            found, count = _compiled_loop()(*arguments)
+            found, count, number, plain = _compiled_loop()(*arguments)
     row, start, end, shape, unsure, first = of_lines
     first[found] = count
     of_found = (row[:found], start[:found], end[:found], shape[:found], unsure[:found], first[: found + 1])
-    return Scan(lines, *of_found, *(column[:count] for column in of_slots))
+    slot_start, slot_end, mark, value = (column[:count] for column in of_slots)
+    return Scan(lines, *of_found, slot_start, slot_end, mark, value, number, bool(plain))
 
 
 def _room(lines: int, slots: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -72,21 +73,24 @@ def _names_of_interest() -> Hashes:
 def _compiled_loop() -> Any:
     """Return `scan_loop` as machine code."""
     passing = (_is_passed_over, _is_result, _is_special, _behind_prefix, _behind_caller, _first_word, _is_name, _is_at)
-    helpers = (_is_plain, _scan_line, *passing, *slots.HELPERS, *shapetree.HELPERS)
-    return compiled(scan_loop, helpers, (*slots.INLINED, *shapetree.INLINED), results=2)
+    helpers = (_is_of_tracee, _has_plain_prefix, _scan_line, *passing, *slots.HELPERS, *shapetree.HELPERS)
+    return compiled(scan_loop, helpers, (*slots.INLINED, *shapetree.INLINED), results=4)
 
 
 def scan_loop(
     buffer: Bytes, weights: Hashes, names: Hashes, ltrace: bool, of_lines: Any, of_slots: Any, tree: Tree
-) -> tuple[int, int]:
-    """Fill the columns of lines and slots; return how many lines and slots there are, -1 if there is no room."""
+) -> tuple[int, int, int, bool]:
+    """Fill the columns of lines and slots; return how many of both, how many lines in all, and whether those are plain.
+
+    Where there is no room the first is -1.
+    """
     row, line_start, line_end_, shape, unsure, first_slot = of_lines
     lines = slots = place = 0
     number = -1
     while place < len(buffer):
         number += 1
         if lines == len(row) - 1:
-            return -1, 0
+            return -1, 0, 0, False
         piece, stop, after = along(buffer, place, slots, tree, of_slots, weights, ltrace)
         doubt, total = False, np.uint64(0)
         passed = buffer[place] == 10
@@ -101,8 +105,8 @@ def scan_loop(
             limit = decided if passed else len(buffer)
             stop, after, total, doubt = _scan_line(buffer, place, limit, slots, weights, ltrace, of_slots)
             if after < 0:
-                return -1, 0
-            if not doubt and stop + 8 < len(buffer) and _is_plain(of_slots, slots, after, decided):
+                return -1, 0, 0, False
+            if not doubt and stop + 8 < len(buffer) and _has_plain_prefix(of_slots, slots, after, decided):
                 behind, mark = (decided, PASSED_OVER) if passed else (stop + 1, END)
                 remember(buffer, place, behind, mark, total, (slots, after), of_slots, tree)
             stop = line_end(buffer, stop)
@@ -112,10 +116,25 @@ def scan_loop(
             lines += 1
             slots = after
         place = stop + 1
-    return lines, slots
+    return lines, slots, number + 1, _is_of_tracee(buffer)
 
 
-def _is_plain(of_slots: Any, first: int, behind: int, name: int) -> bool:
+def _is_of_tracee(buffer: Bytes) -> bool:
+    """Tell whether none of `source.MARKS_OF_OTHERS` stands in the buffer; one that is cut off by its end is none."""
+    found = np.uint8(0)
+    for place in range(len(buffer)):
+        byte = buffer[np.uint64(place)]
+        found |= np.uint8(byte == 27) | np.uint8(byte == 0) | np.uint8(byte == 13)
+    for place in range(len(buffer) - 3):  # no branches: LLVM compares many bytes at once
+        one, two = buffer[np.uint64(place)], buffer[np.uint64(place + 1)]
+        three, four = buffer[np.uint64(place + 2)], buffer[np.uint64(place + 3)]
+        found |= np.uint8(one == 80) & np.uint8(two == 114) & np.uint8(three == 111) & np.uint8(four == 99)
+        found |= np.uint8(one == 117) & np.uint8(two == 110) & np.uint8(three == 107) & np.uint8(four == 110)
+        found |= np.uint8(one == 10) & np.uint8(two == 32) & np.uint8(three == 60) & np.uint8(four == 110)
+    return not found
+
+
+def _has_plain_prefix(of_slots: Any, first: int, behind: int, name: int) -> bool:
     """Tell whether no path is among the slots `[first, behind)` of a line before its `name`.
 
     Whether a line is passed over hangs on where that path ends, and that on more than its shape.

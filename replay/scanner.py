@@ -46,7 +46,8 @@ class Scan:
     `first_slot` has one entry more than there are lines: the slots of line `i` are `[first_slot[i], first_slot[i+1])`.
     A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `value` is that of a number, modulo
     2**64; that of a text is a hash of its span, by which texts are told apart as shapes are, or 0 where it is too long
-    for one. `unsure` lines have texts whose ends only a parse can tell.
+    for one. `unsure` lines have texts whose ends only a parse can tell. `lines` counts all lines of the chunk; where it
+    is `plain`, nothing in it may have to be taken out (see `source.chunk_of`), which only `scan_compiled` tells.
     """
 
     data: bytes
@@ -60,6 +61,8 @@ class Scan:
     slot_end: Int64Array
     slot_mark: Bytes
     value: Hashes
+    lines: int
+    plain: bool
 
 
 def scan(lines: bytes, dialect: str) -> Scan:
@@ -84,7 +87,7 @@ def scan(lines: bytes, dialect: str) -> Scan:
     row = np.flatnonzero(end > start)
     first_slot = np.append(first[row], first[-1])
     where = (data, row, start[row], end[row], shape[row], unsure[row], first_slot)
-    return Scan(*where, slots.start, slots.end, slots.mark, slots.value)
+    return Scan(*where, slots.start, slots.end, slots.mark, slots.value, lines=len(start), plain=False)
 
 
 @dataclass(slots=True)

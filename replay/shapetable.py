@@ -108,12 +108,18 @@ class _Spans:
         column: Int64Array = self.columns[0][shape]
         lines = np.flatnonzero(self.columns[1][shape] >= 0)
         _, first, before, last, behind, suffix = self.columns[:, shape[lines]]
-        start = found.slot_start[found.first_slot[lines] + first] - before
-        end = found.slot_end[found.first_slot[lines] + last] + behind
+        inside = (first == last) & (before == -1) & (behind == -1)
+        first, last = found.first_slot[lines] + first, found.first_slot[lines] + last
         for code in np.flatnonzero(np.bincount(suffix)).tolist():
-            of = slice(None) if len(self.suffixes) == 1 else suffix == code
-            spans = zip(start[of].tolist(), end[of].tolist(), strict=True)
-            column[lines[of]] = texts.ids(key, [found.data[a:b] for a, b in spans], self.suffixes[code])
+            rows = np.flatnonzero((suffix == code) & inside)
+            slot = first[rows]
+            slots = found.slot_start[slot], found.slot_end[slot], found.value[slot]
+            column[lines[rows]] = texts.ids_in_slots(key, found.data, slots, self.suffixes[code])
+            rows = np.flatnonzero((suffix == code) & ~inside)
+            if len(rows):
+                start, end = found.slot_start[first[rows]] - before[rows], found.slot_end[last[rows]] + behind[rows]
+                raws = [found.data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
+                column[lines[rows]] = texts.ids(key, raws, self.suffixes[code])
         return column
 
 

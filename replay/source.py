@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -67,9 +67,16 @@ class Notice:
     file: int = 0
 
 
+class Text(NamedTuple):
+    """Whole lines of a log as they were read, each ended by a newline; `cut`: the last one had none in the log."""
+
+    data: bytes
+    cut: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole lines of a log, each ended by a newline.
+    """Whole lines of a log, each ended by a newline, without what is not from the tracee.
 
     `line` holds the physical line number on which each line ends, `entry_line` the one on which it begins; they
     differ where a diagnostic of strace had been printed into the middle of the line. `cut` says that the last
@@ -265,32 +272,37 @@ def _read_block(stream: IO[bytes] | gzip.GzipFile, path: str, size: int) -> byte
 
 
 def read_chunks(log: Log, size: int = CHUNK_BYTES) -> Iterator[Chunk]:
-    """Yield the whole log as chunks of whole lines; `log.dialect` is set before the first one.
+    """Yield the whole log as chunks, as `read_texts` cuts it."""
+    first_line = 1
+    for text in read_texts(log, size):
+        chunk = chunk_of(text, first_line, log.dialect)
+        first_line += len(chunk.line) + chunk.diagnostics
+        yield chunk
 
-    A call and its stack frames, and a line and the diagnostics printed into it, are never in different chunks.
+
+def read_texts(log: Log, size: int = CHUNK_BYTES) -> Iterator[Text]:
+    """Yield the whole log as texts of whole lines; `log.dialect` is set before the first one.
+
+    A call and its stack frames, and a line and the diagnostics printed into it, are never in different texts.
 
     Raises:
         TraceFormatError: the file cannot be read, or holds nothing that is a line of strace or ltrace.
     """
     with open_log(log.path, log) as stream:
-        blocks = _blocks_of_known_dialect(stream, log, size)
-        first_line = 1
         held: list[bytes] = []
-        for block in blocks:
+        for block in _blocks_of_known_dialect(stream, log, size):
             text, cut = block, _safe_cut(block)
             if held and b"\n" in block and block.find(b"\n") >= cut - 1:  # the last line begins in what is held
                 text, held = b"".join([*held, block]), []
                 cut = _safe_cut(text)
             if cut:
-                chunk = _cleaned(b"".join([*held, memoryview(text)[:cut]]), first_line, log.dialect, cut=False)
-                first_line += len(chunk.line) + chunk.diagnostics
+                yield Text(b"".join([*held, memoryview(text)[:cut]]), cut=False)
                 held = []
-                yield chunk
             held.append(text[cut:])
         rest = b"".join(held)
         if rest:
             ended = rest.endswith(b"\n")
-            yield _cleaned(rest if ended else rest + b"\n", first_line, log.dialect, cut=not ended)
+            yield Text(rest if ended else rest + b"\n", cut=not ended)
 
 
 def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: int) -> Iterator[bytes]:
@@ -337,20 +349,28 @@ def _may_be_frame(begin: bytes) -> bool:
     return any(mark.startswith(begin) or begin.startswith(mark) for mark in _FRAMES)
 
 
-def _cleaned(data: bytes, first_line: int, dialect: str, *, cut: bool) -> Chunk:
-    """Return the chunk of some whole lines, without colour, NULs, carriage returns and diagnostics."""
+def chunk_of(text: Text, first_line: int, dialect: str) -> Chunk:
+    """Return the chunk of a text, without colour, NULs, carriage returns and diagnostics."""
+    data = text.data
     if b"\x1b" in data:
         data = _COLOUR.sub(b"", data)
     if b"\0" in data:
         data = data.replace(b"\0", b"")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
-    count = int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n")))
-    lines = np.arange(first_line, first_line + count, dtype=np.int64)
+    chunk = plain_chunk(Text(data, text.cut), first_line, data.count(b"\n"))
     spans = _diagnostics(data, dialect)
-    if not spans:
-        return Chunk(data, lines, lines, [], 0, cut)
-    return _without_diagnostics(data, lines, spans, cut=cut)
+    return _without_diagnostics(data, chunk.line, spans, cut=text.cut) if spans else chunk
+
+
+def plain_chunk(text: Text, first_line: int, lines: int) -> Chunk:
+    """Return the chunk of a text of so many lines in which nothing is but lines of the tracee."""
+    line = np.arange(first_line, first_line + lines, dtype=np.int64)
+    return Chunk(text.data, line, line, [], 0, text.cut)
+
+
+MARKS_OF_OTHERS: Final = (b"\x1b", b"\0", b"\r", b"Proc", b"unkn", b"\n <n")
+"""Where none of these stands in a text, `chunk_of` finds nothing in it to take out."""
 
 
 @dataclass(frozen=True, slots=True)

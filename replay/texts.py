@@ -1,6 +1,7 @@
 """The texts of a log as ids: decoded, each one once.
 
-In go bytes as a tracer wrote them, out come ids of strings. Which bytes of a line are a text is not known here.
+In go bytes as a tracer wrote them, or the slots in which they stand, out come ids of strings. Which bytes of a line are
+a text is not known here.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from replay.columns import Strings
+import numpy as np
+from numpy.typing import NDArray
 
-BYTES_KEPT: Final = 32 << 20
-"""How much memory texts may take that are remembered as they are written, in bytes."""
+from replay.columns import Int64Array, Strings
+
+HASHES_KEPT: Final = 1 << 18
+"""So many hashes of texts are remembered, and about as many more: some 30 MB."""
 
 _PATHS: Final = frozenset({"path", "result_path"})
-_BYTES_OF_ENTRY: Final = 150
 
 _ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))", re.DOTALL)
 _LETTERS: Final = dict(zip((b"n", b"t", b"r", b"v", b"f", b"a", b"b", b"e"), b"\n\t\r\v\f\a\b\x1b", strict=True))
@@ -49,12 +52,12 @@ def field_text(key: str, raw: bytes, suffix: str) -> str:
 
 @dataclass(slots=True)
 class Texts:
-    """The ids of texts, many of them remembered by their bytes."""
+    """The ids of texts, many of them remembered by the hashes of how they are written."""
 
     strings: Strings
-    bytes_kept: int = BYTES_KEPT
+    hashes_kept: int = HASHES_KEPT
     size: int = 0
-    known: dict[tuple[bool, str], dict[bytes, int]] = field(default_factory=dict)
+    known: dict[tuple[bool, str], dict[int, int]] = field(default_factory=dict)
 
     def id(self, key: str, raw: bytes, suffix: str = "") -> int:
         """Return the id of the text of a field as it is written in a log."""
@@ -62,16 +65,32 @@ class Texts:
 
     def ids(self, key: str, raws: list[bytes], suffix: str = "") -> list[int]:
         """Return the ids of texts of a field as they are written in a log, none of which holds a newline."""
-        if self.size > self.bytes_kept:
+        written = list(dict.fromkeys(raws))
+        found = dict(zip(written, self.strings.intern_all(_field_texts(key, written, suffix)), strict=True))
+        return [found[raw] for raw in raws]
+
+    def ids_in_slots(
+        self, key: str, data: bytes, slots: tuple[Int64Array, Int64Array, NDArray[np.uint64]], suffix: str = ""
+    ) -> list[int]:
+        """Return the ids of texts of a field that are all there is between the quotes or brackets of a slot each.
+
+        Of the slots in `data` are given the starts, the ends and the values, see `scanner.Scan`.
+        """
+        if self.size > self.hashes_kept:
             self.known.clear()
             self.size = 0
         known = self.known.setdefault((key in _PATHS, suffix), {})
-        found = list(map(known.get, raws))
+        start, end, values = slots
+        hashes = values.tolist()
+        found = list(map(known.get, hashes))
         if None in found:
-            new = [raw for raw in dict.fromkeys(raws) if raw not in known]
-            known.update(zip(new, self.strings.intern_all(_field_texts(key, new, suffix)), strict=True))
-            self.size += sum(map(len, new)) + _BYTES_OF_ENTRY * len(new)
-            found = list(map(known.get, raws))
+            new = [place for place, text in enumerate(found) if text is None]
+            spans = zip((start[new] + 1).tolist(), (end[new] - 1).tolist(), strict=True)
+            for place, text in zip(new, self.ids(key, [data[a:b] for a, b in spans], suffix), strict=True):
+                found[place] = text
+                if hashes[place]:
+                    known[hashes[place]] = text
+            self.size += len(new)
         return cast(list[int], found)
 
 

@@ -14,7 +14,7 @@ from replay.calls import COLUMNS, FAILED, OK, UNFINISHED, Calls, RunInput, read_
 from replay.columns import NO_TEXT, NULL
 from replay.constants import CALLS, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, SUPERSEDED
 from replay.errors import TraceSyntaxError
-from replay.source import read_chunks
+from replay.source import read_texts
 
 NOTICES = {
     EXITED: "EXITED",
@@ -489,7 +489,7 @@ def test_calls_do_not_depend_on_where_chunks_end(path: Path, monkeypatch: pytest
     whole_run = read_run([path])
     whole = rows_of(whole_run)
     size = random.Random(path.name).choice([500, 3000, 9000])
-    monkeypatch.setattr(replay.calls, "read_chunks", lambda log: read_chunks(log, size))
+    monkeypatch.setattr(replay.calls, "read_texts", lambda log: read_texts(log, size))
     pieces_run = read_run([path])
     assert rows_of(pieces_run) == whole
     assert pieces_run.counters == whole_run.counters

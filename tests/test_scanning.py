@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from line_maker import logs_of_captures
 
@@ -12,19 +11,20 @@ import replay.scanning
 from replay.ahead import AHEAD, THREAD_NAME
 from replay.calls import COLUMNS, RunInput, read_run
 from replay.errors import TraceFormatError, TraceSyntaxError
+from replay.scanloop import scan_compiled
 from replay.scanning import scanned
-from replay.source import Chunk, Log
+from replay.source import MARKS_OF_OTHERS, Log, Text, chunk_of
 
 LINES = [b"%d brk(0x%x) = 0x%x\n" % (7, n << 12, n << 12) for n in range(1, 60)]
 
 
-def chunks(taken: list[int], fails_at: int = -1) -> Iterator[Chunk]:
-    """A chunk for each line, whose number is noted when it is asked for."""
+def texts(taken: list[int], fails_at: int = -1) -> Iterator[Text]:
+    """A text for each line, whose number is noted when it is asked for."""
     for number, line in enumerate(LINES):
         if number == fails_at:
             raise TraceFormatError("broken")
         taken.append(number)
-        yield Chunk(line, np.array([number + 1]), np.array([number + 1]), [], 0, cut=False)
+        yield Text(line, cut=False)
 
 
 def scanners() -> list[threading.Thread]:
@@ -39,8 +39,9 @@ def compiled_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 def test_chunks_keep_their_order_and_few_are_read_ahead(compiled_from: int) -> None:
     taken: list[int] = []
-    for number, (chunk, found) in enumerate(scanned(chunks(taken), Log("x", dialect="strace"), 0)):
+    for number, (chunk, found) in enumerate(scanned(texts(taken), Log("x", dialect="strace"), 0)):
         assert chunk.data == LINES[number]
+        assert chunk.line.tolist() == [number + 1]
         assert found.data[found.start[0] : found.end[0]] == LINES[number][:-1]
         assert number < len(taken) <= number + AHEAD + 2
     assert len(taken) == len(LINES)
@@ -50,14 +51,14 @@ def test_chunks_keep_their_order_and_few_are_read_ahead(compiled_from: int) -> N
 def test_an_error_comes_behind_the_chunks_before_it(compiled_from: int) -> None:
     seen = []
     with pytest.raises(TraceFormatError, match="broken"):
-        for chunk, _ in scanned(chunks([], fails_at=20), Log("x", dialect="strace"), 0):
+        for chunk, _ in scanned(texts([], fails_at=20), Log("x", dialect="strace"), 0):
             seen.append(chunk.data)
     assert seen == LINES[:20]
     assert not scanners()
 
 
 def test_one_who_stops_early_leaves_no_thread(compiled_from: int) -> None:
-    reading = scanned(chunks([]), Log("x", dialect="strace"), 0)
+    reading = scanned(texts([]), Log("x", dialect="strace"), 0)
     next(reading)
     next(reading)
     reading.close()
@@ -65,8 +66,8 @@ def test_one_who_stops_early_leaves_no_thread(compiled_from: int) -> None:
 
 
 def test_an_interrupt_leaves_no_thread(compiled_from: int) -> None:
-    def interrupted() -> Iterator[Chunk]:
-        yield from list(chunks([]))[:9]
+    def interrupted() -> Iterator[Text]:
+        yield from list(texts([]))[:9]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -92,6 +93,23 @@ def test_the_size_of_a_file_tells_how_it_is_scanned(tmp_path: Path, monkeypatch:
         (tmp_path / name).write_bytes(b"".join(LINES[:count]))
         read_run([tmp_path / name]).calls()
         assert len(used) == (count == 55)
+
+
+@pytest.mark.parametrize("mark", MARKS_OF_OTHERS)
+@pytest.mark.parametrize("place", ["at the beginning", "in the middle", "at the end"])
+def test_a_text_with_a_mark_of_others_is_cleaned(mark: bytes, place: str) -> None:
+    before, behind = {"at the beginning": (0, 9), "in the middle": (9, 9), "at the end": (9, 0)}[place]
+    text = b"brk(0) = 1\n" * before + mark + b"\n" + b"brk(0) = 1\n" * behind
+    assert not scan_compiled(text, "strace").plain
+    assert scan_compiled(text.replace(mark, b""), "strace").plain
+
+
+def test_diagnostics_are_taken_out_of_a_long_log(compiled_from: int) -> None:
+    data = [LINES[0], b"7 fork(strace: Process 18 attached\n) = 18\n", b"Process 18 detached\n", LINES[1]]
+    made = [chunk for chunk, _ in scanned((Text(text, cut=False) for text in data), Log("x", dialect="strace"), 1000)]
+    assert [chunk.line.tolist() for chunk in made] == [[1], [3], [], [5]]
+    assert [chunk.data for chunk in made] == [chunk_of(Text(text, cut=False), 1, "strace").data for text in data]
+    assert [notice.what for chunk in made for notice in chunk.notices] == ["attached", "detached"]
 
 
 def columns_of(run: RunInput) -> dict[str, list[object]]:
