@@ -6,7 +6,7 @@ In go columns of numbers, out come the places of their rows in ascending order. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,31 @@ def distinct(values: NDArray[Scalar]) -> NDArray[Scalar]:
     fresh = np.ones(len(ordered), dtype=np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=fresh[1:])
     return ordered[fresh]
+
+
+def firsts(values: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the values that occur, in ascending order, and the place where each stands first.
+
+    That is what NumPy's `unique` returns with `return_index`; where the values lie close together, nothing is sorted.
+    """
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    if high - low > _CLOSE:
+        found, places = np.unique(values, return_index=True)
+        return found, places.astype(np.int64, copy=False)
+    first = np.full(high - low + 1, -1, dtype=np.int64)
+    first[values[::-1] - low] = np.arange(len(values) - 1, -1, -1)  # of several for one place the last one stays
+    present = np.flatnonzero(first >= 0)
+    return present + low, first[present]
+
+
+def lasts(values: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the values that occur, in ascending order, and the place where each stands last."""
+    found, places = firsts(values[::-1])
+    return found, len(values) - 1 - places
+
+
+_CLOSE: Final = 1 << 15
+"""Values whose range is no larger are found by a table; such are most process ids of a log."""
 
 
 def is_ascending(keys: Sequence[NDArray[Any]]) -> bool:

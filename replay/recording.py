@@ -17,6 +17,7 @@ import numpy as np
 from replay import constants
 from replay.call_table import COLUMNS, OK, Calls, concatenated
 from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.ordering import firsts, lasts
 from replay.packed import PackedColumns, Shelf
 
 LEAST_ROWS: Final = 1 << 14
@@ -102,8 +103,8 @@ def record(batches: Iterable[Calls]) -> Recording:
         before = _IS_TAKING[calls.call] & (calls.entry_clock <= end) & (calls.entry_clock < calls.clock)
         if before.any():
             early.append((calls.take(before), step[before]))
-        pids, lasts = np.unique(calls.pid[::-1], return_index=True)
-        made.heard.update(zip(pids.tolist(), step[len(step) - 1 - lasts].tolist(), strict=True))
+        pids, places = lasts(calls.pid)
+        made.heard.update(zip(pids.tolist(), step[places].tolist(), strict=True))
         made.calls.append({name: getattr(calls, name) for name in COLUMNS})
         end = max([end, *calls.clock[-1:].tolist()])
         made.ends.append(end)
@@ -198,7 +199,7 @@ class _Listener:
 
 def _choose_firsts(chosen: np.ndarray, pids: Int64Array, rows: Int64Array, known: set[int]) -> None:
     """Choose of `rows` the first one of each pid that is not `known`, and make it so."""
-    found, first = np.unique(pids[rows], return_index=True)
+    found, first = firsts(pids[rows])
     for pid, place in zip(found.tolist(), first.tolist(), strict=True):
         if pid not in known:
             known.add(pid)

@@ -21,7 +21,7 @@ from replay.call_table import Calls, concatenated
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_signed
 from replay.compiled import compiled, pays
 from replay.maps import Mapping, prot_of
-from replay.ordering import ascending
+from replay.ordering import ascending, firsts
 from replay.outcome import BEFORE_TRACE, Outcome, Ran
 from replay.packed import PackedColumns
 from replay.processes import Processes, SpaceLife
@@ -234,8 +234,8 @@ class _Runner:
             child = self.forks.popleft()
             forks.setdefault(child.parent, []).append(child)
         order = ascending(spaces)
-        known, firsts = np.unique(spaces[order], return_index=True)
-        rows: dict[int, Int64Array | slice] = dict(zip(known.tolist(), np.split(order, firsts[1:]), strict=False))
+        known, places = firsts(spaces[order])
+        rows: dict[int, Int64Array | slice] = dict(zip(known.tolist(), np.split(order, places[1:]), strict=False))
         if len(known) == 1:
             rows[int(known[0])] = slice(None)
         for space in sorted(rows.keys() | forks.keys()):

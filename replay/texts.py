@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.columns import Int64Array, Strings
+from replay.columns import NO_TEXT, Int64Array, Strings
 
 HASHES_KEPT: Final = 1 << 18
-"""So many hashes of texts are remembered, and about as many more: some 30 MB."""
+"""Once so many hashes of texts are remembered, all are forgotten: they take 10 MB."""
 
 _PATHS: Final = frozenset({"path", "result_path"})
 
@@ -51,13 +51,57 @@ def field_text(key: str, raw: bytes, suffix: str) -> str:
 
 
 @dataclass(slots=True)
+class _Known:
+    """Ids by hashes, in a table: each hash at its remainder or in the next place that was free; 0 is a free place.
+
+    At least half of the places are free.
+    """
+
+    hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(1 << 10, np.uint64))
+    ids: Int64Array = field(default_factory=lambda: np.zeros(1 << 10, np.int64))
+    size: int = 0
+
+    def find(self, hashes: NDArray[np.uint64]) -> Int64Array:
+        """Return the ids of hashes, `NO_TEXT` for those that are not known."""
+        found = np.full(len(hashes), NO_TEXT, np.int64)
+        rows, places = np.arange(len(hashes)), self._places(hashes)
+        while len(rows):
+            there = self.hashes[places]
+            hit = there == hashes[rows]
+            found[rows[hit]] = self.ids[places[hit]]
+            on = np.flatnonzero(~hit & (there != 0))
+            rows, places = rows[on], (places[on] + 1) & (len(self.hashes) - 1)
+        found[hashes == 0] = NO_TEXT
+        return found
+
+    def add(self, hashes: NDArray[np.uint64], ids: Int64Array) -> None:
+        """Add hashes, none of which is 0, known or there twice."""
+        if 2 * (self.size + len(hashes)) > len(self.hashes):
+            kept = self.hashes != 0
+            hashes, ids = np.append(self.hashes[kept], hashes), np.append(self.ids[kept], ids)
+            room = 4 << len(hashes).bit_length()
+            self.hashes, self.ids, self.size = np.zeros(room, np.uint64), np.zeros(room, np.int64), 0
+        self.size += len(hashes)
+        places = self._places(hashes)
+        while len(hashes):
+            free = self.hashes[places] == 0
+            self.hashes[places[free]], self.ids[places[free]] = hashes[free], ids[free]
+            left = np.flatnonzero(self.hashes[places] != hashes)  # several may have wanted the same place
+            hashes, ids, places = hashes[left], ids[left], (places[left] + 1) & (len(self.hashes) - 1)
+
+    def _places(self, hashes: NDArray[np.uint64]) -> Int64Array:
+        """Return where hashes are looked for first: by their upper bits, on which every byte of a text has its say."""
+        places: Int64Array = (hashes >> np.uint64(40)).astype(np.int64) & (len(self.hashes) - 1)
+        return places
+
+
+@dataclass(slots=True)
 class Texts:
     """The ids of texts, many of them remembered by the hashes of how they are written."""
 
     strings: Strings
     hashes_kept: int = HASHES_KEPT
-    size: int = 0
-    known: dict[tuple[bool, str], dict[int, int]] = field(default_factory=dict)
+    known: dict[tuple[bool, str], _Known] = field(default_factory=dict)
 
     def id(self, key: str, raw: bytes, suffix: str = "") -> int:
         """Return the id of the text of a field as it is written in a log."""
@@ -65,33 +109,29 @@ class Texts:
 
     def ids(self, key: str, raws: list[bytes], suffix: str = "") -> list[int]:
         """Return the ids of texts of a field as they are written in a log, none of which holds a newline."""
-        written = list(dict.fromkeys(raws))
-        found = dict(zip(written, self.strings.intern_all(_field_texts(key, written, suffix)), strict=True))
-        return [found[raw] for raw in raws]
+        return self.strings.intern_all(_field_texts(key, raws, suffix)) if raws else []
 
     def ids_in_slots(
         self, key: str, data: bytes, slots: tuple[Int64Array, Int64Array, NDArray[np.uint64]], suffix: str = ""
-    ) -> list[int]:
+    ) -> Int64Array:
         """Return the ids of texts of a field that are all there is between the quotes or brackets of a slot each.
 
         Of the slots in `data` are given the starts, the ends and the values, see `scanner.Scan`.
         """
-        if self.size > self.hashes_kept:
+        if sum(known.size for known in self.known.values()) > self.hashes_kept:
             self.known.clear()
-            self.size = 0
-        known = self.known.setdefault((key in _PATHS, suffix), {})
-        start, end, values = slots
-        hashes = values.tolist()
-        found = list(map(known.get, hashes))
-        if None in found:
-            new = [place for place, text in enumerate(found) if text is None]
+        known = self.known.setdefault((key in _PATHS, suffix), _Known())
+        start, end, hashes = slots
+        found = known.find(hashes)
+        new = np.flatnonzero(found == NO_TEXT)
+        if len(new):
             spans = zip((start[new] + 1).tolist(), (end[new] - 1).tolist(), strict=True)
-            for place, text in zip(new, self.ids(key, [data[a:b] for a, b in spans], suffix), strict=True):
-                found[place] = text
-                if hashes[place]:
-                    known[hashes[place]] = text
-            self.size += len(new)
-        return cast(list[int], found)
+            ids = np.array(self.ids(key, [data[a:b] for a, b in spans], suffix), np.int64)
+            found[new] = ids
+            fresh, first = np.unique(hashes[new], return_index=True)
+            hashed = fresh != 0
+            known.add(fresh[hashed], ids[first[hashed]])
+        return found
 
 
 def _field_texts(key: str, raws: list[bytes], suffix: str) -> Iterator[str]:

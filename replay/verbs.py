@@ -19,7 +19,7 @@ from replay import address_space as aspace
 from replay import constants, openfiles
 from replay.calls import FAILED, OK, Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
-from replay.ordering import ascending_by, distinct
+from replay.ordering import ascending_by, distinct, lasts
 from replay.processes import Processes
 from replay.recording import Told
 
@@ -185,6 +185,8 @@ def _map_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
 
 def _mapping_paths(paths: Int64Array, strings: Strings) -> Int64Array:
     """Return the paths without what `strace -yy` adds: `/dev/zero<char 1:5>` is `/dev/zero`."""
+    if (paths == NO_TEXT).all():
+        return paths.copy()
     known, back = np.unique(paths, return_inverse=True)
     plain = [
         strings.intern(strings[int(path)].split("<char ")[0].split("<block ")[0]) if path != NO_TEXT else NO_TEXT
@@ -229,8 +231,8 @@ def _brk_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     coming = np.flatnonzero(shrinks & (calls.clock[at] > window.until))
     carried.shrunk.update(window.steps[at[coming]].tolist())
     done = at[calls.clock[at] <= window.until]
-    lasts = len(done) - 1 - np.unique(window.spaces[done][::-1], return_index=True)[1]
-    carried.breaks.update(zip(window.spaces[done[lasts]].tolist(), calls.result[done[lasts]].tolist(), strict=True))
+    spaces, places = lasts(window.spaces[done])
+    carried.breaks.update(zip(spaces.tolist(), calls.result[done[places]].tolist(), strict=True))
     heap = builder.strings.intern("[heap]")
     return builder.rows(
         aspace.VERB_BRK,
