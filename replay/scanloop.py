@@ -15,7 +15,7 @@ from replay import shapetree, slots
 from replay.compiled import compiled
 from replay.passed_over import NAMES
 from replay.scanner import PATH, WEIGHTS, Bytes, Hashes, Scan
-from replay.shapetree import END, MARK, PASSED_OVER, SHAPE, Tree, along, empty_tree, line_end, remember
+from replay.shapetree import END, LEAF, MARK, PASSED_OVER, SHAPE, Tree, along, empty_tree, line_end, remember
 from replay.slots import CLASS, DIGIT, LETTER, OTHER, QUOTE, is_word, number_slot, text_slot, text_value, word_end
 
 _ROOM: Final = ((32, 8), (2, 2))
@@ -38,17 +38,17 @@ def scan_compiled(lines: bytes, dialect: str, tree: Tree | None = None) -> Scan:
             of_lines, of_slots = _room(len(lines) // room_for_line + 1, len(lines) // room_for_slot + 1)
             arguments = (buffer, WEIGHTS, _names_of_interest(), dialect != "strace", of_lines, of_slots, known)
             found, count, number, plain = _compiled_loop()(*arguments)
-    row, start, end, shape, unsure, first = of_lines
+    row, start, end, shape, leaf, unsure, first = of_lines
     first[found] = count
-    of_found = (row[:found], start[:found], end[:found], shape[:found], unsure[:found], first[: found + 1])
+    of_found = (row[:found], start[:found], end[:found], shape[:found], leaf[:found], unsure[:found])
     slot_start, slot_end, mark, value = (column[:count] for column in of_slots)
-    return Scan(lines, *of_found, slot_start, slot_end, mark, value, number, bool(plain))
+    return Scan(lines, *of_found, first[: found + 1], slot_start, slot_end, mark, value, number, bool(plain))
 
 
 def _room(lines: int, slots: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return empty columns for so many lines and slots."""
     place, number = np.dtype(np.int64), np.dtype(np.uint64)
-    line_types = (place, place, place, number, np.dtype(np.bool_), place)
+    line_types = (place, place, place, number, place, np.dtype(np.bool_), place)
     slot_types = (place, place, np.dtype(np.uint8), number)
     return tuple(np.empty(lines + 1, t) for t in line_types), tuple(np.empty(slots, t) for t in slot_types)
 
@@ -84,7 +84,7 @@ def scan_loop(
 
     Where there is no room the first is -1.
     """
-    row, line_start, line_end_, shape, unsure, first_slot = of_lines
+    row, line_start, line_end_, shape, leaf, unsure, first_slot = of_lines
     lines = slots = place = 0
     number = -1
     while place < len(buffer):
@@ -113,6 +113,7 @@ def scan_loop(
         if not passed:
             row[lines], line_start[lines], first_slot[lines] = number, place, slots
             line_end_[lines], shape[lines], unsure[lines] = stop, total, doubt
+            leaf[lines] = tree.pieces[piece, LEAF] if piece else 0
             lines += 1
             slots = after
         place = stop + 1

@@ -44,6 +44,7 @@ class Scan:
     `row` is the place of a line among those of the chunk; all other places are in `data`, where a newline is before the
     first line or, for places below 0, at the end.
     `first_slot` has one entry more than there are lines: the slots of line `i` are `[first_slot[i], first_slot[i+1])`.
+    `leaf` is the number of the shape where the line was scanned along a tree of shapes, else 0.
     A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `value` is that of a number, modulo
     2**64; that of a text is a hash of its span, by which texts are told apart as shapes are, or 0 where it is too long
     for one. `unsure` lines have texts whose ends only a parse can tell. `lines` counts all lines of the chunk; where it
@@ -55,6 +56,7 @@ class Scan:
     start: Int64Array
     end: Int64Array
     shape: Hashes
+    leaf: Int64Array
     unsure: Bools
     first_slot: Int64Array
     slot_start: Int64Array
@@ -86,7 +88,7 @@ def scan(lines: bytes, dialect: str) -> Scan:
     unsure[np.searchsorted(newline, unsure_places) - 1] = True
     row = np.flatnonzero(end > start)
     first_slot = np.append(first[row], first[-1])
-    where = (data, row, start[row], end[row], shape[row], unsure[row], first_slot)
+    where = (data, row, start[row], end[row], shape[row], np.zeros(len(row), np.int64), unsure[row], first_slot)
     return Scan(*where, slots.start, slots.end, slots.mark, slots.value, lines=len(start), plain=False)
 
 

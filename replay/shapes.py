@@ -102,11 +102,11 @@ class Shapes:
 
     def _read(self, chunk: Chunk, found: Scan) -> LineColumns:
         """Return the columns of the scanned lines of a chunk."""
-        shape = self.table.find(found.shape)
+        shape = self.table.find(found)
         strange = np.flatnonzero(shape == NO_SHAPE)
         if len(strange):
             self._learn(found, strange)
-            shape[strange] = self.table.find(found.shape[strange])
+            shape[strange] = self.table.find_hashes(found.shape[strange])
         reader = _Reader(self, found, shape)
         reader.fill()
         return self._understood(chunk, found, reader)

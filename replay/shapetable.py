@@ -13,6 +13,7 @@ import numpy as np
 
 from replay.columns import NO_TEXT, NULL, Int64Array, to_signed
 from replay.scanner import Hashes, Scan
+from replay.shapetree import MOST_PIECES
 from replay.templates import Form, Refused, Span, Template
 from replay.texts import Texts
 
@@ -125,7 +126,10 @@ class _Spans:
 
 @dataclass(slots=True)
 class ShapeTable:
-    """The shapes of a log that are known, by row; the hashes in order, the last one of no shape, tell the row."""
+    """The shapes of a log that are known, by row.
+
+    The hashes in order, the last one of no shape, tell the row; so do the numbers of leaves, see `scanner.Scan`.
+    """
 
     texts: Texts
     templates: list[Template | Refused] = field(default_factory=lambda: [Refused("direct")])
@@ -134,13 +138,24 @@ class ShapeTable:
     spans: dict[str, _Spans] = field(default_factory=dict)
     hashes: Hashes = field(default_factory=lambda: np.array([2**64 - 1], dtype=np.uint64))
     rows: Int64Array = field(default_factory=lambda: np.array([NO_SHAPE]))
+    of_leaves: Int64Array = field(default_factory=lambda: np.full(MOST_PIECES, NO_SHAPE))
 
     def __len__(self) -> int:
         """Return how many shapes are known."""
         return len(self.templates) - 1
 
-    def find(self, hashes: Hashes) -> Int64Array:
-        """Return the rows of shapes, `NO_SHAPE` for those that are not known."""
+    def find(self, found: Scan) -> Int64Array:
+        """Return the rows of the shapes of lines, `NO_SHAPE` for those that are not known."""
+        rows = self.of_leaves[found.leaf]
+        left = np.flatnonzero(rows == NO_SHAPE)
+        if len(left):
+            rows[left] = self.find_hashes(found.shape[left])
+            self.of_leaves[found.leaf[left]] = rows[left]
+            self.of_leaves[0] = NO_SHAPE
+        return rows
+
+    def find_hashes(self, hashes: Hashes) -> Int64Array:
+        """Return the rows of shapes by their hashes, `NO_SHAPE` for those that are not known."""
         at = np.searchsorted(self.hashes, hashes)
         rows = self.rows[at]
         rows[self.hashes[at] != hashes] = NO_SHAPE

@@ -29,9 +29,10 @@ MARK: Final = 2
 HITS: Final = 3
 CHILD: Final = 4
 SHAPE: Final = 5
-OWN: Final = 6
-NEXT: Final = 6
-PIECE_WIDTH: Final = 7
+LEAF: Final = 6
+OWN: Final = 7
+NEXT: Final = 7
+PIECE_WIDTH: Final = 8
 
 ROOT: Final = 0
 
@@ -41,6 +42,8 @@ PASSED_OVER: Final = 0x101
 
 PIECES: Final = 0
 WORDS: Final = 1
+LEAVES: Final = 2
+"""Entries of `Tree.used`."""
 
 _ALL: Final = np.uint64(2**64 - 1)
 _NEWLINES: Final = np.uint64(0x0A0A0A0A0A0A0A0A)
@@ -49,7 +52,9 @@ _HIGH_BITS: Final = np.uint64(0x8080808080808080)
 
 
 class Tree(NamedTuple):
-    """The pieces in rows, first the root; their bytes as `words` of eight; how many rows and words are `used`.
+    """The pieces in rows, first the root; their bytes as `words` of eight; how many rows, words and leaves are `used`.
+
+    A leaf is the last piece of a shape; its number, from 1, is that of the shape among those of the tree.
 
     The pieces that follow the same one are siblings: a list linked by `NEXT`, 0 at its end, those of more
     `HITS` first.
@@ -63,7 +68,7 @@ class Tree(NamedTuple):
 def empty_tree() -> Tree:
     """Return a tree without shapes."""
     pieces = np.zeros((MOST_PIECES, PIECE_WIDTH), np.int64)
-    return Tree(pieces, np.zeros(MOST_WORDS, np.uint64), np.array([1, 0]))
+    return Tree(pieces, np.zeros(MOST_WORDS, np.uint64), np.array([1, 0, 0]))
 
 
 def word_at(buffer: Bytes, place: int) -> np.uint64:
@@ -168,8 +173,9 @@ def remember(
         if piece == ROOT:
             return
     piece = _grown(buffer, place, stop, last, piece, tree)
-    if piece:
-        tree.pieces[piece, SHAPE] = np.int64(shape)
+    if piece and not tree.pieces[piece, LEAF]:
+        tree.used[LEAVES] += 1
+        tree.pieces[piece, LEAF], tree.pieces[piece, SHAPE] = tree.used[LEAVES], np.int64(shape)
 
 
 def _grown(buffer: Bytes, place: int, stop: int, mark: int, parent: int, tree: Tree) -> int:
