@@ -426,32 +426,62 @@ def _joined(space: Space, leaf: int, index: int, next_leaf: int, next_index: int
     return 1 if b[OFFSET] == a[OFFSET] + space.leaves[leaf, ENDS, index] - space.leaves[leaf, STARTS, index] else 0
 
 
+def _neighbours(space: Space, place: int, index: int) -> tuple[int, int, int, int]:
+    """Return leaf and index of the mapping before (place, index) and of the one behind it; leaf -1 where none is."""
+    leaf = space.lists[ORDER, place]
+    before_leaf, before_index = _before(space, place, index)
+    if index + 1 < space.lists[SIZES, leaf]:
+        return before_leaf, before_index, leaf, index + 1
+    if place + 1 < space.totals[LEAVES]:
+        return before_leaf, before_index, space.lists[ORDER, place + 1], 0
+    return before_leaf, before_index, -1, 0
+
+
 def _account(space: Space, place: int, index: int, sign: int) -> None:
-    """Add (`sign` 1) or take away (-1) what the mapping at (place, index) contributes to the totals."""
+    """Add (`sign` 1) or take away (-1) a mapping at (place, index) and what it makes of the gap in which it lies."""
+    leaf = space.lists[ORDER, place]
+    start, end = space.leaves[leaf, STARTS, index], space.leaves[leaf, ENDS, index]
+    before_leaf, before_index, after_leaf, after_index = _neighbours(space, place, index)
+    space.totals[MAPPINGS] += sign
+    _weigh(space, place, index, sign)
+    above = space.leaves[after_leaf, STARTS, after_index] - end if after_leaf >= 0 else 0
+    if before_leaf >= 0:
+        below = start - space.leaves[before_leaf, ENDS, before_index]
+        whole = below + end - start + above if after_leaf >= 0 else 0
+        _change_gap(space, before_leaf, whole if sign > 0 else below, below if sign > 0 else whole)
+    _change_gap(space, leaf, 0 if sign > 0 else above, above if sign > 0 else 0)
+
+
+def _weigh(space: Space, place: int, index: int, sign: int) -> None:
+    """Add or take away the bytes of the mapping at (place, index), and whether it joins its neighbours."""
     totals = space.totals
     leaf = space.lists[ORDER, place]
     size = space.leaves[leaf, ENDS, index] - space.leaves[leaf, STARTS, index]
     attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-    totals[MAPPINGS] += sign
     totals[MAPPED_BYTES] += sign * size
     if attributes[PROT] & PROT_WRITE and not attributes[SHARED] and not attributes[FLAGS] & MAP_GROWSDOWN:
         totals[DATA_BYTES] += sign * size
-    before_leaf, before_index = _before(space, place, index)
-    after_leaf, after_index = leaf, index + 1
-    if after_index == space.lists[SIZES, leaf]:
-        after_leaf, after_index = (space.lists[ORDER, place + 1], 0) if place + 1 < totals[LEAVES] else (-1, 0)
+    before_leaf, before_index, after_leaf, after_index = _neighbours(space, place, index)
     if before_leaf >= 0:
-        totals[GAPS] += sign * int(space.leaves[before_leaf, ENDS, before_index] < space.leaves[leaf, STARTS, index])
         totals[JOINS] += sign * _joined(space, before_leaf, before_index, leaf, index)
-        _mark_changed(space, before_leaf)
     if after_leaf >= 0:
-        totals[GAPS] += sign * int(space.leaves[leaf, ENDS, index] < space.leaves[after_leaf, STARTS, after_index])
         totals[JOINS] += sign * _joined(space, leaf, index, after_leaf, after_index)
-    if before_leaf >= 0 and after_leaf >= 0:
-        end, start = space.leaves[before_leaf, ENDS, before_index], space.leaves[after_leaf, STARTS, after_index]
-        totals[GAPS] -= sign * int(end < start)
-        totals[JOINS] -= sign * _joined(space, before_leaf, before_index, after_leaf, after_index)
-    _mark_changed(space, leaf)
+
+
+def _change_gap(space: Space, leaf: int, before: int, after: int) -> None:
+    """Have a gap behind a mapping of `leaf` be `after` bytes long instead of `before`; 0 is none."""
+    if before == after:
+        return
+    totals = space.totals
+    totals[GAPS] += int(after > 0) - int(before > 0)
+    largest = space.lists[LARGEST, leaf]
+    if largest < 0:
+        return
+    if after >= largest:
+        space.lists[LARGEST, leaf] = after
+        totals[LARGEST_GAP] = max(totals[LARGEST_GAP], after)
+    elif before == largest:
+        _mark_changed(space, leaf)
 
 
 def _new_leaf(space: Space, place: int) -> int:
@@ -593,10 +623,10 @@ def _die(space: Space, place: int, index: int, clock: int, dead: Int64Array, dea
 def _lift(space: Space, place: int, index: int, clock: int, step: int, dead: Int64Array, dead_count: int) -> int:
     """Begin a new rectangle for the mapping at (place, index), which is about to change where it stands.
 
-    What it contributes is off the totals until `_account` adds it again, changed.
+    What it weighs is off the totals until `_weigh` adds it again, changed.
     """
     dead_count = _write_out(space, place, index, clock, dead, dead_count)
-    _account(space, place, index, -1)
+    _weigh(space, place, index, -1)
     attributes = space.attributes[_slot(space, place, index)]
     attributes[BORN] = clock
     attributes[BORN_STEP] = step
@@ -607,12 +637,20 @@ def _shrink(space: Space, place: int, index: int, start: int, end: int) -> None:
     """Leave `[start, end)` of the lifted mapping at (place, index): the file offset goes along."""
     leaf = space.lists[ORDER, place]
     attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
+    low, high = space.leaves[leaf, STARTS, index], space.leaves[leaf, ENDS, index]
+    before_leaf, before_index, after_leaf, after_index = _neighbours(space, place, index)
     if attributes[OFFSET] != NULL:
-        attributes[OFFSET] += start - space.leaves[leaf, STARTS, index]
+        attributes[OFFSET] += start - low
+    if before_leaf >= 0:
+        below = space.leaves[before_leaf, ENDS, before_index]
+        _change_gap(space, before_leaf, low - below, start - below)
+    if after_leaf >= 0:
+        above = space.leaves[after_leaf, STARTS, after_index]
+        _change_gap(space, leaf, above - high, above - end)
     space.leaves[leaf, STARTS, index] = start
     space.leaves[leaf, ENDS, index] = end
     space.lists[FIRSTS, place] = space.leaves[leaf, STARTS, 0]
-    _account(space, place, index, 1)
+    _weigh(space, place, index, 1)
 
 
 def _cut(space: Space, address: int, clock: int, step: int, dead: Int64Array, dead_count: int) -> int:
@@ -788,7 +826,7 @@ def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, p
         if attributes[PROT] != prot:
             dead_count = _lift(space, place, index, clock, step, dead, dead_count)
             attributes[PROT] = prot
-            _account(space, place, index, 1)
+            _weigh(space, place, index, 1)
         at = high
         place, index = _after(space, place, index)
     return dead_count
@@ -989,7 +1027,7 @@ def _edit(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page
             else:
                 attributes[PATH] = row[ROW_PATH]
                 attributes[BACKING] = row[ROW_PATH]
-            _account(space, place, index, 1)
+            _weigh(space, place, index, 1)
         place, index = _after(space, place, index)
     return dead_count
 
@@ -1004,7 +1042,7 @@ def _rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: in
             dead_count = _lift(space, place, index, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
             attributes[PATH] = row[ROW_PATH]
             attributes[BACKING] = row[ROW_PATH]
-            _account(space, place, index, 1)
+            _weigh(space, place, index, 1)
         place, index = _after(space, place, index)
     return dead_count
 
@@ -1015,7 +1053,7 @@ def _rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: in
 def _largest_gap(space: Space) -> int:
     """Return the bytes of the largest gap between neighbouring mappings.
 
-    Each leaf keeps the largest gap behind one of its mappings; only those whose mappings changed count anew.
+    Each leaf keeps the largest gap behind one of its mappings; only those that lost it count anew.
     """
     totals = space.totals
     largest = totals[LARGEST_GAP]
@@ -1121,7 +1159,7 @@ HELPERS: Final = (
 
 SMALL_HELPERS: Final = (
     _has_room, _round_up, _shift_up, _shift_down, _count_up_to, _before, _after, _slot, _copy, _joined, _account,
-    _remove, _mapped_inside, _largest_gap, _gap_of_leaf, _mark_changed, _measure,
+    _neighbours, _weigh, _change_gap, _remove, _mapped_inside, _largest_gap, _gap_of_leaf, _mark_changed, _measure,
 )  # fmt: skip
 """What is called for every row, some of it many times, and is worth being inlined where it is called."""
 
