@@ -17,7 +17,7 @@ import numpy as np
 
 from replay.columns import NO_TEXT, NULL, Int64Array
 
-LEAF: Final = 64
+LEAF: Final = 32
 """Mappings that one leaf holds at most."""
 
 # Columns of `Space.attributes`: what is known of a live mapping besides its range. The first four, which decide whether
@@ -296,24 +296,26 @@ def grown(space: Space) -> Space:
 def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one place
     space: Space,
     rows: Int64Array,
-    first: int,
+    chosen: Int64Array,
+    bounds: tuple[int, int],
     dead: Int64Array,
-    dead_count: int,
     changes: Int64Array,
     met: Int64Array,
     page: int,
 ) -> tuple[int, int]:
-    """Apply `rows[first:]` to `space`, write out what dies, and fill one row of `changes` for each, of `met` for brk.
+    """Apply some rows to `space`, write out what dies, and fill one row of `changes` for each, of `met` for brk.
 
-    Returns the first row not applied (because the space or `dead` needs more room) and the count of rows in `dead`.
+    They are those whose numbers are `chosen[bounds[0]:bounds[1]]`. Returns the place in `chosen` of the first one not
+    applied (because the space or `dead` needs more room) and the count of rows in `dead`.
     """
     totals = space.totals
-    for index in range(first, len(rows)):
-        row = rows[index]
-        change = changes[index]
+    dead_count = 0
+    for at in range(bounds[0], bounds[1]):
+        row = rows[chosen[at]]
+        change = changes[chosen[at]]
         verb = row[ROW_VERB]
         if dead_count + 2 * totals[MAPPINGS] + LEAF > len(dead) or not _has_room(space, verb):
-            return index, dead_count
+            return at, dead_count
         totals[DIVERGENCE] = NO_DIVERGENCE
         change[CHANGE_BRK_BEFORE] = totals[BRK]
         if verb == VERB_MAP:
@@ -341,7 +343,7 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
         else:
             dead_count = _edit(space, row, dead, dead_count, page)
         _measure(space, change, page)
-    return len(rows), dead_count
+    return bounds[1], dead_count
 
 
 def _round_up(value: int, page: int) -> int:

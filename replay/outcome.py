@@ -66,6 +66,8 @@ _OF_CHANGE: Final = {
 }
 
 _QUIET_VERBS: Final = (aspace.VERB_ADVISE_FORK, aspace.VERB_NAME, aspace.VERB_REMAP_TAKE, aspace.VERB_DELETED)
+_IS_TOLD: Final = np.array([verb not in _QUIET_VERBS for verb in range(aspace.VERB_DELETED + 1)])
+"""For each verb whether it is a change of the space that the table of changes has."""
 
 
 @dataclass(slots=True)
@@ -112,30 +114,31 @@ class Outcome:
         """Keep regions that came to their end, from rows of `address_space.DEAD_WIDTH` by space."""
         if not pieces:
             return
-        rows = np.concatenate([rows for _, rows in pieces]) if len(pieces) > 1 else pieces[0][1]
         spaces = np.repeat([space for space, _ in pieces], [len(rows) for _, rows in pieces]).astype(np.int64)
+        rows = np.empty((aspace.DEAD_WIDTH, len(spaces)), np.int64)  # as columns: each is gone through several times
+        np.concatenate([rows for _, rows in pieces], out=rows.T)
         born, born_step = self._placed(rows, spaces)
-        died = rows[:, aspace.DEAD_CLOCK]
+        died = rows[aspace.DEAD_CLOCK]
         died_step = self.steps_at(died)
         self.regions.append(
             {
                 "space": spaces,
-                "start": rows[:, aspace.DEAD_START],
-                "end": rows[:, aspace.DEAD_END],
-                "prot": rows[:, aspace.PROT],
-                "shared": rows[:, aspace.SHARED],
-                "kind": rows[:, aspace.KIND],
-                "path": rows[:, aspace.PATH],
-                "backing": rows[:, aspace.BACKING],
-                "offset": rows[:, aspace.OFFSET],
-                "origin": rows[:, aspace.ORIGIN],
-                "flags": rows[:, aspace.FLAGS],
+                "start": rows[aspace.DEAD_START],
+                "end": rows[aspace.DEAD_END],
+                "prot": rows[aspace.PROT],
+                "shared": rows[aspace.SHARED],
+                "kind": rows[aspace.KIND],
+                "path": rows[aspace.PATH],
+                "backing": rows[aspace.BACKING],
+                "offset": rows[aspace.OFFSET],
+                "origin": rows[aspace.ORIGIN],
+                "flags": rows[aspace.FLAGS],
                 "born_step": born_step,
                 "died_step": np.where((died == NULL) | (died_step == self.recording.calls.rows), NULL, died_step),
                 "born_line": born,
                 "died_line": died,
-                "made_line": rows[:, aspace.MADE],
-                "made_step": rows[:, aspace.MADE_STEP],
+                "made_line": rows[aspace.MADE],
+                "made_step": rows[aspace.MADE_STEP],
             }
         )
 
@@ -153,29 +156,30 @@ class Outcome:
 
     def _placed(self, rows: Int64Array, spaces: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return line and step of the births; regions that an execve or a fork made have those of that call."""
-        clocks, steps = rows[:, aspace.BORN].copy(), rows[:, aspace.BORN_STEP].copy()
+        clocks, steps = rows[aspace.BORN], rows[aspace.BORN_STEP]
         unborn = clocks == NULL
-        clocks[unborn] = self._births[spaces[unborn]]
         made_by_space = unborn | (steps == NULL)
-        steps[made_by_space] = self._birth_steps[spaces[made_by_space]]
-        seeded = rows[:, aspace.ORIGIN] == aspace.ORIGIN_MAPS
-        steps[seeded & (rows[:, aspace.BORN_STEP] == BEFORE_TRACE)] = BEFORE_TRACE
-        return clocks, steps
+        if made_by_space.any():
+            clocks = np.where(unborn, self._births[spaces], clocks)
+            steps = np.where(made_by_space, self._birth_steps[spaces], steps)
+        seeded = (rows[aspace.ORIGIN] == aspace.ORIGIN_MAPS) & (rows[aspace.BORN_STEP] == BEFORE_TRACE)
+        return clocks, np.where(seeded, BEFORE_TRACE, steps) if seeded.any() else steps
 
     def keep_changes(self, ran: Ran) -> None:
         """Keep what the verbs of a window changed, met and contradicted."""
-        values, changes, spaces = ran.rows.values, ran.changes, ran.rows.spaces
-        verb, step = values[:, aspace.ROW_VERB], values[:, aspace.ROW_STEP]
+        values, changes, spaces = ran.rows.values, np.ascontiguousarray(ran.changes.T), ran.rows.spaces
+        verb, step = values[aspace.ROW_VERB], values[aspace.ROW_STEP]
         is_brk = verb == aspace.VERB_BRK
         if is_brk.any():
             self.brks.append(_brks(ran, is_brk))
-        moved = changes[:, aspace.CHANGE_BRK_BEFORE] != changes[:, aspace.CHANGE_BRK_AFTER]
-        kept = np.where(is_brk, moved, ~np.isin(verb, _QUIET_VERBS))
-        told = {"step": step, "line": values[:, aspace.ROW_CLOCK], "space": spaces}
-        numbers = {name: changes[:, place] for name, place in _OF_CHANGE.items()}
+        moved = changes[aspace.CHANGE_BRK_BEFORE] != changes[aspace.CHANGE_BRK_AFTER]
+        kept = np.where(is_brk, moved, _IS_TOLD[verb])
+        told = {"step": step, "line": values[aspace.ROW_CLOCK], "space": spaces}
+        numbers = {name: changes[place] for name, place in _OF_CHANGE.items()}
         self.changes.append({name: column[kept] for name, column in (told | numbers).items()})
-        code = changes[:, aspace.CHANGE_DIVERGENCE]
-        contradicts = (code != aspace.NO_DIVERGENCE) & np.isin(code, list(DIVERGENCES))
+        code = changes[aspace.CHANGE_DIVERGENCE]
+        contradicts = code != aspace.NO_DIVERGENCE
+        contradicts &= np.isin(code, list(DIVERGENCES)) if contradicts.any() else contradicts
         if contradicts.any():
             self._divergences.append({name: column[contradicts] for name, column in (told | {"code": code}).items()})
 
@@ -189,20 +193,20 @@ class Outcome:
 
 def _brks(ran: Ran, chosen: NDArray[np.bool_]) -> Columns:
     """Return the brk calls of a window with what they met."""
-    values, changes, sources = ran.rows.values[chosen], ran.changes[chosen], ran.rows.sources[chosen]
-    met = ran.met[values[:, aspace.ROW_BRK]]
+    values, changes, sources = ran.rows.values[:, chosen], ran.changes[chosen].T, ran.rows.sources[chosen]
+    met = ran.met[values[aspace.ROW_BRK]]
     nothing_above = met[:, aspace.MET_START] == NULL
     columns = {
-        "step": values[:, aspace.ROW_STEP],
+        "step": values[aspace.ROW_STEP],
         "space": ran.rows.spaces[chosen],
         "tid": ran.window.tids[sources],
         "line": ran.window.calls.line[sources],
-        "before": changes[:, aspace.CHANGE_BRK_BEFORE],
-        "requested": values[:, aspace.ROW_ADDR],
-        "granted": values[:, aspace.ROW_RESULT],
-        "total_bytes": changes[:, aspace.CHANGE_BYTES],
-        "mapping_count": changes[:, aspace.CHANGE_MAPPINGS],
-        "headroom": changes[:, aspace.CHANGE_HEADROOM],
+        "before": changes[aspace.CHANGE_BRK_BEFORE],
+        "requested": values[aspace.ROW_ADDR],
+        "granted": values[aspace.ROW_RESULT],
+        "total_bytes": changes[aspace.CHANGE_BYTES],
+        "mapping_count": changes[aspace.CHANGE_MAPPINGS],
+        "headroom": changes[aspace.CHANGE_HEADROOM],
         "rlim_data": ran.limits[:, 0],
         "rlim_as": ran.limits[:, 1],
     }

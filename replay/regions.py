@@ -159,7 +159,7 @@ def _ready(recording: Recording, who: Processes, output: Outcome, strings: Strin
         window = _window(recording, number, who, files, strings)
         output.keep_events(number, window)
         rows = verbs.rows_of_verbs(window, carried)
-        brks = rows.sources[rows.values[:, aspace.ROW_VERB] == aspace.VERB_BRK]
+        brks = rows.sources[rows.values[aspace.ROW_VERB] == aspace.VERB_BRK]
         yield _Ready(number, window, rows, carried.limits.at(window.spaces[brks], window.steps[brks]))
 
 
@@ -217,17 +217,18 @@ class _Runner:
     def run(self, ready: _Ready) -> _Became:
         """Run the verbs of the next window, and end the spaces in which nothing more happens."""
         rows = ready.rows
-        changes = np.empty((len(rows.values), aspace.CHANGE_WIDTH), np.int64)
-        brks = rows.values[rows.values[:, aspace.ROW_VERB] == aspace.VERB_BRK, aspace.ROW_BRK]
+        changes = np.empty((len(rows.spaces), aspace.CHANGE_WIDTH), np.int64)
+        brks = rows.values[aspace.ROW_BRK, rows.values[aspace.ROW_VERB] == aspace.VERB_BRK]
         met = np.full((int(brks.max(initial=-1)) + 1, aspace.MET_WIDTH), NULL, np.int64)
         self.pieces = []
+        values = np.ascontiguousarray(rows.values.T)  # a row lies together: it is taken up as a whole
         for space, chosen, forks in self._turns(rows.spaces, ready.window.until):
-            self._run_space(self.lives[space], rows.values, chosen, forks, changes, met)
+            self._run_space(self.lives[space], chosen, forks, values, changes, met)
         for space in self.endings.get(ready.number, ()):
             self._end_space(self.lives[space])
         return _Became(changes, met, self.pieces)
 
-    def _turns(self, spaces: Int64Array, until: int) -> Iterator[tuple[int, Int64Array | slice, list[SpaceLife]]]:
+    def _turns(self, spaces: Int64Array, until: int) -> Iterator[tuple[int, Int64Array, list[SpaceLife]]]:
         """Yield the spaces in which something happens up to `until`, parents first, with their rows and forks."""
         forks: dict[int, list[SpaceLife]] = {}
         while self.forks and self.forks[0].born_clock <= until:
@@ -235,33 +236,28 @@ class _Runner:
             forks.setdefault(child.parent, []).append(child)
         order = ascending(spaces)
         known, places = firsts(spaces[order])
-        rows: dict[int, Int64Array | slice] = dict(zip(known.tolist(), np.split(order, places[1:]), strict=False))
-        if len(known) == 1:
-            rows[int(known[0])] = slice(None)
+        rows: dict[int, Int64Array] = dict(zip(known.tolist(), np.split(order, places[1:]), strict=False))
         for space in sorted(rows.keys() | forks.keys()):
             yield space, rows.get(space, order[:0]), forks.get(space, [])
 
     def _run_space(
-        self, life: SpaceLife, values: Int64Array, chosen: Int64Array | slice, forks: Sequence[SpaceLife],
-        changes: Int64Array, met: Int64Array,
+        self, life: SpaceLife, chosen: Int64Array, forks: Sequence[SpaceLife],
+        values: Int64Array, changes: Int64Array, met: Int64Array,
     ) -> None:  # fmt: skip
         """Run the chosen rows, and copy the space for the forks in between."""
         space = self._state(life)
-        values = values[chosen]
-        changed = changes if isinstance(chosen, slice) else np.empty((len(values), aspace.CHANGE_WIDTH), np.int64)
+        clocks = values[chosen, aspace.ROW_CLOCK] if forks else chosen
         done = 0
         for child in forks:
-            until = int(np.searchsorted(values[:, aspace.ROW_CLOCK], child.born_clock, side="left"))
-            space = self._apply(space, life, values[done:until], changed[done:until], met)
-            done = max(done, until)
+            until = max(done, int(np.searchsorted(clocks, child.born_clock, side="left")))
+            space = self._apply(space, life, values, chosen, (done, until), changes, met)
+            done = until
             self.states[child.space] = space_copy(space, child.born_clock)
             if life.space in self.kernel_rows:
                 self.kernel_rows[child.space] = _born_at(self.kernel_rows[life.space], child.born_clock)
-        self.states[life.space] = self._apply(space, life, values[done:], changed[done:], met)
-        if not isinstance(chosen, slice):
-            changes[chosen] = changed
-        if len(values):
-            self.last_clocks[life.space] = int(values[-1, aspace.ROW_CLOCK])
+        self.states[life.space] = self._apply(space, life, values, chosen, (done, len(chosen)), changes, met)
+        if len(chosen):
+            self.last_clocks[life.space] = int(values[chosen[-1], aspace.ROW_CLOCK])
 
     def _state(self, life: SpaceLife) -> aspace.Space:
         """Return the space as it is now, or was at first."""
@@ -277,16 +273,17 @@ class _Runner:
         return space
 
     def _apply(
-        self, space: aspace.Space, life: SpaceLife, rows: Int64Array, changes: Int64Array, met: Int64Array
-    ) -> aspace.Space:
-        """Run `rows`, growing the arrays where they fill up, and keep the rectangles that ended."""
-        done = 0
-        while done < len(rows):
-            room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(len(rows) - done, 1 << 16) + 4 * aspace.LEAF
+        self, space: aspace.Space, life: SpaceLife, values: Int64Array, chosen: Int64Array, bounds: tuple[int, int],
+        changes: Int64Array, met: Int64Array,
+    ) -> aspace.Space:  # fmt: skip
+        """Run some of the chosen rows, growing the arrays where they fill up, and keep the rectangles that ended."""
+        done, until = bounds
+        while done < until:
+            room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(until - done, 1 << 16) + 4 * aspace.LEAF
             if len(self.dead) < room:
                 self.dead = np.empty((room, aspace.DEAD_WIDTH), np.int64)
             before = done
-            done, count = self.apply(space, rows, done, self.dead, 0, changes, met, self.page)
+            done, count = self.apply(space, values, chosen, (done, until), self.dead, changes, met, self.page)
             if count:
                 self.pieces.append((life.space, self.dead[:count].copy()))
             if done == before:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from functools import cached_property
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from replay import address_space as aspace
 from replay import constants, openfiles
 from replay.calls import FAILED, OK, Calls
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
-from replay.ordering import ascending_by, distinct, lasts
+from replay.ordering import ascending_by, distinct, is_ascending, lasts
 from replay.processes import Processes
 from replay.recording import Told
 
@@ -86,9 +87,9 @@ def carried(told: Told, who: Processes, strings: Strings, page: int) -> Carried:
 
 @dataclass(slots=True)
 class VerbRows:
-    """Rows of verbs in the order of lines.
+    """Rows of verbs in the order of lines, as columns.
 
-    `values` is (rows, ROW_WIDTH); `spaces` and `sources` give the space and the call's row of each.
+    `values` is (ROW_WIDTH, rows); `spaces` and `sources` give the space and the call's row of each.
     """
 
     values: Int64Array
@@ -96,29 +97,57 @@ class VerbRows:
     sources: Int64Array
 
 
+class _Part(NamedTuple):
+    """Rows of one verb for the calls at `sources`, acting at the lines `clock`; columns that are not named are null."""
+
+    verb: int
+    sources: Int64Array
+    clock: Int64Array
+    columns: Mapping[str, Int64Array | int]
+
+
+def _rows(verb: int, sources: Int64Array, clock: Int64Array, **columns: Int64Array | int) -> list[_Part]:
+    return [_Part(verb, sources, clock, columns)]
+
+
 def rows_of_verbs(window: Window, carried: Carried) -> VerbRows:
     """Return what happens in a window. Calls that failed, never returned or were injected do nothing."""
     builder = _Builder(window, carried)
-    parts = [part for build in _VERBS if len((part := build(builder))[1])]
-    clocks = np.concatenate([_NONE, *(part[0][:, aspace.ROW_CLOCK] for part in parts)])
-    sources = np.concatenate([_NONE, *(part[1] for part in parts)])
-    order = ascending_by(clocks, sources)
-    sources = sources[order]
-    values = np.empty((len(order), aspace.ROW_WIDTH), np.int64)
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    for verb_rows, _ in parts:
-        values[place[: len(verb_rows)]] = verb_rows
-        place = place[len(verb_rows) :]
-    low, high = np.searchsorted(values[:, aspace.ROW_CLOCK], [window.after, window.until], side="right")
-    values, sources = values[low:high], sources[low:high]
-    return VerbRows(values, window.spaces[sources], sources)
+    parts = [part for build in _VERBS for part in build(builder) if len(part.sources)]
+    clocks = np.concatenate([_NONE, *(part.clock for part in parts)])
+    sources = np.concatenate([_NONE, *(part.sources for part in parts)])
+    place = _places(clocks, sources, window.calls.clock)
+    values = np.zeros((aspace.ROW_WIDTH, len(sources)), np.int64)
+    values[aspace.ROW_PATH], values[aspace.ROW_OFFSET] = NO_TEXT, NULL
+    values[aspace.ROW_CLOCK, place], ordered = clocks, np.empty(len(sources), np.int64)
+    ordered[place] = sources
+    values[aspace.ROW_STEP] = window.steps[ordered]
+    for part in parts:
+        own, place = place[: len(part.sources)], place[len(part.sources) :]
+        values[aspace.ROW_VERB, own] = part.verb
+        for name, column in part.columns.items():
+            values[getattr(aspace, f"ROW_{name.upper()}"), own] = column
+    low, high = np.searchsorted(values[aspace.ROW_CLOCK], [window.after, window.until], side="right").tolist()
+    if high - low < len(ordered):
+        values, ordered = np.ascontiguousarray(values[:, low:high]), ordered[low:high]
+    return VerbRows(values, window.spaces[ordered], ordered)
+
+
+def _places(clocks: Int64Array, sources: Int64Array, completed: Int64Array) -> Int64Array:
+    """Return the place of each row in the order of `clocks`, of the same one in that of `sources`."""
+    acts = np.zeros(len(completed), np.int64)
+    acts[sources] = 1
+    if (clocks == completed[sources]).all() and acts.sum() == len(sources) and is_ascending([completed]):
+        return (np.cumsum(acts) - 1)[sources]  # one row a call, at the line where that completed
+    place = np.empty(len(sources), np.int64)
+    place[ascending_by(clocks, sources)] = np.arange(len(sources))
+    return place
 
 
 _NONE: Final = np.zeros(0, np.int64)
 
 
-@dataclass(slots=True)
+@dataclass
 class _Builder:
     """The columns that every verb reads."""
 
@@ -133,23 +162,34 @@ class _Builder:
     def strings(self) -> Strings:
         return self.carried.strings
 
+    @cached_property
+    def _met(self) -> NDArray[np.int64]:
+        """Return how often each code of a call is met."""
+        return np.bincount(self.calls.call)
+
+    @cached_property
+    def ran(self) -> NDArray[np.bool_]:
+        """Return which calls the kernel ran."""
+        ran: NDArray[np.bool_] = self.calls.injected != 1
+        return ran
+
+    @cached_property
+    def _succeeded(self) -> NDArray[np.bool_]:
+        succeeded: NDArray[np.bool_] = self.ran & (self.calls.status == OK)
+        return succeeded
+
+    def named(self, *names: str, among: NDArray[np.bool_] | None = None) -> Int64Array:
+        """Return the rows of the named calls, all or those `among` some."""
+        codes = [_CODE[name] for name in names]
+        chosen = np.zeros(len(self.calls), np.bool_)
+        for code in codes:
+            if code < len(self._met) and self._met[code]:
+                chosen |= self.calls.call == code
+        return np.flatnonzero(chosen if among is None else chosen & among).astype(np.int64, copy=False)
+
     def succeeded(self, *names: str) -> Int64Array:
         """Return the rows of the named calls that the kernel ran and that succeeded."""
-        return _succeeded(self.calls, *names)
-
-    def rows(
-        self, verb: int, sources: Int64Array, clock: Int64Array, **columns: Int64Array | int
-    ) -> tuple[Int64Array, Int64Array]:
-        """Return rows of `verb` for the calls at `sources`, acting at the lines `clock`; unnamed columns are 0."""
-        values = np.zeros((len(sources), aspace.ROW_WIDTH), np.int64)
-        values[:, aspace.ROW_CLOCK] = clock
-        values[:, aspace.ROW_STEP] = self.window.steps[sources]
-        values[:, aspace.ROW_VERB] = verb
-        values[:, aspace.ROW_PATH] = NO_TEXT
-        values[:, aspace.ROW_OFFSET] = NULL
-        for name, column in columns.items():
-            values[:, getattr(aspace, f"ROW_{name.upper()}")] = column
-        return values, sources
+        return self.named(*names, among=self._succeeded)
 
 
 def _succeeded(calls: Calls, *names: str) -> Int64Array:
@@ -158,7 +198,7 @@ def _succeeded(calls: Calls, *names: str) -> Int64Array:
     return np.flatnonzero(np.isin(calls.call, codes) & ran).astype(np.int64)
 
 
-def _map_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _map_rows(builder: _Builder) -> list[_Part]:
     calls, strings = builder.calls, builder.strings
     at = builder.succeeded("mmap", "map_shadow_stack")
     at = at[(calls.result[at] != NULL) & (calls.length[at] > 0)]
@@ -176,7 +216,7 @@ def _map_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     kind = np.where(is_file, aspace.KIND_FILE, aspace.KIND_ANON)
     kind[zero_shared] = aspace.KIND_SHM
     kind[~is_file & ((flags & (MAP_STACK | aspace.MAP_GROWSDOWN)) != 0)] = aspace.KIND_STACK
-    return builder.rows(
+    return _rows(
         aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at], length=calls.length[at],
         prot=np.where(calls.prot[at] == NULL, 0, calls.prot[at]) & PROT_BITS, flags=flags, shared=shared, kind=kind,
         path=path, offset=offset,
@@ -195,28 +235,27 @@ def _mapping_paths(paths: Int64Array, strings: Strings) -> Int64Array:
     return np.array(plain, np.int64)[back] if len(known) else paths.copy()
 
 
-def _unmap_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _unmap_rows(builder: _Builder) -> list[_Part]:
     calls = builder.calls
     at = builder.succeeded("munmap")
-    return builder.rows(aspace.VERB_UNMAP, at, calls.entry_clock[at], addr=calls.addr[at], length=calls.length[at])
+    return _rows(aspace.VERB_UNMAP, at, calls.entry_clock[at], addr=calls.addr[at], length=calls.length[at])
 
 
-def _protect_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _protect_rows(builder: _Builder) -> list[_Part]:
     """Return mprotect's rows; one that failed with ENOMEM has changed the pages before the gap."""
     calls = builder.calls
-    codes = [_CODE["mprotect"], _CODE["pkey_mprotect"]]
-    partial = (calls.status == FAILED) & (calls.errno == aspace.ENOMEM)
-    ran = ((calls.status == OK) | partial) & (calls.injected != 1) & (calls.prot != NULL)
-    at = np.flatnonzero(np.isin(calls.call, codes) & ran).astype(np.int64)
+    at = builder.named("mprotect", "pkey_mprotect", among=builder.ran)
+    partial = (calls.status[at] == FAILED) & (calls.errno[at] == aspace.ENOMEM)
+    at = at[((calls.status[at] == OK) | partial) & (calls.prot[at] != NULL)]
     found = builder.carried.found[builder.window.spaces[at]]
     kind = np.where(found, aspace.KIND_UNKNOWN, aspace.KIND_IMAGE)
-    return builder.rows(
+    return _rows(
         aspace.VERB_PROTECT, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
         prot=calls.prot[at] & PROT_BITS, errno=np.where(calls.status[at] == OK, 0, aspace.ENOMEM), kind=kind,
     )  # fmt: skip
 
 
-def _brk_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _brk_rows(builder: _Builder) -> list[_Part]:
     """Return brk's rows: growth is given where the call completes, a shrink taken where it starts."""
     calls, window, carried = builder.calls, builder.window, builder.carried
     at = builder.succeeded("brk")
@@ -234,7 +273,7 @@ def _brk_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     spaces, places = lasts(window.spaces[done])
     carried.breaks.update(zip(spaces.tolist(), calls.result[done[places]].tolist(), strict=True))
     heap = builder.strings.intern("[heap]")
-    return builder.rows(
+    return _rows(
         aspace.VERB_BRK,
         at,
         clock,
@@ -258,35 +297,35 @@ def _shrinks(results: Int64Array, spaces: Int64Array, breaks: Mapping[int, int])
     return shrinks
 
 
-def _remap_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _remap_rows(builder: _Builder) -> list[_Part]:
     """Return mremap's rows; a split call takes at its first line and gives at its last."""
     calls = builder.calls
     at = builder.succeeded("mremap")
     at = at[calls.result[at] != NULL]
     whole = at[calls.entry_clock[at] == calls.clock[at]]
     split = at[calls.entry_clock[at] != calls.clock[at]]
-    parts = []
-    for verb, chosen, clock in (
-        (aspace.VERB_REMAP, whole, calls.clock[whole]),
-        (aspace.VERB_REMAP_TAKE, split, calls.entry_clock[split]),
-        (aspace.VERB_REMAP_GIVE, split, calls.clock[split]),
-    ):
-        parts.append(
-            builder.rows(
-                verb,
-                chosen,
-                clock,
-                addr=calls.addr[chosen],
-                length=calls.length[chosen],
-                old_length=calls.old_length[chosen],
-                flags=np.maximum(calls.flags[chosen], 0),
-                result=calls.result[chosen],
-            )
+    return [
+        _Part(
+            verb,
+            chosen,
+            clock,
+            {
+                "addr": calls.addr[chosen],
+                "length": calls.length[chosen],
+                "old_length": calls.old_length[chosen],
+                "flags": np.maximum(calls.flags[chosen], 0),
+                "result": calls.result[chosen],
+            },
         )
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        for verb, chosen, clock in (
+            (aspace.VERB_REMAP, whole, calls.clock[whole]),
+            (aspace.VERB_REMAP_TAKE, split, calls.entry_clock[split]),
+            (aspace.VERB_REMAP_GIVE, split, calls.clock[split]),
+        )
+    ]
 
 
-def _attach_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _attach_rows(builder: _Builder) -> list[_Part]:
     """Return shmat's rows; only shmget (or IPC_STAT) tells how long a segment is."""
     calls, strings = builder.calls, builder.strings
     at = builder.succeeded("shmat")
@@ -296,7 +335,7 @@ def _attach_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     flags = np.where(calls.flags[at] == NULL, 0, calls.flags[at])
     prot = 1 | np.where(flags & SHM_RDONLY, 0, 2) | np.where(flags & SHM_EXEC, 4, 0)
     paths = [strings.intern(f"/SYSV{key & 0xFFFFFFFF:08x} (deleted)") for _size, key in sizes]
-    return builder.rows(
+    return _rows(
         aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at],
         length=np.array([size for size, _ in sizes], np.int64), prot=prot, shared=1,
         kind=aspace.KIND_SHM, path=np.array(paths, np.int64), offset=0,
@@ -317,58 +356,58 @@ def _segments(calls: Calls) -> dict[int, tuple[int, int]]:
     return told
 
 
-def _detach_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _detach_rows(builder: _Builder) -> list[_Part]:
     calls = builder.calls
     at = builder.succeeded("shmdt")
-    return builder.rows(aspace.VERB_DETACH, at, calls.entry_clock[at], addr=calls.addr[at])
+    return _rows(aspace.VERB_DETACH, at, calls.entry_clock[at], addr=calls.addr[at])
 
 
-def _fork_advice_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _fork_advice_rows(builder: _Builder) -> list[_Part]:
     """Return the rows of madvise on forks; one that failed with ENOMEM met gaps and took effect on all else.
 
     Source: mm/madvise.c, madvise_walk_vmas: `unmapped_error`.
     """
     calls = builder.calls
-    advice = (calls.call == _CODE["madvise"]) & np.isin(calls.flags, (MADV_DONTFORK, MADV_DOFORK))
-    took = (calls.status == OK) | ((calls.status == FAILED) & (calls.errno == aspace.ENOMEM))
-    at = np.flatnonzero(advice & took & (calls.injected != 1)).astype(np.int64)
+    at = builder.named("madvise", among=builder.ran)
+    at = at[np.isin(calls.flags[at], (MADV_DONTFORK, MADV_DOFORK))]
+    at = at[(calls.status[at] == OK) | ((calls.status[at] == FAILED) & (calls.errno[at] == aspace.ENOMEM))]
     mark = np.where(calls.flags[at] == MADV_DONTFORK, aspace.DONTFORK, 0)
-    return builder.rows(
+    return _rows(
         aspace.VERB_ADVISE_FORK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=mark
     )
 
 
-def _name_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _name_rows(builder: _Builder) -> list[_Part]:
     """Return the rows of prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME). Source: fs/proc/task_mmu.c: `[anon:NAME]`."""
     calls, strings = builder.calls, builder.strings
     at = builder.succeeded("prctl")
     at = at[(calls.aux[at] == PR_SET_VMA) & (calls.length[at] > 0)]
     names = [strings.intern(f"[anon:{strings[int(path)]}]") if path != NO_TEXT else NO_TEXT for path in calls.path[at]]
-    return builder.rows(
+    return _rows(
         aspace.VERB_NAME, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
         path=np.array(names, np.int64),
     )  # fmt: skip
 
 
-def _set_brk_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _set_brk_rows(builder: _Builder) -> list[_Part]:
     """Return the rows of prctl(PR_SET_MM, PR_SET_MM_BRK), which moves the break and maps nothing."""
     calls = builder.calls
     at = builder.succeeded("prctl")
     at = at[(calls.aux[at] == PR_SET_MM) & np.isin(calls.aux2[at], (PR_SET_MM_BRK, PR_SET_MM_START_BRK))]
     start = calls.aux2[at] == PR_SET_MM_START_BRK
-    return builder.rows(aspace.VERB_SET_BRK, at, calls.clock[at], addr=calls.addr[at], flags=start)
+    return _rows(aspace.VERB_SET_BRK, at, calls.clock[at], addr=calls.addr[at], flags=start)
 
 
-def _remap_file_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _remap_file_rows(builder: _Builder) -> list[_Part]:
     calls = builder.calls
     at = builder.succeeded("remap_file_pages")
     offset = np.where(calls.aux[at] == NULL, 0, calls.aux[at]) * builder.carried.page
-    return builder.rows(
+    return _rows(
         aspace.VERB_REMAP_FILE, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], offset=offset
     )
 
 
-def _deleted_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
+def _deleted_rows(builder: _Builder) -> list[_Part]:
     """Return the rows of unlink: mappings of the file show ` (deleted)` from then on, in every space.
 
     Heuristic: a name is the file mapped so far whose path ends with it, if there is one such path only.
@@ -376,21 +415,20 @@ def _deleted_rows(builder: _Builder) -> tuple[Int64Array, Int64Array]:
     calls, strings, paths = builder.calls, builder.strings, builder.window.paths
     at = builder.succeeded("unlink")
     mapped = builder.carried.mapped
-    mapped.update(distinct(paths[(calls.call == _CODE["mmap"]) & (paths != NO_TEXT)]).tolist())
-    parts = []
+    of_mmap = paths[builder.named("mmap")]
+    mapped.update(distinct(of_mmap[of_mmap != NO_TEXT]).tolist())
+    parts: list[_Part] = []
     for row in at:
         name = strings[int(calls.path[row])] if calls.path[row] != NO_TEXT else ""
         matches = [path for path in mapped if name and openfiles.names(name, strings[path])]
         if len(matches) == 1:
             new = strings.intern(strings[matches[0]] + " (deleted)")
             sources = np.array([row], np.int64)
-            parts.append(builder.rows(aspace.VERB_DELETED, sources, calls.clock[sources], addr=matches[0], path=new))
-    if not parts:
-        return builder.rows(aspace.VERB_DELETED, at[:0], at[:0])
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+            parts += _rows(aspace.VERB_DELETED, sources, calls.clock[sources], addr=matches[0], path=new)
+    return parts
 
 
-_VERBS: Final[tuple[Callable[[_Builder], tuple[Int64Array, Int64Array]], ...]] = (
+_VERBS: Final[tuple[Callable[[_Builder], list[_Part]], ...]] = (
     _map_rows, _unmap_rows, _protect_rows, _brk_rows, _remap_rows, _attach_rows, _detach_rows, _fork_advice_rows,
     _name_rows, _set_brk_rows, _remap_file_rows, _deleted_rows,
 )  # fmt: skip
