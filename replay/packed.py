@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import count
 from typing import IO, Any, Final, NamedTuple
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from replay.columns import NULL, Int64Array
 from replay.errors import ReplayError
+from replay.footprint import give_long_columns_back
 from replay.ordering import ascending_by, is_ascending
 
 PART_ROWS: Final = 1 << 16
@@ -44,27 +45,6 @@ class Packed(NamedTuple):
     type: type[np.generic] | None
     has_nulls: bool
     place: int
-
-
-_LONG: Final = 16 << 20
-"""Bytes from which on memory for a column is to come by mmap, so that it goes back at once. Heuristic, measured."""
-
-_M_MMAP_THRESHOLD: Final = -3
-
-
-@cache
-def give_long_columns_back() -> None:
-    """Give back what is free, and fix glibc's threshold for blocks mapped by themselves at `_LONG`.
-
-    It would rise to 32 MiB with the first long column that is freed, and what is freed below the top of the heap stays.
-    Other libcs are left alone. Source: malloc_trim(3); mallopt(3) on M_MMAP_THRESHOLD, malloc/malloc.h.
-    """
-    import ctypes  # noqa: PLC0415 - only a long run comes here
-
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _LONG)
-        libc.malloc_trim(0)
 
 
 class Shelf:
@@ -194,7 +174,13 @@ class PackedColumns(Mapping[str, Int64Array]):
 
     def append(self, columns: Mapping[str, Int64Array], shared: Mapping[str, Packed] | None = None) -> None:
         """Add rows behind the others; what is `shared` with other packed columns is not packed once more."""
-        part = {name: self.shelf.put(column) for name, column in columns.items() if name in self.names}
+        packed_once: dict[int, Packed] = {}
+        part = {}
+        for name, column in columns.items():
+            if name in self.names:
+                if id(column) not in packed_once:  # one column may have two names
+                    packed_once[id(column)] = self.shelf.put(column)
+                part[name] = packed_once[id(column)]
         for name, packed in (shared or {}).items():
             if name in self.names:
                 part.setdefault(name, packed)
@@ -209,10 +195,17 @@ class PackedColumns(Mapping[str, Int64Array]):
     def part(self, number: int, names: Iterable[str] | None = None) -> dict[str, Int64Array]:
         """Return the columns of one part, all of them or those named."""
         part = self._parts[number]
-        columns = {name: np.empty(part[name].length, np.int64) for name in (self.names if names is None else names)}
-        for name, column in columns.items():
-            self.shelf.take(part[name], column)
-        return columns
+        chosen = {name: part[name] for name in (self.names if names is None else names)}
+        unpacked = {packed: self._unpacked(packed) for packed in set(chosen.values())}
+        return {name: unpacked[packed] for name, packed in chosen.items()}
+
+    def _unpacked(self, packed: Packed) -> Int64Array:
+        """Return a column of a part; one number all over is there but once."""
+        if packed.type is None:
+            return np.broadcast_to(np.int64(packed.low), packed.length)
+        column = np.empty(packed.length, np.int64)
+        self.shelf.take(packed, column)
+        return column
 
     def __getitem__(self, name: str) -> Int64Array:
         """Return a column whole; it is kept for whoever asks next."""

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from replay.ahead import worked_ahead
 from replay.compiled import pays
+from replay.footprint import keep_freed_memory
 from replay.scanloop import scan_compiled, scan_loop
 from replay.scanner import Scan, scan
 from replay.shapetree import Tree, empty_tree
@@ -39,6 +40,7 @@ def scanned(texts: Iterator[Text], log: Log, size: int) -> Generator[Scanned]:
     for text in texts:
         read += len(text.data)
         if pays(scan_loop, max(size, read), loading=WORTH_LOADING, compiling=WORTH_COMPILING):
+            keep_freed_memory()
             scanner = _Scanner(log.dialect, first_line)
             for _, made in worked_ahead(chain([text], texts), scanner.scanned):
                 yield made
