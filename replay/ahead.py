@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")
@@ -26,6 +28,8 @@ def worked_ahead(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Gene
 
     An error of the things is raised behind the last one before it. The thread is gone when this ends, however it ends.
     """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (only long logs are worked at in threads)
+
     waiting: deque[tuple[Thing, Future[Made]]] = deque()
     error: Exception | None = None
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix=THREAD_NAME) as thread:

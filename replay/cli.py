@@ -9,9 +9,8 @@ import errno
 import gc
 import os
 import sys
-import traceback
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -19,21 +18,11 @@ import typer
 from typer.core import TyperGroup
 
 from replay import __version__
-from replay.commands.batch import batch
-from replay.commands.compare import compare
-from replay.commands.dashboard import dashboard
-from replay.commands.diff import diff
-from replay.commands.export import export
-from replay.commands.maps import maps
-from replay.commands.query import query
-from replay.commands.report import report
-from replay.commands.schema import schema
 from replay.commands.sparing import Sparing, SparingCommand
-from replay.commands.steps import steps
 from replay.errors import ReplayError
 
-COMMANDS: Final = (report, maps, steps, diff, export, batch, compare, query, dashboard, schema)
-"""The commands, in the order in which the help lists them; each is named like its function."""
+COMMANDS: Final = ("report", "maps", "steps", "diff", "export", "batch", "compare", "query", "dashboard", "schema")
+"""The commands, in the order in which the help lists them: each is a function of a module of its name."""
 
 DEFAULT: Final = "report"
 
@@ -55,33 +44,38 @@ _WHOLE_SENTENCE: Final = 400
 _OWN_OPTIONS: Final = ("--help", "-h", "--version")
 
 
+def function_of(command: str) -> Callable[..., None]:
+    """Return the function of a command."""
+    function: Callable[..., None] = getattr(import_module(f"replay.commands.{command}"), command)
+    return function
+
+
 class OnDemand(Mapping[str, Any]):
-    """The commands by name, each made of its function when it is first asked for: a run needs but one."""
+    """The commands by name, each imported and made when it is first asked for: a run needs but one."""
 
     def __init__(self) -> None:
-        """Keep the functions."""
-        self._functions = {function.__name__: function for function in COMMANDS}
+        """Begin with none made."""
         self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
         """Return the command of that name."""
         if name not in self._made:
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(name, cls=SparingCommand)(self._functions[name])
+            alone.command(name, cls=SparingCommand)(function_of(name))
             self._made[name] = typer.main.get_command(alone)
         return self._made[name]
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is a command of that name, without making it."""
-        return name in self._functions
+        return name in COMMANDS
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names in the order of the help."""
-        return iter(self._functions)
+        return iter(COMMANDS)
 
     def __len__(self) -> int:
         """Return how many commands there are."""
-        return len(self._functions)
+        return len(COMMANDS)
 
 
 class Commands(Sparing, TyperGroup):
@@ -103,6 +97,8 @@ class Commands(Sparing, TyperGroup):
         """End with a usage error if a word is no file but nearly a command."""
         if word.startswith("-") or os.sep in word or "." in word or Path(word).exists():
             return
+        from difflib import get_close_matches  # noqa: PLC0415  (here and below: most runs end well)
+
         near = get_close_matches(word, self.commands, n=1)
         if near and not list(Path().glob(f"{word}.*")):
             ctx.fail(f"No command and no file {word!r}. Did you mean {near[0]!r}?")
@@ -226,6 +222,8 @@ def say(message: str) -> None:
 
 def _bug_report(error: Exception) -> str:
     """Return what to say of an error that should not be: its type and place, and how to report it."""
+    import traceback  # noqa: PLC0415
+
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}, {frames[-1].name}" if frames else "unknown place"
     return (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import re
 import sys
 import tempfile
@@ -256,6 +255,8 @@ def _sources_of(function: Function) -> Iterator[str]:
 
 def _kept(path: Path) -> _Code | None:
     """Return what is kept in a file, None if there is none or it is damaged."""
+    import json  # noqa: PLC0415  (here and below: only long logs get so far)
+
     try:
         head, _, code = path.read_bytes().partition(b"\n")
         about = json.loads(head)
@@ -268,6 +269,8 @@ def _kept(path: Path) -> _Code | None:
 
 def _keep(path: Path, code: _Code) -> None:
     """Keep machine code for the next run, unless the file system does not let us."""
+    import json  # noqa: PLC0415
+
     about = {"sha256": hashlib.sha256(code.object).hexdigest(), "entry": code.entry}
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:

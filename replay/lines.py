@@ -6,11 +6,10 @@ grammar learned from the first line of a shape serves every further line of that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """`const` plus, over `terms`, the sum of `factor` times the number at the span `[start, end)` of the line."""
 
     const: int
@@ -21,8 +20,7 @@ class Number:
         return self.const + sum(token_value(line[start:end]) * factor for start, end, factor in self.terms)
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """A text that is part of the shape (`const`), or a span `[start, end)` of the line without quotes and brackets."""
 
     const: str | None
@@ -34,8 +32,7 @@ class Text:
         return line[self.start : self.end] if self.const is None else self.const
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One understood line: its kind, the call it names (as printed and normalised) and its fields by name."""
 
     kind: str

@@ -5,7 +5,7 @@ In go the columns of blocks, out come counts and sums over the lines of a log, o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ from replay.nesting import Mask
 from replay.ordering import ascending
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(NamedTuple):
     """What is live over the run: one entry a line at which blocks are given or taken, in order.
 
     given, taken: how many are; live_bytes: of the blocks that are live once the line was printed.
@@ -86,8 +85,7 @@ def main_space(blocks: Columns) -> int:
     return int(space[np.argmax(LiveCount.of(blocks).at(space, born)[1])])
 
 
-@dataclass(frozen=True, slots=True)
-class LiveCount:
+class LiveCount(NamedTuple):
     """How many blocks and bytes are live in each space at any line: births and deaths, sorted, with sums of bytes.
 
     The keys are lines with the number of the space times `width` added.

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from replay.errors import ReplayError
 
-_LINE: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-][ps]) ([0-9a-f]+) (\S+) (\d+)(?: +(.*))?$")
+_LINE: Final = r"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-][ps]) ([0-9a-f]+) (\S+) (\d+)(?: +(.*))?$"
 
 PROT_OF_LETTER: Final = {"r": 1, "w": 2, "x": 4}
 
@@ -46,7 +46,7 @@ def parse_maps(text: str, source: str = "maps") -> list[Mapping]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        match = _LINE.match(line)
+        match = re.match(_LINE, line)
         if match is None:
             raise ReplayError(f"{source}:{number}: no line of /proc/PID/maps: {line[:80]!r}")
         start, end, perms, offset, _dev, _inode, path = match.groups()

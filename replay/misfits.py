@@ -6,8 +6,7 @@ not known here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -20,8 +19,7 @@ from replay.ordering import distinct
 _FORKS: Final = tuple(CALL_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
 
 
-@dataclass(frozen=True, slots=True)
-class SecondFrees:
+class SecondFrees(NamedTuple):
     """Frees of blocks that had been freed, with what stands around them; one entry each.
 
     steps, earlier: the free, and the one of the same address before it.
@@ -60,7 +58,7 @@ def are_double(events: Columns, misnamed_steps: Int64Array, frees: SecondFrees) 
 def _hidden_between(events: Columns, misnamed_steps: Int64Array, frees: SecondFrees) -> Mask:
     """Return between which two frees the same space has a call that may have handed out a block unseen."""
     hiding = np.flatnonzero(is_call(events, HIDING) & (events["status"] != UNFINISHED))
-    hiding = np.union1d(hiding, misnamed_steps)
+    hiding = distinct(np.concatenate([hiding, misnamed_steps]))
     hidden = np.zeros(len(frees.steps), dtype=np.bool_)
     space = events["space"]
     spaces, hiding_spaces = space[frees.steps], space[hiding]

@@ -7,8 +7,7 @@ around each inner one, and the lines whose names ltrace got wrong. What an alloc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +42,8 @@ _MISNAMED_CALLERS: Final = ("libc.so", "libc-2.", "ld-linux", "ld-2.", "ld.so")
 _LTRACE: Final = DIALECTS.index("ltrace")
 
 
-@dataclass(frozen=True, slots=True)
-class Nesting:
-    """What steps ran inside, said only of those of `count` that ran inside something; all steps ascend.
+class Nesting(NamedTuple):
+    """What steps ran inside, said only of those of `step_count` that ran inside something; all steps ascend.
 
     inside: system calls that ran inside a libc call, and `parents`, the outermost one around each (the allocation,
         where there is one).
@@ -54,7 +52,7 @@ class Nesting:
     misnamed_steps: calls whose name ltrace got wrong; such lines are no evidence and enclose nothing.
     """
 
-    count: int
+    step_count: int
     inside: Int64Array
     parents: Int64Array
     doubled: Int64Array
@@ -74,15 +72,15 @@ class Nesting:
     @property
     def believed(self) -> Mask:
         """Return which steps, if of the malloc family, are allocations or frees of their own."""
-        believed = np.ones(self.count, dtype=np.bool_)
+        believed = np.ones(self.step_count, dtype=np.bool_)
         believed[self.doubled] = False
         believed[self.misnamed_steps] = False
         return believed
 
     def _column(self, steps: Int64Array, values: Int64Array) -> Int64Array:
         if not len(steps):
-            return np.broadcast_to(np.int64(NULL), self.count)
-        column = np.full(self.count, NULL, dtype=np.int64)
+            return np.broadcast_to(np.int64(NULL), self.step_count)
+        column = np.full(self.step_count, NULL, dtype=np.int64)
         column[steps] = values
         return column
 
@@ -192,8 +190,7 @@ def _ends(events: Columns, opened: Int64Array, ended: Int64Array, family: Mask) 
     return ends
 
 
-@dataclass(frozen=True, slots=True)
-class _Enclosing:
+class _Enclosing(NamedTuple):
     """The outermost of some calls, in order: `steps`, and `opened` and `ended` with their threads' keys."""
 
     steps: Int64Array

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from replay.columns import NULL, Int64Array
 from replay.errors import ReplayError
-from replay.footprint import give_long_columns_back
 from replay.ordering import ascending_by, is_ascending
 
 PART_ROWS: Final = 1 << 16
@@ -122,6 +121,8 @@ class Shelf:
         self._end += codes.nbytes
         self._held[place] = codes
         if self._end > self._held_bytes:
+            from replay.footprint import give_long_columns_back  # noqa: PLC0415 - few runs are so long
+
             self._write_held()
             give_long_columns_back()
         return place

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 from replay.constants import CALL_CODE
@@ -27,24 +28,30 @@ def _one_of(names: Iterable[str]) -> bytes:
     return b"(?:" + b"|".join(f"{a}(?:{'|'.join(rest)})".encode() for a, rest in sorted(by_letter.items())) + b")"
 
 
-_NAME: Final = _one_of(NAMES)
+@cache
+def _pattern(dialect: str) -> re.Pattern[bytes]:
+    """Return the pattern of the lines of a dialect that are passed over, each with the newline before it.
 
-_STRACE: Final = re.compile(
-    _PREFIX + rb"(?:(?!" + _NAME + rb"\(|(?:syscall|SYS)_[0-9])[a-zA-Z_]\w*\("
-    rb"|<\.\.\. (?!" + _NAME + rb" |(?:syscall|SYS)_[0-9])\w+ resumed|\) += )[^\n]*"
-)
-_LTRACE: Final = re.compile(
-    _PREFIX + rb"(?:[^\s\"(<\[>]*->)?"
-    rb"(?:(?!(?:SYS_)?" + _NAME + rb"[(@]|_Z[nd]|SYS_[0-9]|operator )[\w.:~]+(?:@[\w.+-]+)?\("
-    rb"|<\.\.\. (?!(?:SYS_)?" + _NAME + rb" |_Z[nd]|SYS_[0-9]|operator )[\w.:~]+ resumed|\) += )[^\n]*"
-)
+    It is compiled when it is first asked for: that takes longer than to go through a short log.
+    """
+    name = _one_of(NAMES)
+    if dialect == "strace":
+        return re.compile(
+            _PREFIX + rb"(?:(?!" + name + rb"\(|(?:syscall|SYS)_[0-9])[a-zA-Z_]\w*\("
+            rb"|<\.\.\. (?!" + name + rb" |(?:syscall|SYS)_[0-9])\w+ resumed|\) += )[^\n]*"
+        )
+    return re.compile(
+        _PREFIX + rb"(?:[^\s\"(<\[>]*->)?"
+        rb"(?:(?!(?:SYS_)?" + name + rb"[(@]|_Z[nd]|SYS_[0-9]|operator )[\w.:~]+(?:@[\w.+-]+)?\("
+        rb"|<\.\.\. (?!(?:SYS_)?" + name + rb" |_Z[nd]|SYS_[0-9]|operator )[\w.:~]+ resumed|\) += )[^\n]*"
+    )
 
 
 def without_passed_over(data: bytes, dialect: str) -> bytes:
     """Return the lines of `data`, a newline before the first, emptied where their first word is no call of interest."""
-    return (_STRACE if dialect == "strace" else _LTRACE).sub(b"\n", data)
+    return _pattern(dialect).sub(b"\n", data)
 
 
 def is_passed_over(text: bytes, dialect: str) -> bool:
     """Tell whether one line is to be passed over."""
-    return (_STRACE if dialect == "strace" else _LTRACE).match(b"\n" + text) is not None
+    return _pattern(dialect).match(b"\n" + text) is not None

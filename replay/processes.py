@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -71,8 +71,7 @@ class _Task:
     guessed: bool = False
 
 
-@dataclass(slots=True)
-class Processes:
+class Processes(NamedTuple):
     """Who runs where, at any step; the spaces; and what was only guessed.
 
     `tids` and `steps` are those of the calls that told of it, `moves` the steps at which threads came to a space.
@@ -122,8 +121,7 @@ class Processes:
         return self.moves.files[self.moves.last(tids, steps)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Unprinted:
+class _Unprinted(NamedTuple):
     """Whose the lines without a pid are: `tids[i]` from `steps[i]` on."""
 
     steps: Int64Array
@@ -133,8 +131,7 @@ class _Unprinted:
         return self.tids[np.searchsorted(self.steps, steps, side="right") - 1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Moves:
+class _Moves(NamedTuple):
     """Where threads came to be: rows sorted by thread, each thread's by step; what is before the first is as it."""
 
     known: Int64Array
@@ -173,7 +170,7 @@ def assign(told: Told, forked: Iterable[int] = ()) -> Processes:
 
 
 def _rows_of(calls: Calls, codes: Iterable[int]) -> Int64Array:
-    return np.flatnonzero(np.isin(calls.call, list(codes))).astype(np.int64)
+    return np.flatnonzero(np.isin(calls.call, list(codes), kind="table")).astype(np.int64)
 
 
 # --- lines without a pid ---------------------------------------------------------------------------------------------
@@ -248,35 +245,30 @@ def _follow_alive(told: Told, tids: Int64Array, unprinted: np.ndarray, first: in
 # --- who lives where -------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
 class _Census:
     """Follows threads through forks, execs and exits, row by row of those that matter."""
 
-    told: Told
-    tids: Int64Array
-    unprinted: _Unprinted
-    forked: frozenset[int]
-    tasks: dict[int, _Task] = field(default_factory=dict)
-    lives: list[SpaceLife] = field(default_factory=list)
-    files_parents: dict[int, tuple[int, int]] = field(default_factory=dict)
-    moves: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
-    makers: dict[int, list[int]] = field(default_factory=dict)
-    made: set[int] = field(default_factory=set)
-    guessed: list[int] = field(default_factory=list)
-    groups: int = 0
-    members: set[tuple[int, int]] = field(default_factory=set)
-    seen: set[int] = field(default_factory=set)
-    population: dict[int, int] = field(default_factory=dict)
-    by_group: dict[int, list[_Task]] = field(default_factory=dict)
-    brk_rows: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
-    breaks_at_birth: dict[int, int] = field(default_factory=dict)
-    implicit_execs: bool = False
-    last_shared: int = NULL
-
-    @property
-    def calls(self) -> Calls:
-        """Return the calls that tell."""
-        return self.told.calls
+    def __init__(self, told: Told, tids: Int64Array, unprinted: _Unprinted, forked: frozenset[int]) -> None:
+        self.told = told
+        self.calls = told.calls
+        self.tids = tids
+        self.unprinted = unprinted
+        self.forked = forked
+        self.tasks: dict[int, _Task] = {}
+        self.lives: list[SpaceLife] = []
+        self.files_parents: dict[int, tuple[int, int]] = {}
+        self.moves: dict[int, list[tuple[int, int, int]]] = {}
+        self.makers: dict[int, list[int]] = {}
+        self.made: set[int] = set()
+        self.guessed: list[int] = []
+        self.groups = 0
+        self.members: set[tuple[int, int]] = set()
+        self.seen: set[int] = set()
+        self.population: dict[int, int] = {}
+        self.by_group: dict[int, list[_Task]] = {}
+        self.brk_rows: Int64Array = np.zeros(0, np.int64)
+        self.breaks_at_birth: dict[int, int] = {}
+        self.implicit_execs = False
 
     def take(self) -> Processes:
         """Walk through the rows that matter and return what became of everyone."""

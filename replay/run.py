@@ -15,24 +15,22 @@ import numpy as np
 
 from replay import constants, regions
 from replay.address_space import KIND_BRK
-from replay.allocator import Activity, Record, allocator_activity
 from replay.blocks import Blocks, find_blocks, note_problems
 from replay.calls import RunInput, read_run
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
 from replay.errors import QueryError, ReplayError
-from replay.heap import Answer, Heaps, answer, find_heaps
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.nesting import Nesting, find_nesting
 from replay.outcome import DIVERGENCES
 from replay.regions import ORIGIN_FORK, Replay
 from replay.stages import Stage, Watch, unwatched
-from replay.summary import summary_columns
-from replay.table_columns import columns_of, parts_of
-from replay.tables import TABLES, export_tables, in_order, mmap_fallbacks_of, to_arrow, to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from replay.allocator import Activity
+    from replay.heap import Answer, Heaps
 
 DIALECTS: Final = ("strace", "ltrace")
 _MAPPED: Final = ("start", "prot", "shared", "path", "offset")
@@ -89,6 +87,8 @@ class Run:
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         """Return the table of that name as a DataFrame, made once."""
+        from replay.tables import TABLES, to_pandas  # noqa: PLC0415  (here and below: a report makes no table)
+
         if name.startswith("_") or name not in TABLES:
             raise AttributeError(f"a Run has no {name!r}; its tables are {', '.join(TABLES)}")
         frame = to_pandas(self.arrow(name))
@@ -97,12 +97,16 @@ class Run:
 
     def arrow(self, table: str) -> pa.Table:
         """Return a table as an Arrow table; raise QueryError if there is none of that name."""
+        from replay.tables import mmap_fallbacks_of, to_arrow  # noqa: PLC0415
+
         if table == "mmap_fallbacks":
             return mmap_fallbacks_of(self.arrow("allocator_mmaps"))
         return to_arrow(table, self.columns(table), self.strings)
 
     def columns(self, table: str) -> dict[str, Any]:
         """Return the columns of a table as `tables.to_arrow` takes them; raise QueryError if there is none of it."""
+        from replay.table_columns import columns_of  # noqa: PLC0415
+
         return columns_of(self, table)
 
     def arrow_parts(self, table: str) -> Iterator[pa.Table]:
@@ -111,6 +115,9 @@ class Run:
         Raises:
             QueryError: there is no such table.
         """
+        from replay.table_columns import parts_of  # noqa: PLC0415
+        from replay.tables import in_order, to_arrow  # noqa: PLC0415
+
         if table == "mmap_fallbacks":
             yield in_order(self.arrow(table))
             return
@@ -131,6 +138,7 @@ class Run:
             OutputExistsError: a file is there already and `force` is not set.
             ReplayError: the directory cannot be written.
         """
+        from replay.tables import TABLES, export_tables  # noqa: PLC0415
 
         def parts(name: str, number: int) -> Iterator[pa.Table]:
             for part in self.arrow_parts(name):
@@ -154,16 +162,22 @@ class Run:
     @cached_property
     def heaps(self) -> Heaps:
         """The heaps that malloc cuts its blocks from."""
+        from replay.heap import find_heaps  # noqa: PLC0415  (here and below: many logs show no malloc)
+
         return find_heaps(self.replayed, self.nesting, self.malloc_blocks)
 
     @cached_property
     def answer(self) -> Answer:
         """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
+        from replay.heap import answer  # noqa: PLC0415
+
         return answer(self.replayed, self.malloc_blocks, self.heaps)
 
     @cached_property
     def activity(self) -> Activity:
         """What the allocators did."""
+        from replay.allocator import Record, allocator_activity  # noqa: PLC0415  (here and below: only a report asks)
+
         made, parents = self.replayed, self.nesting.parent_step
         record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size, parents)
         return allocator_activity(record)
@@ -171,6 +185,8 @@ class Run:
     @cached_property
     def summary_values(self) -> dict[str, Any]:
         """The one row of the table `summary`, by column."""
+        from replay.summary import summary_columns  # noqa: PLC0415
+
         return summary_columns(self.source, self.replayed, self.activity, self.malloc_blocks, lambda: self.answer)
 
     def examine(self) -> None:

@@ -26,6 +26,8 @@ Hashes: TypeAlias = NDArray[np.uint64]
 
 LONGEST_SHAPE: Final = 4096
 LONGEST_NUMBER: Final = 24
+MOST_LEAVES: Final = (1 << 12) - 1
+"""So many shapes a tree of shapes may have, see `Scan.leaf`."""
 
 TEXT, PATH, DECIMAL, HEXADECIMAL, OCTAL = 1, 2, 3, 4, 5
 FRACTION: Final = 0x0E

@@ -7,16 +7,12 @@ threads run, so that a text is scanned while the chunk before is made use of.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final, TypeAlias
 
 from replay.ahead import worked_ahead
 from replay.compiled import pays
-from replay.footprint import keep_freed_memory
-from replay.scanloop import scan_compiled, scan_loop
 from replay.scanner import Scan, scan
-from replay.shapetree import Tree, empty_tree
 from replay.source import Chunk, Log, Text, chunk_of, plain_chunk
 
 WORTH_COMPILING: Final = 12 << 20
@@ -39,32 +35,42 @@ def scanned(texts: Iterator[Text], log: Log, size: int) -> Generator[Scanned]:
     read, first_line = 0, 1
     for text in texts:
         read += len(text.data)
-        if pays(scan_loop, max(size, read), loading=WORTH_LOADING, compiling=WORTH_COMPILING):
-            keep_freed_memory()
-            scanner = _Scanner(log.dialect, first_line)
-            for _, made in worked_ahead(chain([text], texts), scanner.scanned):
-                yield made
+        if _is_long(max(size, read)):
+            yield from _scanned_ahead(chain([text], texts), log.dialect, first_line)
             return
         chunk = chunk_of(text, first_line, log.dialect)
         first_line += len(chunk.line) + chunk.diagnostics
         yield chunk, scan(chunk.data, log.dialect)
 
 
-@dataclass(slots=True)
-class _Scanner:
-    """The compiled scanner on its way through the texts of a log, with the shapes that it met."""
+def _is_long(size: int) -> bool:
+    """Tell whether a log of so many bytes is worth the compiled scanner, of which a short one need not hear."""
+    if size < min(WORTH_LOADING, WORTH_COMPILING):
+        return False
+    from replay.scanloop import scan_loop  # noqa: PLC0415
 
-    dialect: str
-    first_line: int
-    tree: Tree = field(default_factory=empty_tree)
+    return pays(scan_loop, size, loading=WORTH_LOADING, compiling=WORTH_COMPILING)
 
-    def scanned(self, text: Text) -> Scanned:
-        """Return the next text as a chunk with its scan."""
-        found = scan_compiled(text.data, self.dialect, self.tree)
+
+def _scanned_ahead(texts: Iterator[Text], dialect: str, first_line: int) -> Iterator[Scanned]:
+    """Yield the texts as chunks with their scans by the compiled scanner, which works ahead in a thread."""
+    from replay.footprint import keep_freed_memory  # noqa: PLC0415 - only a long log comes here
+    from replay.scanloop import scan_compiled  # noqa: PLC0415
+    from replay.shapetree import empty_tree  # noqa: PLC0415
+
+    keep_freed_memory()
+    tree, next_line = empty_tree(), first_line
+
+    def scanned_next(text: Text) -> Scanned:
+        nonlocal next_line
+        found = scan_compiled(text.data, dialect, tree)
         if found.plain:
-            chunk = plain_chunk(text, self.first_line, found.lines)
+            chunk = plain_chunk(text, next_line, found.lines)
         else:
-            chunk = chunk_of(text, self.first_line, self.dialect)
-            found = scan_compiled(chunk.data, self.dialect, self.tree)
-        self.first_line += len(chunk.line) + chunk.diagnostics
+            chunk = chunk_of(text, next_line, dialect)
+            found = scan_compiled(chunk.data, dialect, tree)
+        next_line += len(chunk.line) + chunk.diagnostics
         return chunk, found
+
+    for _, made in worked_ahead(texts, scanned_next):
+        yield made

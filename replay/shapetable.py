@@ -12,8 +12,7 @@ from typing import Final
 import numpy as np
 
 from replay.columns import NO_TEXT, NULL, Int64Array, to_signed
-from replay.scanner import Hashes, Scan
-from replay.shapetree import MOST_PIECES
+from replay.scanner import MOST_LEAVES, Hashes, Scan
 from replay.templates import Form, Refused, Span, Template
 from replay.texts import Texts
 
@@ -138,7 +137,7 @@ class ShapeTable:
     spans: dict[str, _Spans] = field(default_factory=dict)
     hashes: Hashes = field(default_factory=lambda: np.array([2**64 - 1], dtype=np.uint64))
     rows: Int64Array = field(default_factory=lambda: np.array([NO_SHAPE]))
-    of_leaves: Int64Array = field(default_factory=lambda: np.full(MOST_PIECES, NO_SHAPE))
+    of_leaves: Int64Array = field(default_factory=lambda: np.full(MOST_LEAVES + 1, NO_SHAPE))
 
     def __len__(self) -> int:
         """Return how many shapes are known."""

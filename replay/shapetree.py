@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from replay.columns import Int64Array
-from replay.scanner import PATH, TEXT, Bytes, Hashes
+from replay.scanner import MOST_LEAVES, PATH, TEXT, Bytes, Hashes
 from replay.slots import CLASS, DIGIT, LETTER, number_slot, text_slot, text_value
 
-MOST_PIECES: Final = 1 << 12
+MOST_PIECES: Final = MOST_LEAVES + 1
 MOST_WORDS: Final = 1 << 16
 MOST_SIBLINGS: Final = 48
 """Limits of a tree: a log with more shapes is scanned byte by byte where it leaves the tree."""

@@ -37,23 +37,25 @@ PATIENCE_BYTES: Final = 64 << 20
 
 STDIN: Final = "-"
 
-_PROCESS_NOTICE: Final = re.compile(rb"Process (\d+) (attached|detached|suspended|resumed)(?: with \d+ threads)?\n")
+# Patterns are compiled where they are first used: no log needs all of them.
+
+_PROCESS_NOTICE: Final = rb"Process (\d+) (attached|detached|suspended|resumed)(?: with \d+ threads)?\n"
 """What strace says about a process on standard error, in the middle of a line or alone on one."""
 
-_UNKNOWN_PID: Final = re.compile(rb"strace: (?:Exit of unknown pid \d+ ignored|Detached unknown pid \d+)\n")
+_UNKNOWN_PID: Final = rb"strace: (?:Exit of unknown pid \d+ ignored|Detached unknown pid \d+)\n"
 """What else strace says there. Source: strace.c, error_msg()."""
 
-_PROGRAM_NAME: Final = re.compile(rb"(?:[^\s\"<>(),]*/)?(?:strace: )?\Z")
+_PROGRAM_NAME: Final = rb"(?:[^\s\"<>(),]*/)?(?:strace: )?\Z"
 """argv[0] of strace, as it stands before its diagnostics from 4.11 on."""
 
-_HEAP_ABORT: Final = re.compile(rb"\n <no return \.\.\.>")
-_HEAP_ABORT_TEXT: Final = re.compile(
+_HEAP_ABORT: Final = rb"\n <no return \.\.\.>"
+_HEAP_ABORT_TEXT: Final = (
     rb"(?<=[0-9a-fnl)])(?:(?:free|realloc|malloc|calloc|munmap_chunk|unlink|sysmalloc|mremap_chunk)[a-z_]*\(\)"
     rb"|corrupted |double free|break adjusted|malloc: )[^\n]*\Z"
 )
 """glibc's last words, printed by the tracee into the open line of ltrace: `free(0x5637d78672a0free(): double …`."""
 
-_COLOUR: Final = re.compile(rb"\x1b\[[0-9;]*m")
+_COLOUR: Final = rb"\x1b\[[0-9;]*m"
 _FRAMES: Final = (b" > ", b"\t")
 
 
@@ -74,8 +76,7 @@ class Text(NamedTuple):
     cut: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Whole lines of a log, each ended by a newline, without what is not from the tracee.
 
     `line` holds the physical line number on which each line ends, `entry_line` the one on which it begins; they
@@ -132,8 +133,7 @@ class Problems:
         return sum(self.counts.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One line (1-based, of the file with this index) that was not understood or contradicts the replay."""
 
     line: int
@@ -337,7 +337,7 @@ def _safe_cut(block: bytes) -> int:
         start = block.rfind(b"\n", 0, cut - 1) + 1
         last = block[start:cut]
         in_frames = last.startswith(_FRAMES) or _may_be_frame(block[cut : cut + 3])
-        broken = _PROCESS_NOTICE.search(last) or _HEAP_ABORT_TEXT.search(last[:-1])
+        broken = re.search(_PROCESS_NOTICE, last) or re.search(_HEAP_ABORT_TEXT, last[:-1])
         if not (in_frames or broken):
             break
         cut = start
@@ -353,7 +353,7 @@ def chunk_of(text: Text, first_line: int, dialect: str) -> Chunk:
     """Return the chunk of a text, without colour, NULs, carriage returns and diagnostics."""
     data = text.data
     if b"\x1b" in data:
-        data = _COLOUR.sub(b"", data)
+        data = re.sub(_COLOUR, b"", data)
     if b"\0" in data:
         data = data.replace(b"\0", b"")
     if b"\r" in data:
@@ -373,8 +373,7 @@ MARKS_OF_OTHERS: Final = (b"\x1b", b"\0", b"\r", b"Proc", b"unkn", b"\n <n")
 """Where none of these stands in a text, `chunk_of` finds nothing in it to take out."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Diagnostic:
+class _Diagnostic(NamedTuple):
     """The span `[start, end)` of a diagnostic, its newline included, and what it says of which pid."""
 
     start: int
@@ -387,15 +386,15 @@ def _diagnostics(data: bytes, dialect: str) -> list[_Diagnostic]:
     """Return the diagnostics in a chunk, in order."""
     found = []
     if dialect != "ltrace" and b"Process " in data:
-        for match in _PROCESS_NOTICE.finditer(data):
+        for match in re.finditer(_PROCESS_NOTICE, data):
             start = match.start() - _program_name_before(data, match.start())
             found.append(_Diagnostic(start, match.end(), int(match[1]), match[2].decode()))
     if dialect != "ltrace" and b"unknown pid " in data:
-        for match in _UNKNOWN_PID.finditer(data):
+        for match in re.finditer(_UNKNOWN_PID, data):
             found.append(_Diagnostic(match.start(), match.end()))
-    for match in _HEAP_ABORT.finditer(data) if b"\n <no return ...>" in data else ():
+    for match in re.finditer(_HEAP_ABORT, data) if b"\n <no return ...>" in data else ():
         start = data.rfind(b"\n", 0, match.start()) + 1
-        text = _HEAP_ABORT_TEXT.search(data, start, match.start())
+        text = re.compile(_HEAP_ABORT_TEXT).search(data, start, match.start())
         if text:
             found.append(_Diagnostic(text.start(), match.start() + 1))
     return sorted(found, key=lambda span: span.start)
@@ -404,7 +403,7 @@ def _diagnostics(data: bytes, dialect: str) -> list[_Diagnostic]:
 def _program_name_before(data: bytes, end: int) -> int:
     """Return how many bytes before `end` are strace's own name and `: `."""
     start = max(0, end - 300)
-    match = _PROGRAM_NAME.search(data[start:end])
+    match = re.search(_PROGRAM_NAME, data[start:end])
     return len(match[0]) if match and match[0].endswith(b"strace: ") else 0
 
 
@@ -438,37 +437,38 @@ def _without_diagnostics(data: bytes, lines: Int64Array, spans: list[_Diagnostic
 
 
 _PREFIX: Final = rb"\n(?>[ 0-9:.]+|\[[^\]\n]*\]|(?<=[0-9])<[^>\n]*>|\(\+[ 0-9.]+\))*+"
-_STRACE_LINE: Final = re.compile(
+_STRACE_LINE: Final = (
     _PREFIX + rb"(?:[a-z_0-9]+\([^\n]*(?:\) += (?:\?|-?[0-9])|<(?:unfinished|detached) \.\.\.>|<pid changed)"
     rb"|<\.\.\. \w+ resumed>|\+\+\+ (?:exited with|killed by|superseded) |--- (?:SIG\w+ )?\{|--- SIG\w+ \()"
 )
-_LTRACE_LINE: Final = re.compile(
+_LTRACE_LINE: Final = (
     _PREFIX + rb"(?:\+\+\+ exited \(status|--- Called exec|SYS_\w+\(|\w+@SYS\(|[^\s(\"]+->\w+\(|[\w.]+@[\w.+-]+\("
     rb"|operator (?:new|delete)|(?:malloc|calloc|realloc|free|_Z\w+)\(|\w*\([^\n]* = (?:<void>|nil)"
     rb"|<\.\.\. [^\n]+ resumed> [^\n]*\) *= (?:<void>|nil))"
 )
-_STRACE_ONLY: Final = re.compile(
+_STRACE_ONLY: Final = (
     _PREFIX + rb"(?:\+\+\+ exited with |--- SIG\w+ \{|brk\(NULL"
     rb"|[a-z_0-9]+\([^\n]*(?:PROT_[RWEN]|MAP_[PSA]|AT_FDCWD|\) += -1 E[A-Z]+ ))"
 )
-_STRING: Final = re.compile(rb'"(?:[^"\\\n]++|\\.)*+"')
-_SUMMARY: Final = re.compile(rb"^% time +seconds +usecs/call", re.MULTILINE)
+_STRING: Final = rb'"(?:[^"\\\n]++|\\.)*+"'
+_SUMMARY: Final = rb"(?m)^% time +seconds +usecs/call"
 
 
-_NIL: Final = re.compile(rb"(?m)(?:[(,] ?|\) += )nil(?=[,) \n]|$)")
+_NIL: Final = rb"(?m)(?:[(,] ?|\) += )nil(?=[,) \n]|$)"
 
 
 def prints_nil(sample: bytes) -> bool:
     """Return whether lines of a log write null pointers as `nil`, which ltrace does from 0.7.91 on."""
-    return b"nil" in sample and _NIL.search(sample) is not None
+    return b"nil" in sample and re.search(_NIL, sample) is not None
 
 
 def dialect_of(sample: bytes) -> str:
     """Return which program wrote a log: `strace`, `ltrace`, `mixed` where both did, `unknown` where neither."""
-    clean = _PROCESS_NOTICE.sub(b"", _COLOUR.sub(b"", b"\n" + sample.replace(b"\0", b""))).replace(b"strace: ", b"")
-    plain = _STRING.sub(b'""', clean)
-    ltrace = _LTRACE_LINE.search(plain)
-    strace = (_STRACE_ONLY if ltrace else _STRACE_LINE).search(plain)
+    clean = re.sub(_COLOUR, b"", b"\n" + sample.replace(b"\0", b""))
+    clean = re.sub(_PROCESS_NOTICE, b"", clean).replace(b"strace: ", b"")
+    plain = re.sub(_STRING, b'""', clean)
+    ltrace = re.search(_LTRACE_LINE, plain)
+    strace = re.search(_STRACE_ONLY if ltrace else _STRACE_LINE, plain)
     if ltrace:
         return "mixed" if strace else "ltrace"
     return "strace" if strace else "unknown"
@@ -476,7 +476,7 @@ def dialect_of(sample: bytes) -> str:
 
 def _what_it_is(sample: bytes) -> str:
     """Return in words what a file is that holds no line of a trace."""
-    if _SUMMARY.search(sample):
+    if re.search(_SUMMARY, sample):
         return "only a summary table (-c), which holds no calls"
     if b"\0" in sample[:4096]:
         return "a binary file"

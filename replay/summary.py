@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from replay.allocator import Activity
 from replay.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks
 from replay.calls import RunInput
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
-from replay.heap import Answer
-from replay.live import course_of_all, one_space
 from replay.regions import Replay
+
+if TYPE_CHECKING:
+    from replay.heap import Answer
 
 FALLBACK_KINDS = ("fallback", "last_resort")
 
@@ -134,6 +135,8 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
     }
     if not blocks.seen:
         return counts
+    from replay.live import course_of_all, one_space  # noqa: PLC0415  (many logs show no malloc)
+
     columns, found = blocks.columns, answer()
     live = (columns["end"] == LIVE) & (columns["inherited"] == 0)
     peak_bytes, peak_clock = found.peak.live_bytes, found.peak.line

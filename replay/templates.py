@@ -6,8 +6,7 @@ In goes a line and the slots that the scanner saw in it, out comes a `Template`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from replay.columns import Strings
 from replay.constants import CALL_CODE
@@ -24,16 +23,14 @@ TEXT_FIELDS: Final = ("path", "result_path", "caller", "frame_symbol", "frame_mo
 """The texts of a line that become columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """A number of each line of a shape: `const` plus the values of slots (by place in the line) times factors."""
 
     const: int
     terms: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A text of each line of a shape.
 
     It runs from `before` bytes before the start of slot `first` to `behind` bytes behind the end of slot `last`;
@@ -48,8 +45,7 @@ class Span:
     suffix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """What every line of a shape says: the kind of line, its call, and where its fields are."""
 
     kind: int
@@ -61,8 +57,7 @@ class Template:
     texts: dict[str, Span]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """Lines of this shape are not understood, or (`other_call`) passed over; or (`direct`) parsed one by one."""
 
     reason: str

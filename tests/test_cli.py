@@ -24,7 +24,6 @@ from replay.commands.options import time_ns
 
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"
-COMMANDS = [command.__name__ for command in cli.COMMANDS]
 READING = ["report", "maps", "steps", "diff", "export"]
 
 
@@ -103,7 +102,7 @@ def test_without_arguments_the_help_is_shown_as_wrong_usage() -> None:
 # --- help ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_help_that_fits_the_screen(command: str) -> None:
     ended = run(command, "--help")
     assert ended.status == 0
@@ -114,7 +113,7 @@ def test_every_command_has_help_that_fits_the_screen(command: str) -> None:
 def test_the_help_lists_every_command_with_a_whole_sentence() -> None:
     listed = run("--help").out.partition("Commands:\n")[2]
     told = {entry.split()[0]: " ".join(entry.split()[1:]) for entry in re.split(r"\n  (?=\S)", "\n" + listed) if entry}
-    assert list(told) == COMMANDS
+    assert tuple(told) == cli.COMMANDS
     assert [sentence for sentence in told.values() if not sentence.endswith(".") or sentence.endswith("...")] == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from replay.cli import COMMANDS as FUNCTIONS
+from replay.cli import COMMANDS
 from replay.tables import DICTIONARY_BEGIN, DICTIONARY_END, data_dictionary_markdown
 
 CHECKOUT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ def test_the_data_dictionary_is_that_of_the_schema() -> None:
 
 
 def test_every_command_is_named() -> None:
-    assert [function.__name__ for function in FUNCTIONS if f"`replay {function.__name__}" not in README] == []
+    assert [command for command in COMMANDS if f"`replay {command}" not in README] == []
 
 
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

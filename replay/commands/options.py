@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -105,6 +104,8 @@ def time_ns(text: str) -> int:
     Raises:
         typer.BadParameter: it is neither.
     """
+    from decimal import Decimal, InvalidOperation  # noqa: PLC0415  (few commands are given a time)
+
     parts = text.split(":")
     try:
         numbers = [Decimal(part) for part in parts]

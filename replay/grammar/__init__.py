@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from copy import copy
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final, cast
 
 from lark import Lark, Token, UnexpectedInput, UnexpectedToken
 from lark.common import LexerConf
-from lark.lexer import ContextualLexer, LexerState
+from lark.lexer import BasicLexer, ContextualLexer, LexerState
 
 from replay.grammar.fields import call_name
 from replay.keeping import cache_directory
@@ -53,24 +54,40 @@ class LineError(Exception):
 
 
 class LineLexer(ContextualLexer):
-    """Lark's contextual lexer, without two habits that cost much on lines.
+    """Lark's contextual lexer, without three habits that cost much on lines.
 
-    Where `interegular` is installed Lark compares all terminals of a grammar with each other, which takes minutes. And
-    at an error it asks which terminal would have fitted elsewhere, which names a wrong reason.
+    Where `interegular` is installed Lark compares all terminals of a grammar with each other, which takes minutes. At
+    an error it asks which terminal would have fitted elsewhere, which names a wrong reason. And it begins with a lexer
+    for each state of the parser: the lines of one log see few of them.
     """
 
     def __init__(self, conf: LexerConf, states: dict[int, Collection[str]], always_accept: Collection[str]) -> None:
-        """Build the lexers of all states."""
+        """Begin with no lexer."""
         conf.skip_validation = True
-        super().__init__(conf, states, always_accept)
+        self.conf = conf
+        self.states = states
+        self.everywhere = (*conf.ignore, *always_accept)
+        self.lexers = {}
+        self.made: dict[frozenset[str], BasicLexer] = {}
 
     def lex(self, lexer_state: LexerState, parser_state: Any) -> Iterator[Token]:
         """Yield the tokens of a line."""
         try:
             while True:
-                yield self.lexers[parser_state.position].next_token(lexer_state, parser_state)
+                lexer = self.lexers.get(parser_state.position) or self._lexer_of(parser_state.position)
+                yield lexer.next_token(lexer_state, parser_state)
         except EOFError:
             return
+
+    def _lexer_of(self, state: int) -> BasicLexer:
+        """Return the lexer of a state, the same for all that accept the same terminals."""
+        names = frozenset([*self.states[state], *self.everywhere])
+        if names not in self.made:
+            conf = copy(self.conf)
+            conf.terminals = [terminal for terminal in self.conf.terminals if terminal.name in names]
+            self.made[names] = BasicLexer(conf)
+        self.lexers[state] = self.made[names]
+        return self.made[names]
 
 
 def parse(text: str, dialect: str) -> Line:

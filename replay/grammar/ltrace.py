@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from lark import Token, Transformer
 
@@ -78,8 +77,7 @@ SLOT: Final = re.compile(r"(?<![A-Za-z_])[0-9]")
 """What lines of one shape may differ in; a text that has none is the same in all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Callee:
+class Callee(NamedTuple):
     """What is called: its name as printed and normalised, the fields of its arguments, and those of where it is."""
 
     name: str
@@ -88,8 +86,7 @@ class Callee:
     fields: Fields
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A line without its prefix; `kind` as in `lines`, `callee` None where there is no call."""
 
     kind: str

@@ -7,9 +7,9 @@ which field stands in `fields`. Nothing here knows the line before or after.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from lark import Token, Transformer
 
@@ -35,8 +35,7 @@ SLOT: Final = re.compile(r'(?<![A-Za-z_])[0-9]|"')
 """What lines of one shape may differ in; a text that has none is the same in all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """An argument, or a part of one; what it has not is None or empty.
 
     `linear` is false where the number is known but is no linear form over tokens: a product, an octal.
@@ -48,19 +47,17 @@ class Value:
     deleted: bool = False
     linear: bool = True
     name: str = ""
-    members: dict[str, Value] = field(default_factory=dict)
+    members: Mapping[str, Value] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A call up to where its arguments end: its name as printed, and its arguments printed so far."""
 
     name: str
     arguments: list[Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A line without its prefix; `kind` as in `lines`, `name` as printed, '' where there is no call."""
 
     kind: str
@@ -163,7 +160,7 @@ class Lines(Transformer[Token, Line]):
     def named(self, parts: list[Any]) -> Value:
         """Return an argument or a member with its name."""
         value: Value = parts[1]
-        return replace(value, name=str(parts[0][:-1]))
+        return value._replace(name=str(parts[0][:-1]))
 
     def before(self, parts: list[Value]) -> Value:
         """Return what stood in memory before the call."""
@@ -216,7 +213,7 @@ class Lines(Transformer[Token, Line]):
         """Return a descriptor with its path."""
         value: Value = parts[0]
         path, *deleted = parts[1:]
-        return replace(value, path=_inner(path), deleted=bool(deleted))
+        return value._replace(path=_inner(path), deleted=bool(deleted))
 
     def with_note(self, parts: list[Any]) -> Value:
         """Return the value alone: the number rules, not the comment."""
