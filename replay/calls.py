@@ -7,21 +7,22 @@ known here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from replay.ahead import worked_ahead, worked_in_turn
 from replay.call_table import COLUMNS, FAILED, OK, UNFINISHED, Calls, calls_of, concatenated
 from replay.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.filesets import merged
 from replay.joining import TEXTS, Joiner, Rows, chosen
 from replay.ordering import distinct
-from replay.scanner import Scan
-from replay.scanning import scanned
+from replay.scanning import Scanned, is_long, scanned
 from replay.shapes import Counters, LineColumns, Shapes
 from replay.source import Chunk, Log, Notice, Problems, find_logs, read_texts, size_of
 from replay.stages import Stage, Watch, unwatched
@@ -44,8 +45,9 @@ class Reading:
     elapsed_ns: int = 0
     last_line: int = 0
 
-    def batch(self, chunk: Chunk, found: Scan) -> Calls:
+    def batch(self, scanned: Scanned) -> Calls:
         """Return the calls that complete in a scanned chunk."""
+        chunk, found = scanned
         columns = self.shapes.columns(chunk, found)
         if self.log.pid is not None and "pid" in columns.numbers and (columns.numbers["pid"] != NULL).any():
             self.log.pid = None  # no file of a -ff set: its lines say whose they are
@@ -189,18 +191,24 @@ class RunInput:
 
     def _read(self, log: Log, lines_before: int) -> Iterator[Calls]:
         """Yield the calls of one log, its clock beginning after `lines_before`."""
-        reading: Reading | None = None
         total = sum(size_of(log.path) for log in self.logs)
-        with closing(scanned(read_texts(log), log, size_of(log.path))) as chunks:
-            for chunk, found in chunks:
-                if reading is None:
-                    shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)
-                    shapes.strict_path = log.path if self.strict else None
-                    reading = Reading(log, shapes, self.notices, Joiner())
-                yield _later(reading.batch(chunk, found), lines_before)
+        with closing(self._batches(log)) as batches:
+            for calls in batches:
+                yield _later(calls, lines_before)
                 self.watch(Stage("reading", sum(log.bytes_read for log in self.logs), total, self.counters.lines))
-        if reading is not None:
-            yield _later(reading.rest(), lines_before)
+
+    def _batches(self, log: Log) -> Generator[Calls]:
+        """Yield the calls of one log; those of a long one are made ready in a thread while the last are made use of."""
+        with closing(scanned(read_texts(log), log, size_of(log.path))) as chunks:
+            first = list(islice(chunks, 1))  # now the dialect is known
+            shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)
+            shapes.strict_path = log.path if self.strict else None
+            reading = Reading(log, shapes, self.notices, Joiner())
+            work = worked_ahead if is_long(size_of(log.path)) else worked_in_turn
+            with closing(work(chain(first, chunks), reading.batch)) as batches:
+                for _, calls in batches:
+                    yield calls
+            yield reading.rest()
 
 
 def _later(calls: Calls, lines: int) -> Calls:

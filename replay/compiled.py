@@ -170,7 +170,23 @@ def _machine_code(loop: _Loop, arguments: Sequence[Any]) -> _Code:
     exec(f"def entry({', '.join(name for name, _ in parameters)}):\n    {body}", namespace)
     entry = numba.cfunc(numba.void(*(type_ for _, type_ in parameters)))(namespace["entry"])
     module = llvm.parse_assembly(_DECLARED.sub(r"define internal \1 { unreachable }", entry.inspect_llvm()))
+    _optimize(module, entry.native_name)
     return _Code(_target_machine().emit_object(module), entry.native_name)
+
+
+def _optimize(module: Any, entry: str) -> None:
+    """Have LLVM see that no one but `entry` is called from outside.
+
+    Then the functions that it calls hand over those words of an array alone that are made use of: numba's calls pass on
+    for each array of a tuple also its size, its strides and who holds its memory, some fifty words for a
+    `address_space.Space`.
+    """
+    llvm = _llvm()
+    for function in module.functions:
+        if not function.is_declaration and function.name != entry:
+            function.linkage = "internal"
+    builder = llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(module, builder)
 
 
 _DECLARED: Final = re.compile(r"^declare ((?:(?!@llvm\.).)*)$", re.MULTILINE)

@@ -73,8 +73,8 @@ def _names_of_interest() -> Hashes:
 def _compiled_loop() -> Any:
     """Return `scan_loop` as machine code."""
     passing = (_is_passed_over, _is_result, _is_special, _behind_prefix, _behind_caller, _first_word, _is_name, _is_at)
-    helpers = (_is_of_tracee, _has_plain_prefix, _scan_line, *passing, *slots.HELPERS, *shapetree.HELPERS)
-    return compiled(scan_loop, helpers, (*slots.INLINED, *shapetree.INLINED), results=4)
+    helpers = (_has_controls, _has_plain_prefix, _scan_line, *passing, *slots.HELPERS, *shapetree.HELPERS)
+    return compiled(scan_loop, helpers, (_is_plain, *slots.INLINED, *shapetree.INLINED), results=4)
 
 
 def scan_loop(
@@ -86,7 +86,7 @@ def scan_loop(
     """
     row, line_start, line_end_, shape, leaf, unsure, first_slot = of_lines
     lines = slots = place = 0
-    number = -1
+    number, plain = -1, True
     while place < len(buffer):
         number += 1
         if lines == len(row) - 1:
@@ -110,6 +110,7 @@ def scan_loop(
                 behind, mark = (decided, PASSED_OVER) if passed else (stop + 1, END)
                 remember(buffer, place, behind, mark, total, (slots, after), of_slots, tree)
             stop = line_end(buffer, stop)
+        plain &= _is_plain(buffer, place, stop)
         if not passed:
             row[lines], line_start[lines], first_slot[lines] = number, place, slots
             line_end_[lines], shape[lines], unsure[lines] = stop, total, doubt
@@ -117,22 +118,35 @@ def scan_loop(
             lines += 1
             slots = after
         place = stop + 1
-    return lines, slots, number + 1, _is_of_tracee(buffer)
+    return lines, slots, number + 1, plain and not _has_controls(buffer)
 
 
-def _is_of_tracee(buffer: Bytes) -> bool:
-    """Tell whether none of `source.MARKS_OF_OTHERS` stands in the buffer; one that is cut off by its end is none."""
+def _is_plain(buffer: Bytes, place: int, stop: int) -> bool:
+    """Tell whether the line `[place, stop)` neither ends nor begins as one with a diagnostic in it, see `source`.
+
+    `Process 7 attached`, detached, suspended, resumed, `with 2 threads`; `unknown pid 7 ignored`, `unknown pid 7`; a
+    carriage return; ` <no return ...>`, behind glibc's last words. It is enough that no such line is missed.
+    """
+    if stop - place < 3:
+        return stop == place or bool(buffer[np.uint64(stop - 1)] != 13)
+    last, before = buffer[np.uint64(stop - 1)], buffer[np.uint64(stop - 2)]
+    if last == 13 or (last == 100 and before == 101) or (last == 115 and before == 100):
+        return False
+    if buffer[np.uint64(place)] == 32 and buffer[np.uint64(place + 1)] == 60 and buffer[np.uint64(place + 2)] == 110:
+        return False
+    at = stop
+    while at > place + 4 and CLASS[buffer[np.uint64(at - 1)]] == DIGIT:
+        at -= 1
+    return bool(at == stop or buffer[np.uint64(at - 1)] != 32 or buffer[np.uint64(at - 2)] != 100)
+
+
+def _has_controls(buffer: Bytes) -> bool:
+    """Tell whether there are NULs, or escapes that begin colours."""
     found = np.uint8(0)
-    for place in range(len(buffer)):
+    for place in range(len(buffer)):  # no branches: LLVM compares many bytes at once
         byte = buffer[np.uint64(place)]
-        found |= np.uint8(byte == 27) | np.uint8(byte == 0) | np.uint8(byte == 13)
-    for place in range(len(buffer) - 3):  # no branches: LLVM compares many bytes at once
-        one, two = buffer[np.uint64(place)], buffer[np.uint64(place + 1)]
-        three, four = buffer[np.uint64(place + 2)], buffer[np.uint64(place + 3)]
-        found |= np.uint8(one == 80) & np.uint8(two == 114) & np.uint8(three == 111) & np.uint8(four == 99)
-        found |= np.uint8(one == 117) & np.uint8(two == 110) & np.uint8(three == 107) & np.uint8(four == 110)
-        found |= np.uint8(one == 10) & np.uint8(two == 32) & np.uint8(three == 60) & np.uint8(four == 110)
-    return not found
+        found |= np.uint8(byte == 27) | np.uint8(byte == 0)
+    return bool(found)
 
 
 def _has_plain_prefix(of_slots: Any, first: int, behind: int, name: int) -> bool:

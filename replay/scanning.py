@@ -35,7 +35,7 @@ def scanned(texts: Iterator[Text], log: Log, size: int) -> Generator[Scanned]:
     read, first_line = 0, 1
     for text in texts:
         read += len(text.data)
-        if _is_long(max(size, read)):
+        if is_long(max(size, read)):
             yield from _scanned_ahead(chain([text], texts), log.dialect, first_line)
             return
         chunk = chunk_of(text, first_line, log.dialect)
@@ -43,7 +43,7 @@ def scanned(texts: Iterator[Text], log: Log, size: int) -> Generator[Scanned]:
         yield chunk, scan(chunk.data, log.dialect)
 
 
-def _is_long(size: int) -> bool:
+def is_long(size: int) -> bool:
     """Tell whether a log of so many bytes is worth the compiled scanner, of which a short one need not hear."""
     if size < min(WORTH_LOADING, WORTH_COMPILING):
         return False

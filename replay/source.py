@@ -369,10 +369,6 @@ def plain_chunk(text: Text, first_line: int, lines: int) -> Chunk:
     return Chunk(text.data, line, line, [], 0, text.cut)
 
 
-MARKS_OF_OTHERS: Final = (b"\x1b", b"\0", b"\r", b"Proc", b"unkn", b"\n <n")
-"""Where none of these stands in a text, `chunk_of` finds nothing in it to take out."""
-
-
 class _Diagnostic(NamedTuple):
     """The span `[start, end)` of a diagnostic, its newline included, and what it says of which pid."""
 

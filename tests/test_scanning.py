@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from line_maker import logs_of_captures
+from test_source import GLUED
 
 import replay.scanning
 from replay.ahead import AHEAD, THREAD_NAME
@@ -13,7 +14,7 @@ from replay.calls import COLUMNS, RunInput, read_run
 from replay.errors import TraceFormatError, TraceSyntaxError
 from replay.scanloop import scan_compiled
 from replay.scanning import scanned
-from replay.source import MARKS_OF_OTHERS, Log, Text, chunk_of
+from replay.source import Log, Text, chunk_of, read_texts
 
 LINES = [b"%d brk(0x%x) = 0x%x\n" % (7, n << 12, n << 12) for n in range(1, 60)]
 
@@ -95,13 +96,36 @@ def test_the_size_of_a_file_tells_how_it_is_scanned(tmp_path: Path, monkeypatch:
         assert len(used) == (count == 55)
 
 
-@pytest.mark.parametrize("mark", MARKS_OF_OTHERS)
-@pytest.mark.parametrize("place", ["at the beginning", "in the middle", "at the end"])
-def test_a_text_with_a_mark_of_others_is_cleaned(mark: bytes, place: str) -> None:
-    before, behind = {"at the beginning": (0, 9), "in the middle": (9, 9), "at the end": (9, 0)}[place]
-    text = b"brk(0) = 1\n" * before + mark + b"\n" + b"brk(0) = 1\n" * behind
-    assert not scan_compiled(text, "strace").plain
-    assert scan_compiled(text.replace(mark, b""), "strace").plain
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(text for text in GLUED if not text.startswith(b"write")),
+        b"Process 18 attached\n",
+        b"strace: Process 18 attached with 3 threads\n",
+        b"strace: Exit of unknown pid 18 ignored\n",
+        b"read(3, strace: Detached unknown pid 18\n0) = 0\n",
+        b"\x1b[1mbrk\x1b[m(0) = 1\n",
+        b"brk(0)\0 = 1\n",
+        b"brk(0) = 1\r\n",
+        b"\r\n",
+    ],
+    ids=lambda text: text[:24].decode(),
+)
+@pytest.mark.parametrize(("before", "behind"), [(0, 9), (9, 9), (9, 0)], ids=["first", "between", "last"])
+def test_a_text_that_is_to_be_cleaned_is_not_plain(text: bytes, before: int, behind: int) -> None:
+    whole = b"brk(0) = 1\n" * before + text + b"brk(0) = 1\n" * behind
+    dialect = "ltrace" if b"->" in text else "strace"
+    assert chunk_of(Text(whole, cut=False), 1, dialect).data != whole
+    assert not scan_compiled(whole, dialect).plain
+
+
+@pytest.mark.parametrize("path", logs_of_captures(), ids=lambda p: "/".join(p.parts[-3:]))
+def test_a_plain_text_has_nothing_to_be_cleaned_of(path: Path) -> None:
+    for text in read_texts(Log(str(path)), 2000):
+        for dialect in ("strace", "ltrace"):
+            found, chunk = scan_compiled(text.data, dialect), chunk_of(text, 1, dialect)
+            assert not found.plain or (chunk.data, chunk.diagnostics) == (text.data, 0)
+            assert found.lines == len(text.data.split(b"\n")) - 1
 
 
 def test_diagnostics_are_taken_out_of_a_long_log(compiled_from: int) -> None:
