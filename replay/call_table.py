@@ -142,11 +142,17 @@ def concatenated(batches: Iterable[Calls]) -> Calls:
 
 
 def calls_of(rows: Rows, log: Log) -> Calls:
-    """Return joined rows as calls: results and errors made one, status told, the columns of each call in place."""
+    """Return joined rows as calls: results and errors made one, status told, the columns of each call in place.
+
+    A column of one number all over is there but once, and is not to be written to.
+    """
     count = len(rows["kind"])
 
     def column(key: str) -> Int64Array:
-        return rows[key] if key in rows else np.full(count, null_of(key), dtype=np.int64)
+        return rows[key] if key in rows else same(null_of(key))
+
+    def same(number: int) -> Int64Array:
+        return np.broadcast_to(np.int64(number), count)
 
     pseudo = _PSEUDO[rows["kind"]]
     call = np.where(pseudo > 0, pseudo, rows["call"])
@@ -162,7 +168,7 @@ def calls_of(rows: Rows, log: Log) -> Calls:
         entry_clock=rows["entry_line"],
         line=rows["line"],
         entry_line=rows["entry_line"],
-        file=np.full(count, log.index, dtype=np.int64),
+        file=same(log.index),
         pid=pid,
         time_ns=column("time"),
         duration_ns=column("duration"),
@@ -179,7 +185,7 @@ def calls_of(rows: Rows, log: Log) -> Calls:
         result=result,
         errno=errno,
         status=_status(rows, traits, result, errno, length),
-        injected=(rows["injected"] == 1).astype(np.int64) if "injected" in rows else np.zeros(count, dtype=np.int64),
+        injected=(rows["injected"] == 1).astype(np.int64) if "injected" in rows else same(0),
         path=column("path"),
         result_path=column("result_path"),
         caller=column("caller"),

@@ -42,6 +42,7 @@ class Joiner:
         closing = rows["kind"] == _CLOSED
         if not (opening.any() or closing.any()):
             return rows
+        rows = {key: column if column.flags.writeable else column.copy() for key, column in rows.items()}
         rows["from_pid"] = np.where(changed, rows["pid"], rows.get("from_pid", _nulls(rows)))
         effective = np.where(changed, rows.get("to_pid", _nulls(rows)), rows["pid"])
         openers, closers = _pairs(effective, rows["call"], opening, closing)

@@ -68,6 +68,8 @@ class Shelf:
         Raises:
             ReplayError: the temporary directory is full.
         """
+        if len(column) and not column.strides[0]:  # one number all over
+            return Packed(len(column), int(column[0]), None, has_nulls=False, place=0)
         column = np.ascontiguousarray(column)  # a column of a table of rows is slow to read: it is once
         low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
         if low == high:

@@ -263,8 +263,10 @@ class _Reader:
                 self._column(self.texts, key, NO_TEXT)[index] = self.shapes.texts.id(key, raw, suffix)
 
     def _column(self, columns: dict[str, Int64Array], key: str, null: int) -> Int64Array:
-        """Return the column of a field, a new one of nulls if no line had it so far."""
+        """Return the column of a field to write to, one of nulls if no line had it so far."""
         column = columns.get(key)
         if column is None:
             column = columns[key] = np.full(len(self.kind), null, dtype=np.int64)
+        elif not column.flags.writeable:
+            column = columns[key] = column.copy()
         return column

@@ -67,14 +67,15 @@ class _Numbers:
         self.slot, self.factor = _with_room(self.slot, rows, 0), _with_room(self.factor, rows, 0)
 
     def column(self, shape: Int64Array, present: Int64Array, first_slot: Int64Array, values: Int64Array) -> Int64Array:
-        """Return the numbers of lines of the shapes `present`, NULL where there is none."""
-        column = self.const[shape]
+        """Return the numbers of lines of the shapes `present`, NULL where there is none; not to be written to."""
+        total = _each(self.const, shape, present)
         for slots, factors in zip(self.slot, self.factor, strict=True):
             if len(values) and factors[present].any():
                 part = values.take(first_slot + _each(slots, shape, present), mode="clip")
                 part *= _each(factors, shape, present)
-                column += part
-        return column
+                part += total
+                total = part
+        return np.broadcast_to(total, len(shape))
 
 
 def _each(of_shape: Int64Array, shape: Int64Array, present: Int64Array) -> Int64Array | np.int64:
