@@ -5,7 +5,9 @@ In go numbers and texts, out come arrays that the replay's loops can work on; of
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import count, islice
 from typing import TypeAlias
 
 import numpy as np
@@ -31,24 +33,23 @@ class Strings:
     def __init__(self, texts: Iterable[str] = ()) -> None:
         """Start with `texts`, which get the first ids."""
         self.texts: list[str] = []
-        self._ids: dict[str, int] = {}
+        self._ids: defaultdict[str, int] = defaultdict(count().__next__)  # who asks for a new text gives it an id
         self.intern_all(texts)
 
     def intern(self, text: str) -> int:
         """Return the id of `text`, a new one if it was never seen."""
-        known = self._ids.get(text)
-        if known is None:
-            known = self._ids[text] = len(self.texts)
+        known = self._ids[text]
+        if known == len(self.texts):
             self.texts.append(text)
         return known
 
     def intern_all(self, texts: Iterable[str]) -> list[int]:
         """Return the ids of `texts`; many cost less together than one by one."""
-        known, wanted = self._ids, list(texts)
-        new = [text for text in dict.fromkeys(wanted) if text not in known]
-        known.update(zip(new, range(len(self.texts), len(self.texts) + len(new)), strict=True))
-        self.texts += new
-        return [known[text] for text in wanted]
+        found = list(map(self._ids.__getitem__, texts))
+        new = len(self._ids) - len(self.texts)
+        if new:
+            self.texts += list(islice(reversed(self._ids), new))[::-1]  # the last ones in order of their ids
+        return found
 
     def __getitem__(self, text_id: int) -> str:
         """Return the text of an id that is not `NO_TEXT`."""
