@@ -7,8 +7,7 @@ known here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +69,7 @@ _IS_TOLD: Final = np.array([verb not in _QUIET_VERBS for verb in range(aspace.VE
 """For each verb whether it is a change of the space that the table of changes has."""
 
 
-@dataclass(slots=True)
-class Ran:
+class Ran(NamedTuple):
     """What became of the verbs of a window.
 
     `changes` has a row for each verb, `met` one for each brk call; `limits` are those at the brk calls.

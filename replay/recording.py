@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -49,8 +49,7 @@ _IS_TAKING: Final = _table(_TAKING)
 _IS_EXEC: Final = _table((*_EXECS, constants.EXEC_NOTICE))
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """Calls and notices that tell more than of themselves: `step` is the call's, or that of the next one behind it."""
 
     calls: Calls

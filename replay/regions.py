@@ -40,8 +40,7 @@ WORTH_COMPILING: Final = 60_000
 """The same for compiling it first, which happens once on a machine. Heuristic, measured."""
 
 
-@dataclass(slots=True)
-class Replay:
+class Replay(NamedTuple):
     """What the replay of a run gives; all columns int64, texts as ids.
 
     events: one row a step. regions: one row a rectangle, in the order in which they end. brks: one row a completed brk

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,7 @@ WEIGHTS: Final = np.frombuffer(Random(20).randbytes(8 * LONGEST_SHAPE), dtype=np
 """Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """A chunk, scanned: arrays over its lines that are neither empty nor passed over, and over their slots.
 
     `row` is the place of a line among those of the chunk; all other places are in `data`, where a newline is before the

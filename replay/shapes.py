@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -44,8 +44,7 @@ LINES_KEPT: Final = 50_000
 """So many lines that are parsed one by one are remembered."""
 
 
-@dataclass(slots=True)
-class LineColumns:
+class LineColumns(NamedTuple):
     """The understood lines of a chunk in order, one entry a line.
 
     `row` is the place of the line in its chunk; `numbers` and `texts` hold a column for each field that any line has,

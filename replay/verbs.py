@@ -44,8 +44,7 @@ PROT_BITS: Final = 7
 """READ, WRITE, EXEC: what maps shows of a protection."""
 
 
-@dataclass(slots=True)
-class Window:
+class Window(NamedTuple):
     """The calls whose verbs act at the clocks `(after, until]`, with the step, thread, space and file path of each.
 
     Among them are those that took memory then and completed later.
@@ -85,8 +84,7 @@ def carried(told: Told, who: Processes, strings: Strings, page: int) -> Carried:
     return Carried(strings, page, found, _segments(told.calls), Limits(told, who))
 
 
-@dataclass(slots=True)
-class VerbRows:
+class VerbRows(NamedTuple):
     """Rows of verbs in the order of lines, as columns.
 
     `values` is (ROW_WIDTH, rows); `spaces` and `sources` give the space and the call's row of each.
