@@ -123,7 +123,7 @@ class Shelf:
         self._end += codes.nbytes
         self._held[place] = codes
         if self._end > self._held_bytes:
-            from replay.footprint import give_long_columns_back  # noqa: PLC0415 - few runs are so long
+            from replay.trimming import give_long_columns_back  # noqa: PLC0415 - few runs are so long
 
             self._write_held()
             give_long_columns_back()

@@ -54,7 +54,7 @@ def is_long(size: int) -> bool:
 
 def _scanned_ahead(texts: Iterator[Text], dialect: str, first_line: int) -> Iterator[Scanned]:
     """Yield the texts as chunks with their scans by the compiled scanner, which works ahead in a thread."""
-    from replay.footprint import keep_freed_memory  # noqa: PLC0415 - only a long log comes here
+    from replay.trimming import keep_freed_memory  # noqa: PLC0415 - only a long log comes here
     from replay.scanloop import scan_compiled  # noqa: PLC0415
     from replay.shapetree import empty_tree  # noqa: PLC0415
 
