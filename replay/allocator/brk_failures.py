@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from replay.address_space import KIND_STACK
-from replay.allocator.record import FAILED, OK, Mask, Record, take_groups
+from replay.allocator.record import FAILED, OK, Mask, Record
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, MAP_FLAGS, RLIM_INFINITY
-from replay.ordering import ascending
+from replay.ordering import ascending, take_groups
 
 UNKNOWN: Final = 0
 MAPPING_ABOVE: Final = 1

@@ -12,11 +12,11 @@ import numpy as np
 
 from replay.allocator import libc
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, LAST_RESORT, POOL, Candidates
-from replay.allocator.record import Mask, Record, take_groups
+from replay.allocator.record import Mask, Record
 from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds
 from replay.columns import NULL, Int64Array
 from replay.constants import CALLS
-from replay.ordering import distinct
+from replay.ordering import distinct, take_groups
 
 _POOLS: Final = {
     libc.MUSL: "musl's mallocng keeps small blocks in mapped groups and only metadata in the brk area",

@@ -121,20 +121,3 @@ def first_of_each(spaces: Int64Array, rows: Int64Array, count: int) -> tuple[Int
     first[spaces[::-1]] = rows[::-1]  # of several values for one place the last one stays
     found = np.flatnonzero(first != NULL)
     return found, first[found]
-
-
-def take_groups(columns: Iterable[Int64Array]) -> tuple[Int64Array, Int64Array]:
-    """Return the first row of each distinct combination of values, and for each row the number of its combination."""
-    keys = list(columns)
-    count = len(keys[0])
-    if not count:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    by_key = np.lexsort(keys[::-1])
-    fresh = np.zeros(count, dtype=np.bool_)
-    fresh[0] = True
-    for key in keys:
-        ordered = key[by_key]
-        fresh[1:] |= ordered[1:] != ordered[:-1]
-    group = np.empty(count, dtype=np.int64)
-    group[by_key] = np.cumsum(fresh) - 1
-    return by_key[fresh].astype(np.int64, copy=False), group

@@ -11,9 +11,13 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from replay.address_space import KINDS, ORIGIN_INFERRED, ORIGINS
+from replay.columns import Int64Array
 from replay.constants import MAP_FLAGS
 from replay.maps import Mapping, continues
+from replay.ordering import ascending
 
 if TYPE_CHECKING:
     from replay.run import Run
@@ -105,30 +109,39 @@ class Gap:
 def pieces_at(run: Run, space: int, clock: int) -> list[Piece]:
     """Return the mappings of a space once line `clock` had been printed, by address, equal neighbours joined."""
     mapped = run.mapped(space, clock)
-    regions, rows = run.replayed.regions, [row for _, row in mapped]
-    columns = {name: regions[name][rows].tolist() for name in ("kind", "origin", "made_line", "flags", "made_step")}
-    kinds = columns["kind"]
-    joined: list[tuple[Mapping, list[int]]] = []
-    for place, (mapping, _) in enumerate(mapped):
-        if joined and kinds[place - 1] == kinds[place] and continues(joined[-1][0], mapping):
-            joined[-1][1].append(place)
-            joined[-1] = (joined[-1][0]._replace(end=mapping.end), joined[-1][1])
+    told = _of_regions(run, [rows for _, rows in mapped])
+    joined: list[tuple[Mapping, int, int]] = []
+    last = 0
+    for mapping, rows in mapped:
+        first, last = last, last + len(rows)
+        low, begin, end = joined[-1] if joined else (mapping, 0, 0)
+        if joined and told["kind"][end - 1] == told["kind"][first] and continues(low, mapping):
+            joined[-1] = (low._replace(end=mapping.end), begin, last)
         else:
-            joined.append((mapping, [place]))
-    return [_piece(mapping, columns, places) for mapping, places in joined]
+            joined.append((mapping, first, last))
+    return [_piece(mapping, told, begin, end) for mapping, begin, end in joined]
 
 
-def _piece(mapping: Mapping, columns: dict[str, list[int]], places: list[int]) -> Piece:
-    kind, origin, made, flags = (columns[name][places[0]] for name in ("kind", "origin", "made_line", "flags"))
-    steps = tuple(columns["made_step"][place] for place in places)
+def _of_regions(run: Run, rows: list[Int64Array]) -> dict[str, list[int]]:
+    """Return what regions are and what made them, in the order of `rows`, by column."""
+    every = np.concatenate([np.zeros(0, np.int64), *rows])
+    order, told = ascending(every), {}
+    for name in ("kind", "origin", "made_line", "flags", "made_step"):
+        column = np.empty(len(every), np.int64)
+        column[order] = run.replayed.regions.at(name, every[order])
+        told[name] = column.tolist()
+    return told
+
+
+def _piece(mapping: Mapping, told: dict[str, list[int]], begin: int, end: int) -> Piece:
+    kind, origin, made, flags = (told[name][begin] for name in ("kind", "origin", "made_line", "flags"))
+    steps = tuple(told["made_step"][begin:end])
     return Piece(mapping, KINDS[kind], ORIGINS[origin], made, flags > 0 and bool(flags & _MAP_STACK), steps)
 
 
 def gaps_of(pieces: list[Piece]) -> list[Gap]:
     """Return the free ranges between neighbours, by address."""
-    return [
-        Gap(low.end, high.start) for low, high in pairwise(pieces) if high.start > low.end
-    ]
+    return [Gap(low.end, high.start) for low, high in pairwise(pieces) if high.start > low.end]
 
 
 def parts_of(pieces: list[Piece], blocker: int | None, most: int = MOST_PARTS) -> list[Part]:
