@@ -241,9 +241,12 @@ class Run:
         columns = {name: column[firsts] for name, column in columns.items()}
         columns["end"] = ends[np.append(firsts[1:], len(alive)) - 1]
         heads = self._heads(heap, columns)
-        lasts = np.append(heads[1:], len(firsts)) - 1
-        rows = zip(*(columns[name][heads].tolist() for name in _MAPPED), columns["end"][lasts].tolist(), strict=True)
-        return list(zip((self._mapping(heap, *row) for row in rows), np.split(alive[firsts], heads[1:]), strict=True))
+        until = np.append(heads[1:], len(firsts))
+        rows = zip(
+            *(columns[name][heads].tolist() for name in _MAPPED), columns["end"][until - 1].tolist(), strict=True
+        )
+        alive, bounds = alive[firsts], zip(heads.tolist(), until.tolist(), strict=True)
+        return [(self._mapping(heap, *row), alive[first:last]) for row, (first, last) in zip(rows, bounds, strict=True)]
 
     def _heads(self, heap: tuple[int, int], columns: Columns) -> Int64Array:
         """Return which mappings do not go on from the one below as the same anonymous memory of the same kind."""

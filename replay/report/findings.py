@@ -436,9 +436,9 @@ class Findings:
 
     def curve(self, column: str) -> Curve:
         """Return a column of the table `fragmentation` over the life of the main space; unknown values are left out."""
-        changes = self._main_changes
-        known = changes[column] != NULL
-        return Curve(changes["line"][known], changes[column][known])
+        lines, values = self._main_changes["line"], self._main_changes[column]
+        known = values != NULL
+        return Curve(lines, values) if known.all() else Curve(lines[known], values[known])
 
     @cached_property
     def _main_changes(self) -> Columns:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ _NEAR: Final = 1 << 30
 """Bytes of a gap over which mappings are never lumped together if room allows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One mapping, equal neighbours joined, with what /proc/PID/maps does not tell; its lowest part stands for all."""
 
     mapping: Mapping
@@ -151,8 +150,7 @@ def parts_of(pieces: list[Piece], blocker: int | None, most: int = MOST_PARTS) -
     (a file's segments, what one call made) or lie close together are lumped, the nearest first.
     """
     roles = [_role(piece, blocker) for piece in pieces]
-    made_by = [set(piece.made_steps) for piece in pieces]
-    borders = [_border(pieces, roles, made_by, at) for at in range(1, len(pieces))]
+    borders = [_border(*neighbours) for neighbours in pairwise(zip(pieces, roles, strict=True))]
     least = _least_border(borders, most - 1)
     parts: list[Part] = []
     first = 0
@@ -178,14 +176,15 @@ def _role(piece: Piece, blocker: int | None) -> str:
     return "heap" if piece.path == "[heap]" or piece.kind == "brk" else ""
 
 
-def _border(pieces: list[Piece], roles: list[str], made_by: list[set[int]], at: int) -> int:
-    """Return how much speaks for a border before piece `at`: 0 never, more than any gap for the brk area's edges."""
-    low, high = pieces[at - 1], pieces[at]
-    if roles[at - 1] != roles[at] and (roles[at - 1] or roles[at]):
+def _border(below: tuple[Piece, str], above: tuple[Piece, str]) -> int:
+    """Return how much speaks for a border between pieces with roles: 0 never, the most for the brk area's edges."""
+    low, high = below[0], above[0]
+    if below[1] != above[1]:
         return 1 << 66
     gap = high.start - low.end
-    same_file = low.path == high.path and low.path.startswith("/")
-    if (same_file and gap < _NEAR) or (not gap and not made_by[at - 1].isdisjoint(made_by[at])):
+    if not gap and not set(low.made_steps).isdisjoint(high.made_steps):
+        return 0
+    if gap < _NEAR and low.path == high.path and low.path.startswith("/"):
         return 0
     return gap + 1
 
@@ -212,7 +211,10 @@ def name_of(piece: Piece) -> str:
         return "program or ld.so (inferred)" if piece.kind == "image" else "made before the log (inferred)"
     if piece.stack:
         return _STACK
-    return {"anon": "anonymous", "shm": "shared memory", "image": "program"}.get(piece.kind, piece.kind)
+    return _SHORT_NAMES.get(piece.kind, piece.kind)
+
+
+_SHORT_NAMES: Final = {"anon": "anonymous", "shm": "shared memory", "image": "program"}
 
 
 def kinds_of(pieces: list[Piece]) -> list[tuple[str, int, int]]:
@@ -227,8 +229,9 @@ def kinds_of(pieces: list[Piece]) -> list[tuple[str, int, int]]:
 
 def kind_name(piece: Piece) -> str:
     """Return the kind of a mapping in words; what may not be touched is reserved, not used."""
-    words = {"brk": "brk area", "anon": "anonymous", "file": "file", "shm": "shared memory", "image": "program image"}
-    name = words.get(piece.kind, piece.kind)
     if piece.kind == "anon" and piece.perms.startswith("---"):
         return "anonymous, no access"
-    return name
+    return _KIND_NAMES.get(piece.kind, piece.kind)
+
+
+_KIND_NAMES: Final = {"brk": "brk area", "anon": "anonymous", "shm": "shared memory", "image": "program image"}
