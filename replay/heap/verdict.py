@@ -83,8 +83,9 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
     leaked = (columns["end"] == LIVE) & (columns["space"] == space) & (columns["inherited"] == 0)
     leaked_bytes = int(columns["size"][leaked].sum())
     share = leaked_bytes / peak_bytes if peak_bytes else 0.0
-    heap = SpaceHeap.of(blocks, heaps, space)
-    largest, end = heap.picture(last if largest_line is None else largest_line), heap.picture(last)
+    largest_line = last if largest_line is None else largest_line
+    heap = SpaceHeap.of(blocks, heaps, space, {*moments, peak_line, largest_line, last})
+    largest, end = heap.picture(largest_line), heap.picture(last)
     leaking = bool(leaked.any()) and (growth.growing or share >= LEAKED_SHARE)
     fragmented = _is_fragmented(largest) or _is_fragmented(end)
     return Answer(
