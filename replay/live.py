@@ -40,10 +40,11 @@ class Course:
         del gone, ended
         _add_at(given, live, born - first, size)
         np.cumsum(live, out=live)
-        changed = (given > 0) | (taken > 0)
-        line = np.flatnonzero(changed)
+        line = np.flatnonzero((given > 0) | (taken > 0))
+        if len(line) < lines:
+            given, taken, live = given[line], taken[line], live[line]
         line += first
-        return cls(line, given[changed], taken[changed], live[changed])
+        return cls(line, given, taken, live)
 
     def peak(self) -> tuple[int, int]:
         """Return the most bytes live at once and the first line of that; zeros for no blocks."""

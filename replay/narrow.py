@@ -46,6 +46,8 @@ class Narrow(Mapping[str, Int64Array]):
     def at(self, name: str, rows: Int64Array) -> Int64Array:
         """Return what a column holds in some rows."""
         kept = self._kept[name]
+        if len(kept.codes) and not kept.codes.strides[0]:  # one number for all rows
+            return np.broadcast_to(kept.codes[0], len(rows))
         return _widened(kept._replace(codes=kept.codes[rows]))
 
     def __iter__(self) -> Iterator[str]:

@@ -142,7 +142,7 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
     What is said of the heap's end is said of the space that had the most bytes live at once.
     """
     counts = {
-        "allocations": len(blocks.given_steps),
+        "allocations": int(np.count_nonzero(blocks.columns["inherited"] == 0)),
         "frees": len(blocks.taken_steps),
         "double_frees": blocks.count(DOUBLE_FREE),
         "unknown_frees": blocks.count(UNKNOWN_FREE),
@@ -150,17 +150,17 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
     if not blocks.seen:
         return counts
     columns, found = blocks.columns, answer()
-    live = (columns["end"] == LIVE) & (columns["inherited"] == 0)
+    live = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0))
     peak_bytes, peak_clock = found.peak.live_bytes, found.peak.line
     if not one_space(columns["space"]):
         peak_bytes, peak_clock = course_of_all(columns, replayed.spaces).peak()
     step = np.searchsorted(replayed.events["clock"], peak_clock, side="left")
-    line, end = replayed.events["line"], found.end
+    last, end = replayed.events.rows - 1, found.end
     return counts | {
-        "live_blocks": int(live.sum()),
-        "live_bytes": int(columns["size"][live].sum()),
+        "live_blocks": len(live),
+        "live_bytes": int(columns.at("size", live).sum()),
         "peak_live_bytes": peak_bytes,
-        "peak_live_line": int(line[min(int(step), len(line) - 1)]),
+        "peak_live_line": _row(replayed.events, min(int(step), last), ["line"])["line"],
         "heap_fragmentation": end.fragmentation,
         "pinned_bytes": end.pinned_bytes,
     }

@@ -189,13 +189,14 @@ class SpaceHeap:
         """Return the heap of a space, to be looked at at `lines`."""
         chunks, extents = heaps.chunks, heaps.extents
         block = _live_at_any(chunks, np.array(sorted(lines), dtype=np.int64))
-        block = block[chunks.at("space", block) == space]
+        mine = chunks.at("space", block) == space
+        block = block if mine.all() else block[mine]
         direct = chunks.at("direct", block) == 1
         pooled = block[~direct]
         pooled = pooled[ascending(chunks.at("start", pooled))]
         block, count = np.concatenate([pooled, block[direct]]), len(pooled)
         born, died = chunks.at("born_line", block), chunks.at("died_line", block)
-        died[died == NULL] = np.iinfo(np.int64).max
+        died = np.where(died == NULL, np.iinfo(np.int64).max, died)
         own = extents["space"] == space
         return cls(
             space=space,
