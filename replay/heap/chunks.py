@@ -264,7 +264,7 @@ def _inferred_extents(chunks: Narrow, unknown: Mask) -> Columns:
     base = chunks.at("space", rows) << _SPACE_SHIFT
     start, end = chunks.at("start", rows) + base, chunks.at("end", rows) + base
     del base
-    lowest, cluster = _clusters(start, end)
+    lowest, cluster = clusters_of(start, end)
     del start
     if len(lowest) > 1:
         by_birth = ascending(cluster)
@@ -286,7 +286,7 @@ def _inferred_extents(chunks: Narrow, unknown: Mask) -> Columns:
     }
 
 
-def _clusters(start: Int64Array, end: Int64Array) -> tuple[Int64Array, Int64Array]:
+def clusters_of(start: Int64Array, end: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Return where each cluster of ranges begins, no two nearer than the gap, and in which one each range lies.
 
     Ranges that begin in the same stretch of as many bytes as the gap has are of one cluster: only stretches are sorted.
