@@ -64,6 +64,8 @@ class Answer:
     end: Picture
     measure_3: float
     measure_4: float
+    course: Course
+    """How many blocks and bytes were live over the whole run."""
 
 
 def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = None) -> Answer:
@@ -79,7 +81,6 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
     peak_bytes, peak_line = course.peak()
     growth, moments = growth_of(course, last), _moments(course.line[course.line <= last])
     largest_line, measures = _largest_heap(course, heaps, space)
-    del course
     leaked = np.flatnonzero((columns["end"] == LIVE) & (columns["space"] == space) & (columns["inherited"] == 0))
     leaked_bytes = int(columns.at("size", leaked).sum())
     share = leaked_bytes / peak_bytes if peak_bytes else 0.0
@@ -103,6 +104,7 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
         end=end,
         measure_3=measures[0],
         measure_4=measures[1],
+        course=course,
     )
 
 

@@ -27,7 +27,6 @@ from replay.heap import (
 )
 from replay.heap.sweep import taken_bytes
 from replay.heap.verdict import HELD_SHARE, LEAST_HELD
-from replay.live import course_of_space
 from replay.nesting import GIVING, is_call
 from replay.packed import PackedColumns
 from replay.report.findings import Curve
@@ -265,7 +264,7 @@ class MallocFindings:
     @cached_property
     def curves(self) -> tuple[Curve, Curve]:
         """Bytes live, and bytes that malloc held for blocks, over the life of the space that is judged."""
-        course = course_of_space(self.run.malloc_blocks.columns, self.space)
+        course = self.answer.course
         until = int(np.searchsorted(course.line, self.answer.end.line, side="right"))
         clocks = course.line[:until]
         held = taken_bytes(self.run.heaps, self.space, clocks)
