@@ -35,18 +35,15 @@ class Course(NamedTuple):
         lines = int(max(born.max(initial=0), gone.max(initial=0))) + 1 - first
         live, given, taken = np.zeros(lines, np.int64), np.zeros(lines, np.int32), np.zeros(lines, np.int32)
         gone -= first
-        np.subtract.at(live, gone, size[ended])
-        np.add.at(taken, gone, np.int32(1))
+        _add_at(taken, live, gone, -size[ended])
         del gone, ended
-        born = born - first
-        np.add.at(live, born, size)
-        np.add.at(given, born, np.int32(1))
-        del born
+        _add_at(given, live, born - first, size)
         np.cumsum(live, out=live)
-        changed = (given > 0) | (taken > 0)
-        line = np.flatnonzero(changed)
+        line = np.flatnonzero((given > 0) | (taken > 0))
+        if len(line) < lines:
+            given, taken, live = given[line], taken[line], live[line]
         line += first
-        return cls(line, given[changed], taken[changed], live[changed])
+        return cls(line, given, taken, live)
 
     def peak(self) -> tuple[int, int]:
         """Return the most bytes live at once and the first line of that; zeros for no blocks."""
@@ -55,6 +52,17 @@ class Course(NamedTuple):
             return 0, 0
         row = rows[np.argmax(self.live_bytes[rows])]
         return int(self.live_bytes[row]), int(self.line[row])
+
+
+def _add_at(counts: NDArray[np.int32], sums: Int64Array, places: Int64Array, values: Int64Array) -> None:
+    """Count the places, none of which was counted before, and add the values there."""
+    counts[places] = 1
+    if int(np.count_nonzero(counts)) == len(places):  # no place twice: then NumPy need not add one by one
+        sums[places] += values
+        return
+    counts[places] = 0
+    np.add.at(counts, places, np.int32(1))
+    np.add.at(sums, places, values)
 
 
 def course_of_space(blocks: Columns, space: int) -> Course:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,6 +30,7 @@ class Mapping(NamedTuple):
     path: str
 
 
+@lru_cache(1024)
 def perms_text(prot: int, shared: bool) -> str:
     """Return the four letters for PROT_ bits and sharing, such as `r-xp`."""
     letters = "".join(letter if prot & bit else "-" for letter, bit in PROT_OF_LETTER.items())

@@ -41,14 +41,14 @@ class Narrow(Mapping[str, Int64Array]):
 
     def __getitem__(self, name: str) -> Int64Array:
         """Return a column."""
-        codes, lowest, nulls = self._kept[name]
-        if codes.dtype == np.int64:
-            return codes.astype(np.int64, copy=False)
-        column = codes.astype(np.int64)
-        column += lowest
-        if nulls:
-            column[codes == np.iinfo(codes.dtype).max] = NULL
-        return column
+        return _widened(self._kept[name])
+
+    def at(self, name: str, rows: Int64Array) -> Int64Array:
+        """Return what a column holds in some rows."""
+        kept = self._kept[name]
+        if len(kept.codes) and not kept.codes.strides[0]:  # one number for all rows
+            return np.broadcast_to(kept.codes[0], len(rows))
+        return _widened(kept._replace(codes=kept.codes[rows]))
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names of the columns."""
@@ -57,6 +57,17 @@ class Narrow(Mapping[str, Int64Array]):
     def __len__(self) -> int:
         """Return the number of columns."""
         return len(self._kept)
+
+
+def _widened(kept: _Kept) -> Int64Array:
+    codes, lowest, nulls = kept
+    if codes.dtype == np.int64:
+        return codes.astype(np.int64, copy=False)
+    column = codes.astype(np.int64)
+    column += lowest
+    if nulls:
+        column[codes == np.iinfo(codes.dtype).max] = NULL
+    return column
 
 
 def _narrowed(column: Int64Array) -> _Kept:

@@ -16,6 +16,7 @@ from replay.calls import UNFINISHED
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.constants import CALL_CODE
 from replay.ordering import ascending, distinct
+from replay.packed import PackedColumns
 from replay.shapes import DIALECTS
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -85,10 +86,10 @@ class Nesting(NamedTuple):
         return column
 
 
-def find_nesting(events: Columns, strings: Strings, *, nil: bool = False) -> Nesting:
+def find_nesting(events: PackedColumns, strings: Strings, *, nil: bool = False) -> Nesting:
     """Return what each event ran inside; `nil` says that the log writes null pointers so (see `source.prints_nil`)."""
-    count, nothing = len(events["call"]), np.zeros(0, dtype=np.int64)
-    if not _occurs(events["call"], (*GIVING, *FREEING, *_AROUND)):
+    count, nothing = events.rows, np.zeros(0, dtype=np.int64)
+    if not count_calls(events)[[CALL_CODE[name] for name in (*GIVING, *FREEING, *_AROUND)]].any():
         return Nesting(count, nothing, nothing, nothing, nothing, nothing)
     family, around = is_call(events, (*GIVING, *FREEING)), is_call(events, _AROUND)
     misnamed_steps = nothing if nil else np.flatnonzero(misnamed_rows(events, strings, family | around))
@@ -115,10 +116,13 @@ def find_nesting(events: Columns, strings: Strings, *, nil: bool = False) -> Nes
     return Nesting(count, inside[order], parents[order], doubled, outers, misnamed_steps)
 
 
-def _occurs(call: Int64Array, names: Iterable[str]) -> bool:
-    """Return whether any call is one of `names`."""
-    counts = np.bincount(call + 1, minlength=max(CALL_CODE.values()) + 2)
-    return any(counts[CALL_CODE[name] + 1] for name in names)
+def count_calls(events: PackedColumns) -> Int64Array:
+    """Return how many events there are of each call, by its code."""
+    counts = np.zeros(len(CALL_CODE) + 1, dtype=np.int64)
+    for number in range(events.parts):
+        # A call without a code, -1, is counted in the first place, which is left out.
+        counts += np.bincount(events.part(number, ["call"])["call"] + 1, minlength=len(counts))[: len(counts)]
+    return counts[1:]
 
 
 def is_call(events: Columns, names: Iterable[str]) -> Mask:

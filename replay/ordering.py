@@ -5,7 +5,7 @@ In go columns of numbers, out come the places of their rows in ascending order. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -114,3 +114,29 @@ def is_ascending(keys: Sequence[NDArray[Any]]) -> bool:
             return False
         equal &= after == before
     return True
+
+
+def take_groups(columns: Iterable[Int64Array]) -> tuple[Int64Array, Int64Array]:
+    """Return the first row of each distinct combination of values, and for each row the number of its combination."""
+    keys = list(columns)
+    count = len(keys[0])
+    if not count:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    by_key = np.lexsort(keys[::-1])
+    fresh = np.zeros(count, dtype=np.bool_)
+    fresh[0] = True
+    for key in keys:
+        ordered = key[by_key]
+        fresh[1:] |= ordered[1:] != ordered[:-1]
+    group = np.empty(count, dtype=np.int64)
+    group[by_key] = np.cumsum(fresh) - 1
+    return by_key[fresh].astype(np.int64, copy=False), group
+
+
+def is_among(values: Int64Array, those: Int64Array) -> NDArray[np.bool_]:
+    """Return which values are among those, which ascend."""
+    if not len(those):
+        return np.zeros(len(values), dtype=np.bool_)
+    place = np.minimum(np.searchsorted(those, values), len(those) - 1)
+    among: NDArray[np.bool_] = those[place] == values
+    return among

@@ -19,8 +19,9 @@ from replay.blocks import Blocks, find_blocks, note_problems
 from replay.calls import RunInput, read_run
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
 from replay.errors import QueryError, ReplayError
+from replay.footprint import Footprint
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
-from replay.nesting import Nesting, find_nesting
+from replay.nesting import Nesting, count_calls, find_nesting
 from replay.outcome import DIVERGENCES
 from replay.regions import ORIGIN_FORK, Replay
 from replay.stages import Stage, Watch, unwatched
@@ -149,6 +150,16 @@ class Run:
         export_tables(tables, Path(directory), format, force=force)
 
     @cached_property
+    def calls_made(self) -> Int64Array:
+        """How many calls the run has, by code."""
+        return count_calls(self.replayed.events)
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """How large the address spaces became."""
+        return Footprint.of(self.replayed.changes, len(self.replayed.spaces["space"]))
+
+    @cached_property
     def nesting(self) -> Nesting:
         """Inside which libc call each step ran."""
         nil = any(log.nil for log in self.source.logs)
@@ -187,7 +198,8 @@ class Run:
         """The one row of the table `summary`, by column."""
         from replay.summary import summary_columns  # noqa: PLC0415
 
-        return summary_columns(self.source, self.replayed, self.activity, self.malloc_blocks, lambda: self.answer)
+        found = self.activity, self.malloc_blocks, lambda: self.answer
+        return summary_columns(self.source, self.replayed, self.calls_made, self.footprint, *found)
 
     def examine(self) -> None:
         """Find out all that a report says; it is kept, and need not be asked for."""
@@ -224,30 +236,55 @@ class Run:
         """Return the mappings of a space once line `clock` had been printed, in order of addresses, not joined."""
         return [mapping for mapping, _ in self.mapped(space, clock)]
 
-    def mapped(self, space: int, clock: int) -> list[tuple[Mapping, int]]:
-        """Return what `mappings` does, each mapping with its row of `regions`; the break's growths are one mapping."""
+    def mapped(self, space: int, clock: int) -> list[tuple[Mapping, Int64Array]]:
+        """Return what `mappings` does, each mapping with its rows of `regions`.
+
+        The break's growths are one mapping, with the row of the first. So are equal neighbours without file and offset
+        of one kind, with a row each.
+        """
         alive = self.alive(space, clock)
         if not len(alive):
             return []
         regions = self.replayed.regions
-        alive = alive[np.argsort(regions["start"][alive].astype(np.uint64), kind="stable")]
-        columns = {name: regions[name][alive] for name in ("start", "end", "kind", "prot", "shared", "path", "offset")}
+        columns = {name: regions.at(name, alive) for name in (*_MAPPED, "end", "kind")}
+        order = np.argsort(columns["start"].astype(np.uint64), kind="stable")
+        alive, columns = alive[order], {name: column[order] for name, column in columns.items()}
         heap = self._heap_range(space, clock, columns)
         ends, prot, grown = columns["end"], columns["prot"], columns["kind"] == KIND_BRK
-        goes_on = grown[1:] & grown[:-1] & (columns["start"][1:] == ends[:-1]) & (prot[1:] == prot[:-1])
+        touches = columns["start"][1:] == ends[:-1]
+        goes_on = grown[1:] & grown[:-1] & touches & (prot[1:] == prot[:-1])
         firsts = np.flatnonzero(np.append(True, ~goes_on))
-        lasts = np.append(firsts[1:], len(alive)) - 1
-        rows = zip(*(columns[name][firsts].tolist() for name in _MAPPED), ends[lasts].tolist(), strict=True)
-        return [
-            (self._mapping(heap, *row), int(region)) for row, region in zip(rows, alive[firsts].tolist(), strict=True)
-        ]
+        columns = {name: column[firsts] for name, column in columns.items()}
+        columns["end"] = ends[np.append(firsts[1:], len(alive)) - 1]
+        heads = self._heads(heap, columns)
+        until = np.append(heads[1:], len(firsts))
+        rows = zip(
+            *(columns[name][heads].tolist() for name in _MAPPED), columns["end"][until - 1].tolist(), strict=True
+        )
+        alive, bounds = alive[firsts], zip(heads.tolist(), until.tolist(), strict=True)
+        return [(self._mapping(heap, *row), alive[first:last]) for row, (first, last) in zip(rows, bounds, strict=True)]
+
+    def _heads(self, heap: tuple[int, int], columns: Columns) -> Int64Array:
+        """Return which mappings do not go on from the one below as the same anonymous memory of the same kind."""
+        start, end, offset, path = (columns[name] for name in ("start", "end", "offset", "path"))
+        plain = (path == NO_TEXT) & (offset <= 0)
+        same = plain[1:] & plain[:-1] & (start[1:] == end[:-1])
+        in_heap = (offset == NULL) & (start < heap[1]) & (end > heap[0])
+        for column in (in_heap, offset, columns["kind"], columns["prot"], columns["shared"]):
+            same &= column[1:] == column[:-1]
+        return np.flatnonzero(np.append(True, ~same))
 
     def alive(self, space: int, clock: int) -> Int64Array:
         """Return the rows of `regions` that are alive in a space once line `clock` had been printed."""
-        columns = self.replayed.regions
-        born, died = columns["born_line"], columns["died_line"]
-        chosen = (columns["space"] == space) & (born <= clock) & ((died == NULL) | (died > clock))
-        return np.flatnonzero(chosen).astype(np.int64)
+        regions, found = self.replayed.regions, [np.zeros(0, np.int64)]
+        for number in range(regions.parts):
+            died = regions.part(number, ["died_line"])["died_line"]
+            rows = np.flatnonzero((died == NULL) | (died > clock))
+            if len(rows):
+                part = regions.part(number, ["space", "born_line"])
+                rows = rows[(part["space"][rows] == space) & (part["born_line"][rows] <= clock)]
+                found.append(rows + regions.starts[number])
+        return np.concatenate(found)
 
     def _heap_range(self, space: int, clock: int, columns: Columns) -> tuple[int, int]:
         """Return `[start_brk, brk)` by its pages. Source: task_mmu.c: [heap] overlaps it and is no file."""

@@ -54,9 +54,9 @@ def is_long(size: int) -> bool:
 
 def _scanned_ahead(texts: Iterator[Text], dialect: str, first_line: int) -> Iterator[Scanned]:
     """Yield the texts as chunks with their scans by the compiled scanner, which works ahead in a thread."""
-    from replay.trimming import keep_freed_memory  # noqa: PLC0415 - only a long log comes here
     from replay.scanloop import scan_compiled  # noqa: PLC0415
     from replay.shapetree import empty_tree  # noqa: PLC0415
+    from replay.trimming import keep_freed_memory  # noqa: PLC0415 - only a long log comes here
 
     keep_freed_memory()
     tree, next_line = empty_tree(), first_line

@@ -6,7 +6,7 @@ In go what was read, replayed and found, out come the columns of the table `summ
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from replay.allocator import Activity
 from replay.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks
 from replay.calls import RunInput
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
+from replay.footprint import Footprint
+from replay.packed import PackedColumns
 from replay.regions import Replay
 
 if TYPE_CHECKING:
@@ -25,11 +27,18 @@ FALLBACK_KINDS = ("fallback", "last_resort")
 
 
 def summary_columns(
-    source: RunInput, replayed: Replay, activity: Activity, blocks: Blocks, answer: Callable[[], Answer]
+    source: RunInput,
+    replayed: Replay,
+    calls: Int64Array,
+    footprint: Footprint,
+    activity: Activity,
+    blocks: Blocks,
+    answer: Callable[[], Answer],
 ) -> dict[str, Any]:
     """Return the one row of the table `summary`, by column; None where nothing is known.
 
-    For the answer about malloc is asked only where the log shows any call of its family.
+    `calls` tells how many there are by code. For the answer about malloc is asked only where the log shows any call of
+    its family.
     """
     strings = replayed.strings
     return {
@@ -43,10 +52,10 @@ def summary_columns(
         "processes": replayed.processes,
         "threads": replayed.threads,
         "spaces": len(replayed.spaces["space"]),
-        "duration_ns": _duration(replayed.events["time_ns"]),
-        **_failures(replayed, activity, strings),
+        "duration_ns": _duration(replayed.events),
+        **_failures(calls, activity, strings),
         **_mappings(activity.allocator_mmaps, strings),
-        **_footprint(replayed),
+        **_footprint(replayed, footprint),
         **_blocks(replayed, blocks, answer),
     }
 
@@ -64,62 +73,68 @@ def _programs(replayed: Replay, activity: Activity) -> dict[str, Any]:
     }
 
 
-def _duration(times: Int64Array) -> int | None:
-    known = times[times != NULL]
-    return int(known.max() - known.min()) if known.size else None
+def _duration(events: PackedColumns) -> int | None:
+    """Return the nanoseconds between the first and the last time, None where there is none."""
+    ends: list[int] = []
+    for number in range(events.parts):
+        times = events.part(number, ["time_ns"])["time_ns"]
+        known = times[times != NULL]
+        if known.size:
+            ends += [int(known.min()), int(known.max())]
+    return max(ends) - min(ends) if ends else None
 
 
-def _failures(replayed: Replay, activity: Activity, strings: Strings) -> dict[str, Any]:
+def _failures(calls: Int64Array, activity: Activity, strings: Strings) -> dict[str, Any]:
     failures = activity.brk_failures
-    causes = Counter(strings[int(cause)] for cause in failures["cause"])
+    causes = Counter(failures["cause"].tolist())
     return {
-        "brk_calls": int((replayed.events["call"] == constants.CALL_CODE["brk"]).sum()),
+        "brk_calls": int(calls[constants.CALL_CODE["brk"]]),
         "brk_failures": len(failures["step"]),
-        "brk_failure_causes": ",".join(cause for cause, _ in causes.most_common()),
+        "brk_failure_causes": ",".join(strings[cause] for cause, _ in causes.most_common()),
         "brk_failure_shortfall_bytes": int(failures["shortfall_bytes"].sum()),
     }
 
 
 def _mappings(mmaps: Columns, strings: Strings) -> dict[str, Any]:
-    kinds = np.array([strings[int(kind)] for kind in mmaps["kind"]], dtype=object)
-    granted = mmaps["errno"] == NO_TEXT
-    fallback = np.isin(kinds, FALLBACK_KINDS) if len(kinds) else np.zeros(0, bool)
-    direct = kinds == "direct" if len(kinds) else np.zeros(0, bool)
-    size = mmaps["bytes"]
+    granted, size = mmaps["errno"] == NO_TEXT, mmaps["bytes"]
+    fallback = np.isin(mmaps["kind"], strings.intern_all(FALLBACK_KINDS))
+    direct, arena_heap = (mmaps["kind"] == strings.intern(kind) for kind in ("direct", "arena_heap"))
     return {
         "mmap_fallbacks": int(fallback.sum()),
         "mmap_fallback_bytes": int(size[fallback & granted].sum()),
         "mmap_fallbacks_refused": int((fallback & ~granted).sum()),
         "direct_mmaps": int(direct.sum()),
         "direct_mmap_bytes": int(size[direct & granted].sum()),
-        "arena_heaps": int(((kinds == "arena_heap") & granted).sum()) if len(kinds) else 0,
+        "arena_heaps": int((arena_heap & granted).sum()),
     }
 
 
-def _footprint(replayed: Replay) -> dict[str, Any]:
+def _footprint(replayed: Replay, footprint: Footprint) -> dict[str, Any]:
     """Return peaks over all spaces; what is said of the end is said of the space that held the most memory."""
-    changes = replayed.changes
-    if not len(changes["step"]):
+    peak, last = footprint.peak, footprint.last
+    if peak is None or last is None:
         return dict.fromkeys(
             ("peak_mapped_bytes", "end_mapped_bytes", "peak_brk_bytes", "end_brk_bytes", "peak_mapping_count"), 0
         )
-    peak = int(np.argmax(changes["mapped_bytes"]))
-    last = int(np.flatnonzero(changes["space"] == changes["space"][peak])[-1])
-    gaps = int(changes["gap_bytes"][last])
-    headroom = changes["headroom_bytes"]
-    headroom = headroom[headroom != NULL]
-    several = changes["largest_gap_bytes"][changes["gap_count"] > 0]
+    names = ("step", "mapped_bytes", "brk_bytes", "gap_bytes", "largest_gap_bytes")
+    at_peak, at_end = (_row(replayed.changes, row, names) for row in (peak, last))
+    gaps = at_end["gap_bytes"]
     return {
-        "peak_mapped_bytes": int(changes["mapped_bytes"][peak]),
-        "peak_mapped_line": int(replayed.events["line"][changes["step"][peak]]),
-        "end_mapped_bytes": int(changes["mapped_bytes"][last]),
-        "peak_brk_bytes": int(changes["brk_bytes"].max()),
-        "end_brk_bytes": int(changes["brk_bytes"][last]),
-        "peak_mapping_count": int(changes["mapping_count"].max()),
-        "min_headroom_bytes": int(headroom.min()) if headroom.size else None,
-        "min_largest_gap_bytes": int(several.min()) if several.size else None,
-        "address_fragmentation": 1 - int(changes["largest_gap_bytes"][last]) / gaps if gaps else 0.0,
+        "peak_mapped_bytes": at_peak["mapped_bytes"],
+        "peak_mapped_line": _row(replayed.events, at_peak["step"], ["line"])["line"],
+        "end_mapped_bytes": at_end["mapped_bytes"],
+        "peak_brk_bytes": int(footprint.most_brk.max()),
+        "end_brk_bytes": at_end["brk_bytes"],
+        "peak_mapping_count": footprint.mapping_count,
+        "min_headroom_bytes": footprint.least_headroom,
+        "min_largest_gap_bytes": footprint.least_largest_gap,
+        "address_fragmentation": 1 - at_end["largest_gap_bytes"] / gaps if gaps else 0.0,
     }
+
+
+def _row(columns: PackedColumns, row: int, names: Sequence[str]) -> dict[str, int]:
+    """Return what some columns hold in one row."""
+    return {name: int(columns.at(name, np.array([row]))[0]) for name in names}
 
 
 def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> dict[str, Any]:
@@ -128,7 +143,7 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
     What is said of the heap's end is said of the space that had the most bytes live at once.
     """
     counts = {
-        "allocations": len(blocks.given_steps),
+        "allocations": int(np.count_nonzero(blocks.columns["inherited"] == 0)),
         "frees": len(blocks.taken_steps),
         "double_frees": blocks.count(DOUBLE_FREE),
         "unknown_frees": blocks.count(UNKNOWN_FREE),
@@ -138,17 +153,17 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
     from replay.live import course_of_all, one_space  # noqa: PLC0415  (many logs show no malloc)
 
     columns, found = blocks.columns, answer()
-    live = (columns["end"] == LIVE) & (columns["inherited"] == 0)
+    live = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0))
     peak_bytes, peak_clock = found.peak.live_bytes, found.peak.line
     if not one_space(columns["space"]):
         peak_bytes, peak_clock = course_of_all(columns, replayed.spaces).peak()
     step = np.searchsorted(replayed.events["clock"], peak_clock, side="left")
-    line, end = replayed.events["line"], found.end
+    last, end = replayed.events.rows - 1, found.end
     return counts | {
-        "live_blocks": int(live.sum()),
-        "live_bytes": int(columns["size"][live].sum()),
+        "live_blocks": len(live),
+        "live_bytes": int(columns.at("size", live).sum()),
         "peak_live_bytes": peak_bytes,
-        "peak_live_line": int(line[min(int(step), len(line) - 1)]),
+        "peak_live_line": _row(replayed.events, min(int(step), last), ["line"])["line"],
         "heap_fragmentation": end.fragmentation,
         "pinned_bytes": end.pinned_bytes,
     }

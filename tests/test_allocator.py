@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from replay.allocator import Record, allocator_activity
+from replay.allocator.neighbours import Neighbours
 from replay.calls import read_run
 from replay.columns import NULL, Strings
+from replay.packed import packed_columns
 from replay.regions import replay
 
 RW = "PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0"
@@ -200,8 +202,9 @@ def test_a_huge_growth_that_nothing_else_refuses_is_overcommit(examine) -> None:
 
 def test_the_map_count(examine, tmp_path: Path) -> None:
     record = record_of(textwrap.dedent(GLIBC) + refused(), tmp_path)
-    full = np.full(len(record.brks["step"]), 65530, dtype=np.int64)
-    found = found_in(dataclasses.replace(record, brks=dict(record.brks) | {"mapping_count": full}))
+    full = np.full(record.brks.rows, 65530, dtype=np.int64)
+    brks = packed_columns(record.brks.shelf, (dict(record.brks) | {"mapping_count": full}).items())
+    found = found_in(dataclasses.replace(record, brks=brks))
     assert found.failures[0].cause == "map_count"
     assert "65530 mappings" in found.failures[0].evidence
 
@@ -426,6 +429,17 @@ def test_a_threshold_that_the_program_fixed_does_not_rise(examine) -> None:
     assert "the program's own threshold" in found.mmaps[1].evidence
 
 
+def test_a_late_free_that_is_larger_than_hundreds_before_it_raises_the_threshold(examine) -> None:
+    """Only of frees larger than those before it is looked up whether they free a whole block."""
+    at, pages = 0x7F0000000000, [33 + number % 7 for number in range(600)]
+    freed = "\n".join(
+        f"mmap(NULL, {count * PAGE}, RW) = {at:#x}\nmunmap({at:#x}, {count * PAGE}) = 0" for count in [*pages, 50]
+    )
+    no_block = f"munmap({at + PAGE:#x}, {90 * PAGE}) = 0"
+    found = examine(GLIBC, freed, no_block, f"mmap(NULL, {60 * PAGE}, RW) = {at:#x}")
+    assert f"threshold of {50 * PAGE} bytes" in found.mmaps[-1].evidence
+
+
 @pytest.mark.parametrize(
     "own_use",
     ["mprotect(0x7f0000900000, 4096, PROT_READ) = 0", "munmap(0x7f0000900000, 4096) = 0"],
@@ -538,6 +552,26 @@ def test_a_forked_child_has_its_parents_allocator_and_a_new_program_its_own(exam
     )
     assert found.allocators == [(0, "glibc"), (1, "glibc"), (2, "unknown")]
     assert found.kinds() == [("direct", 700416)]
+
+
+# ------------------------------------------------------------------------------------------------ the calls of a thread
+
+
+@pytest.mark.parametrize("asked_for", [5, 3000])
+def test_the_next_call_of_a_thread_is_found_near_and_far(asked_for: int) -> None:
+    """Busy threads and one that makes a call in a thousand; what is left out stands between no two calls."""
+    random = np.random.default_rng(1)
+    tids = np.where(random.random(3000) < 0.001, 9, random.integers(1, 4, 3000))
+    left_out = np.flatnonzero(random.random(3000) < 0.1)
+    of_thread = {tid: [step for step in np.flatnonzero(tids == tid) if step not in left_out] for tid in set(tids)}
+    steps = np.setdiff1d(np.arange(3000), left_out)[-asked_for:]
+    neighbours = Neighbours(tids, left_out)
+    for step, after in zip(steps.tolist(), neighbours.after(steps).tolist(), strict=True):
+        calls = of_thread[tids[step]]
+        place = calls.index(step)
+        assert [after] == (calls[place + 1 : place + 2] or [NULL])
+        assert neighbours.following(step, 3) == calls[place + 1 : place + 4]
+        assert neighbours.preceding(step, 3) == calls[max(place - 3, 0) : place][::-1]
 
 
 # ------------------------------------------------------------------------------------------------ what ltrace -S shows

@@ -17,6 +17,7 @@ from replay.blocks import Blocks, find_blocks
 from replay.columns import NULL
 from replay.heap import Heaps
 from replay.heap import sweep as sweeping
+from replay.heap.chunks import clusters_of
 from replay.nesting import Nesting, find_nesting
 
 
@@ -47,6 +48,22 @@ def write(folder: Path, text: str) -> Path:
     log = folder / "ltrace.log"
     log.write_text("".join(f"{line.strip()}\n" for line in text.strip().splitlines()))
     return log
+
+
+@pytest.mark.parametrize(
+    ("ranges", "lowest", "cluster"),
+    [
+        ([(5 << 20, 16), (9 << 20, 16), (5 << 20, 4 << 20)], [5 << 20], [0, 0, 0]),
+        ([(9 << 20, 16), (5 << 20, 16), ((5 << 20) + 16, 32)], [5 << 20, 9 << 20], [1, 0, 0]),
+        ([(1 << 46, 16), (5 << 20, 16)], [5 << 20, 1 << 46], [1, 0]),
+        ([((1 << 20) - 16, 16), ((2 << 20), 16), ((3 << 20) + 17, 16)], [(1 << 20) - 16, (3 << 20) + 17], [0, 0, 1]),
+    ],
+    ids=["a long one between", "apart", "far apart", "a gap of 1 MiB is none"],
+)
+def test_clusters_of_blocks(ranges: list[tuple[int, int]], lowest: list[int], cluster: list[int]) -> None:
+    start, size = (np.array(column, dtype=np.int64) for column in zip(*ranges, strict=True))
+    found = clusters_of(start, start + size)
+    assert (found[0].tolist(), found[1].tolist()) == (lowest, cluster)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def find_heaps(record: Record, steps: list[int], heap_bytes: list[int]) -> Heaps
     head and tail, mprotect of the first pages; where the mmap fails, one of a single heap's size, kept if aligned.
     """
     heaps = Heaps()
-    traced = bool(record.is_call(["mprotect", "munmap"]).any())
+    traced = any(len(record.steps_of(name)) for name in ("mprotect", "munmap"))
     last_heap: dict[tuple[int, int], int] = {}
     for step, size in zip(steps, heap_bytes, strict=True):
         if record.events["status"][step] != OK:
@@ -81,7 +81,7 @@ def _follow_reserve(record: Record, step: int, size: int, heaps: Heaps, traced: 
     """
     events = record.events
     start, length = int(events["result"][step]), int(events["length"][step])
-    following = record.thread_order.following(step, _ATTEMPT_CALLS)
+    following = record.neighbours.following(step, _ATTEMPT_CALLS)
     for place, row in enumerate(following):
         call, addr = int(events["call"][row]), int(events["addr"][row])
         if not start <= addr < start + length:
@@ -115,7 +115,7 @@ def _committed(record: Record, step: int, row: int, following: list[int], heaps:
 def _further_heap(record: Record, step: int, base: int, size: int) -> str:
     """Return what to add where the last heap of the same thread is full: then this one belongs to the same arena."""
     events = record.events
-    for row in record.thread_order.preceding(step, _ATTEMPT_CALLS):
+    for row in record.neighbours.preceding(step, _ATTEMPT_CALLS):
         addr = int(events["addr"][row])
         if events["call"][row] == _MPROTECT and base <= addr < base + size:
             left = base + size - addr - int(events["length"][row])

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from replay.address_space import KIND_STACK
-from replay.allocator.record import FAILED, OK, Mask, Record, take_groups
+from replay.allocator.record import FAILED, OK, Mask, Record
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, MAP_FLAGS, RLIM_INFINITY
+from replay.ordering import ascending, take_groups
 
 UNKNOWN: Final = 0
 MAPPING_ABOVE: Final = 1
@@ -62,6 +63,8 @@ class Refusals:
     granted: Int64Array
     injected: Mask
     growth: Int64Array
+    after: Int64Array
+    """The step that the same thread completed next, `NULL` where there is none."""
     known: Columns
     """What the replay knew at the call: the columns of `brks`, all `NULL` where it had no such row."""
 
@@ -80,20 +83,36 @@ def find_refusals(record: Record) -> Refusals:
     Source: SYSCALL_DEFINE1(brk) in mm/mmap.c returns the old break where it refuses. A break below `start_brk` is
     refused too, but with a higher break than asked for: no failure to grow.
     """
-    events, brks = record.events, record.brks
-    injected = np.flatnonzero((events["call"] == CALL_CODE["brk"]) & (events["injected"] == 1) & (events["addr"] != 0))
-    injected = injected[(record.at("status", injected) == FAILED) | _is_above(events, injected)]
-    ran = ~np.isin(brks["step"], injected) if len(injected) else np.ones(len(brks["step"]), dtype=np.bool_)
-    above = brks["requested"].view(np.uint64) > brks["granted"].view(np.uint64)
-    failed = np.flatnonzero(ran & (brks["requested"] != 0) & (brks["granted"] != NULL) & above)
-    tampered = _injected_rows(record, injected)
-    known = {name: np.concatenate([column[failed], tampered[name]]) for name, column in brks.items()}
-    order = np.argsort(known["step"], kind="stable")
-    known = {name: column[order] for name, column in known.items()}
+    brks, injected = record.brks, _injected_steps(record)
+    step, requested, granted = (brks[name] for name in ("step", "requested", "granted"))
+    above = requested.view(np.uint64) > granted.view(np.uint64)
+    failed = np.flatnonzero((requested != 0) & (granted != NULL) & above)
+    if len(injected):
+        failed = failed[~np.isin(step[failed], injected)]
+    failed = failed[ascending(step[failed])]
+    known: Columns = {name: brks.at(name, failed) for name in brks}
+    is_injected = np.zeros(len(failed), dtype=np.bool_)
+    if len(injected):
+        tampered = _injected_rows(record, injected)
+        known = {name: np.concatenate([column, tampered[name]]) for name, column in known.items()}
+        order = np.argsort(known["step"], kind="stable")
+        known = {name: column[order] for name, column in known.items()}
+        is_injected = order >= len(failed)
     _look_above(record, known)
     growth = record.page_up(known["requested"]) - record.page_up(known["granted"])
-    is_injected = (np.arange(len(order)) >= len(failed))[order]
-    return Refusals(known["step"], known["space"], known["requested"], known["granted"], is_injected, growth, known)
+    after = record.neighbours.after(known["step"])
+    step, space, requested, granted = (known[name] for name in ("step", "space", "requested", "granted"))
+    return Refusals(step, space, requested, granted, is_injected, growth, after, known)
+
+
+def _injected_steps(record: Record) -> Int64Array:
+    """Return the brk calls that strace answered in the kernel's place and that asked for more than the answer."""
+    steps = record.steps_of("brk")
+    steps = steps[record.at("injected", steps) == 1]
+    asked, status = record.at("addr", steps), record.at("status", steps)
+    higher = asked.view(np.uint64) > record.at("result", steps).view(np.uint64)
+    tampered: Int64Array = steps[(asked != 0) & ((status == FAILED) | ((status == OK) & higher))]
+    return tampered
 
 
 def _look_above(record: Record, known: Columns) -> None:
@@ -111,20 +130,12 @@ def _look_above(record: Record, known: Columns) -> None:
             known[name][row] = regions[source][first]
 
 
-def _is_above(events: Columns, rows: Int64Array) -> Mask:
-    """Return whether the break asked for is higher than the one that an injected call returned."""
-    higher: Mask = events["addr"][rows].view(np.uint64) > events["result"][rows].view(np.uint64)
-    returned: Mask = (events["status"][rows] == OK) & higher
-    return returned
-
-
 def _injected_rows(record: Record, steps: Int64Array) -> Columns:
     """Return rows like those of `brks` for injected calls, with the break that was in force, if it is known.
 
     Those that asked for no more than it are left out.
     """
-    events, brks = record.events, record.brks
-    span = len(events["call"]) + 1
+    brks, span = record.brks, record.events.rows + 1
     order = np.argsort(brks["space"] * span + brks["step"], kind="stable")
     keys = (brks["space"] * span + brks["step"])[order]
     place = np.searchsorted(keys, record.at("space", steps) * span + steps) - 1
@@ -173,13 +184,14 @@ def brk_failures(record: Record, refusals: Refusals) -> Columns:
 
 def _next_call(record: Record, refusals: Refusals) -> _NextCall:
     """Return what became of the mmap that follows each refusal at once."""
-    after = record.thread_order.after(refusals.step)
-    there = after != NULL
-    row = np.where(there, after, 0)
-    asks = there & (record.at("call", row) == CALL_CODE["mmap"]) & (record.at("length", row) >= refusals.growth)
+    there = np.flatnonzero(refusals.after != NULL)
+    row = refusals.after[there]
+    asks = (record.at("call", row) == CALL_CODE["mmap"]) & (record.at("length", row) >= refusals.growth[there])
     asks &= (record.at("prot", row) & 2 != 0) & (record.at("injected", row) == 0)
     status = record.at("status", row)
-    return _NextCall(asks & (status == OK), asks & (status == FAILED))
+    granted, refused = (np.zeros(len(refusals.after), dtype=np.bool_) for _ in range(2))
+    granted[there], refused[there] = asks & (status == OK), asks & (status == FAILED)
+    return _NextCall(granted, refused)
 
 
 def _causes(record: Record, refusals: Refusals, following: _NextCall) -> tuple[Int64Array, Mask]:
@@ -256,38 +268,26 @@ def _is_near(room: Int64Array, other: Int64Array, following: _NextCall) -> Mask:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One refusal, as the sentence about it needs it: `known` is its row of `brks`, `growth` and `guard` in bytes."""
+    """One refusal, as the sentence about it needs it: the numbers that tell it from others."""
 
     record: Record
-    known: dict[str, int]
-    growth: int
-    guard: int
-    proven: bool
-    next_granted: bool
-    next_refused: bool
+    told: dict[str, int]
 
 
 def _evidence(record: Record, refusals: Refusals, following: _NextCall, cause: Int64Array, proven: Mask) -> Int64Array:
-    """Return for each refusal the id of the sentence that speaks for its cause; equal refusals share it."""
-    known = refusals.known
-    keys = [cause, *(mask.astype(np.int64) for mask in (proven, following.granted, following.refused))]
-    names = "space requested granted above_start above_line rlim_data rlim_as data_bytes total_bytes mapping_count"
-    firsts, group = take_groups([*keys, *(known[name] for name in names.split())])
-    guard = _guard_bytes(record, refusals)
-    sentences = []
-    listed = [column[firsts].tolist() for column in known.values()]
-    for row, values in zip(firsts.tolist(), zip(*listed, strict=True), strict=True):
-        case = _Case(
-            record,
-            dict(zip(known, values, strict=True)),
-            int(refusals.growth[row]),
-            int(guard[row]),
-            bool(proven[row]),
-            bool(following.granted[row]),
-            bool(following.refused[row]),
-        )
-        sentences.append(_SENTENCES[int(cause[row])](case))
-    return record.intern(sentences)[group]
+    """Return for each refusal the id of the sentence that speaks for its cause; equal sentences are made once."""
+    masks = {"proven": proven, "next_granted": following.granted, "next_refused": following.refused}
+    columns = dict(refusals.known) | {name: mask.astype(np.int64) for name, mask in masks.items()}
+    columns |= {"growth": refusals.growth, "guard": _guard_bytes(record, refusals)}
+    evidence = np.full(len(cause), NULL, dtype=np.int64)
+    for code, (sentence, names) in _SENTENCES.items():
+        rows = np.flatnonzero(cause == code)
+        keys = [columns[name][rows] for name in names]
+        firsts, group = take_groups([cause[rows], *keys])
+        told = zip(*(key[firsts].tolist() for key in keys), strict=True) if keys else [()] * len(firsts)
+        cases = (_Case(record, dict(zip(names, values, strict=True))) for values in told)
+        evidence[rows] = record.intern(map(sentence, cases))[group]
+    return evidence
 
 
 def _injected_sentence(case: _Case) -> str:
@@ -297,11 +297,11 @@ def _injected_sentence(case: _Case) -> str:
 def _blocked_sentence(case: _Case) -> str:
     """Return why the mapping above the break is in the way."""
     page = case.record.page_size
-    away, guard = _pages_away(case), case.guard // page
+    away, guard = _pages_away(case), case.told["guard"] // page
     where = "right at the break" if away == 0 else f"{_pages(away)} above the break"
     keeps = f"{guard} guard pages and one more page" if guard else "one page"
     room = max(0, away - 1 - guard)
-    asked = case.growth // page
+    asked = case.told["growth"] // page
     left = "no room to grow" if room == 0 else f"room for {_pages(room)}"
     return (
         f"{_mapping_above(case)} begins {where}; the kernel keeps {keeps} free below it, which leaves {left}, "
@@ -312,13 +312,13 @@ def _blocked_sentence(case: _Case) -> str:
 def _pages_away(case: _Case) -> int:
     """Return the free pages between the break and the first mapping above it."""
     page = case.record.page_size
-    old_end = -(-case.known["granted"] // page)
-    return case.known["above_start"] // page - old_end
+    old_end = -(-case.told["granted"] // page)
+    return case.told["above_start"] // page - old_end
 
 
 def _mapping_above(case: _Case) -> str:
     """Return how a sentence names the mapping above the break: size, protection, path, address, line."""
-    known, page = case.known, case.record.page_size
+    known, page = case.told, case.record.page_size
     start, pages = known["above_start"], (known["above_end"] - known["above_start"]) // page
     size = "one-page" if pages == 1 else f"{pages}-page"
     prot = max(known["above_prot"], 0)
@@ -335,51 +335,51 @@ def _pages(count: int) -> str:
 
 
 def _data_limit_sentence(case: _Case) -> str:
-    return _limit_sentence(case, "RLIMIT_DATA", case.known["rlim_data"], case.known["data_bytes"], "private writable")
+    return _limit_sentence(case, "RLIMIT_DATA", case.told["rlim_data"], case.told["data_bytes"], "private writable")
 
 
 def _space_limit_sentence(case: _Case) -> str:
-    return _limit_sentence(case, "RLIMIT_AS", case.known["rlim_as"], case.known["total_bytes"], "mapped")
+    return _limit_sentence(case, "RLIMIT_AS", case.told["rlim_as"], case.told["total_bytes"], "mapped")
 
 
 def _limit_sentence(case: _Case, limit: str, allowed: int, used: int, what: str) -> str:
     """Return how a limit that the log sets compares with what is used."""
     counted = f"{max(used, 0)} bytes of {what} memory"
-    if case.proven:
-        return f"{counted} and {case.growth} more are over {limit}, which the log sets to {allowed} bytes"
+    if case.told["proven"]:
+        return f"{counted} and {case.told['growth']} more are over {limit}, which the log sets to {allowed} bytes"
     return (
         f"nothing is in the way and the log sets {limit} to {allowed} bytes; it shows {counted}, "
-        f"{case.growth} more were asked for, and the program's own image, which no call of the log maps, counts too "
-        "(inferred)"
+        f"{case.told['growth']} more were asked for, and the program's own image, which no call of the log maps, "
+        "counts too (inferred)"
     )
 
 
 def _map_count_sentence(case: _Case) -> str:
     return (
-        f"the space has {case.known['mapping_count']} mappings, about as many as vm.max_map_count allows "
+        f"the space has {case.told['mapping_count']} mappings, about as many as vm.max_map_count allows "
         f"({MAX_MAP_COUNT} unless changed)"
     )
 
 
 def _overcommit_sentence(case: _Case) -> str:
     return (
-        f"{case.growth} bytes at once, with nothing in the way and no limit set in the log, are likely more than "
-        "memory and swap together, which the overcommit heuristic refuses (inferred from the size)"
+        f"{case.told['growth']} bytes at once, with nothing in the way and no limit set in the log, are likely more "
+        "than memory and swap together, which the overcommit heuristic refuses (inferred from the size)"
     )
 
 
 def _unknown_sentence(case: _Case) -> str:
     """Return what is known where no cause is."""
-    if case.known["above_start"] == NULL:
+    if case.told["above_start"] == NULL:
         above = "the log shows no mapping above the break"
     else:
         above = f"the first mapping that the log shows above the break is {_pages(_pages_away(case))} away"
-    if case.next_granted:
+    if case.told["next_granted"]:
         return (
             f"{above}; the mmap of no less that follows was granted, so neither a limit nor the overcommit rule was "
             "the reason: likely a mapping that the log does not show is in the way"
         )
-    if case.next_refused:
+    if case.told["next_refused"]:
         return (
             f"{above} and no limit that would explain it; the mmap that follows was refused too: likely a limit set "
             "before the log starts, or the overcommit rule"
@@ -387,13 +387,22 @@ def _unknown_sentence(case: _Case) -> str:
     return f"{above} and no limit that would explain it, and no call that follows tells more"
 
 
-_SENTENCES: Final[dict[int, Callable[[_Case], str]]] = {
-    UNKNOWN: _unknown_sentence,
-    MAPPING_ABOVE: _blocked_sentence,
-    RLIMIT_DATA: _data_limit_sentence,
-    RLIMIT_AS: _space_limit_sentence,
-    MAP_COUNT: _map_count_sentence,
-    OVERCOMMIT: _overcommit_sentence,
-    INJECTED: _injected_sentence,
+class _Words(NamedTuple):
+    """How the evidence of a cause is put into words, and the numbers in which two such sentences may differ."""
+
+    sentence: Callable[[_Case], str]
+    told: tuple[str, ...]
+
+
+_ABOVE_NAMED: Final = tuple(f"above_{name}" for name in ("start", "end", "prot", "shared", "path", "line"))
+
+_SENTENCES: Final[dict[int, _Words]] = {
+    UNKNOWN: _Words(_unknown_sentence, ("granted", "above_start", "next_granted", "next_refused")),
+    MAPPING_ABOVE: _Words(_blocked_sentence, ("granted", "growth", "guard", *_ABOVE_NAMED)),
+    RLIMIT_DATA: _Words(_data_limit_sentence, ("proven", "growth", "rlim_data", "data_bytes")),
+    RLIMIT_AS: _Words(_space_limit_sentence, ("proven", "growth", "rlim_as", "total_bytes")),
+    MAP_COUNT: _Words(_map_count_sentence, ("mapping_count",)),
+    OVERCOMMIT: _Words(_overcommit_sentence, ("growth",)),
+    INJECTED: _Words(_injected_sentence, ()),
 }
-"""How the evidence of each cause is put into words."""
+"""The evidence of each cause."""

@@ -12,11 +12,11 @@ import numpy as np
 
 from replay.allocator import libc
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, LAST_RESORT, POOL, Candidates
-from replay.allocator.record import Mask, Record, take_groups
+from replay.allocator.record import Mask, Record
 from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds
 from replay.columns import NULL, Int64Array
 from replay.constants import CALLS
-from replay.ordering import distinct
+from replay.ordering import distinct, take_groups
 
 _POOLS: Final = {
     libc.MUSL: "musl's mallocng keeps small blocks in mapped groups and only metadata in the brk area",
@@ -52,10 +52,11 @@ def evidence_of(
 
 
 def _fallback_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
-    lines = record.events["line"][candidates.refusal_step[rows]].tolist()
-    growth = candidates.growth[rows].tolist()
+    step = candidates.refusal_step[rows]
+    lines = record.at("line", step).tolist()
     inside = _inside(record, candidates.around[rows])
-    outcome = np.where(candidates.failed[rows], "; refused as well", "").tolist()
+    outcome = _outcome(candidates, rows)
+    growth = [candidates.growth[row] for row in rows.tolist()]
     return [
         f"follows at once the brk that was refused in line {line} and had asked for {more} bytes more{where}{end}"
         for line, more, where, end in zip(lines, growth, inside, outcome, strict=True)
@@ -65,13 +66,13 @@ def _fallback_sentences(record: Record, candidates: Candidates, rows: Int64Array
 def _last_resort_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
     inside = _inside(record, candidates.around[rows])
     steps = candidates.refusal_step[rows]
-    lines = np.where(steps == NULL, 0, record.events["line"][np.where(steps == NULL, 0, steps)])
-    outcome = np.where(candidates.failed[rows], "; refused as well", "").tolist()
+    lines = np.zeros(len(rows), dtype=np.int64)
+    lines[steps != NULL] = record.at("line", steps[steps != NULL])
     return [
         f"brk was refused in line {line} and a heap of an arena right before: one block is mapped alone{where}{end}"
         if line
         else f"a heap of an arena was refused right before: one block is mapped alone{where}{end}"
-        for line, where, end in zip(lines.tolist(), inside, outcome, strict=True)
+        for line, where, end in zip(lines.tolist(), inside, _outcome(candidates, rows), strict=True)
     ]
 
 
@@ -80,16 +81,17 @@ def _heap_sentences(record: Record, candidates: Candidates, rows: Int64Array) ->
     return [candidates.heap_evidence[row] + where for row, where in zip(rows.tolist(), inside, strict=True)]
 
 
+def _outcome(candidates: Candidates, rows: Int64Array) -> list[str]:
+    return ["; refused as well" if failed else "" for failed in candidates.failed[rows].tolist()]
+
+
 def _inside(record: Record, around: Int64Array) -> list[str]:
     """Return for each row the words that name the libc call around it, empty where the log has none."""
-    row = np.where(around == NULL, 0, around)
-    calls, lengths, lines = record.at("call", row), record.at("length", row), record.at("entry_line", row)
-    return [
-        "" if step == NULL else f", inside {CALLS[call]}({length if length != NULL else '…'}) of line {line}"
-        for step, call, length, line in zip(
-            around.tolist(), calls.tolist(), lengths.tolist(), lines.tolist(), strict=True
-        )
-    ]
+    words, there = [""] * len(around), np.flatnonzero(around != NULL)
+    columns = (record.at(name, around[there]).tolist() for name in ("call", "length", "entry_line"))
+    for row, call, length, line in zip(there.tolist(), *columns, strict=True):
+        words[row] = f", inside {CALLS[call]}({length if length != NULL else '…'}) of line {line}"
+    return words
 
 
 def _pool_ids(record: Record, candidates: Candidates, rows: Int64Array) -> Int64Array:
@@ -104,9 +106,9 @@ def _direct_ids(
 ) -> Int64Array:
     """Return the sentences about large requests; those of one threshold and fate share theirs."""
     seen = candidates.around[rows] != NULL
-    threshold = np.where(seen, 0, thresholds.bytes[rows])
-    below = candidates.length[rows] <= thresholds.bytes[rows]
-    freed, failed = thresholds.freed_whole[rows], candidates.failed[rows]
+    threshold = np.where(seen, 0, thresholds.bytes)
+    below = candidates.length[rows] <= thresholds.bytes
+    freed, failed = thresholds.freed_whole, candidates.failed[rows]
     ng = mallocng[candidates.space[rows]]
     keys = [candidates.allocator[rows], threshold]
     keys += [mask.astype(np.int64) for mask in (seen, below, freed, failed, ng)]

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from replay.allocator.record import Mask
 from replay.columns import Int64Array
 
@@ -33,23 +36,25 @@ class Candidates:
     """No address was wished for."""
     plain: Mask
     """Whole pages, and no flag but private and anonymous."""
+    large: Mask
+    """More bytes than glibc's threshold at first were asked for, and given."""
     writable: Mask
     """Readable and writable; otherwise a reserve that is neither."""
     failed: Mask
-    before: Int64Array
-    """The step before it in the same thread, `NULL` where it is the first."""
-    refusal: Mask
-    """The step before it is a refused brk."""
-    growth: Int64Array
-    """Bytes, whole pages, that this brk asked for; 0 where it is none."""
     around: Int64Array
     """The step of the malloc-like call around it, `NULL` where the log has none."""
-    kind: Int64Array
-    allocator: Int64Array
+    refusal: Int64Array
+    """Rows of those that stand right behind a refused brk of the same thread, ascending."""
+    refused: Int64Array
+    """The refused brk before each of these, as a row of the refusals."""
+    kind: NDArray[np.int8]
+    allocator: NDArray[np.int8]
     """Code of `libc.ALLOCATORS`: at first who serves malloc in the space."""
     errno: Int64Array
     """Number of the error that refused it or its first pages, 0 for none."""
     refusal_step: Int64Array
     """The refused brk that it stood in for, `NULL` for none."""
+    growth: dict[int, int]
+    """By row: the bytes that this brk had asked for, in whole pages."""
     heap_evidence: dict[int, str]
     """By row: the sentence about a heap of an arena."""

@@ -15,7 +15,7 @@ import numpy as np
 from replay.allocator.record import OK, Mask, Record, first_of_each
 from replay.columns import NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, MAP_FLAGS
-from replay.ordering import distinct
+from replay.ordering import ascending_by, distinct
 
 UNKNOWN: Final = 0
 GLIBC: Final = 1
@@ -108,7 +108,7 @@ class _Traces:
 
 def find_allocators(record: Record) -> Allocators:
     """Return which allocators each space has."""
-    count = record.space_count
+    count, growth = record.space_count, _growth(record.brks)
     found = Allocators(
         malloc=np.zeros(count, dtype=np.int64),
         runtimes=np.zeros(count, dtype=np.int64),
@@ -119,9 +119,9 @@ def find_allocators(record: Record) -> Allocators:
         files=_mapped_files(record),
         programs=_programs(record),
         go=_go_arenas(record),
-        guards=_mallocng_guards(record),
-        growths=_glibc_growths(record),
-        small_steps=_small_steps(record),
+        guards=_mallocng_guards(record, growth),
+        growths=_glibc_growths(record, growth),
+        small_steps=_small_steps(record, growth),
     )
     parents = _copied_from(record)
     for space in range(count):
@@ -167,28 +167,25 @@ def _serves_malloc(space: int, files: dict[int, str], traces: _Traces) -> tuple[
 
 def _mapped_files(record: Record) -> dict[int, dict[int, str]]:
     """Return by space and allocator the sentence of the first file that names it."""
-    regions = record.regions
-    code_of = _codes_of_paths(record)
-    rows = np.flatnonzero((regions["path"] >= 0) & (code_of[regions["path"]] != UNKNOWN))
-    rows = rows[np.lexsort([regions[name][rows] for name in ("start", "born_step", "made_line", "space")])]
+    mapped = record.files
+    codes = _codes_of_paths(record, mapped["path"])
+    rows = np.flatnonzero(codes != UNKNOWN)
+    rows = rows[ascending_by(*(mapped[name][rows] for name in ("space", "made_line", "born_step", "start")))]
+    _, firsts = np.unique(mapped["space"][rows] * len(ALLOCATORS) + codes[rows], return_index=True)
     files: dict[int, dict[int, str]] = {}
-    keys = regions["space"][rows] * len(ALLOCATORS) + code_of[regions["path"][rows]]
-    _, firsts = np.unique(keys, return_index=True)
-    for row in rows[firsts].tolist():
-        path, line = int(regions["path"][row]), int(regions["made_line"][row])
+    columns = [codes, *(mapped[name] for name in ("space", "path", "made_line"))]
+    for code, space, path, line in zip(*(column[rows[firsts]].tolist() for column in columns), strict=True):
         where = f"line {line}" if line > 0 else "before the log starts"
-        name = _base_name(record.strings[path])
-        files.setdefault(int(regions["space"][row]), {})[int(code_of[path])] = f"{name} is mapped ({where})"
+        files.setdefault(space, {})[code] = f"{_base_name(record.strings[path])} is mapped ({where})"
     return files
 
 
-def _codes_of_paths(record: Record) -> Int64Array:
-    """Return for each text id the allocator that a file of that name brings; the last place is for no text."""
-    codes = np.zeros(len(record.strings) + 1, dtype=np.int64)
-    for text_id in distinct(record.regions["path"]).tolist():
-        if text_id >= 0:
-            codes[text_id] = _code_of_file(record.strings[text_id])
-    return codes
+def _codes_of_paths(record: Record, paths: Int64Array) -> Int64Array:
+    """Return for each of `paths`, ids of texts, the allocator that a file of that name brings."""
+    codes = np.zeros(len(record.strings), dtype=np.int64)
+    for text_id in distinct(paths).tolist():
+        codes[text_id] = _code_of_file(record.strings[text_id])
+    return codes[paths]
 
 
 def _code_of_file(path: str) -> int:
@@ -212,21 +209,20 @@ def _programs(record: Record) -> dict[int, dict[int, str]]:
 
 def _go_arenas(record: Record) -> dict[int, str]:
     """Return the spaces where a mapping was asked for at the address of Go's first arena."""
-    events = record.events
-    rows = np.flatnonzero(record.is_call(["mmap"]) & (events["addr"] == _GO_ARENA))
+    rows = record.steps_of("mmap")
+    rows = rows[record.at("addr", rows) == _GO_ARENA]
     return _first_of_each_space(record, rows, "a mapping at 0xc000000000, Go's first heap arena, is asked for")
 
 
-def _mallocng_guards(record: Record) -> dict[int, str]:
+def _mallocng_guards(record: Record, growth: Int64Array) -> dict[int, str]:
     """Return the spaces where mallocng took its first metadata: two pages by brk, the first of them made a guard.
 
     Where that brk fails, the metadata come by `mmap(NULL, …, PROT_NONE)` at once.
     Source: alloc_meta in src/malloc/mallocng/malloc.c (musl 1.2.1).
     """
     brks = record.brks
-    grow = _growth(brks)
-    first = np.flatnonzero(grow == _MUSL_NG_FIRST_GROWTH * record.page_size)
-    after = record.thread_order.after(brks["step"][first])
+    first = np.flatnonzero(growth == _MUSL_NG_FIRST_GROWTH * record.page_size)
+    after = record.neighbours.after(brks["step"][first])
     first, after = first[after != NULL], after[after != NULL]
     is_mmap = record.at("call", after) == CALL_CODE["mmap"]
     unreadable = is_mmap & (record.at("prot", after) == 0)
@@ -239,27 +235,29 @@ def _mallocng_guards(record: Record) -> dict[int, str]:
     )
 
 
-def _glibc_growths(record: Record) -> dict[int, str]:
+def _glibc_growths(record: Record, growth: Int64Array) -> dict[int, str]:
     """Return the spaces where the break was to grow by 132 KiB, as glibc asks for with a small block (heuristic)."""
-    rows = record.brks["step"][_growth(record.brks) == _GLIBC_FIRST_GROWTH]
+    rows = record.brks["step"][growth == _GLIBC_FIRST_GROWTH]
     return _first_of_each_space(record, rows, "the break grows by 132 KiB, as glibc's main arena does")
 
 
-def _small_steps(record: Record) -> dict[int, str]:
+def _small_steps(record: Record, growth: Int64Array) -> dict[int, str]:
     """Return the spaces of static programs whose break grows by a few pages only, and which use open, not openat.
 
     This is a heuristic: older musl asks brk for just the pages that it needs (expand_heap in src/malloc), and musl
     calls open where glibc calls openat.
     """
-    brks, events = record.brks, record.events
-    grow = _growth(brks)
-    count = record.space_count
-    largest = np.zeros(count, dtype=np.int64)
-    np.maximum.at(largest, brks["space"], grow)
-    opens = np.bincount(events["space"][record.is_call(["open"])], minlength=count)
-    openats = np.bincount(events["space"][record.is_call(["openat"])], minlength=count)
-    small = (largest > 0) & (largest <= _OLDMALLOC_LARGEST_GROWTH) & (opens > 0) & (openats == 0)
-    rows = brks["step"][(grow > 0) & small[brks["space"]]]
+    space, step = record.brks["space"], record.brks["step"]
+    largest = np.zeros(record.space_count, dtype=np.int64)
+    np.maximum.at(largest, space, growth)
+    small = (largest > 0) & (largest <= _OLDMALLOC_LARGEST_GROWTH)
+    if not small.any():
+        return {}
+    opens, openats = (
+        np.bincount(record.at("space", record.steps_of(name)), minlength=len(small)) for name in ("open", "openat")
+    )
+    small &= (opens > 0) & (openats == 0)
+    rows = step[(growth > 0) & small[space]]
     return _first_of_each_space(
         record, rows, "the break grows by no more than a block needs and files are opened by open, as older musl does"
     )
@@ -282,11 +280,10 @@ def _first_of_each_space(record: Record, steps: Int64Array, sentence: str) -> di
 
 def _narrow_spaces(record: Record) -> Mask:
     """Return which spaces belong to 32-bit programs: they have mappings, and all below 4 GiB."""
-    events = record.events
-    count = record.space_count
-    rows = np.flatnonzero(record.is_call(["mmap"]) & (events["status"] == OK))
-    highest = np.zeros(count, dtype=np.uint64)
-    np.maximum.at(highest, record.at("space", rows), record.at("result", rows).view(np.uint64))
+    highest = np.zeros(record.space_count, dtype=np.uint64)
+    for _, part in record.parts_at(("space", "status", "result"), record.steps_of("mmap")):
+        given = part["status"] == OK
+        np.maximum.at(highest, part["space"][given], part["result"][given].view(np.uint64))
     return (highest > 0) & (highest < 1 << 32)
 
 

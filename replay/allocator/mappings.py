@@ -6,9 +6,11 @@ and a sentence of evidence. File maps, stacks, what ld.so maps and what replaces
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replay.allocator import libc
 from replay.allocator.arenas import HEAP_BYTES, HEAP_BYTES_NARROW, Heaps, find_heaps
@@ -16,13 +18,13 @@ from replay.allocator.brk_failures import Refusals
 from replay.allocator.evidence import evidence_of
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, KINDS, LAST_RESORT, NONE, POOL, Candidates
 from replay.allocator.libc import Allocators
+from replay.allocator.own import READ_WRITE, OwnUse
 from replay.allocator.record import FAILED, OK, Mask, Record, first_of_each
-from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds, follow_threshold, treated_as_own
+from replay.allocator.threshold import MMAP_THRESHOLD, LargeMappings, Thresholds, largest_growth
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
-from replay.ordering import ascending_by, distinct
+from replay.ordering import ascending, ascending_by, distinct
 
-_READ_WRITE: Final = 3
 _MIB: Final = 1 << 20
 
 _NOT_MALLOC: Final = (
@@ -36,6 +38,9 @@ _PLAIN: Final = MAP_FLAGS["MAP_ANONYMOUS"] | MAP_TYPES["MAP_PRIVATE"]
 _TOP_PAD: Final = 128 << 10
 """Bytes that glibc adds to what it asks of brk. Source: DEFAULT_TOP_PAD in sysdeps/generic/malloc-machine.h."""
 
+_GROWTH_PAD: Final = 0x22000
+"""Bytes that a growth of the break may have besides the request: top_pad of 128 KiB, the rest rounded up to pages."""
+
 _OLDMALLOC_THRESHOLD: Final = 0x38000
 _OLDMALLOC_THRESHOLD_NARROW: Final = 0x1C000
 """Bytes from which older musl maps a block by itself. Source: MMAP_THRESHOLD in src/malloc/oldmalloc/malloc_impl.h."""
@@ -43,6 +48,9 @@ _OLDMALLOC_THRESHOLD_NARROW: Final = 0x1C000
 _MALLOCNG_THRESHOLD: Final = 131052
 _MALLOCNG_OVERHEAD: Final = 20
 """Bytes from which mallocng maps a block by itself, and what it adds. Source: MMAP_THRESHOLD, IB and UNIT in meta.h."""
+
+_LEAST_THRESHOLD: Final = _OLDMALLOC_THRESHOLD_NARROW
+"""Bytes up to which no malloc maps a block by itself."""
 
 _CPYTHON_ARENAS: Final = (1 << 20, 256 << 10)
 """Bytes of CPython's arenas: since 3.10, and before. Source: ARENA_BITS in Include/internal/pycore_obmalloc.h."""
@@ -59,10 +67,9 @@ def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) 
     candidates = _candidates(record, refusals, allocators)
     heaps = _find_heaps(record, candidates, allocators)
     _mark_heaps(candidates, heaps)
-    _mark_fallbacks(record, candidates, allocators)
+    _mark_fallbacks(record, refusals, candidates, allocators)
     _mark_last_resorts(record, refusals, candidates, heaps)
-    if len(candidates.step):
-        _mark_pools(record, candidates, allocators)
+    _mark_pools(record, candidates, allocators)
     thresholds = _mark_direct(record, candidates, allocators)
     rows = np.flatnonzero(candidates.kind != NONE)
     evidence = evidence_of(record, candidates, rows, thresholds, allocators.mallocng)
@@ -70,13 +77,14 @@ def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) 
 
 
 def _table(record: Record, candidates: Candidates, rows: Int64Array, evidence: Int64Array) -> Columns:
-    events, step = record.events, candidates.step[rows]
+    step = candidates.step[rows]
     errno = candidates.errno[rows]
-    names = record.intern(ERRNO_NAME.get(number, str(number)) for number in distinct(errno).tolist())
-    observed = candidates.around[rows] != NULL
-    refused = candidates.failed[rows]
-    around = candidates.around[rows]
-    request = np.where(around == NULL, NULL, events["length"][np.where(around == NULL, 0, around)])
+    numbers = distinct(errno)
+    names = record.intern(ERRNO_NAME.get(number, str(number)) for number in numbers.tolist())
+    refused, around = candidates.failed[rows], candidates.around[rows]
+    observed = around != NULL
+    request = np.full(len(rows), NULL, dtype=np.int64)
+    request[observed] = record.at("length", around[observed])
     return {
         "step": step,
         "line": record.at("line", step),
@@ -86,7 +94,7 @@ def _table(record: Record, candidates: Candidates, rows: Int64Array, evidence: I
         "kind": record.intern(KINDS)[candidates.kind[rows]],
         "addr": np.where(refused, NULL, record.at("result", step)),
         "bytes": record.at("length", step),
-        "errno": np.where(errno == 0, NO_TEXT, names[np.searchsorted(distinct(errno), errno)]),
+        "errno": np.where(errno == 0, NO_TEXT, names[np.searchsorted(numbers, errno)]),
         "brk_failure_step": candidates.refusal_step[rows],
         "request_bytes": request,
         "allocator": record.intern(libc.ALLOCATORS)[candidates.allocator[rows]],
@@ -95,54 +103,63 @@ def _table(record: Record, candidates: Candidates, rows: Int64Array, evidence: I
     }
 
 
+_TOLD: Final = ("flags", "prot", "status", "injected", "space", "length", "addr")
+"""What tells the mmaps that may be an allocator's from others."""
+
+
 def _candidates(record: Record, refusals: Refusals, allocators: Allocators) -> Candidates:
     """Return the mmaps that may be an allocator's: private, anonymous, anywhere, data or reserve, of the program."""
-    events = record.events
-    steps = np.flatnonzero(events["call"] == CALL_CODE["mmap"])
-    flags, prot, status = record.at("flags", steps), record.at("prot", steps), record.at("status", steps)
-    anonymous = (flags & MAP_FLAGS["MAP_ANONYMOUS"] != 0) & (flags & MAP_TYPE_MASK == MAP_TYPES["MAP_PRIVATE"])
-    kept = (flags != NULL) & anonymous & (flags & _NOT_MALLOC == 0) & ((prot == _READ_WRITE) | (prot == 0))
-    kept &= (status == FAILED) | ((status == OK) & (record.at("injected", steps) != 1))
-    steps = steps[kept]
-    steps = steps[steps >= _program_starts(record)[record.at("space", steps)]]
-    before = record.thread_order.before(steps)
-    space, length = record.at("space", steps), record.at("length", steps)
-    count = len(steps)
-    failed = record.at("status", steps) == FAILED
+    starts, nothing = _program_starts(record), np.zeros(0, dtype=np.int64)
+    found = [_rows_of(record, starts, nothing, dict.fromkeys(_TOLD, nothing))]
+    found += [_rows_of(record, starts, *part) for part in record.parts_at(_TOLD, record.steps_of("mmap"))]
+    step, space, length, *masks = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    del found
+    anywhere, plain, large, writable, failed = masks
+    errno = np.zeros(len(step), dtype=np.int64)
+    errno[failed] = record.at("errno", step[failed])
+    refusal, refused = _places(step, refusals.after)
     return Candidates(
-        step=steps,
+        step=step,
         space=space,
-        length=record.page_up(length),
-        anywhere=record.at("addr", steps) == 0,
-        plain=(record.at("flags", steps) == _PLAIN) & (length & (record.page_size - 1) == 0),
-        writable=record.at("prot", steps) == _READ_WRITE,
+        length=length,
+        anywhere=anywhere,
+        plain=plain,
+        large=large,
+        writable=writable,
         failed=failed,
-        errno=np.where(failed, record.at("errno", steps), 0),
-        before=before,
-        refusal=_refusal_rows(refusals, before),
-        growth=_refusal_growth(refusals, before),
-        around=record.parent_step[steps],
-        kind=np.full(count, NONE, dtype=np.int64),
-        allocator=allocators.malloc[space],
-        refusal_step=np.full(count, NULL, dtype=np.int64),
+        around=record.parent_step[step],
+        refusal=refusal,
+        refused=refused,
+        kind=np.full(len(step), NONE, dtype=np.int8),
+        allocator=allocators.malloc.astype(np.int8)[space],
+        errno=errno,
+        refusal_step=np.full(len(step), NULL, dtype=np.int64),
+        growth={},
         heap_evidence={},
     )
 
 
-def _refusal_rows(refusals: Refusals, steps: Int64Array) -> Mask:
-    """Return for each step whether it is one of the refused brk calls."""
-    place = np.searchsorted(refusals.step, steps)
-    found = place < len(refusals.step)
-    found[found] = refusals.step[place[found]] == steps[found]
-    return found
+def _rows_of(record: Record, starts: Int64Array, steps: Int64Array, told: Columns) -> tuple[NDArray[Any], ...]:
+    """Return the first columns of the candidates among some mmaps, of which `told` tells."""
+    flags, prot, status = told["flags"], told["prot"], told["status"]
+    anonymous = (flags & MAP_FLAGS["MAP_ANONYMOUS"] != 0) & (flags & MAP_TYPE_MASK == MAP_TYPES["MAP_PRIVATE"])
+    kept = (flags != NULL) & anonymous & (flags & _NOT_MALLOC == 0) & ((prot == READ_WRITE) | (prot == 0))
+    kept &= (status == FAILED) | ((status == OK) & (told["injected"] != 1))
+    kept &= steps >= starts[told["space"]]
+    length = told["length"]
+    plain = (flags == _PLAIN) & (length & (record.page_size - 1) == 0)
+    large = (length > MMAP_THRESHOLD) & (status == OK)
+    masks = (told["addr"] == 0, plain, large, prot == READ_WRITE, status == FAILED)
+    return tuple(column[kept] for column in (steps, told["space"], record.page_up(length), *masks))
 
 
-def _refusal_growth(refusals: Refusals, steps: Int64Array) -> Int64Array:
-    """Return the bytes that the refused brk call at each step asked for, 0 where it is none."""
-    growth = np.zeros(len(steps), dtype=np.int64)
-    found = _refusal_rows(refusals, steps)
-    growth[found] = refusals.growth[np.searchsorted(refusals.step, steps[found])]
-    return growth
+def _places(steps: Int64Array, wanted: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return where in `steps`, which ascend, those of `wanted` stand that are there, and which these are; ascending."""
+    place = np.searchsorted(steps, wanted)
+    which = np.flatnonzero(place < len(steps))
+    which = which[steps[place[which]] == wanted[which]]
+    which = which[ascending(place[which])]
+    return place[which], which
 
 
 def _program_starts(record: Record) -> Int64Array:
@@ -151,46 +168,56 @@ def _program_starts(record: Record) -> Int64Array:
     The program runs once the break is asked for a second time (malloc's own brk(NULL)), is to grow, or ld.so.cache is
     unmapped. A space whose first call is no brk(NULL) was not seen from its execve on: 0.
     """
-    brks, regions = record.brks, record.regions
+    brks, files = record.brks, record.files
     count, never = record.space_count, np.iinfo(np.int64).max
     start = np.full(count, never, dtype=np.int64)
-    by_step = ascending_by(brks["space"], brks["step"])
-    space, step, asks = brks["space"][by_step], brks["step"][by_step], brks["requested"][by_step] == 0
+    space, step, requested = (brks[name] for name in ("space", "step", "requested"))
+    by_step = ascending_by(space, step)
+    space, step, asks = space[by_step], step[by_step], requested[by_step] == 0
     grows = ~asks
     np.minimum.at(start, space[grows], step[grows])
     again = np.flatnonzero(asks[1:] & asks[:-1] & (space[1:] == space[:-1])) + 1
     np.minimum.at(start, space[again], step[again])
-    cache = np.flatnonzero((regions["died_step"] != NULL) & _is_loader_cache(record))
-    np.minimum.at(start, regions["space"][cache], regions["died_step"][cache])
+    cache = np.flatnonzero((files["died_step"] != NULL) & _is_loader_cache(record, files["path"]))
+    np.minimum.at(start, files["space"][cache], files["died_step"][cache])
     start[start == never] = 0
     return np.where(_begins_with_query(record, count), start, 0)
 
 
-def _is_loader_cache(record: Record) -> Mask:
-    """Return which regions are ld.so's list of libraries, which it unmaps last."""
-    paths = record.regions["path"]
-    caches = [text for text in distinct(paths).tolist() if record.text(text).endswith("/ld.so.cache")]
-    return np.isin(paths, np.array(caches, np.int64))
+def _is_loader_cache(record: Record, paths: Int64Array) -> Mask:
+    """Return which paths are that of ld.so's list of libraries, which it unmaps last."""
+    is_cache = np.zeros(len(record.strings), dtype=np.bool_)
+    for text_id in distinct(paths).tolist():
+        is_cache[text_id] = record.strings[text_id].endswith("/ld.so.cache")
+    return is_cache[paths]
 
 
 def _begins_with_query(record: Record, count: int) -> Mask:
     """Return for each space whether its first memory call is brk(NULL), as after an execve."""
-    rows = np.flatnonzero(record.is_call(["brk", "mmap", "munmap", "mprotect"]))
-    spaces, first = first_of_each(record.at("space", rows), rows, count)
+    steps = record.steps_of("brk")
+    spaces, first = first_of_each(record.at("space", steps), steps, count)
+    queries = np.full(count, NULL, dtype=np.int64)
+    queries[spaces] = first
     begins = np.zeros(count, dtype=np.bool_)
-    begins[spaces] = (record.at("call", first) == CALL_CODE["brk"]) & (record.at("addr", first) == 0)
+    begins[spaces] = record.events["addr"][first] == 0
+    for name in ("mmap", "munmap", "mprotect"):
+        steps = record.steps_of(name)
+        steps = steps[: np.searchsorted(steps, queries.max(initial=0))]
+        space = record.at("space", steps)
+        begins[space[steps < queries[space]]] = False
     return begins
 
 
 def _find_heaps(record: Record, candidates: Candidates, allocators: Allocators) -> Heaps:
     """Return the heaps of arenas among the unreadable mappings of a heap's or a reserve's size."""
-    size = np.where(allocators.narrow[candidates.space], HEAP_BYTES_NARROW, HEAP_BYTES)
-    fits = ~candidates.writable & ((candidates.length == 2 * size) | (candidates.length == size))
-    fits &= (candidates.allocator == libc.GLIBC) | (candidates.allocator == libc.UNKNOWN)
+    rows = np.flatnonzero(~candidates.writable)
+    length, allocator = candidates.length[rows], candidates.allocator[rows]
+    size = np.where(allocators.narrow[candidates.space[rows]], HEAP_BYTES_NARROW, HEAP_BYTES)
+    fits = (length == 2 * size) | (length == size)
+    fits &= (allocator == libc.GLIBC) | (allocator == libc.UNKNOWN)
     # A reserve that is refused shows no alignment; elsewhere than at NULL only glibc's second try is known to be one.
-    fits &= candidates.anywhere | ~candidates.failed
-    rows = np.flatnonzero(fits)
-    return find_heaps(record, candidates.step[rows].tolist(), size[rows].tolist())
+    fits &= candidates.anywhere[rows] | ~candidates.failed[rows]
+    return find_heaps(record, candidates.step[rows[fits]].tolist(), size[fits].tolist())
 
 
 def _mark_heaps(candidates: Candidates, heaps: Heaps) -> None:
@@ -203,36 +230,31 @@ def _mark_heaps(candidates: Candidates, heaps: Heaps) -> None:
         candidates.heap_evidence[row] = heap.evidence
 
 
-def _mark_fallbacks(record: Record, candidates: Candidates, allocators: Allocators) -> None:
+def _mark_fallbacks(record: Record, refusals: Refusals, candidates: Candidates, allocators: Allocators) -> None:
     """Mark what stands in for a brk that was refused: the very next call of the same thread, and no smaller.
 
     Source: sysmalloc_mmap_fallback in malloc/malloc.c (glibc); expand_heap in src/malloc/oldmalloc/malloc.c and
     alloc_meta in src/malloc/mallocng/malloc.c (musl); MmapSysAllocator in src/system-alloc.cc (gperftools).
     """
-    malloc = candidates.allocator
-    may = (
-        candidates.refusal
-        & candidates.anywhere
-        & candidates.plain
-        & (candidates.kind == NONE)
-        & _stands_in(record, candidates)
-    )
-    uses_brk = np.isin(malloc, [libc.GLIBC, libc.MUSL, libc.TCMALLOC, libc.UNKNOWN])
-    metadata = allocators.mallocng[candidates.space]
-    chosen = may & uses_brk & (candidates.writable != metadata)
-    candidates.kind[chosen] = FALLBACK
-    candidates.refusal_step[chosen] = candidates.before[chosen]
+    rows, refused = candidates.refusal, candidates.refused
+    malloc, metadata = candidates.allocator[rows], allocators.mallocng[candidates.space[rows]]
+    chosen = candidates.anywhere[rows] & candidates.plain[rows] & (candidates.kind[rows] == NONE)
+    chosen &= _stands_in(candidates.length[rows], refusals.growth[refused], malloc, record.page_size)
+    chosen &= np.isin(malloc, [libc.GLIBC, libc.MUSL, libc.TCMALLOC, libc.UNKNOWN])
+    chosen &= candidates.writable[rows] != metadata
+    candidates.kind[rows[chosen]] = FALLBACK
+    candidates.refusal_step[rows[chosen]] = refusals.step[refused[chosen]]
+    candidates.growth.update(zip(rows[chosen].tolist(), refusals.growth[refused[chosen]].tolist(), strict=True))
 
 
-def _stands_in(record: Record, candidates: Candidates) -> Mask:
+def _stands_in(length: Int64Array, growth: Int64Array, malloc: NDArray[np.int8], page: int) -> Mask:
     """Return whether the length is one that some allocator asks for in place of the refused growth.
 
     glibc: the same growth, 1 MiB and multiples of it, or more where the growth has its usual 128 KiB of padding.
     musl: the same growth, or a power of two pages. tcmalloc: one page more. Larger than that is a request of its own:
     malloc of musl before 1.1.0 has no fallback, yet still maps large blocks.
     """
-    length, growth, malloc = candidates.length, candidates.growth, candidates.allocator
-    same = (length == growth) | (length == growth + record.page_size)
+    same = (length == growth) | (length == growth + page)
     whole_mib = length % _MIB == 0
     padded = (growth >= _TOP_PAD) & (length >= _MIB)
     power = length & (length - 1) == 0
@@ -247,11 +269,12 @@ def _mark_last_resorts(record: Record, refusals: Refusals, candidates: Candidate
 
     Source: sysmalloc in malloc/malloc.c: without a usable arena, or with one that cannot grow, `sysmalloc_mmap`.
     """
-    ends = np.array(heaps.refused_ends, dtype=np.int64)
-    chosen = np.isin(candidates.before, ends) & candidates.writable & candidates.anywhere & candidates.plain
-    chosen &= candidates.kind == NONE
-    refused = set(refusals.step.tolist()) if chosen.any() else set()
-    for row in np.flatnonzero(chosen).tolist():
+    behind = record.neighbours.after(np.array(heaps.refused_ends, dtype=np.int64))
+    rows = distinct(_places(candidates.step, behind)[0])
+    for suits in (candidates.writable, candidates.anywhere, candidates.plain, candidates.kind == NONE):
+        rows = rows[suits[rows]]
+    refused = set(refusals.step.tolist()) if len(rows) else set()
+    for row in rows.tolist():
         candidates.kind[row] = LAST_RESORT
         candidates.refusal_step[row] = _refusal_behind(record, int(candidates.step[row]), refused)
 
@@ -259,10 +282,10 @@ def _mark_last_resorts(record: Record, refusals: Refusals, candidates: Candidate
 def _refusal_behind(record: Record, step: int, refused: set[int]) -> int:
     """Return the refused brk from which the allocator came to its last resort, `NULL` where it began with an arena."""
     events = record.events
-    for row in record.thread_order.preceding(step, _LAST_RESORT_CALLS):
+    for row in record.neighbours.preceding(step, _LAST_RESORT_CALLS):
         if row in refused:
             return row
-        is_data = events["call"][row] == CALL_CODE["mmap"] and events["prot"][row] == _READ_WRITE
+        is_data = events["call"][row] == CALL_CODE["mmap"] and events["prot"][row] == READ_WRITE
         if events["call"][row] == CALL_CODE["brk"] or (is_data and events["status"][row] == OK):
             break
     return NULL
@@ -270,69 +293,127 @@ def _refusal_behind(record: Record, step: int, refused: set[int]) -> int:
 
 def _mark_pools(record: Record, candidates: Candidates, allocators: Allocators) -> None:
     """Mark the memory of allocators that do not live on brk, by runtime first, then by who serves malloc."""
-    space, length, malloc = candidates.space, candidates.length, candidates.allocator
-    writable, reserve = candidates.writable, ~candidates.writable
-    unnested = candidates.around == NULL
-    python = writable & candidates.anywhere & (np.isin(length, _CPYTHON_ARENAS) | (length == _CPYTHON_STACK_CHUNK))
-    go_alone = writable & ((malloc == libc.UNKNOWN) | (length == 256 << 10))
-    rules = (
-        (libc.CPYTHON, allocators.has(libc.CPYTHON, space) & python & unnested),
-        (libc.GO, allocators.has(libc.GO, space) & (reserve | ~candidates.anywhere | go_alone) & unnested),
-        (libc.HOTSPOT, allocators.has(libc.HOTSPOT, space) & reserve),
-        (libc.V8, allocators.has(libc.V8, space) & (reserve | ~candidates.anywhere)),
-        (libc.JEMALLOC, (malloc == libc.JEMALLOC) & (length > record.page_size)),
-        (libc.MIMALLOC, (malloc == libc.MIMALLOC) & (length >= 64 << 10)),
-        (libc.TCMALLOC, (malloc == libc.TCMALLOC) & (length >= 64 << 10)),
-        (libc.MUSL, allocators.mallocng[space] & (malloc == libc.MUSL) & _is_group(record, candidates)),
-    )
-    for code, chosen in rules:
-        chosen = chosen & (candidates.kind == NONE)  # noqa: PLW2901  (the first rule that fits decides)
-        candidates.kind[chosen] = POOL
-        candidates.allocator[chosen] = code
+    every = np.arange(record.space_count)
+    for code, takes in _POOLS.items():
+        lives = allocators.has(code, every) if code in libc.RUNTIMES else allocators.malloc == code
+        if code == libc.MUSL:
+            lives &= allocators.mallocng
+        if lives.any():
+            rows = np.flatnonzero(lives[candidates.space] & (candidates.kind == NONE))
+            rows = rows[takes(record, candidates, rows)]
+            candidates.kind[rows] = POOL
+            candidates.allocator[rows] = code
 
 
-def _is_group(record: Record, candidates: Candidates) -> Mask:
+def _for_python(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
+    length = candidates.length[rows]
+    arena = np.isin(length, _CPYTHON_ARENAS) | (length == _CPYTHON_STACK_CHUNK)
+    alone = candidates.around[rows] == NULL
+    pool: Mask = arena & alone & candidates.writable[rows] & candidates.anywhere[rows]
+    return pool
+
+
+def _for_go(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
+    own = (candidates.allocator[rows] == libc.UNKNOWN) | (candidates.length[rows] == 256 << 10)
+    alone = candidates.around[rows] == NULL
+    pool: Mask = alone & (~candidates.writable[rows] | ~candidates.anywhere[rows] | own)
+    return pool
+
+
+def _reserved(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
+    return ~candidates.writable[rows]
+
+
+def _reserved_or_placed(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
+    return ~candidates.writable[rows] | ~candidates.anywhere[rows]
+
+
+def _more_than_a_page(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
+    larger: Mask = candidates.length[rows] > record.page_size
+    return larger
+
+
+def _whole_spans(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
+    large: Mask = candidates.length[rows] >= 64 << 10
+    return large
+
+
+def _groups(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
     """Return which mappings are mallocng's groups of small blocks or pages of metadata.
 
     Source: alloc_group and malloc in src/malloc/mallocng/malloc.c (musl 1.2.1): groups are whole pages, a large block
     is asked for by its exact length.
     """
-    asked = record.events["length"][candidates.step]
+    asked = record.at("length", candidates.step[rows])
     whole = (asked & (record.page_size - 1)) == 0
-    small = candidates.length < _MALLOCNG_THRESHOLD + _MALLOCNG_OVERHEAD + record.page_size
-    group: Mask = candidates.anywhere & (~candidates.writable | (whole & small))
+    small = candidates.length[rows] < _MALLOCNG_THRESHOLD + _MALLOCNG_OVERHEAD + record.page_size
+    group: Mask = candidates.anywhere[rows] & (~candidates.writable[rows] | (whole & small))
     return group
 
 
+_POOLS: Final[dict[int, Callable[[Record, Candidates, Int64Array], Mask]]] = {
+    libc.CPYTHON: _for_python,
+    libc.GO: _for_go,
+    libc.HOTSPOT: _reserved,
+    libc.V8: _reserved_or_placed,
+    libc.JEMALLOC: _more_than_a_page,
+    libc.MIMALLOC: _whole_spans,
+    libc.TCMALLOC: _whole_spans,
+    libc.MUSL: _groups,
+}
+"""Which mappings are an allocator's pools, in its spaces; the first rule that fits decides."""
+
+
 def _mark_direct(record: Record, candidates: Candidates, allocators: Allocators) -> Thresholds:
-    """Mark the requests that were mapped by themselves: what is larger than the threshold, or inside a malloc call."""
-    open_kinds = (candidates.kind == NONE) & candidates.writable & candidates.anywhere
-    thresholds = follow_threshold(record, candidates.step, allocators.narrow)
-    own = open_kinds & treated_as_own(record, candidates.step)
-    large = _large_for_glibc(record, candidates, thresholds, own) | _large_for_musl(candidates, allocators)
-    candidates.kind[open_kinds & ((candidates.around != NULL) | (large & ~own))] = DIRECT
-    return thresholds
+    """Mark the requests that were mapped by themselves: what is larger than the threshold, or inside a malloc call.
+
+    The thresholds at these are returned.
+    """
+    may = (candidates.kind == NONE) & candidates.writable & candidates.anywhere
+    inside = candidates.around != NULL
+    rows = np.flatnonzero(may & (inside | (candidates.length > _LEAST_THRESHOLD)))
+    if not len(rows):
+        return Thresholds(candidates.length[rows], may[rows])
+    given = np.flatnonzero(candidates.large)
+    made = candidates.step[given], candidates.space[given], candidates.length[given]
+    mappings, own = LargeMappings(record, made, allocators.narrow), OwnUse(record)
+    threshold = mappings.threshold(candidates.space[rows], candidates.step[rows])
+    large = _large_for_musl(candidates, allocators, rows)
+    large |= _large_for_glibc(record, candidates, own, rows, threshold, may)
+    alone = np.flatnonzero(large & ~inside[rows])
+    large[alone] = ~own.of(candidates.step[rows[alone]])
+    direct = np.flatnonzero(large | inside[rows])
+    candidates.kind[rows[direct]] = DIRECT
+    return Thresholds(threshold[direct], mappings.freed_whole(candidates.step[rows[direct]]))
 
 
-def _large_for_glibc(record: Record, candidates: Candidates, thresholds: Thresholds, own: Mask) -> Mask:
-    """Return which mappings glibc's malloc would make, by their size.
+def _large_for_glibc(
+    record: Record, candidates: Candidates, own: OwnUse, rows: Int64Array, threshold: Int64Array, may: Mask
+) -> Mask:
+    """Return which of `rows` glibc's malloc would map, by their size; `may` tells which mappings may be blocks.
 
     Below the threshold that its rule gives, a mapping counts only where nothing speaks against a threshold that the
-    program fixed: neither a break that grew for such a request, nor mappings that the program treats as its own.
+    program fixed: neither a break that grew for such a request (one of this size does not come by mmap then), nor
+    mappings that the program treats as its own.
     """
-    malloc, length = candidates.allocator, candidates.length
-    maps_itself = np.zeros(record.space_count, dtype=np.bool_)
-    maps_itself[candidates.space[own]] = True
-    fixed = ~thresholds.went_to_brk & ~maps_itself[candidates.space]
-    fits = (length > thresholds.bytes) | ((length > MMAP_THRESHOLD) & fixed)
-    large: Mask = np.isin(malloc, [libc.GLIBC, libc.UNKNOWN]) & candidates.plain & fits
+    malloc, length, space = candidates.allocator[rows], candidates.length[rows], candidates.space[rows]
+    blocks = candidates.plain[rows] & ((malloc == libc.GLIBC) | (malloc == libc.UNKNOWN))
+    large: Mask = blocks & (length > threshold)
+    doubt = np.flatnonzero(blocks & ~large & (length > MMAP_THRESHOLD))
+    in_doubt = np.zeros(record.space_count, dtype=np.bool_)
+    in_doubt[space[doubt]] = True
+    there = np.flatnonzero(may & in_doubt[candidates.space])
+    maps_itself = own.spaces(candidates.step[there], candidates.space[there])
+    doubt = doubt[~maps_itself[space[doubt]]]
+    growth = largest_growth(record, space[doubt], candidates.step[rows[doubt]])
+    large[doubt] = growth - _GROWTH_PAD < length[doubt]
     return large
 
 
-def _large_for_musl(candidates: Candidates, allocators: Allocators) -> Mask:
-    """Return which mappings musl's malloc would make, by their size."""
-    narrow, metadata = allocators.narrow[candidates.space], allocators.mallocng[candidates.space]
-    oldmalloc = np.where(narrow, _OLDMALLOC_THRESHOLD_NARROW, _OLDMALLOC_THRESHOLD)
-    least = np.where(metadata, _MALLOCNG_THRESHOLD, oldmalloc)
-    large: Mask = (candidates.allocator == libc.MUSL) & (candidates.length > least)
+def _large_for_musl(candidates: Candidates, allocators: Allocators, rows: Int64Array) -> Mask:
+    """Return which of `rows` musl's malloc would map, by their size."""
+    space = candidates.space[rows]
+    oldmalloc = np.where(allocators.narrow, _OLDMALLOC_THRESHOLD_NARROW, _OLDMALLOC_THRESHOLD)
+    least = np.where(allocators.mallocng, _MALLOCNG_THRESHOLD, oldmalloc)
+    large: Mask = (candidates.allocator[rows] == libc.MUSL) & (candidates.length[rows] > least[space])
     return large

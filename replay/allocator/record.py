@@ -1,22 +1,23 @@
-"""The replayed columns that the allocator layer reads, and the calls of each thread in order.
+"""The replayed columns that the allocator layer reads, and where in them its calls and files are.
 
-In go the columns of the replay, out come the neighbours of a call in its thread and the libc call around it: what tells
-a malloc's mmap from any other. Of allocators this module knows nothing.
+In go the columns of the replay, out come the steps of calls by name, what is said of them and the libc call around
+each. Of allocators this module knows nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from replay.allocator.neighbours import Neighbours
 from replay.columns import NULL, Columns, Int64Array, Strings
 from replay.constants import CALL_CODE
-from replay.nesting import find_nesting, is_call
+from replay.nesting import find_nesting
 from replay.packed import PackedColumns
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -24,6 +25,9 @@ Mask: TypeAlias = NDArray[np.bool_]
 OK: Final = 0
 FAILED: Final = 1
 """Values of the column `status` of the events."""
+
+_LOOKED_FOR: Final = ("brk", "mmap", "munmap", "mremap", "mprotect", "open", "openat", "sbrk")
+"""The calls that this layer asks for."""
 
 
 @dataclass(frozen=True)
@@ -33,32 +37,52 @@ class Record:
     `parents` are the steps of the libc calls around system calls; without them they are looked for.
     """
 
-    events: Columns
-    brks: Columns
-    regions: Columns
+    events: PackedColumns
+    brks: PackedColumns
+    regions: PackedColumns
     spaces: Columns
     strings: Strings
     page_size: int = 4096
     parents: Int64Array | None = None
 
     @cached_property
-    def thread_order(self) -> ThreadOrder:
-        """Return the calls of each thread in order; what libc calls enclose stands before the libc call."""
-        return thread_order(self.events["tid"], self.events["call"])
+    def neighbours(self) -> Neighbours:
+        """Return who finds the calls that a thread made before and after others."""
+        return Neighbours(self.events["tid"], self.steps_of("sbrk"))
 
     @property
     def space_count(self) -> int:
         """Return how many address spaces there are."""
         return len(self.spaces["space"])
 
-    def is_call(self, names: Iterable[str]) -> Mask:
-        """Return for each event whether its call is one of `names`."""
-        return is_call(self.events, names)
+    @cached_property
+    def _steps_by_call(self) -> dict[str, Int64Array]:
+        """Return the steps of each call that is looked for, found in one pass over all calls."""
+        events = self.events
+        found: dict[str, list[Int64Array]] = {name: [] for name in _LOOKED_FOR}
+        for number in range(events.parts):
+            calls = events.part(number, ["call"])["call"].astype(np.int16)
+            for name, steps in found.items():
+                steps.append(np.flatnonzero(calls == CALL_CODE[name]) + events.starts[number])
+        return {name: np.concatenate([*steps, np.zeros(0, np.int64)]) for name, steps in found.items()}
+
+    def steps_of(self, name: str) -> Int64Array:
+        """Return the steps of a call, which ascend."""
+        return self._steps_by_call[name]
 
     def at(self, name: str, steps: Int64Array) -> Int64Array:
         """Return what a column of the events holds at some steps."""
+        return self.events.at(name, steps)
+
+    def parts_at(self, names: Sequence[str], steps: Int64Array) -> Iterator[tuple[Int64Array, Columns]]:
+        """Yield steps, which ascend, part by part with what some columns of the events hold at them."""
         events = self.events
-        return events.at(name, steps) if isinstance(events, PackedColumns) else events[name][steps]
+        bounds = np.searchsorted(steps, events.starts)
+        for number in np.flatnonzero(bounds[1:] > bounds[:-1]).tolist():
+            some = steps[bounds[number] : bounds[number + 1]]
+            part = events.part(number, names)
+            places = some - events.starts[number]
+            yield some, {name: part[name][places] for name in names}
 
     def page_up(self, addresses: Int64Array) -> Int64Array:
         """Return the addresses or lengths rounded up to pages."""
@@ -70,7 +94,7 @@ class Record:
 
     def intern(self, texts: Iterable[str]) -> Int64Array:
         """Return the ids of texts."""
-        return np.array([self.strings.intern(text) for text in texts], dtype=np.int64)
+        return np.array(self.strings.intern_all(texts), dtype=np.int64)
 
     @cached_property
     def parent_step(self) -> Int64Array:
@@ -79,87 +103,16 @@ class Record:
             return self.parents
         return find_nesting(self.events, self.strings).parent_step
 
-
-@dataclass(frozen=True, slots=True)
-class ThreadOrder:
-    """The calls of each thread behind one another: `rows` are steps, `threads` whose each is, `places` the inverse.
-
-    All three are as long as the run and kept in as few bytes as serve; a step that is left out has the place -1.
-    """
-
-    rows: NDArray[np.signedinteger[Any]]
-    threads: NDArray[np.integer[Any]]
-    places: NDArray[np.signedinteger[Any]]
-
-    def before(self, steps: Int64Array) -> Int64Array:
-        """Return the step of the call that the same thread completed before each step, `NULL` where there is none."""
-        return self._neighbour(steps, -1)
-
-    def after(self, steps: Int64Array) -> Int64Array:
-        """Return the step of the call that the same thread completed after each step, `NULL` where there is none."""
-        return self._neighbour(steps, 1)
-
-    def following(self, step: int, count: int) -> list[int]:
-        """Return up to `count` steps of the same thread after `step`."""
-        place = int(self.places[step])
-        rows = self.rows[place + 1 : place + 1 + count]
-        return rows[self.threads[place + 1 : place + 1 + count] == self.threads[place]].tolist()  # type: ignore[no-any-return]
-
-    def preceding(self, step: int, count: int) -> list[int]:
-        """Return up to `count` steps of the same thread before `step`, the nearest first."""
-        place = int(self.places[step])
-        first = max(0, place - count)
-        rows = self.rows[first:place][self.threads[first:place] == self.threads[place]]
-        return rows[::-1].tolist()  # type: ignore[no-any-return]
-
-    def _neighbour(self, steps: Int64Array, distance: int) -> Int64Array:
-        neighbours = np.full(len(steps), NULL, dtype=np.int64)
-        if not len(self.rows) or not len(steps):
-            return neighbours
-        own = self.places[steps]
-        place = own + distance
-        inside = (own >= 0) & (place >= 0) & (place < len(self.rows))
-        place = np.where(inside, place, 0)
-        same = inside & (self.threads[place] == self.threads[np.where(inside, own, 0)])
-        neighbours[same] = self.rows[place[same]]
-        return neighbours
-
-
-def thread_order(tids: Int64Array, calls: Int64Array) -> ThreadOrder:
-    """Return the steps sorted by thread, within a thread as they completed.
-
-    `sbrk` is left out: it stands between the failed brk inside it and the mmap that follows.
-    """
-    number: type[np.int32 | np.int64] = np.int32 if len(tids) < np.iinfo(np.int32).max else np.int64
-    rows: NDArray[np.int32 | np.int64] = np.flatnonzero(calls != CALL_CODE["sbrk"]).astype(number)
-    threads = _thread_codes(tids if len(rows) == len(tids) else tids[rows])
-    if len(threads) and (threads != threads[0]).any():
-        by_thread = np.argsort(threads, kind="stable")
-        rows, threads = rows[by_thread], threads[by_thread]
-    places = np.full(len(tids), -1, dtype=number)
-    places[rows] = np.arange(len(rows)).astype(number)
-    return ThreadOrder(rows, threads, places)
-
-
-_FEW_ROWS: Final = 100_000
-"""Below so many rows sorting thread ids costs less than a table of all of them. Heuristic, measured."""
-
-
-def _thread_codes(tids: Int64Array) -> NDArray[np.uint16] | Int64Array:
-    """Return a small number for each tid: sixteen bits sort in linear time."""
-    if len(tids) and (tids == tids[0]).all():
-        return np.zeros(len(tids), dtype=np.uint16)
-    if len(tids) < _FEW_ROWS:
-        return np.unique(tids, return_inverse=True)[1].astype(np.int64, copy=False)
-    highest = 1 << 22  # Source: PID_MAX_LIMIT in include/linux/threads.h
-    known = np.where(tids == NULL, 0, tids)
-    if not len(tids) or known.min() < 0 or known.max() > highest:
-        return tids
-    seen = np.zeros(highest + 1, dtype=np.bool_)
-    seen[known] = True
-    if int(seen.sum()) > np.iinfo(np.uint16).max:
-        return tids
-    return np.cumsum(seen, dtype=np.uint16)[known]
+    @cached_property
+    def files(self) -> Columns:
+        """Return the regions that have a path, by columns of `regions`."""
+        regions, rows = self.regions, []
+        for number in range(regions.parts):
+            path = regions.part(number, ["path"])["path"]
+            rows.append(np.flatnonzero(path >= 0) + regions.starts[number])
+        chosen = np.concatenate([*rows, np.zeros(0, np.int64)])
+        names = ("space", "start", "path", "born_step", "died_step", "made_line")
+        return {name: regions.at(name, chosen) for name in names}
 
 
 def first_of_each(spaces: Int64Array, rows: Int64Array, count: int) -> tuple[Int64Array, Int64Array]:
@@ -168,20 +121,3 @@ def first_of_each(spaces: Int64Array, rows: Int64Array, count: int) -> tuple[Int
     first[spaces[::-1]] = rows[::-1]  # of several values for one place the last one stays
     found = np.flatnonzero(first != NULL)
     return found, first[found]
-
-
-def take_groups(columns: Iterable[Int64Array]) -> tuple[Int64Array, Int64Array]:
-    """Return the first row of each distinct combination of values, and for each row the number of its combination."""
-    keys = list(columns)
-    count = len(keys[0])
-    if not count:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    by_key = np.lexsort(keys[::-1])
-    fresh = np.zeros(count, dtype=np.bool_)
-    fresh[0] = True
-    for key in keys:
-        ordered = key[by_key]
-        fresh[1:] |= ordered[1:] != ordered[:-1]
-    group = np.empty(count, dtype=np.int64)
-    group[by_key] = np.cumsum(fresh) - 1
-    return by_key[fresh].astype(np.int64, copy=False), group

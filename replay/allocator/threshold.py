@@ -7,14 +7,14 @@ at each of them. Whether a mapping is a block is for `mappings`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final
 
 import numpy as np
 
 from replay.allocator.record import OK, Mask, Record
 from replay.columns import NULL, Columns, Int64Array
-from replay.constants import CALL_CODE
-from replay.ordering import ascending_by
+from replay.ordering import ascending_by, distinct
 
 MMAP_THRESHOLD: Final = 131072
 """Bytes from which glibc maps a block by itself at first. Source: DEFAULT_MMAP_THRESHOLD_MIN in malloc/malloc.c."""
@@ -23,8 +23,9 @@ _THRESHOLD_MAX: Final = 32 << 20
 _THRESHOLD_MAX_NARROW: Final = 512 << 10
 """Largest mapping whose free raises the threshold. Source: DEFAULT_MMAP_THRESHOLD_MAX, 4 MiB times sizeof(long)."""
 
-_TOP_PAD: Final = 0x22000
-"""Bytes that a growth of the break may have besides the request: top_pad of 128 KiB, the rest rounded up to pages."""
+_FIRST_LOOK: Final = 512
+_LOOKS_MORE: Final = 16
+"""How many munmaps are looked at first, and how many times as many next, for those that raise the threshold."""
 
 _LENGTH_BITS: Final = 40
 """Bits that keep a length beside the rank of its space in one key."""
@@ -32,107 +33,140 @@ _LENGTH_BITS: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """For each candidate: the threshold then, whether it is freed whole later, and what the break says against it."""
+    """For each block mapped by itself: the threshold then, in bytes, and whether it is freed whole later."""
 
     bytes: Int64Array
     freed_whole: Mask
-    went_to_brk: Mask
-    """The break was to grow for a request at least as large: one of this size does not come by mmap then."""
 
 
-def follow_threshold(record: Record, steps: Int64Array, narrow: Mask) -> Thresholds:
-    """Return the thresholds at the candidates `steps`, sorted; `narrow` tells for each space whether it is 32-bit.
+@dataclass(frozen=True, slots=True)
+class _Operations:
+    """Calls that succeeded: step, space, address and length in whole pages."""
 
-    Source: __libc_free in malloc/malloc.c: the free of a mapped block of more than the threshold, and no more than the
-    maximum, makes its size the threshold. mallopt and tunables fix it, which no strace log shows.
+    step: Int64Array
+    space: Int64Array
+    address: Int64Array
+    length: Int64Array
+
+    @classmethod
+    def of(cls, record: Record, name: str, address: str, least: int) -> _Operations:
+        """Return the calls of a name that succeeded with `least` bytes or more; `address` names a column."""
+        found = [(np.zeros(0, dtype=np.int64),) * 4]
+        for some, part in record.parts_at(("status", "length", "space", address), record.steps_of(name)):
+            rows = np.flatnonzero((part["status"] == OK) & (part["length"] >= least))
+            found.append((some[rows], part["space"][rows], part[address][rows], record.page_up(part["length"][rows])))
+        return cls(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+    def at(self, addresses: Int64Array, until: int) -> _Operations:
+        """Return those at some addresses, which ascend, up to step `until`; they themselves stand in order of steps."""
+        count = int(np.searchsorted(self.step, until, side="right"))
+        address = self.address[:count]
+        place = np.minimum(np.searchsorted(addresses, address), len(addresses) - 1)
+        return self.take(np.flatnonzero(addresses[place] == address))
+
+    def take(self, rows: Int64Array) -> _Operations:
+        """Return some of them."""
+        return _Operations(self.step[rows], self.space[rows], self.address[rows], self.length[rows])
+
+    def joined(self, other: _Operations) -> _Operations:
+        """Return these and others behind them."""
+        return _Operations(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__))
+
+
+class LargeMappings:
+    """The mappings larger than the threshold at first, and the munmaps that free one whole.
+
+    One that mremap resized counts with its last place and length.
     """
-    freed_steps, freed_lengths, freed_whole = _freed_blocks(record, steps)
-    spaces = record.events["space"]
-    highest = np.where(narrow[spaces[freed_steps]], _THRESHOLD_MAX_NARROW, _THRESHOLD_MAX)
-    raises = (freed_lengths > MMAP_THRESHOLD) & (freed_lengths <= highest)
-    raised = largest_before(spaces, freed_steps[raises], freed_lengths[raises], steps)
-    length = record.page_up(record.at("length", steps))
-    return Thresholds(
-        np.maximum(raised, MMAP_THRESHOLD),
-        freed_whole,
-        _largest_growth(record, steps) - _TOP_PAD >= length,
-    )
+
+    def __init__(self, record: Record, mapped: tuple[Int64Array, Int64Array, Int64Array], narrow: Mask) -> None:
+        """Look at steps, spaces and lengths of mmaps; `narrow` tells for each space whether it is 32-bit."""
+        step, space, length = mapped
+        self._record = record
+        self._highest = np.where(narrow, _THRESHOLD_MAX_NARROW, _THRESHOLD_MAX)
+        self._operations = (
+            _Operations(step, space, record.at("result", step), length),
+            _Operations.of(record, "mremap", "result", NULL),
+            _Operations.of(record, "munmap", "addr", MMAP_THRESHOLD + 1),
+        )
+
+    def _frees(self, addresses: Int64Array, until: int) -> tuple[_Operations, Int64Array]:
+        """Return the frees of whole mappings at some addresses, and the steps that gave these their place."""
+        addresses = distinct(addresses)
+        mapped, moved, taken = (operations.at(addresses, until) for operations in self._operations)
+        every = mapped.joined(moved).joined(taken)
+        order = ascending_by(every.space, every.address, every.step)
+        takes, every = order >= len(order) - len(taken.step), every.take(order)
+        pairs = takes[1:] & ~takes[:-1]
+        for column in (every.length, every.address, every.space):
+            pairs &= column[1:] == column[:-1]
+        freed = np.flatnonzero(pairs) + 1
+        return every.take(freed), every.step[freed - 1]
+
+    def freed_whole(self, steps: Int64Array) -> Mask:
+        """Return which mappings, made by `steps`, a munmap frees whole."""
+        whole = np.zeros(self._record.events.rows, dtype=np.bool_)
+        if len(steps):
+            whole[self._frees(self._record.at("result", steps), self._record.events.rows)[1]] = True
+        return whole[steps]
+
+    def threshold(self, spaces: Int64Array, steps: Int64Array) -> Int64Array:
+        """Return the threshold in bytes in each space at each step.
+
+        Source: __libc_free in malloc/malloc.c: the free of a mapped block of more than the threshold, and no more than
+        the maximum, makes its size the threshold. mallopt and tunables fix it, which no strace log shows.
+        """
+        raises = self._raises()
+        raised = largest_before((raises.space, raises.step, raises.length), (spaces, steps), self._record.events.rows)
+        return np.maximum(raised, MMAP_THRESHOLD)
+
+    def _raises(self) -> _Operations:
+        """Return the frees that raise the threshold, and some that do not, as they are no larger than earlier ones.
+
+        Only a munmap of more than was freed before is worth a look at what it frees.
+        """
+        taken = self._operations[-1]
+        found = [taken.take(np.zeros(0, dtype=np.int64))]
+        left = np.flatnonzero((taken.length > MMAP_THRESHOLD) & (taken.length <= self._highest[taken.space]))
+        threshold, count = np.full(len(self._highest), MMAP_THRESHOLD), _FIRST_LOOK
+        while len(left):
+            some, left, count = left[:count], left[count:], count * _LOOKS_MORE
+            frees, _ = self._frees(taken.address[some], int(taken.step[some[-1]]))
+            frees = frees.take(np.flatnonzero(frees.length <= self._highest[frees.space]))
+            found.append(frees)
+            np.maximum.at(threshold, frees.space, frees.length)
+            left = left[taken.length[left] > threshold[taken.space[left]]]
+        return reduce(_Operations.joined, found)
 
 
-def largest_before(spaces: Int64Array, steps: Int64Array, values: Int64Array, at: Int64Array) -> Int64Array:
-    """Return for each step of `at` the largest of `values` at an earlier one of `steps` in its space, 0 for none."""
-    largest = np.zeros(len(at), dtype=np.int64)
-    if not len(steps):
-        return largest
-    span = len(spaces) + 1
-    keys = spaces[steps] * span + steps
-    order = np.argsort(keys, kind="stable")
-    keys, capped = keys[order], np.minimum(values[order], (1 << _LENGTH_BITS) - 1)
-    # The space in the high bits keeps the running maximum of one space out of the next.
-    running = np.maximum.accumulate((spaces[steps[order]] << _LENGTH_BITS) | capped)
-    place = np.searchsorted(keys, spaces[at] * span + at) - 1
-    found = place >= 0
-    found[found] = spaces[steps[order[place[found]]]] == spaces[at[found]]
-    largest[found] = running[place[found]] & ((1 << _LENGTH_BITS) - 1)
-    return largest
-
-
-def _freed_blocks(record: Record, steps: Int64Array) -> tuple[Int64Array, Int64Array, Mask]:
-    """Return the munmaps that free a whole candidate, with their lengths, and which candidates are freed so.
-
-    A candidate that mremap resized counts with its last place and length.
-    """
-    events = record.events
-    done = events["status"] == OK
-    moved = np.flatnonzero(record.is_call(["mremap"]) & done)
-    taken = np.flatnonzero(record.is_call(["munmap"]) & done & (events["length"] > MMAP_THRESHOLD))
-    given = steps[(record.at("status", steps) == OK) & (record.at("length", steps) > MMAP_THRESHOLD)]
-    row = np.concatenate([given, moved, taken])
-    address = np.concatenate([record.at("result", given), record.at("result", moved), record.at("addr", taken)])
-    takes = np.zeros(len(row), dtype=np.bool_)
-    takes[len(given) + len(moved) :] = True
-    length = record.page_up(record.at("length", row))
-    space = record.at("space", row)
-    order = ascending_by(space, address, row)
-    row, address, takes, length = row[order], address[order], takes[order], length[order]
-    pairs = takes[1:] & ~takes[:-1] & (address[1:] == address[:-1]) & (length[1:] == length[:-1])
-    space = space[order]
-    pairs &= space[1:] == space[:-1]
-    freed = np.flatnonzero(pairs) + 1
-    whole = np.zeros(len(events["call"]), dtype=np.bool_)
-    whole[row[freed - 1]] = True
-    return row[freed], length[freed], whole[steps]
-
-
-def treated_as_own(record: Record, steps: Int64Array) -> Mask:
-    """Return which mappings the program protected or cut up afterwards: glibc does neither with a block (heuristic).
-
-    A program that does so has an mmap use of its own, and its other mappings may be no blocks either.
-    """
-    events, regions = record.events, record.regions
-    own = np.zeros(len(steps), dtype=np.bool_)
-    # A table of all steps: its rows are near one another for regions that were made after one another.
-    places = np.full(len(events["call"]) + 1, NULL, dtype=np.int64)
-    places[steps] = np.arange(len(steps))
-    place = places[np.maximum(regions["made_step"], -1)]
-    row = np.flatnonzero((place != NULL) & (regions["path"] < 0))
-    place = place[row]
-    protected = regions["prot"][row] != events["prot"][steps[place]]
-    own[place[protected]] = True
-    died = regions["died_step"][row]
-    row, place = row[died != NULL], place[died != NULL]
-    died = died[died != NULL]
-    unmapped = record.at("call", died) == CALL_CODE["munmap"]
-    row, place, died = row[unmapped], place[unmapped], died[unmapped]
-    start, end, low = regions["start"][row], regions["end"][row], record.at("addr", died)
-    high = low + record.page_up(record.at("length", died))
-    own[place[(low < end) & (high > start) & ((low != start) | (high != end))]] = True
-    return own
-
-
-def _largest_growth(record: Record, steps: Int64Array) -> Int64Array:
-    """Return the bytes of the largest growth of the break asked for in the same space before each of `steps`."""
+def largest_growth(record: Record, spaces: Int64Array, steps: Int64Array) -> Int64Array:
+    """Return the bytes of the largest growth of the break asked for in each space before each step."""
     brks: Columns = record.brks
-    asked = (brks["before"] != NULL) & (brks["requested"] > brks["before"])
-    growth = brks["requested"][asked] - brks["before"][asked]
-    return largest_before(record.events["space"], brks["step"][asked], growth, steps)
+    before, requested = brks["before"], brks["requested"]
+    asked = np.flatnonzero((before != NULL) & (requested > before))
+    changes = brks["space"][asked], brks["step"][asked], requested[asked] - before[asked]
+    return largest_before(changes, (spaces, steps), record.events.rows)
+
+
+def largest_before(
+    changes: tuple[Int64Array, Int64Array, Int64Array], at: tuple[Int64Array, Int64Array], count: int
+) -> Int64Array:
+    """Return for each space and step of `at` the largest value at an earlier step of the space, 0 for none.
+
+    `changes` are spaces, steps and values; there are `count` steps.
+    """
+    largest = np.zeros(len(at[0]), dtype=np.int64)
+    if not len(changes[0]):
+        return largest
+    order = ascending_by(*changes[:2])
+    space, step, value = (column[order] for column in changes)
+    # The space in the high bits keeps the running maximum of one space out of the next.
+    running = np.maximum.accumulate((space << _LENGTH_BITS) | np.minimum(value, (1 << _LENGTH_BITS) - 1))
+    rises = np.append(True, running[1:] > running[:-1])
+    keys, running = (space * (count + 1) + step)[rises], running[rises]
+    place = np.searchsorted(keys, at[0] * (count + 1) + at[1]) - 1
+    found = np.flatnonzero(place >= 0)
+    reached = running[place[found]]
+    same = reached >> _LENGTH_BITS == at[0][found]
+    largest[found[same]] = reached[same] & ((1 << _LENGTH_BITS) - 1)
+    return largest

@@ -17,7 +17,7 @@ from replay.calls import OK
 from replay.columns import NULL, Columns, Int64Array
 from replay.narrow import Narrow
 from replay.nesting import Mask, Nesting, is_call
-from replay.ordering import ascending, ascending_by
+from replay.ordering import ascending, ascending_by, distinct
 from replay.regions import Replay
 
 MMAP_THRESHOLD: Final = 131072
@@ -28,8 +28,11 @@ MINSIZE: Final = 32
 
 PROT_WRITE: Final = 2
 
-_CLUSTER_GAP: Final = 1 << 20
-"""Where no system calls are in the log: blocks farther apart than this are of different heaps, in bytes. Heuristic."""
+_CLUSTER_GAP_BITS: Final = 20
+"""Where no system calls are in the log: blocks farther apart than 1 MiB are of different heaps. Heuristic."""
+
+_HIGHEST: Final = np.iinfo(np.int64).max
+_LOWEST: Final = np.iinfo(np.int64).min
 
 _NARROW_ADDRESSES: Final = 1 << 32
 _NARROW_MAPPINGS: Final = 0xC0000000
@@ -50,8 +53,11 @@ def chunk_sizes(size: Int64Array, narrow: Mask) -> Int64Array:
     64 bits: max(32, size + 8 rounded up to 16); 32 bits: max(16, size + 4 rounded up to 16).
     Source: request2size in malloc/malloc.c, MALLOC_ALIGNMENT in sysdeps/generic/malloc-alignment.h and sysdeps/i386.
     """
-    word = np.where(narrow, 4, 8)
-    sizes: Int64Array = np.maximum((size + word + 15) & -16, 4 * word)
+    word: Int64Array | int = np.where(narrow, 4, 8) if narrow.any() else 8
+    sizes = size + word
+    sizes += 15
+    sizes &= -16
+    np.maximum(sizes, 4 * word, out=sizes)
     return sizes
 
 
@@ -67,7 +73,7 @@ class Heaps:
     inferred: whether the extent of some heap was inferred from its blocks, as the log shows no system calls.
     """
 
-    chunks: Columns
+    chunks: Narrow
     extents: Columns
     area_start: Int64Array
     inferred: bool
@@ -75,9 +81,7 @@ class Heaps:
 
 
 _NOTHING: Final = np.zeros(0, dtype=np.int64)
-_NO_CHUNKS: Final = dict.fromkeys(
-    ("space", "start", "end", "size", "born_line", "died_line", "in_brk", "direct"), _NOTHING
-)
+_CHUNKS: Final = ("space", "start", "end", "size", "born_line", "died_line", "in_brk", "direct")
 _NO_EXTENTS: Final = dict.fromkeys(("space", "line", "start", "end", "sign", "in_brk"), _NOTHING)
 
 
@@ -85,14 +89,14 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     """Return the chunks of all blocks and the extents of the heaps that they lie in."""
     columns, page = blocks.columns, replayed.page_size
     if not len(blocks):
-        return Heaps(_NO_CHUNKS, _NO_EXTENTS, _area_starts(replayed), inferred=False, page_size=page)
+        return Heaps(_no_chunks(), _NO_EXTENTS, _area_starts(replayed), inferred=False, page_size=page)
     narrow = _narrow_spaces(replayed, columns)
     narrow = narrow[columns["space"]] if narrow.any() else np.broadcast_to(np.False_, len(blocks))
     size = chunk_sizes(columns["size"], narrow)
     direct = _direct(replayed, nesting, columns, size)
     mapped = (size[direct] + np.where(narrow[direct], 4, 8) + page - 1) & -page
     size[direct] = mapped
-    start = columns["addr"] - np.where(narrow & ~direct, 8, 16)
+    start = columns["addr"] - (np.where(narrow & ~direct, 8, 16) if narrow.any() else 16)
     size += start
     backing = columns["backing"]
     chunks = Narrow()
@@ -106,6 +110,13 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     inferred = _inferred_extents(chunks, (backing == IN_UNKNOWN) & ~direct)
     extents = {name: np.concatenate([known[name], inferred[name]]) for name in known}
     return Heaps(chunks, _effects(extents), _area_starts(replayed), bool(len(inferred["space"])), page)
+
+
+def _no_chunks() -> Narrow:
+    chunks = Narrow()
+    for name in _CHUNKS:
+        chunks.keep(name, _NOTHING)
+    return chunks
 
 
 def _narrow_spaces(replayed: Replay, columns: Columns) -> Mask:
@@ -247,36 +258,52 @@ def _overlapped(regions: Columns, chosen: Mask, chunks: Columns, pooled: Mask) -
     return overlapped
 
 
-def _inferred_extents(chunks: Columns, unknown: Mask) -> Columns:
+def _inferred_extents(chunks: Narrow, unknown: Mask) -> Columns:
     """Return the growth of heaps that only their blocks tell of: from the lowest block up to the highest one so far."""
     rows = np.flatnonzero(unknown)
-    base = chunks["space"][rows] << _SPACE_SHIFT
-    start, end = chunks["start"][rows] + base, chunks["end"][rows] + base
+    base = chunks.at("space", rows) << _SPACE_SHIFT
+    start, end = chunks.at("start", rows) + base, chunks.at("end", rows) + base
     del base
-    order = ascending(start)
-    start, reach = start[order], np.maximum.accumulate(end[order]) if len(rows) else end
-    fresh = np.ones(len(rows), dtype=np.bool_)
-    fresh[1:] = start[1:] > reach[:-1] + _CLUSTER_GAP
-    cluster = np.empty(len(rows), dtype=np.int64)
-    cluster[order] = np.cumsum(fresh) - 1
-    lowest = start[fresh]
-    del start, reach, order
-    by_birth = ascending(cluster)
-    cluster, end, rows = cluster[by_birth], end[by_birth], rows[by_birth]
+    lowest, cluster = clusters_of(start, end)
+    del start
+    if len(lowest) > 1:
+        by_birth = ascending(cluster)
+        cluster, end, rows = cluster[by_birth], end[by_birth], rows[by_birth]
     # A cluster lies above the ones before it: the running maximum of one does not reach into the next.
     highest = np.maximum.accumulate(end) if len(end) else end
-    first = np.append(True, cluster[1:] != cluster[:-1])[: len(cluster)]
-    before = np.where(first, lowest[cluster], np.append(0, highest[:-1])[: len(highest)])
+    before = np.append(0, highest)[: len(highest)]
+    first = np.flatnonzero(np.append(True, cluster[1:] != cluster[:-1])[: len(cluster)])
+    before[first] = lowest[cluster[first]]
     grows = highest > before
-    space = chunks["space"][rows[grows]]
+    space = chunks.at("space", rows[grows])
     return {
         "space": space,
-        "line": chunks["born_line"][rows[grows]],
+        "line": chunks.at("born_line", rows[grows]),
         "start": before[grows] - (space << _SPACE_SHIFT),
         "end": highest[grows] - (space << _SPACE_SHIFT),
         "sign": np.ones(len(space), dtype=np.int64),
         "in_brk": np.zeros(len(space), dtype=np.int64),
     }
+
+
+def clusters_of(start: Int64Array, end: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return where each cluster of ranges begins, no two nearer than the gap, and in which one each range lies.
+
+    Ranges that begin in the same stretch of as many bytes as the gap has are of one cluster: only stretches are sorted.
+    """
+    place = start >> _CLUSTER_GAP_BITS
+    place -= place.min(initial=_HIGHEST)
+    if place.max(initial=0) > len(place):
+        place = np.searchsorted(distinct(place), place)
+    low, high = (np.full(int(place.max(initial=-1)) + 1, fill) for fill in (_HIGHEST, _LOWEST))
+    np.minimum.at(low, place, start)
+    np.maximum.at(high, place, end)
+    fresh = low != _HIGHEST
+    fresh[1:] &= low[1:] > np.maximum.accumulate(high)[:-1] + (1 << _CLUSTER_GAP_BITS)
+    lowest = low[fresh]
+    if len(lowest) < 2:
+        return lowest, np.broadcast_to(np.int64(0), len(start))
+    return lowest, (np.cumsum(fresh) - 1)[place]
 
 
 def _effects(extents: Columns) -> Columns:

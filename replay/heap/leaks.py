@@ -14,6 +14,7 @@ import numpy as np
 from replay.blocks import LIVE, Blocks
 from replay.columns import NULL, Columns, Int64Array
 from replay.live import Course
+from replay.ordering import ascending_by
 from replay.regions import Replay
 
 PARTS: Final = 4
@@ -31,10 +32,10 @@ def leaked_groups(replayed: Replay, blocks: Blocks) -> Columns:
     """
     columns = blocks.columns
     rows = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0)).astype(np.int64)
-    size = columns["size"][rows]
+    size = columns.at("size", rows)
     classes = np.where(size > 0, 1 << np.maximum(np.frexp(size.astype(np.float64))[1] - 1, 0), 0).astype(np.int64)
-    keys = [columns["space"][rows], columns["caller"][rows], columns["call"][rows], classes]
-    order = np.lexsort(keys[::-1])
+    keys = [*(columns.at(name, rows) for name in ("space", "caller", "call")), classes]
+    order = ascending_by(*keys)
     keys, rows, size = [key[order] for key in keys], rows[order], size[order]
     fresh = np.ones(len(rows), dtype=np.bool_)
     fresh[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])

@@ -6,7 +6,7 @@ look is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,7 +92,7 @@ class Picture:
 
 def take_picture(blocks: Blocks, heaps: Heaps, space: int, line: int) -> Picture:
     """Return the heap of a space once `line` was printed."""
-    return SpaceHeap.of(blocks, heaps, space).picture(line)
+    return SpaceHeap.of(blocks, heaps, space, [line]).picture(line)
 
 
 def pins(blocks: Blocks, heaps: Heaps, space: int, line: int, count: int = 10) -> Columns:
@@ -101,7 +101,7 @@ def pins(blocks: Blocks, heaps: Heaps, space: int, line: int, count: int = 10) -
     Memory goes back from the top of a heap only. `block` is the row of the block, `released_bytes` what freeing it and
     the `blocks_above` it in its heap makes free at the top; the order is by bytes for each block to be freed.
     """
-    heap = SpaceHeap.of(blocks, heaps, space)
+    heap = SpaceHeap.of(blocks, heaps, space, [line])
     live, runs = heap.pooled.live(line), heap.extents.runs(line)
     live = live[_inside(heap.start[live], runs)]
     start, end = heap.start[live], heap.end[live]
@@ -112,20 +112,26 @@ def pins(blocks: Blocks, heaps: Heaps, space: int, line: int, count: int = 10) -
     beneath = np.where(first, runs[0][run], np.append(0, reach[:-1])[: len(reach)])
     released, above = reach[last] - beneath, last - np.arange(len(live))
     best = np.argsort(-(released / (above + 1)), kind="stable")[:count]
-    return {"block": live[best], "released_bytes": released[best], "blocks_above": above[best].astype(np.int64)}
+    return {
+        "block": heap.block[live[best]],
+        "released_bytes": released[best],
+        "blocks_above": above[best].astype(np.int64),
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class _Lives:
-    """Rows of chunks, and the lines from which up to which each is live."""
+    """Chunks that stand behind one another from row `first` on: the lines from which up to which each is live."""
 
-    row: Int64Array
+    first: int
     born: Int64Array
     died: Int64Array
 
     def live(self, line: int) -> Int64Array:
         """Return the rows that are live once `line` was printed, in their order."""
-        return self.row[np.flatnonzero((self.born <= line) & (self.died > line))]
+        live = np.flatnonzero((self.born <= line) & (self.died > line))
+        live += self.first
+        return live
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +165,10 @@ class _Extents:
 
 @dataclass(frozen=True, slots=True)
 class SpaceHeap:
-    """The heap of one space, sorted once so that it can be looked at at many lines.
+    """The heap of one space at some lines: the chunks that are live at any of them, sorted once.
 
-    pooled: the chunks that are cut from the heap, by address. alone: those mapped by themselves. area: the brk area.
-    start, end, size, addr: of all chunks and blocks, by row; in_brk: whether a chunk is in the brk area.
+    pooled: those that are cut from the heap, by address; behind them, alone: those mapped by themselves. area: the brk
+    area. block: the rows of their blocks. start, end, size, addr: of these; in_brk: whether one is in the brk area.
     """
 
     space: int
@@ -171,6 +177,7 @@ class SpaceHeap:
     alone: _Lives
     extents: _Extents
     area: _Extents
+    block: Int64Array
     start: Int64Array
     end: Int64Array
     size: Int64Array
@@ -178,36 +185,41 @@ class SpaceHeap:
     in_brk: Mask
 
     @classmethod
-    def of(cls, blocks: Blocks, heaps: Heaps, space: int) -> SpaceHeap:
-        """Return the heap of a space."""
+    def of(cls, blocks: Blocks, heaps: Heaps, space: int, lines: Iterable[int]) -> SpaceHeap:
+        """Return the heap of a space, to be looked at at `lines`."""
         chunks, extents = heaps.chunks, heaps.extents
-        start, born, died = chunks["start"], chunks["born_line"], chunks["died_line"]
-        mine, direct = chunks["space"] == space, chunks["direct"] == 1
-        pooled, alone = np.flatnonzero(mine & ~direct), np.flatnonzero(mine & direct)
-        pooled = pooled[ascending(start[pooled])]
-        until = np.where(died == NULL, np.iinfo(np.int64).max, died)
+        block = _live_at_any(chunks, np.array(sorted(lines), dtype=np.int64))
+        mine = chunks.at("space", block) == space
+        block = block if mine.all() else block[mine]
+        direct = chunks.at("direct", block) == 1
+        pooled = block[~direct]
+        pooled = pooled[ascending(chunks.at("start", pooled))]
+        block, count = np.concatenate([pooled, block[direct]]), len(pooled)
+        born, died = chunks.at("born_line", block), chunks.at("died_line", block)
+        died = np.where(died == NULL, np.iinfo(np.int64).max, died)
         own = extents["space"] == space
         return cls(
             space=space,
             heaps=heaps,
-            pooled=_Lives(pooled, born[pooled], until[pooled]),
-            alone=_Lives(alone, born[alone], until[alone]),
+            pooled=_Lives(0, born[:count], died[:count]),
+            alone=_Lives(count, born[count:], died[count:]),
             extents=_Extents.of(extents, own),
             area=_Extents.of(extents, own & (extents["in_brk"] == 1)),
-            start=start,
-            end=chunks["end"],
-            size=chunks["size"],
-            addr=blocks.columns["addr"],
-            in_brk=chunks["in_brk"] == 1,
+            block=block,
+            start=chunks.at("start", block),
+            end=chunks.at("end", block),
+            size=chunks.at("size", block),
+            addr=blocks.columns.at("addr", block),
+            in_brk=chunks.at("in_brk", block) == 1,
         )
 
     def held_bytes(self, line: int) -> int:
-        """Return what the picture of that line says is held back."""
+        """Return what the picture of that line, one of those to be looked at, says is held back."""
         live, runs = self.pooled.live(line), self.extents.runs(line)
         return _held(_free_ranges(self.start[live], self.end[live], runs), runs)
 
     def picture(self, line: int) -> Picture:
-        """Return the heap once `line` was printed."""
+        """Return the heap once `line`, one of those to be looked at, was printed."""
         live, alone, page = self.pooled.live(line), self.alone.live(line), self.heaps.page_size
         both = np.concatenate([live, alone])
         runs, area = self.extents.runs(line), self.area.runs(line)
@@ -241,6 +253,18 @@ class SpaceHeap:
             free_end=free[1][usable],
             inferred=self.heaps.inferred,
         )
+
+
+def _live_at_any(chunks: Columns, lines: Int64Array) -> Int64Array:
+    """Return the rows of chunks that are live once one of `lines`, which ascend, was printed."""
+    if not len(lines):
+        return lines
+    # What is not live at the first line from its birth on is not live at a later one.
+    born, died = chunks["born_line"], chunks["died_line"]
+    place = np.searchsorted(lines, born)
+    seen = place < len(lines)
+    seen &= (died == NULL) | (died > lines[np.minimum(place, len(lines) - 1)])
+    return np.flatnonzero(seen)
 
 
 def _free_ranges(

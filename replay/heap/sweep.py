@@ -76,6 +76,8 @@ def taken_bytes(heaps: Heaps, space: int, line: Int64Array) -> Int64Array:
     mine = np.flatnonzero(extents["space"] == space)
     held = _heap_bytes({name: column[mine] for name, column in extents.items()}, line)
     alone = np.flatnonzero((chunks["direct"] == 1) & (chunks["space"] == space))
+    if not len(alone):
+        return held
     size = chunks["end"][alone] - chunks["start"][alone]
     return held + _live_sum(chunks["born_line"][alone], chunks["died_line"][alone], size, line)
 

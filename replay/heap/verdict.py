@@ -64,6 +64,8 @@ class Answer:
     end: Picture
     measure_3: float
     measure_4: float
+    course: Course
+    """How many blocks and bytes were live over the whole run."""
 
 
 def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = None) -> Answer:
@@ -79,20 +81,20 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
     peak_bytes, peak_line = course.peak()
     growth, moments = growth_of(course, last), _moments(course.line[course.line <= last])
     largest_line, measures = _largest_heap(course, heaps, space)
-    del course
-    leaked = (columns["end"] == LIVE) & (columns["space"] == space) & (columns["inherited"] == 0)
-    leaked_bytes = int(columns["size"][leaked].sum())
+    leaked = np.flatnonzero((columns["end"] == LIVE) & (columns["space"] == space) & (columns["inherited"] == 0))
+    leaked_bytes = int(columns.at("size", leaked).sum())
     share = leaked_bytes / peak_bytes if peak_bytes else 0.0
-    heap = SpaceHeap.of(blocks, heaps, space)
-    largest, end = heap.picture(last if largest_line is None else largest_line), heap.picture(last)
-    leaking = bool(leaked.any()) and (growth.growing or share >= LEAKED_SHARE)
+    largest_line = last if largest_line is None else largest_line
+    heap = SpaceHeap.of(blocks, heaps, space, {*moments, peak_line, largest_line, last})
+    largest, end = heap.picture(largest_line), heap.picture(last)
+    leaking = bool(len(leaked)) and (growth.growing or share >= LEAKED_SHARE)
     fragmented = _is_fragmented(largest) or _is_fragmented(end)
     return Answer(
         space=space,
         code=LEAK * leaking + FRAGMENTATION * fragmented,
         leaking=leaking,
         fragmented=fragmented,
-        leaked_blocks=int(leaked.sum()),
+        leaked_blocks=len(leaked),
         leaked_bytes=leaked_bytes,
         leaked_share=share,
         growth=growth,
@@ -102,6 +104,7 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
         end=end,
         measure_3=measures[0],
         measure_4=measures[1],
+        course=course,
     )
 
 

@@ -6,6 +6,7 @@ any of it looks this module does not know.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,10 @@ import numpy as np
 
 from replay import constants
 from replay.address_space import KIND_BRK, ORIGIN_MAPS
-from replay.columns import NO_TEXT, NULL, Int64Array
+from replay.calls import FAILED
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.nesting import is_call
+from replay.ordering import ascending, distinct, is_among, take_groups
 from replay.report.places import Place, Places
 
 if TYPE_CHECKING:
@@ -154,9 +158,7 @@ class Findings:
         if not self.failures:
             return []
         keys = [columns[name] for name in ("space", "cause", "blocker_start", "limit_bytes")]
-        firsts, groups = _groups(keys)
-        order = np.argsort(firsts, kind="stable")
-        return [self._failure_group(np.flatnonzero(groups == group)) for group in order.tolist()]
+        return sorted((self._failure_group(rows) for rows in _alike(keys)), key=lambda group: group.first_step)
 
     def _failure_group(self, rows: Int64Array) -> FailureGroup:
         columns = self.run.activity.brk_failures
@@ -179,18 +181,18 @@ class Findings:
             limit_place=None if limit_step is None else self.places.of_step(limit_step),
             limit_step=limit_step,
             evidence=self.text(columns["evidence"][first]),
-            stood_in=int(np.isin(steps, self._answered[0]).sum()),
-            refused_too=int(np.isin(steps, self._answered[1]).sum()),
+            stood_in=int(is_among(steps, self._answered[0]).sum()),
+            refused_too=int(is_among(steps, self._answered[1]).sum()),
         )
 
     @cached_property
     def _answered(self) -> tuple[Int64Array, Int64Array]:
-        """The steps of the failures that a fallback answered: where it was granted, where it was refused."""
+        """The steps of the failures that a fallback answered, in order: where it was granted, where it was refused."""
         mmaps = self.run.activity.allocator_mmaps
         is_fallback = self._is_kind(FALLBACKS) & (mmaps["brk_failure_step"] != NULL)
         granted = mmaps["errno"] == NO_TEXT
         steps = mmaps["brk_failure_step"]
-        return steps[is_fallback & granted], steps[is_fallback & ~granted]
+        return np.sort(steps[is_fallback & granted]), np.sort(steps[is_fallback & ~granted])
 
     def _blocker(self, row: int) -> Blocker | None:
         columns = self.run.activity.brk_failures
@@ -198,7 +200,7 @@ class Findings:
         if start == NULL:
             return None
         clock = int(columns["blocker_line"][row])
-        regions = self.run.replayed.regions
+        regions = self._blocking
         mine = np.flatnonzero((regions["space"] == columns["space"][row]) & (regions["start"] <= start))
         mine = mine[(regions["end"][mine] > start) & (regions["made_line"][mine] == clock)]
         perms, step = "", None
@@ -208,6 +210,18 @@ class Findings:
             step = _known(regions["made_step"][first])
         path = self.text(columns["blocker_path"][row])
         return Blocker(start, end, path, perms, self.places.of_clock(clock), step)
+
+    @cached_property
+    def _blocking(self) -> Columns:
+        """The regions that were made in a line which made a blocker."""
+        regions, found = self.run.replayed.regions, [np.zeros(0, np.int64)]
+        lines = distinct(self.run.activity.brk_failures["blocker_line"])
+        for number in range(regions.parts):
+            made = regions.part(number, ["made_line"])["made_line"]
+            found.append(np.flatnonzero(is_among(made, lines)) + regions.starts[number])
+        rows = np.concatenate(found)
+        names = ("space", "start", "end", "made_line", "born_step", "prot", "shared", "made_step")
+        return {name: regions.at(name, rows) for name in names}
 
     def _limit_step(self, cause: str, space: int, step: int) -> int | None:
         """Return the last step before `step` that set the limit in the way, None where the log has none."""
@@ -223,10 +237,17 @@ class Findings:
     @cached_property
     def _limits_set(self) -> tuple[Int64Array, Int64Array, Int64Array]:
         """The steps that set a limit, with the resource and the space of each."""
-        events = self.events
-        steps = np.flatnonzero(events["call"] == constants.CALL_CODE["prlimit"]).astype(np.int64)
-        steps = steps[(events["aux"][steps] != NULL) & (events["status"][steps] == 0)]
-        return steps, events["aux2"][steps], events["space"][steps]
+        events, steps = self.events, self._steps_of(["prlimit"])
+        steps = steps[(events.at("aux", steps) != NULL) & (events.at("status", steps) == 0)]
+        return steps, events.at("aux2", steps), events.at("space", steps)
+
+    def _steps_of(self, names: Iterable[str]) -> Int64Array:
+        """Return the steps of some calls."""
+        found = [np.zeros(0, np.int64)]
+        for number in range(self.events.parts):
+            chosen = is_call(self.events.part(number, ["call"]), names)
+            found.append(np.flatnonzero(chosen) + self.events.starts[number])
+        return np.concatenate(found)
 
     @cached_property
     def moves(self) -> BreakMoves:
@@ -281,11 +302,9 @@ class Findings:
         if not rows.size:
             return []
         keys = [mmaps[name][rows] for name in ("kind", "allocator", "errno")]
-        _, groups = _groups([*keys, mmaps["bytes"][rows]] if by_size else keys)
         found = []
-        for group in range(int(groups.max()) + 1):
-            mine = rows[groups == group]
-            first = int(mine[0])
+        for alike in _alike([*keys, mmaps["bytes"][rows]] if by_size else keys):
+            mine, first = rows[alike], int(rows[alike[0]])
             found.append(
                 MappingGroup(
                     kind=self.text(mmaps["kind"][first]),
@@ -303,9 +322,10 @@ class Findings:
     def kinds_made_by(self, steps: Sequence[int]) -> dict[str, int]:
         """Return of how many of the steps that made mappings an allocator was the maker, by kind of mapping."""
         mmaps = self.run.activity.allocator_mmaps
-        rows = np.flatnonzero(np.isin(mmaps["step"], steps))
-        kinds, counts = np.unique(mmaps["kind"][rows], return_counts=True)
-        return {self.text(kind): int(count) for kind, count in zip(kinds, counts, strict=True)}
+        wanted = distinct(np.array(steps, np.int64))
+        rows = np.searchsorted(mmaps["step"], wanted[is_among(wanted, mmaps["step"])])
+        kinds = Counter(mmaps["kind"][rows].tolist())
+        return {self.text(kind): kinds[kind] for kind in sorted(kinds)}
 
     @cached_property
     def allocators(self) -> list[tuple[str, str, list[int]]]:
@@ -328,12 +348,15 @@ class Findings:
     @cached_property
     def refused_steps(self) -> Int64Array:
         """The steps of calls that give memory and were refused for want of it (ENOMEM), other than fallbacks."""
-        events = self.events
-        codes = [constants.CALL_CODE[name] for name in _GIVING_CALLS]
-        refused = np.isin(events["call"], codes) & (events["status"] == 1) & (events["errno"] == _ENOMEM)
-        mmaps = self.run.activity.allocator_mmaps
-        steps = np.flatnonzero(refused)
-        return steps[~np.isin(steps, mmaps["step"][self._is_kind(FALLBACKS)])]
+        events, found = self.events, [np.zeros(0, np.int64)]
+        for number in range(events.parts):
+            rows = np.flatnonzero(events.part(number, ["status"])["status"] == FAILED)
+            if len(rows):
+                part = events.part(number, ["call", "errno"])
+                refused = is_call({"call": part["call"][rows]}, _GIVING_CALLS) & (part["errno"][rows] == _ENOMEM)
+                found.append(rows[refused] + events.starts[number])
+        steps = np.concatenate(found)
+        return steps[~is_among(steps, self.run.activity.allocator_mmaps["step"][self.fallback_rows])]
 
     # --- processes and spaces ---
 
@@ -342,12 +365,12 @@ class Findings:
         """The address spaces in order of appearance."""
         replayed = self.run.replayed
         count = len(replayed.spaces["space"])
-        peaks, brks = self._sizes_at_birth()
-        np.maximum.at(peaks, replayed.changes["space"], replayed.changes["mapped_bytes"])
-        np.maximum.at(brks, replayed.changes["space"], replayed.changes["brk_bytes"])
+        mapped, in_brk = self._sizes_at_birth()
+        peaks = np.maximum(mapped, self.run.footprint.most_mapped)
+        brks = np.maximum(in_brk, self.run.footprint.most_brk)
         failures = np.bincount(self.run.activity.brk_failures["space"], minlength=count)
         mmaps = self.run.activity.allocator_mmaps
-        fallbacks = np.bincount(mmaps["space"][self._is_kind(FALLBACKS)], minlength=count)
+        fallbacks = np.bincount(mmaps["space"][self.fallback_rows], minlength=count)
         return [
             self._space(space, int(peaks[space]), int(brks[space]), int(failures[space]), int(fallbacks[space]))
             for space in range(count)
@@ -355,14 +378,18 @@ class Findings:
 
     def _sizes_at_birth(self) -> tuple[Int64Array, Int64Array]:
         """Return for each space the bytes mapped and in the brk area when it began: what fork copied."""
-        regions, spaces = self.run.replayed.regions, self.run.replayed.spaces
-        first = regions["born_line"] == spaces["born_line"][regions["space"]]
-        sizes = regions["end"] - regions["start"]
-        mapped, brks = np.zeros(len(spaces["space"]), np.int64), np.zeros(len(spaces["space"]), np.int64)
-        np.add.at(mapped, regions["space"][first], sizes[first])
-        first &= regions["kind"] == KIND_BRK
-        np.add.at(brks, regions["space"][first], sizes[first])
-        return mapped, brks
+        regions, births = self.run.replayed.regions, self.run.replayed.spaces["born_line"]
+        mapped, in_brk = np.zeros(len(births), np.int64), np.zeros(len(births), np.int64)
+        for number in range(regions.parts):
+            part = regions.part(number, ["space", "born_line"])
+            first = np.flatnonzero(part["born_line"] == births[part["space"]])
+            if len(first):
+                part |= regions.part(number, ["start", "end", "kind"])
+                part = {name: column[first] for name, column in part.items()}
+                sizes, is_brk = part["end"] - part["start"], part["kind"] == KIND_BRK
+                np.add.at(mapped, part["space"], sizes)
+                np.add.at(in_brk, part["space"][is_brk], sizes[is_brk])
+        return mapped, in_brk
 
     def _space(self, space: int, peak: int, brk: int, failures: int, fallbacks: int) -> SpaceFacts:
         columns = self.run.replayed.spaces
@@ -384,7 +411,7 @@ class Findings:
     @cached_property
     def main_space(self) -> int | None:
         """The space that the layout is drawn of: with the most failed breaks, else with the most memory."""
-        if not self.spaces or not len(self.run.replayed.changes["step"]):
+        if not self.spaces or not self.run.replayed.changes.rows:
             return None
         return max(self.spaces, key=lambda facts: (facts.failures, facts.peak_mapped, -facts.space)).space
 
@@ -402,31 +429,40 @@ class Findings:
         if mine.size:
             mmaps = self.run.activity.allocator_mmaps
             answers = mmaps["step"][(mmaps["brk_failure_step"] == mine[-1]) & self._is_kind(FALLBACKS)]
-            return int(self.events["clock"][answers.max(initial=mine[-1])]), "after the last failed brk"
-        changes = self.run.replayed.changes
-        rows = np.flatnonzero(changes["space"] == space)
-        peak = rows[np.argmax(changes["mapped_bytes"][rows])]
-        return int(changes["line"][peak]), "when most was mapped"
+            last = answers.max(initial=mine[-1])
+            return int(self.events.at("clock", np.array([last]))[0]), "after the last failed brk"
+        mapped = self.curve("mapped_bytes")
+        return int(mapped.clocks[np.argmax(mapped.values)]), "when most was mapped"
 
-    def curve(self, space: int, column: str) -> Curve:
-        """Return a column of the table `fragmentation` over the life of a space; unknown values are left out."""
-        changes = self.run.replayed.changes
-        rows = np.flatnonzero((changes["space"] == space) & (changes[column] != NULL))
-        return Curve(changes["line"][rows], changes[column][rows])
+    def curve(self, column: str) -> Curve:
+        """Return a column of the table `fragmentation` over the life of the main space; unknown values are left out."""
+        lines, values = self._main_changes["line"], self._main_changes[column]
+        known = values != NULL
+        return Curve(lines, values) if known.all() else Curve(lines[known], values[known])
+
+    @cached_property
+    def _main_changes(self) -> Columns:
+        """The changes of the main space, as far as curves show them."""
+        changes, names = self.run.replayed.changes, ("line", "mapped_bytes", "brk_bytes", "headroom_bytes")
+        found: list[Columns] = [dict.fromkeys(names, np.zeros(0, np.int64))]
+        for number in range(changes.parts):
+            part = changes.part(number, ["space", *names])
+            mine = np.flatnonzero(part["space"] == self.main_space)
+            found.append({name: part[name][mine] for name in names})
+        return {name: np.concatenate([part[name] for part in found]) for name in names}
 
     # --- what the log has and lacks ---
 
     @cached_property
     def memory_calls(self) -> int:
         """How many calls of the log concern memory: 0 means that nothing can be said."""
-        codes = [constants.CALL_CODE[name] for name in MEMORY_CALLS]
-        return int(np.isin(self.events["call"], codes).sum())
+        return int(self.run.calls_made[[constants.CALL_CODE[name] for name in MEMORY_CALLS]].sum())
 
     @cached_property
     def malloc_calls(self) -> int:
         """How many calls of malloc and its kin the log has."""
-        code = constants.CALL_CODE
-        return int(((self.events["call"] >= code["malloc"]) & (self.events["call"] <= code["delete[]"])).sum())
+        first, last = constants.CALL_CODE["malloc"], constants.CALL_CODE["delete[]"]
+        return int(self.run.calls_made[first : last + 1].sum())
 
     @cached_property
     def malloc(self) -> MallocFindings | None:
@@ -448,7 +484,8 @@ class Findings:
     @cached_property
     def has_maps(self) -> bool:
         """Whether the mappings at the start were given by a maps file."""
-        return bool((self.run.replayed.regions["origin"] == ORIGIN_MAPS).any())
+        regions = self.run.replayed.regions
+        return any((regions.part(number, ["origin"])["origin"] == ORIGIN_MAPS).any() for number in range(regions.parts))
 
     @cached_property
     def spaces_left(self) -> int:
@@ -480,10 +517,12 @@ class Findings:
         return self.strings[int(text_id)] if text_id >= 0 else ""
 
 
-def _groups(keys: list[Int64Array]) -> tuple[Int64Array, Int64Array]:
-    """Return the first row of each group of equal keys, and the group of each row."""
-    _, firsts, groups = np.unique(np.stack(keys, axis=1), axis=0, return_index=True, return_inverse=True)
-    return firsts, groups.reshape(-1)
+def _alike(keys: list[Int64Array]) -> list[Int64Array]:
+    """Return the rows of each combination of values, in order."""
+    groups = take_groups(keys)[1]
+    order = ascending(groups)
+    ordered = groups[order]
+    return np.split(order, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)
 
 
 def _returns(spaces: Int64Array, moves: Int64Array) -> int:

@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
 
 from replay.address_space import KINDS, ORIGIN_INFERRED, ORIGINS
+from replay.columns import Int64Array
 from replay.constants import MAP_FLAGS
 from replay.maps import Mapping, continues
+from replay.ordering import ascending
 
 if TYPE_CHECKING:
     from replay.run import Run
@@ -27,8 +31,7 @@ _NEAR: Final = 1 << 30
 """Bytes of a gap over which mappings are never lumped together if room allows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One mapping, equal neighbours joined, with what /proc/PID/maps does not tell; its lowest part stands for all."""
 
     mapping: Mapping
@@ -105,30 +108,39 @@ class Gap:
 def pieces_at(run: Run, space: int, clock: int) -> list[Piece]:
     """Return the mappings of a space once line `clock` had been printed, by address, equal neighbours joined."""
     mapped = run.mapped(space, clock)
-    regions, rows = run.replayed.regions, [row for _, row in mapped]
-    columns = {name: regions[name][rows].tolist() for name in ("kind", "origin", "made_line", "flags", "made_step")}
-    kinds = columns["kind"]
-    joined: list[tuple[Mapping, list[int]]] = []
-    for place, (mapping, _) in enumerate(mapped):
-        if joined and kinds[place - 1] == kinds[place] and continues(joined[-1][0], mapping):
-            joined[-1][1].append(place)
-            joined[-1] = (joined[-1][0]._replace(end=mapping.end), joined[-1][1])
+    told = _of_regions(run, [rows for _, rows in mapped])
+    joined: list[tuple[Mapping, int, int]] = []
+    last = 0
+    for mapping, rows in mapped:
+        first, last = last, last + len(rows)
+        low, begin, end = joined[-1] if joined else (mapping, 0, 0)
+        if joined and told["kind"][end - 1] == told["kind"][first] and continues(low, mapping):
+            joined[-1] = (low._replace(end=mapping.end), begin, last)
         else:
-            joined.append((mapping, [place]))
-    return [_piece(mapping, columns, places) for mapping, places in joined]
+            joined.append((mapping, first, last))
+    return [_piece(mapping, told, begin, end) for mapping, begin, end in joined]
 
 
-def _piece(mapping: Mapping, columns: dict[str, list[int]], places: list[int]) -> Piece:
-    kind, origin, made, flags = (columns[name][places[0]] for name in ("kind", "origin", "made_line", "flags"))
-    steps = tuple(columns["made_step"][place] for place in places)
+def _of_regions(run: Run, rows: list[Int64Array]) -> dict[str, list[int]]:
+    """Return what regions are and what made them, in the order of `rows`, by column."""
+    every = np.concatenate([np.zeros(0, np.int64), *rows])
+    order, told = ascending(every), {}
+    for name in ("kind", "origin", "made_line", "flags", "made_step"):
+        column = np.empty(len(every), np.int64)
+        column[order] = run.replayed.regions.at(name, every[order])
+        told[name] = column.tolist()
+    return told
+
+
+def _piece(mapping: Mapping, told: dict[str, list[int]], begin: int, end: int) -> Piece:
+    kind, origin, made, flags = (told[name][begin] for name in ("kind", "origin", "made_line", "flags"))
+    steps = tuple(told["made_step"][begin:end])
     return Piece(mapping, KINDS[kind], ORIGINS[origin], made, flags > 0 and bool(flags & _MAP_STACK), steps)
 
 
 def gaps_of(pieces: list[Piece]) -> list[Gap]:
     """Return the free ranges between neighbours, by address."""
-    return [
-        Gap(low.end, high.start) for low, high in pairwise(pieces) if high.start > low.end
-    ]
+    return [Gap(low.end, high.start) for low, high in pairwise(pieces) if high.start > low.end]
 
 
 def parts_of(pieces: list[Piece], blocker: int | None, most: int = MOST_PARTS) -> list[Part]:
@@ -138,8 +150,7 @@ def parts_of(pieces: list[Piece], blocker: int | None, most: int = MOST_PARTS) -
     (a file's segments, what one call made) or lie close together are lumped, the nearest first.
     """
     roles = [_role(piece, blocker) for piece in pieces]
-    made_by = [set(piece.made_steps) for piece in pieces]
-    borders = [_border(pieces, roles, made_by, at) for at in range(1, len(pieces))]
+    borders = [_border(*neighbours) for neighbours in pairwise(zip(pieces, roles, strict=True))]
     least = _least_border(borders, most - 1)
     parts: list[Part] = []
     first = 0
@@ -165,14 +176,15 @@ def _role(piece: Piece, blocker: int | None) -> str:
     return "heap" if piece.path == "[heap]" or piece.kind == "brk" else ""
 
 
-def _border(pieces: list[Piece], roles: list[str], made_by: list[set[int]], at: int) -> int:
-    """Return how much speaks for a border before piece `at`: 0 never, more than any gap for the brk area's edges."""
-    low, high = pieces[at - 1], pieces[at]
-    if roles[at - 1] != roles[at] and (roles[at - 1] or roles[at]):
+def _border(below: tuple[Piece, str], above: tuple[Piece, str]) -> int:
+    """Return how much speaks for a border between pieces with roles: 0 never, the most for the brk area's edges."""
+    low, high = below[0], above[0]
+    if below[1] != above[1]:
         return 1 << 66
     gap = high.start - low.end
-    same_file = low.path == high.path and low.path.startswith("/")
-    if (same_file and gap < _NEAR) or (not gap and not made_by[at - 1].isdisjoint(made_by[at])):
+    if not gap and not set(low.made_steps).isdisjoint(high.made_steps):
+        return 0
+    if gap < _NEAR and low.path == high.path and low.path.startswith("/"):
         return 0
     return gap + 1
 
@@ -199,7 +211,10 @@ def name_of(piece: Piece) -> str:
         return "program or ld.so (inferred)" if piece.kind == "image" else "made before the log (inferred)"
     if piece.stack:
         return _STACK
-    return {"anon": "anonymous", "shm": "shared memory", "image": "program"}.get(piece.kind, piece.kind)
+    return _SHORT_NAMES.get(piece.kind, piece.kind)
+
+
+_SHORT_NAMES: Final = {"anon": "anonymous", "shm": "shared memory", "image": "program"}
 
 
 def kinds_of(pieces: list[Piece]) -> list[tuple[str, int, int]]:
@@ -214,8 +229,9 @@ def kinds_of(pieces: list[Piece]) -> list[tuple[str, int, int]]:
 
 def kind_name(piece: Piece) -> str:
     """Return the kind of a mapping in words; what may not be touched is reserved, not used."""
-    words = {"brk": "brk area", "anon": "anonymous", "file": "file", "shm": "shared memory", "image": "program image"}
-    name = words.get(piece.kind, piece.kind)
     if piece.kind == "anon" and piece.perms.startswith("---"):
         return "anonymous, no access"
-    return name
+    return _KIND_NAMES.get(piece.kind, piece.kind)
+
+
+_KIND_NAMES: Final = {"brk": "brk area", "anon": "anonymous", "shm": "shared memory", "image": "program image"}

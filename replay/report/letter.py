@@ -237,9 +237,7 @@ def _layout(findings: Findings) -> Iterator[str]:
     yield from _dim(f"{whose}{findings.places.of_clock(clock)}, {occasion}; high addresses at the top")
     blocker = _blocker_start(findings, space)
     parts = layout.parts_of(pieces, blocker)
-    yield from picture.layout_lines(
-        parts, lambda part: _use(findings, part), lambda part: _note(findings, part)
-    )
+    yield from picture.layout_lines(parts, lambda part: _use(findings, part), lambda part: _note(findings, part))
     if not findings.has_maps:
         unseen = "was there before the log" if findings.begins_late else "the kernel maps at execve"
         yield from _dim(f"What {unseen} (program, ld.so, stack, vdso) no call shows; --maps FILE adds it.")
@@ -306,7 +304,7 @@ def _curves(findings: Findings) -> Iterator[str]:
     space = findings.main_space
     if space is None:
         return
-    mapped = findings.curve(space, "mapped_bytes")
+    mapped = findings.curve("mapped_bytes")
     first, last = int(mapped.clocks[0]), int(mapped.clocks[-1])
     if last - first < 2:
         return
@@ -320,9 +318,7 @@ def _curves(findings: Findings) -> Iterator[str]:
 
 def _curve(findings: Findings, label: str, column: str, ends: tuple[int, int]) -> Iterator[str]:
     """Yield a curve and below it its extremes with their lines; of the headroom the least counts."""
-    space = findings.main_space
-    assert space is not None
-    curve = findings.curve(space, column)
+    curve = findings.curve(column)
     if not curve.values.size or not curve.values.max():
         return
     lowest = column == "headroom_bytes"

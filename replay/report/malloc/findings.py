@@ -15,7 +15,7 @@ import numpy as np
 from replay import constants
 from replay.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
 from replay.calls import FAILED
-from replay.columns import NO_TEXT, NULL, Columns
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.heap import (
     KINDS,
     Answer,
@@ -27,8 +27,8 @@ from replay.heap import (
 )
 from replay.heap.sweep import taken_bytes
 from replay.heap.verdict import HELD_SHARE, LEAST_HELD
-from replay.live import course_of_space
 from replay.nesting import GIVING, is_call
+from replay.packed import PackedColumns
 from replay.report.findings import Curve
 from replay.report.places import Place
 
@@ -206,10 +206,16 @@ class MallocFindings:
     @cached_property
     def failed(self) -> Fault:
         """The allocations that were refused."""
-        events = self.run.replayed.events
-        refused = np.flatnonzero(events["status"] == FAILED)
-        calls = is_call({"call": events["call"][refused]}, (*GIVING, "posix_memalign"))
-        steps = refused[calls & self.run.nesting.believed[refused]]
+        events, found = self.run.replayed.events, [np.zeros(0, dtype=np.int64)]
+        for number in range(events.parts):
+            refused = np.flatnonzero(events.part(number, ["status"])["status"] == FAILED)
+            if len(refused):
+                calls = {"call": events.part(number, ["call"])["call"][refused]}
+                refused = refused[is_call(calls, (*GIVING, "posix_memalign"))]
+                found.append(refused + events.starts[number])
+        steps = np.concatenate(found)
+        if len(steps):
+            steps = steps[self.run.nesting.believed[steps]]
         if not len(steps):
             return Fault()
         first = int(steps[0])
@@ -242,14 +248,14 @@ class MallocFindings:
         """The spaces that have blocks or frees, in order; what fork copied is counted in the parent only."""
         blocks, events = self.run.malloc_blocks, self.run.replayed.events
         count = len(self.run.replayed.spaces["space"])
-        of_step = events["space"]
-        given, taken = (
-            np.bincount(of_step[steps], minlength=count) for steps in (blocks.given_steps, blocks.taken_steps)
-        )
         columns = blocks.columns
-        live = (columns["end"] == LIVE) & (columns["inherited"] == 0)
-        left = np.bincount(columns["space"][live], minlength=count)
-        sizes = np.bincount(columns["space"][live], weights=columns["size"][live], minlength=count)
+        own = columns["inherited"] == 0
+        given = np.bincount(columns["space"][own], minlength=count)
+        taken = np.bincount(events.at("space", blocks.taken_steps), minlength=count)
+        live = np.flatnonzero((columns["end"] == LIVE) & own)
+        space, size = columns.at("space", live), columns.at("size", live)
+        left = np.bincount(space, minlength=count)
+        sizes = np.bincount(space, weights=size, minlength=count)
         return [
             SpaceBlocks(space, int(given[space]), int(taken[space]), int(left[space]), int(sizes[space]))
             for space in np.flatnonzero(given + taken).tolist()
@@ -258,7 +264,7 @@ class MallocFindings:
     @cached_property
     def curves(self) -> tuple[Curve, Curve]:
         """Bytes live, and bytes that malloc held for blocks, over the life of the space that is judged."""
-        course = course_of_space(self.run.malloc_blocks.columns, self.space)
+        course = self.answer.course
         until = int(np.searchsorted(course.line, self.answer.end.line, side="right"))
         clocks = course.line[:until]
         held = taken_bytes(self.run.heaps, self.space, clocks)
@@ -293,13 +299,13 @@ class MallocFindings:
     def pins(self) -> list[Pin]:
         """The live blocks that hold back the most memory at the decisive moment, the worst first."""
         blocks, events = self.run.malloc_blocks, self.run.replayed.events
-        line, times = self.decisive[0].line, events["time_ns"]
+        line = self.decisive[0].line
         found = dict(pins(blocks, self.run.heaps, self.space, line, MOST_PINS))
         names = ("addr", "size", "call", "caller", "pid", "born_line", "given_step")
-        found |= {name: blocks.columns[name][found["block"]] for name in names}
+        found |= {name: blocks.columns.at(name, found["block"]) for name in names}
         now = int(np.searchsorted(events["clock"], line, side="right")) - 1
-        ended = int(times[now]) if now >= 0 else NULL
-        found["begun"] = times[found["given_step"]]
+        ended = int(events.at("time_ns", np.array([now]))[0]) if now >= 0 else NULL
+        found["begun"] = _at(events, "time_ns", found["given_step"])
         return [
             Pin(
                 addr=row["addr"],
@@ -378,6 +384,11 @@ class MallocFindings:
             Raise(row["step"], row["space"], row["before"], row["after"], bool(row["observed"]))
             for row in _records(rows)
         ]
+
+
+def _at(events: PackedColumns, name: str, steps: Int64Array) -> Int64Array:
+    """Return what a column holds at a few steps in any order."""
+    return np.array([int(events.at(name, steps[row : row + 1])[0]) for row in range(len(steps))], dtype=np.int64)
 
 
 def _records(columns: Columns) -> list[dict[str, int]]:
