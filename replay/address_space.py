@@ -1146,7 +1146,8 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
         return
     top = _round_up(totals[BRK], page)
     if totals[START_BRK] > 0:
-        change[CHANGE_BRK_BYTES] = top - _round_up(totals[START_BRK], page)
+        # A log that lost lines, an execve say, may tell of a break below the start that it told of.
+        change[CHANGE_BRK_BYTES] = max(top - _round_up(totals[START_BRK], page), 0)
     place, index = _locate(space, top, BRK_FINGER)
     if place < leaves:
         change[CHANGE_HEADROOM] = max(space.leaves[space.lists[ORDER, place], STARTS, index] - top, 0)

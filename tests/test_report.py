@@ -641,3 +641,14 @@ def test_many_mappings_become_few_parts_with_the_heap_and_the_blocker_alone() ->
     assert layout.names_of(parts[2]) == "anonymous (500 mappings)"
     few = layout.parts_of([heap, blocker, *far[:5]], blocker.start)
     assert len(few) == 7
+
+
+def test_a_break_below_its_start_has_no_size(tmp_path: Path) -> None:
+    log = tmp_path / "lost.log"  # the second brk(NULL) is of an image whose execve the log lost
+    log.write_text(
+        'execve("./a", ["./a"], 0x7ffc /* 1 var */) = 0\nbrk(NULL) = 0x5600000\nbrk(0x5700000) = 0x5700000\n'
+        "brk(NULL) = 0x1200000\nbrk(0x1300000) = 0x1300000\n"
+    )
+    run = replay.load(log)
+    assert run.fragmentation["brk_bytes"].tolist() == [0, 0x100000, 0, 0]
+    assert list(letter(run))
