@@ -154,7 +154,7 @@ class Shapes:
                 if is_passed_over(text, self.dialect):
                     known = LineError("other_call")
             except LineError as error:
-                known = error
+                known = LineError(error.reason)  # a new one: that which was raised holds the parser's whole state
             self.parsed[text] = known
         return known
 
