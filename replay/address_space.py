@@ -17,7 +17,7 @@ import numpy as np
 
 from replay.columns import NO_TEXT, NULL, Int64Array
 
-LEAF: Final = 32
+LEAF: Final = 48
 """Mappings that one leaf holds at most."""
 
 # Columns of `Space.attributes`: what is known of a live mapping besides its range. The first four, which decide whether
@@ -216,14 +216,12 @@ def empty_space(slots: int = 2 * LEAF) -> Space:
 
 def live_rows(space: Space) -> Int64Array:
     """Return one row a live mapping in order of addresses: its attributes, start and end (`DEAD_WIDTH` columns)."""
-    rows = np.full((int(space.totals[MAPPINGS]), DEAD_WIDTH), NULL, np.int64)
-    at = 0
-    for leaf in space.lists[ORDER, : space.totals[LEAVES]]:
-        size = int(space.lists[SIZES, leaf])
-        rows[at : at + size, :ATTRIBUTES] = space.attributes[space.leaves[leaf, SLOTS, :size]]
-        rows[at : at + size, DEAD_START] = space.leaves[leaf, STARTS, :size]
-        rows[at : at + size, DEAD_END] = space.leaves[leaf, ENDS, :size]
-        at += size
+    order = space.lists[ORDER, : space.totals[LEAVES]]
+    held = np.arange(LEAF) < space.lists[SIZES, order][:, None]
+    starts, ends, slots = (space.leaves[order, part][held] for part in (STARTS, ENDS, SLOTS))
+    rows = np.full((len(slots), DEAD_WIDTH), NULL, np.int64)
+    rows[:, :ATTRIBUTES] = space.attributes[slots]
+    rows[:, DEAD_START], rows[:, DEAD_END] = starts, ends
     return rows
 
 
@@ -233,12 +231,12 @@ def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
     space = empty_space(2 * count + room + 2 * LEAF)
     half = LEAF // 2
     leaves = -(-count // half)
-    for leaf in range(leaves):
-        part = rows[leaf * half : (leaf + 1) * half]
-        space.leaves[leaf, STARTS, : len(part)] = part[:, DEAD_START]
-        space.leaves[leaf, ENDS, : len(part)] = part[:, DEAD_END]
-        space.leaves[leaf, SLOTS, : len(part)] = np.arange(leaf * half, leaf * half + len(part))
-        space.lists[SIZES, leaf] = len(part)
+    number = np.arange(count)
+    leaf, at = number // half, number % half
+    space.leaves[leaf, STARTS, at] = rows[:, DEAD_START]
+    space.leaves[leaf, ENDS, at] = rows[:, DEAD_END]
+    space.leaves[leaf, SLOTS, at] = number
+    space.lists[SIZES, :leaves] = np.bincount(leaf, minlength=leaves)[:leaves]
     space.attributes[:count] = rows[:, :ATTRIBUTES]
     space.lists[ORDER, :leaves] = np.arange(leaves)
     space.lists[FIRSTS, :leaves] = rows[::half, DEAD_START]
