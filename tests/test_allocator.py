@@ -599,3 +599,10 @@ def test_ltrace_shows_which_malloc_asked(examine) -> None:
     assert [row.certainty for row in found.mmaps] == ["observed", "observed"]
     assert [row.request_bytes for row in found.mmaps] == [1000, 100000]
     assert "inside malloc(1000) of line 7" in found.mmaps[0].evidence
+
+
+@pytest.mark.parametrize("length", [0, 2**63, 2**64 - 4096])
+def test_an_mmap_of_nothing_or_of_more_than_half_of_all_addresses_is_no_allocators(examine, length: int) -> None:
+    mapping = "mmap(NULL, {}, RW) = {}"
+    found = examine(GLIBC, mapping.format(1003520, "0x7f0000000000"), mapping.format(length, ENOMEM))
+    assert found.kinds() == [("direct", 1003520)]

@@ -145,8 +145,9 @@ def _rows_of(record: Record, starts: Int64Array, steps: Int64Array, told: Column
     anonymous = (flags & MAP_FLAGS["MAP_ANONYMOUS"] != 0) & (flags & MAP_TYPE_MASK == MAP_TYPES["MAP_PRIVATE"])
     kept = (flags != NULL) & anonymous & (flags & _NOT_MALLOC == 0) & ((prot == READ_WRITE) | (prot == 0))
     kept &= (status == FAILED) | ((status == OK) & (told["injected"] != 1))
-    kept &= steps >= starts[told["space"]]
     length = told["length"]
+    # No malloc asks for nothing, or for more than PTRDIFF_MAX. Source: checked_request2size in glibc's malloc/malloc.c.
+    kept &= (steps >= starts[told["space"]]) & (length > 0)
     plain = (flags == _PLAIN) & (length & (record.page_size - 1) == 0)
     large = (length > MMAP_THRESHOLD) & (status == OK)
     masks = (told["addr"] == 0, plain, large, prot == READ_WRITE, status == FAILED)
