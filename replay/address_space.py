@@ -164,6 +164,10 @@ UNMAP_UNKNOWN: Final = 4
 PROTECT_UNKNOWN: Final = 5
 REMAP_UNKNOWN: Final = 6
 BRK_MOVED: Final = 7
+IMPOSSIBLE_RANGE: Final = 8
+
+HIGHEST: Final = 1 << 57
+"""No address of a program lies as high. Source: arch/x86/include/asm/page_64_types.h, __VIRTUAL_MASK_SHIFT 56."""
 
 PROT_WRITE: Final = 2
 MAP_FIXED: Final = 0x10
@@ -316,7 +320,9 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
             return at, dead_count
         totals[DIVERGENCE] = NO_DIVERGENCE
         change[CHANGE_BRK_BEFORE] = totals[BRK]
-        if verb == VERB_MAP:
+        if _is_impossible(row):
+            totals[DIVERGENCE] = IMPOSSIBLE_RANGE
+        elif verb == VERB_MAP:
             dead_count = _map(space, row, dead, dead_count, page)
         elif verb == VERB_UNMAP:
             dead_count = _unmap(space, row, dead, dead_count, page)
@@ -342,6 +348,16 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
             dead_count = _edit(space, row, dead, dead_count, page)
         _measure(space, change, page)
     return bounds[1], dead_count
+
+
+def _is_impossible(row: Int64Array) -> bool:
+    """Tell whether a row names addresses or lengths that no address space has: the line that told of it is damaged.
+
+    A break may be asked for anywhere.
+    """
+    addr = 0 if row[ROW_VERB] == VERB_BRK else row[ROW_ADDR]
+    lowest = min(addr, row[ROW_RESULT], row[ROW_LENGTH], row[ROW_OLD_LENGTH])
+    return bool(lowest < 0 or max(addr, row[ROW_RESULT], row[ROW_LENGTH], row[ROW_OLD_LENGTH]) > HIGHEST)
 
 
 def _round_up(value: int, page: int) -> int:
@@ -1159,8 +1175,9 @@ HELPERS: Final = (
 """What `run` calls, for whoever compiles it, but for the small ones."""
 
 SMALL_HELPERS: Final = (
-    _has_room, _round_up, _shift_up, _shift_down, _count_up_to, _before, _after, _slot, _copy, _joined, _account,
-    _neighbours, _weigh, _change_gap, _remove, _mapped_inside, _largest_gap, _gap_of_leaf, _mark_changed, _measure,
+    _has_room, _is_impossible, _round_up, _shift_up, _shift_down, _count_up_to, _before, _after, _slot, _copy, _joined,
+    _account, _neighbours, _weigh, _change_gap, _remove, _mapped_inside, _largest_gap, _gap_of_leaf, _mark_changed,
+    _measure,
 )  # fmt: skip
 """What is called for every row, some of it many times, and is worth being inlined where it is called."""
 

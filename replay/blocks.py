@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from replay.address_space import KIND_ANON, KIND_BRK
+from replay.address_space import HIGHEST, KIND_ANON, KIND_BRK
 from replay.calls import UNFINISHED
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
 from replay.constants import CALLS
@@ -142,7 +142,10 @@ def _columns(replayed: Replay, nesting: Nesting, paired: Paired) -> Narrow:
 
 
 def _sizes(length: Int64Array, nesting: Nesting, steps: Int64Array) -> Int64Array:
-    """Return the bytes that steps asked for; for strdup those that the malloc inside asks for, 0 if not shown."""
+    """Return the bytes that steps asked for; for strdup those that the malloc inside asks for, 0 if not shown.
+
+    More than an address space has room for no call was given: that is not believed, and 0 as well.
+    """
     size = length[steps]
     inner, outer = nesting.doubled, nesting.outers
     shown = (length[inner] != NULL) & (length[outer] == NULL)
@@ -150,7 +153,7 @@ def _sizes(length: Int64Array, nesting: Nesting, steps: Int64Array) -> Int64Arra
         told = length.copy()
         told[outer[shown]] = length[inner[shown]]
         size = told[steps]
-    size[size == NULL] = 0
+    size[(size < 0) | (size > HIGHEST)] = 0
     return size
 
 

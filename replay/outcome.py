@@ -29,6 +29,7 @@ DIVERGENCES: Final = {
     aspace.BRK_OVER_MAPPING: "divergence_brk_over_mapping",
     aspace.REMAP_OVER_MAPPING: "divergence_remap_over_mapping",
     aspace.BRK_MOVED: "divergence_brk_moved",
+    aspace.IMPOSSIBLE_RANGE: "divergence_impossible_range",
 }
 """The contradictions between trace and model that are reported, by their names in the table of problems."""
 

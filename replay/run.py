@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from replay import constants, regions
-from replay.address_space import KIND_BRK
+from replay.address_space import IMPOSSIBLE_RANGE, KIND_BRK
 from replay.blocks import Blocks, find_blocks, note_problems
 from replay.calls import RunInput, read_run
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
@@ -211,7 +211,8 @@ class Run:
         events = self.replayed.events
         for step, code, space in zip(columns["step"], columns["code"], columns["space"], strict=True):
             call = constants.CALLS[int(events["call"][step])]
-            text = f"step {step}, space {space}: {call}: the log's answer was applied"
+            deed = "was passed over" if code == IMPOSSIBLE_RANGE else "the log's answer was applied"
+            text = f"step {step}, space {space}: {call}: {deed}"
             self.source.problems.add(int(events["line"][step]), DIVERGENCES[int(code)], text, int(events["file"][step]))
 
     # --- the address space at a moment ---

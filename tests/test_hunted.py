@@ -116,3 +116,22 @@ def test_pages_below_the_break_are_the_heap_whoever_mapped_them(tmp_path: Path) 
         (["00010000-00012000", "rw-p"], "[heap]"),
         (["00012000-00014000", "---p"], "[heap]"),
     ]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        f"mmap(NULL, 9223372036854775807, PROT_READ, {ANON}) = 0x50000",
+        f"mmap(NULL, 4096, PROT_READ, {ANON}) = 0x7fffffffffffffff",
+        "munmap(0x10000, 9223372036854775807) = 0",
+        "mprotect(0xfffffffffffff000, 4096, PROT_READ) = 0",
+        "mremap(0x10000, 4096, 18446744073709551615, MREMAP_MAYMOVE) = 0x60000",
+        "brk(0x10000) = 0x7fffffffffff0000",
+    ],
+)
+def test_a_range_that_no_space_has_is_a_contradiction_and_changes_nothing(tmp_path: Path, damaged: str) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"{call}\n" for call in [*THREE, damaged]))
+    run = replay.load(log)
+    assert run.problems["reason"].tolist() == ["divergence_impossible_range"]
+    assert run.maps(line=len(THREE) + 1) == run.maps(line=len(THREE))
