@@ -54,7 +54,7 @@ class Form:
 
 
 FULL: Final = Form("full", 1_000_000, 1_000_000, 10_000_000, 80_000, 800_000, 5, 3, ("report", "export"))
-QUICK: Final = Form("quick", 240_000, 80_000, 240_000, 10_000, 240_000, 2, 2, ("report",))
+QUICK: Final = Form("quick", 240_000, 80_000, 240_000, 30_000, 480_000, 2, 3, ("report",))
 
 
 @dataclass(frozen=True, slots=True)
