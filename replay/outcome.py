@@ -33,6 +33,9 @@ DIVERGENCES: Final = {
 }
 """The contradictions between trace and model that are reported, by their names in the table of problems."""
 
+_IS_REPORTED: Final = np.array([code in DIVERGENCES for code in range(aspace.IMPOSSIBLE_RANGE + 1)])
+"""The same for each code, that of no contradiction among them."""
+
 _REGIONS: Final = (
     "space", "start", "end", "prot", "shared", "kind", "path", "backing", "offset", "origin", "flags",
     "born_step", "died_step", "born_line", "died_line", "made_line", "made_step",
@@ -177,8 +180,7 @@ class Outcome:
         numbers = {name: changes[place] for name, place in _OF_CHANGE.items()}
         self.changes.append({name: column[kept] for name, column in (told | numbers).items()})
         code = changes[aspace.CHANGE_DIVERGENCE]
-        contradicts = code != aspace.NO_DIVERGENCE
-        contradicts &= np.isin(code, list(DIVERGENCES)) if contradicts.any() else contradicts
+        contradicts = _IS_REPORTED[code]
         if contradicts.any():
             self._divergences.append({name: column[contradicts] for name, column in (told | {"code": code}).items()})
 

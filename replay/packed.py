@@ -179,7 +179,7 @@ class PackedColumns(Mapping[str, Int64Array]):
         """Add rows behind the others; what is `shared` with other packed columns is not packed once more."""
         packed_once: dict[int, Packed] = {}
         part = {}
-        for name, column in columns.items():
+        for name, column in dict(columns).items():  # all there at once: an id is that of one column only while it is
             if name in self.names:
                 if id(column) not in packed_once:  # one column may have two names
                     packed_once[id(column)] = self.shelf.put(column)

@@ -52,7 +52,7 @@ def field_text(key: str, raw: bytes, suffix: str) -> str:
 
 @dataclass(slots=True)
 class _Known:
-    """Ids by hashes, in a table: each hash at its remainder or in the next place that was free; 0 is a free place.
+    """Ids by hashes, in a table: each hash where its upper bits say or in the next place that was free; 0 is free.
 
     At least half of the places are free.
     """
