@@ -17,7 +17,8 @@ from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsig
 from replay.constants import CALLS
 from replay.narrow import Narrow
 from replay.nesting import Mask, Nesting
-from replay.ordering import ascending, ascending_by
+from replay.ordering import ascending, ascending_by, lasts
+from replay.packed import PackedColumns
 from replay.pairing import Misfits, Paired, pair
 from replay.regions import Replay
 from replay.source import Problems
@@ -128,31 +129,31 @@ def _columns(replayed: Replay, nesting: Nesting, paired: Paired) -> Narrow:
     given = paired.given[order]
     columns.keep("given_step", given)
     for name in ("call", "pid", "tid", "caller"):
-        columns.keep(name, events[name][given])
-    columns.keep("size", _sizes(events["length"], nesting, given))
+        columns.keep(name, events.at(name, given))
+    columns.keep("size", _sizes(events, nesting, given))
     del given
     columns.keep("taken_step", paired.taken[order])
     died = _ended_by_exec(paired, spaces)
     columns.keep("died_line", died[order])
     columns.keep("end", np.where(died == NULL, LIVE, np.where(paired.moved, MOVED, FREED))[order])
-    columns.keep("died_step", _died_steps(events["clock"], paired.taken, died)[order])
+    columns.keep("died_step", _died_steps(events, paired.taken, died)[order])
     del died, paired
     columns.keep("backing", find_backing(replayed, columns))
     return columns
 
 
-def _sizes(length: Int64Array, nesting: Nesting, steps: Int64Array) -> Int64Array:
+def _sizes(events: PackedColumns, nesting: Nesting, steps: Int64Array) -> Int64Array:
     """Return the bytes that steps asked for; for strdup those that the malloc inside asks for, 0 if not shown.
 
     More than an address space has room for no call was given: that is not believed, and 0 as well.
     """
-    size = length[steps]
-    inner, outer = nesting.doubled, nesting.outers
-    shown = (length[inner] != NULL) & (length[outer] == NULL)
-    if shown.any():
-        told = length.copy()
-        told[outer[shown]] = length[inner[shown]]
-        size = told[steps]
+    size = events.at("length", steps)
+    asked = events.at("length", nesting.doubled)
+    shown = np.flatnonzero((asked != NULL) & (events.at("length", nesting.outers) == NULL))
+    if len(shown):
+        outers, last = lasts(nesting.outers[shown])
+        place = np.minimum(np.searchsorted(outers, steps), len(outers) - 1)
+        size = np.where(outers[place] == steps, asked[shown[last]][place], size)
     size[(size < 0) | (size > HIGHEST)] = 0
     return size
 
@@ -170,13 +171,15 @@ def _ended_by_exec(paired: Paired, spaces: Columns) -> Int64Array:
     return np.where(died == NULL, ends[paired.space], died)
 
 
-def _died_steps(clocks: Int64Array, taker: Int64Array, died: Int64Array) -> Int64Array:
-    """Return the first step at or after each death: mostly the one that took the block. `clocks` are of all steps."""
+def _died_steps(events: PackedColumns, taker: Int64Array, died: Int64Array) -> Int64Array:
+    """Return the first step at or after each death: mostly the one that took the block."""
     steps = taker.copy()
     other = taker == NULL
-    other[~other] = clocks[taker[~other]] != died[~other]
-    steps[other] = np.searchsorted(clocks, died[other], side="left")
-    steps[(died == NULL) | (steps == len(clocks))] = NULL
+    other[~other] = events.at("clock", taker[~other]) != died[~other]
+    other &= died != NULL
+    if other.any():
+        steps[other] = np.searchsorted(events["clock"], died[other], side="left")
+    steps[(died == NULL) | (steps == events.rows)] = NULL
     return steps
 
 

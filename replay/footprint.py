@@ -48,7 +48,7 @@ class Footprint:
                 mapped, found.peak = int(part["mapped_bytes"][highest]), highest + changes.starts[number]
             found._add(part)
         if found.peak is not None:
-            found.last = _last_of_space(changes, int(changes.at("space", np.array([found.peak]))[0]))
+            found.last = _last_of_space(changes, changes.one("space", found.peak))
         return found
 
     def _add(self, part: Columns) -> None:

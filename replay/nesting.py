@@ -91,13 +91,12 @@ def find_nesting(events: PackedColumns, strings: Strings, *, nil: bool = False) 
     count, nothing = events.rows, np.zeros(0, dtype=np.int64)
     if not count_calls(events)[[CALL_CODE[name] for name in (*GIVING, *FREEING, *_AROUND)]].any():
         return Nesting(count, nothing, nothing, nothing, nothing, nothing)
-    family, around = is_call(events, (*GIVING, *FREEING)), is_call(events, _AROUND)
+    family, around, split = _marked(events)
     misnamed_steps = nothing if nil else np.flatnonzero(misnamed_rows(events, strings, family | around))
     family[misnamed_steps] = around[misnamed_steps] = False
-    opened, ended = events["entry_clock"], events["clock"]
-    split = opened < ended
     if not (split & (family | around)).any():
         return Nesting(count, nothing, nothing, nothing, nothing, misnamed_steps)
+    opened, ended = events["entry_clock"], events["clock"]
     keys = _thread_keys(events)
     if keys is not None:
         opened, ended = opened + keys, ended + keys
@@ -114,6 +113,20 @@ def find_nesting(events: PackedColumns, strings: Strings, *, nil: bool = False) 
     inside, parents = np.concatenate([inside, also]), np.concatenate([parents, around_them])
     order = ascending(inside)
     return Nesting(count, inside[order], parents[order], doubled, outers, misnamed_steps)
+
+
+def _marked(events: PackedColumns) -> tuple[Mask, Mask, Mask]:
+    """Return which events are of the malloc family, which of what else encloses calls, and which open before they end.
+
+    The events are gone through part by part, for a log without split calls needs no more than this.
+    """
+    family, around, split = (np.empty(events.rows, dtype=np.bool_) for _ in range(3))
+    for number in range(events.parts):
+        own = slice(*events.starts[number : number + 2])
+        part = events.part(number, ["call", "entry_clock", "clock"])
+        family[own], around[own] = is_call(part, (*GIVING, *FREEING)), is_call(part, _AROUND)
+        split[own] = part["entry_clock"] < part["clock"]
+    return family, around, split
 
 
 def count_calls(events: PackedColumns) -> Int64Array:
@@ -133,7 +146,7 @@ def is_call(events: Columns, names: Iterable[str]) -> Mask:
     return chosen[events["call"]]
 
 
-def misnamed_rows(events: Columns, strings: Strings, among: Mask) -> Mask:
+def misnamed_rows(events: PackedColumns, strings: Strings, among: Mask) -> Mask:
     """Return which rows `among` bear a name that may be wrong: what libc and ld.so call, in logs of ltrace up to 0.7.3.
 
     Source: ltrace 0.7.3 takes the n-th relocation for the n-th slot of the PLT; in libc.so.6 the two orders differ
@@ -141,12 +154,20 @@ def misnamed_rows(events: Columns, strings: Strings, among: Mask) -> Mask:
     call in it is written without `SYS_`, or a null pointer as `nil` (older ones write 0 or NULL), which the columns do
     not tell. A log that shows neither is taken for an old one.
     """
-    callers = events["caller"]
-    ids = np.flatnonzero(np.bincount(callers[among] - NO_TEXT)) + NO_TEXT
-    suspects = [i for i in ids.tolist() if i != NO_TEXT and strings[i].rpartition("/")[2].startswith(_MISNAMED_CALLERS)]
+    callers = [caller for caller in _callers(events, among) if caller != NO_TEXT]
+    suspects = [caller for caller in callers if strings[caller].rpartition("/")[2].startswith(_MISNAMED_CALLERS)]
     if not suspects or _names_are_right(events, strings):
         return np.zeros(len(among), dtype=np.bool_)
-    return among & np.isin(callers, suspects)
+    return among & np.isin(events["caller"], suspects)
+
+
+def _callers(events: PackedColumns, among: Mask) -> list[int]:
+    """Return the callers of the rows `among`, each once, in ascending order."""
+    found: set[int] = set()
+    for number in range(events.parts):
+        callers = events.part(number, ["caller"])["caller"][among[slice(*events.starts[number : number + 2])]]
+        found.update((np.flatnonzero(np.bincount(callers - NO_TEXT)) + NO_TEXT).tolist())
+    return sorted(found)
 
 
 def _names_are_right(events: Columns, strings: Strings) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from typing import IO, Any, Final, NamedTuple
 
@@ -19,16 +20,22 @@ from numpy.typing import NDArray
 
 from replay.columns import NULL, Int64Array
 from replay.errors import ReplayError
-from replay.ordering import ascending_by, is_ascending
+from replay.ordering import ascending, ascending_by, is_ascending
 
 PART_ROWS: Final = 1 << 16
 """Rows of a part where nothing else cuts the columns: so many numbers lie close together and stay in the cache."""
 
-HELD_BYTES: Final = 256 << 20
+HELD_BYTES: Final = 128 << 20
 """Packed columns beyond so many bytes go to a temporary file, in the directory that TMPDIR names."""
 
+TRIMMED_BYTES: Final = 64 << 20
+"""After so many bytes in that file malloc gives back what is free: what it keeps would grow with the run."""
+
 RECENT_BYTES: Final = 128 << 20
-"""Whole columns that were asked for last stay unpacked up to so many bytes, the last one in any case."""
+"""Columns, whole or of one part, that were asked for last stay unpacked up to so many bytes, the last one anyway."""
+
+_WHOLE: Final = -1
+"""In the place of the number of a part: all of them."""
 
 _WIDTHS: Final = (np.uint8, np.uint16, np.uint32)
 
@@ -46,6 +53,14 @@ class Packed(NamedTuple):
     place: int
 
 
+class Key(NamedTuple):
+    """Which unpacked column something is: that of a table, of one part of it or `_WHOLE`."""
+
+    table: int
+    name: str
+    part: int = _WHOLE
+
+
 class Shelf:
     """Where the packed columns of a run lie."""
 
@@ -54,9 +69,10 @@ class Shelf:
         self._held_bytes = held_bytes
         self._held: dict[int, NDArray[Any]] = {}
         self._file: IO[bytes] | None = None
-        self._end = 0
+        self._end = self._next_trim = 0
         self._tables = count()
-        self._recent: OrderedDict[tuple[int, str], Int64Array] = OrderedDict()
+        self._recent: OrderedDict[Key, Int64Array] = OrderedDict()
+        self._recent_bytes = 0
 
     def number(self) -> int:
         """Return a number that no other table of this shelf has."""
@@ -99,23 +115,27 @@ class Shelf:
         if packed.has_nulls:
             np.putmask(out, codes == np.iinfo(packed.type).max, NULL)  # type: ignore[type-var]
 
-    def recent(self, key: tuple[int, str]) -> Int64Array | None:
-        """Return a whole column that was asked for lately."""
+    def recent(self, key: Key) -> Int64Array | None:
+        """Return an unpacked column that was asked for lately."""
         column = self._recent.get(key)
         if column is not None:
             self._recent.move_to_end(key)
         return column
 
-    def remember(self, key: tuple[int, str], column: Int64Array) -> None:
-        """Keep a whole column unpacked until others need its room."""
+    def remember(self, key: Key, column: Int64Array) -> None:
+        """Keep a column unpacked until others need its room."""
+        column.flags.writeable = False
         self._recent[key] = column
-        while len(self._recent) > 1 and sum(kept.nbytes for kept in self._recent.values()) > RECENT_BYTES:
-            self._recent.popitem(last=False)
+        self._recent_bytes += column.nbytes
+        while len(self._recent) > 1 and self._recent_bytes > RECENT_BYTES:
+            self._recent_bytes -= self._recent.popitem(last=False)[1].nbytes
 
-    def forget(self, keys: Iterable[tuple[int, str]]) -> None:
-        """Let go of whole columns."""
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Let go of unpacked columns."""
         for key in keys:
-            self._recent.pop(key, None)
+            column = self._recent.pop(key, None)
+            if column is not None:
+                self._recent_bytes -= column.nbytes
 
     def _kept(self, codes: NDArray[Any]) -> int:
         """Keep codes in memory, or with all others in the file once they are too many; return their place in it."""
@@ -123,10 +143,12 @@ class Shelf:
         self._end += codes.nbytes
         self._held[place] = codes
         if self._end > self._held_bytes:
-            from replay.trimming import give_long_columns_back  # noqa: PLC0415 - few runs are so long
-
             self._write_held()
-            give_long_columns_back()
+            if self._end > self._next_trim:
+                from replay.trimming import give_freed_memory_back  # noqa: PLC0415 - few runs are so long
+
+                give_freed_memory_back()
+                self._next_trim = self._end + TRIMMED_BYTES
         return place
 
     def _write_held(self) -> None:
@@ -189,7 +211,7 @@ class PackedColumns(Mapping[str, Int64Array]):
                 part.setdefault(name, packed)
         self._parts.append(part)
         self.starts.append(self.starts[-1] + part[self.names[0]].length)
-        self.shelf.forget([(self._number, name) for name in self.names])
+        self.shelf.forget([Key(self._number, name) for name in self.names])
 
     def packed(self, number: int) -> Mapping[str, Packed]:
         """Return the columns of a part as they are kept, to share them."""
@@ -214,24 +236,42 @@ class PackedColumns(Mapping[str, Int64Array]):
         """Return a column whole; it is kept for whoever asks next."""
         if name not in self.names:
             raise KeyError(name)
-        column = self.shelf.recent((self._number, name))
+        key = Key(self._number, name)
+        column = self.shelf.recent(key)
         if column is None:
             column = self.unpacked(name)
-            column.flags.writeable = False
-            self.shelf.remember((self._number, name), column)
+            self.shelf.remember(key, column)
         return column
 
     def at(self, name: str, rows: Int64Array) -> Int64Array:
-        """Return a column's numbers at some rows; where these ascend, only the parts are unpacked in which they are."""
+        """Return a column's numbers at some rows; only the parts are unpacked in which they are."""
+        if not is_ascending([rows]):
+            order = ascending(rows)
+            found = np.empty(len(rows), np.int64)
+            found[order] = self.at(name, rows[order])
+            return found
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < self.rows:
+            raise IndexError(f"rows {rows[0]} to {rows[-1]} of {self.rows}")
         bounds = np.searchsorted(rows, self.starts)
-        ascends = not (rows[1:] < rows[:-1]).any() and not bounds[0] and bounds[-1] == len(rows)
-        if not ascends or self.shelf.recent((self._number, name)) is not None:
-            return self[name][rows]
         found = np.empty(len(rows), np.int64)
         for number in np.flatnonzero(bounds[1:] > bounds[:-1]).tolist():
             some = slice(bounds[number], bounds[number + 1])
             found[some] = self.part(number, [name])[name][rows[some] - self.starts[number]]
         return found
+
+    def one(self, name: str, row: int) -> int:
+        """Return a column's number in one row; its part is kept unpacked for whoever asks for a row nearby."""
+        number = bisect_right(self.starts, row) - 1
+        key = Key(self._number, name, number)
+        column = self.shelf.recent(key)
+        if column is None:
+            column = self._unpacked(self._parts[number][name])
+            self.shelf.remember(key, column)
+        return int(column[row - self.starts[number]])
+
+    def count_up_to(self, name: str, value: int) -> int:
+        """Return how many rows hold no more than `value` in a column whose numbers ascend."""
+        return bisect_right(range(self.rows), value, key=partial(self.one, name))
 
     def unpacked(self, name: str) -> Int64Array:
         """Return a column whole, in memory of its own."""
@@ -282,11 +322,11 @@ class SortedColumns(Mapping[str, Int64Array]):
         """Return a column whole; it is kept for whoever asks next."""
         if self._rows is None:
             return self._columns[name]
-        column = self._columns.shelf.recent((self._number, name))
+        key = Key(self._number, name)
+        column = self._columns.shelf.recent(key)
         if column is None:
             column = self._columns.unpacked(name)[self._rows]
-            column.flags.writeable = False
-            self._columns.shelf.remember((self._number, name), column)
+            self._columns.shelf.remember(key, column)
         return column
 
     def packed(self) -> PackedColumns:

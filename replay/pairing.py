@@ -19,6 +19,7 @@ from replay.constants import CALL_CODE
 from replay.misfits import SecondFrees, are_double
 from replay.nesting import FREEING, GIVING, Mask, Nesting
 from replay.ordering import ascending, ascending_by
+from replay.packed import PackedColumns
 from replay.regions import Replay
 
 GIVE: Final = 0
@@ -91,46 +92,62 @@ class _Operations:
         return len(self.kind)
 
 
-def _operations(events: Columns, nesting: Nesting) -> _Operations:
+def _operations(events: PackedColumns, nesting: Nesting) -> _Operations:
     """Return what the calls of the malloc family give and take.
 
     Memory is taken at the line where the call starts and given where it completes; what failed does neither. Realloc
     of NULL is malloc; to zero bytes with a null result it is free. A free that never returned has taken its block.
     """
-    roles = _roles(events["call"])
-    if not roles.any():
-        nothing = np.zeros(0, dtype=np.int64)
-        return _Operations(nothing.astype(np.int8), nothing, nothing, nothing)
-    roles[nesting.doubled] = roles[nesting.misnamed_steps] = 0
-    roles[events["status"] != OK] &= _FREES
-    result, addr = events["result"], events["addr"]
+    nothing = np.zeros(0, dtype=np.int64)
+    parts = [_Operations(nothing.astype(np.int8), nothing, nothing, nothing)]
+    clocks = [nothing]
+    for number in range(events.parts):
+        roles = _roles(events.part(number, ["call"])["call"])
+        for steps in (nesting.doubled, nesting.misnamed_steps):
+            first, last = np.searchsorted(steps, events.starts[number : number + 2])
+            roles[steps[first:last] - events.starts[number]] = 0
+        if roles.any():
+            operations, clock = _operations_of(events.part(number, _OF_OPERATIONS), roles, events.starts[number])
+            parts.append(operations)
+            clocks.append(clock)
+    names = _Operations.__slots__
+    kind, source, space, block = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    clock = np.concatenate(clocks)
+    del parts, clocks
+    if len(space) and (space == space[0]).all():
+        space = np.broadcast_to(space[0], len(space))
+    if (clock[1:] >= clock[:-1]).all():
+        return _Operations(kind, source, space, block)
+    order = ascending(clock * 2 + (kind == GIVE))
+    return _Operations(kind[order], source[order], space[order], block[order])
+
+
+_OF_OPERATIONS: Final = ("status", "result", "addr", "space", "entry_clock", "clock")
+
+
+def _operations_of(part: Columns, roles: NDArray[np.uint8], first_step: int) -> tuple[_Operations, Int64Array]:
+    """Return what the calls of a part do, by step, and the line of each: a take's call starts there, a give's ends."""
+    roles[part["status"] != OK] &= _FREES
+    result, addr = part["result"], part["addr"]
     given = (result != 0) & (result != NULL)
     deeds = np.empty((len(roles), 2), dtype=np.bool_)
     deeds[:, 0] = (roles & (_FREES | _RESIZES) != 0) & (addr != 0) & (addr != NULL)
     deeds[:, 1] = (roles & _GIVES != 0) & given
     place = np.flatnonzero(deeds.ravel()).astype(np.int64, copy=False)
-    source, gives = place >> 1, (place & 1).astype(np.bool_)
-    del place, deeds
+    row, gives = place >> 1, (place & 1).astype(np.bool_)
     moves = (roles & _RESIZES != 0) & given
-    kind = np.where(moves[source], np.int8(TAKE_MOVE), np.int8(TAKE_FREE))
+    kind = np.where(moves[row], np.int8(TAKE_MOVE), np.int8(TAKE_FREE))
     kind[gives] = GIVE
-    block, space = addr[source], events["space"]
-    block[gives] = result[source[gives]]
-    one = bool(len(space) and (space == space[0]).all())
-    space = np.broadcast_to(space[0], len(source)) if one else space[source]
-    del result, addr
-    clock = _lines(events, kind, source)
-    if (clock[1:] >= clock[:-1]).all():
-        return _Operations(kind, source, space, block)
-    order = ascending(clock * 2 + gives)
-    return _Operations(kind[order], source[order], space[order], block[order])
+    block = np.where(gives, result[row], addr[row])
+    clock = np.where(gives, part["clock"][row], part["entry_clock"][row])
+    return _Operations(kind, row + first_step, part["space"][row], block), clock
 
 
-def _lines(events: Columns, kind: NDArray[np.int8], source: Int64Array) -> Int64Array:
+def _lines(events: PackedColumns, kind: NDArray[np.int8], source: Int64Array) -> Int64Array:
     """Return the lines at which operations happen: takes where their call starts, gives where it completes."""
-    lines = events["entry_clock"][source]
     gives = kind == GIVE
-    lines[gives] = events["clock"][source[gives]]
+    lines = np.empty(len(source), dtype=np.int64)
+    lines[gives], lines[~gives] = events.at("clock", source[gives]), events.at("entry_clock", source[~gives])
     return lines
 
 
@@ -238,7 +255,7 @@ class _Pairing:
         events, kind, source = self.replayed.events, self.operations.kind, self.operations.source
         count = len(heirs.addr)
         given = source[giver[count:]]
-        born = events["clock"][given]
+        born = events.at("clock", given)
         if count:
             given, born = np.concatenate([heirs.given, given]), np.concatenate([heirs.born, born])
         ended = np.flatnonzero(follower >= 0)

@@ -189,8 +189,8 @@ class Run:
         """What the allocators did."""
         from replay.allocator import Record, allocator_activity  # noqa: PLC0415  (here and below: only a report asks)
 
-        made, parents = self.replayed, self.nesting.parent_step
-        record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size, parents)
+        made = self.replayed
+        record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size, self.nesting)
         return allocator_activity(record)
 
     @cached_property
@@ -300,7 +300,7 @@ class Run:
         brks, spaces, page = self.replayed.brks, self.replayed.spaces, self.replayed.page_size
         while space != NULL:
             mine = np.flatnonzero(brks["space"] == space)
-            before = mine[self.replayed.events["clock"][brks["step"][mine]] <= clock]
+            before = mine[brks["step"][mine] < self.replayed.events.count_up_to("clock", clock)]
             if before.size:
                 return -(-int(brks["granted"][before[-1]]) // page) * page
             if spaces["origin"][space] != ORIGIN_FORK:

@@ -134,7 +134,7 @@ def _footprint(replayed: Replay, footprint: Footprint) -> dict[str, Any]:
 
 def _row(columns: PackedColumns, row: int, names: Sequence[str]) -> dict[str, int]:
     """Return what some columns hold in one row."""
-    return {name: int(columns.at(name, np.array([row]))[0]) for name in names}
+    return {name: columns.one(name, row) for name in names}
 
 
 def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> dict[str, Any]:
@@ -157,13 +157,13 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
     peak_bytes, peak_clock = found.peak.live_bytes, found.peak.line
     if not one_space(columns["space"]):
         peak_bytes, peak_clock = course_of_all(columns, replayed.spaces).peak()
-    step = np.searchsorted(replayed.events["clock"], peak_clock, side="left")
+    step = replayed.events.count_up_to("clock", peak_clock - 1)
     last, end = replayed.events.rows - 1, found.end
     return counts | {
         "live_blocks": len(live),
         "live_bytes": int(columns.at("size", live).sum()),
         "peak_live_bytes": peak_bytes,
-        "peak_live_line": _row(replayed.events, min(int(step), last), ["line"])["line"],
+        "peak_live_line": _row(replayed.events, min(step, last), ["line"])["line"],
         "heap_fragmentation": end.fragmentation,
         "pinned_bytes": end.pinned_bytes,
     }

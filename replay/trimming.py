@@ -35,8 +35,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _LONG)
 
 
-@cache
-def give_long_columns_back() -> None:
+def give_freed_memory_back() -> None:
     """Give back what is free, and keep glibc's threshold for blocks mapped by themselves at `_LONG`.
 
     It would rise to 32 MiB with the first long column that is freed, and what is freed below the top of the heap stays.

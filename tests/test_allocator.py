@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from replay import packed
 from replay.allocator import Record, allocator_activity
 from replay.allocator.neighbours import Neighbours
 from replay.calls import read_run
 from replay.columns import NULL, Strings
-from replay.packed import packed_columns
+from replay.packed import Shelf, packed_columns
 from replay.regions import replay
 
 RW = "PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0"
@@ -558,20 +559,25 @@ def test_a_forked_child_has_its_parents_allocator_and_a_new_program_its_own(exam
 
 
 @pytest.mark.parametrize("asked_for", [5, 3000])
-def test_the_next_call_of_a_thread_is_found_near_and_far(asked_for: int) -> None:
+@pytest.mark.parametrize("part_rows", [100, 10_000])
+def test_the_next_call_of_a_thread_is_found_near_and_far(
+    asked_for: int, part_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Busy threads and one that makes a call in a thousand; what is left out stands between no two calls."""
+    monkeypatch.setattr(packed, "PART_ROWS", part_rows)
     random = np.random.default_rng(1)
     tids = np.where(random.random(3000) < 0.001, 9, random.integers(1, 4, 3000))
     left_out = np.flatnonzero(random.random(3000) < 0.1)
     of_thread = {tid: [step for step in np.flatnonzero(tids == tid) if step not in left_out] for tid in set(tids)}
     steps = np.setdiff1d(np.arange(3000), left_out)[-asked_for:]
-    neighbours = Neighbours(tids, left_out)
-    for step, after in zip(steps.tolist(), neighbours.after(steps).tolist(), strict=True):
+    neighbours = Neighbours(packed_columns(Shelf(), [("tid", tids)]), left_out)
+    found = neighbours.after(steps), neighbours.following(steps, 3), neighbours.preceding(steps, 3)
+    for step, after, following, preceding in zip(steps.tolist(), *(rows.tolist() for rows in found), strict=True):
         calls = of_thread[tids[step]]
         place = calls.index(step)
         assert [after] == (calls[place + 1 : place + 2] or [NULL])
-        assert neighbours.following(step, 3) == calls[place + 1 : place + 4]
-        assert neighbours.preceding(step, 3) == calls[max(place - 3, 0) : place][::-1]
+        assert following == [*calls[place + 1 : place + 4], NULL, NULL, NULL][:3]
+        assert preceding == [*calls[max(place - 3, 0) : place][::-1], NULL, NULL, NULL][:3]
 
 
 # ------------------------------------------------------------------------------------------------ what ltrace -S shows

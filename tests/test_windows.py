@@ -83,9 +83,22 @@ def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]], hel
     rows = [row for part in parts for row in part]
     assert list(zip(kept["a"].tolist(), kept["b"].tolist(), strict=True)) == rows
     assert kept.part(len(parts) - 1, ["a"])["a"].tolist() == [a for a, _ in parts[-1]]
-    for places in (range(0, len(rows), 2), range(len(rows) - 1, -1, -1), [-1], []):
+    for places in (range(0, len(rows), 2), range(len(rows) - 1, -1, -1), []):
         assert kept.at("b", np.array(places, np.int64)).tolist() == [rows[place][1] for place in places]
+    assert [kept.one("a", row) for row in range(len(rows))] == [a for a, _ in rows]
     assert kept.rows == len(rows)
+    for row in (-1, len(rows)):
+        with pytest.raises(IndexError):
+            kept.at("b", np.array([row]))
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=4), st.integers(-1, 10))
+def test_rows_up_to_a_value_are_counted(parts: list[list[int]], value: int) -> None:
+    column = sorted(number for part in parts for number in part)
+    kept = PackedColumns(Shelf(), ("a",))
+    for part in parts:
+        kept.append({"a": np.array(column[kept.rows : kept.rows + len(part)], np.int64)})
+    assert kept.count_up_to("a", value) == sum(number <= value for number in column)
 
 
 @given(tables)

@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
+from replay.allocator.neighbours import Neighbours
 from replay.allocator.record import OK, Record
+from replay.columns import NULL, Int64Array
 from replay.constants import CALL_CODE
 
 HEAP_BYTES: Final = 64 << 20
@@ -54,71 +58,81 @@ def find_heaps(record: Record, steps: list[int], heap_bytes: list[int]) -> Heaps
     head and tail, mprotect of the first pages; where the mmap fails, one of a single heap's size, kept if aligned.
     """
     heaps = Heaps()
-    traced = any(len(record.steps_of(name)) for name in ("mprotect", "munmap"))
+    traced = any(any(record.parts_of(name, ())) for name in ("mprotect", "munmap"))
     last_heap: dict[tuple[int, int], int] = {}
-    for step, size in zip(steps, heap_bytes, strict=True):
-        if record.events["status"][step] != OK:
-            errno = int(record.events["errno"][step])
-            heaps.found.append(Heap(step, errno, 0, f"the reserve for a heap of {_mib(size)} of an arena was refused"))
+    every = np.array(steps, dtype=np.int64)
+    following, preceding = (_known(found) for found in _around(record.neighbours, every))
+    for step, size, after, before in zip(steps, heap_bytes, following, preceding, strict=True):
+        if record.one("status", step) != OK:
+            evidence = f"the reserve for a heap of {_mib(size)} of an arena was refused"
+            heaps.found.append(Heap(step, record.one("errno", step), 0, evidence))
             heaps.refused_ends.append(step)
             continue
-        heap = _follow_reserve(record, step, size, heaps, traced)
+        heap = _follow_reserve(record, step, after, size, heaps, traced)
         if heap is None:
             continue
         if heap.errno == 0 and heap.base:
-            thread = (int(record.events["space"][step]), int(record.events["tid"][step]))
+            thread = (record.one("space", step), record.one("tid", step))
             if thread in last_heap:
-                heap.evidence += _further_heap(record, step, last_heap[thread], size)
+                heap.evidence += _further_heap(record, before, last_heap[thread], size)
             last_heap[thread] = heap.base
         heaps.found.append(heap)
     return heaps
 
 
-def _follow_reserve(record: Record, step: int, size: int, heaps: Heaps, traced: bool) -> Heap | None:
-    """Return the heap that the calls after a granted reserve make of it, None where they do not.
+def _around(neighbours: Neighbours, steps: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the calls that may belong to the attempts at heaps which begin at `steps`, and those before them."""
+    return neighbours.following(steps, _ATTEMPT_CALLS), neighbours.preceding(steps, _ATTEMPT_CALLS)
+
+
+def _known(found: Int64Array) -> list[list[int]]:
+    """Return rows of steps as lists, without the nulls at their ends."""
+    return [[step for step in row if step != NULL] for row in found.tolist()]
+
+
+def _follow_reserve(
+    record: Record, step: int, following: list[int], size: int, heaps: Heaps, traced: bool
+) -> Heap | None:
+    """Return the heap that the calls `following` a granted reserve make of it, None where they do not.
 
     `traced` tells whether the log has such calls at all; without them the size alone must do.
     """
-    events = record.events
-    start, length = int(events["result"][step]), int(events["length"][step])
-    following = record.neighbours.following(step, _ATTEMPT_CALLS)
+    start, length = record.one("result", step), record.one("length", step)
     for place, row in enumerate(following):
-        call, addr = int(events["call"][row]), int(events["addr"][row])
+        call, addr = record.one("call", row), record.one("addr", row)
         if not start <= addr < start + length:
             break
         if call == _MPROTECT and addr % size == 0:
             return _committed(record, step, row, following[place + 1 :], heaps, size)
         if call != _MUNMAP:
             break
-        if addr == start and events["length"][row] == length:
+        if addr == start and record.one("length", row) == length:
             heaps.refused_ends.append(row)
             return None
-    unseen = (not following or not traced) and length == 2 * size and events["addr"][step] == 0
+    unseen = (not following or not traced) and length == 2 * size and record.one("addr", step) == 0
     return Heap(step, 0, 0, f"has the size of the reserve for a heap of {_mib(size)} of an arena") if unseen else None
 
 
 def _committed(record: Record, step: int, row: int, following: list[int], heaps: Heaps, size: int) -> Heap:
     """Return the heap whose first pages the mprotect `row` made writable, or was refused to."""
-    events = record.events
-    base, line = int(events["addr"][row]), int(events["line"][row])
-    if events["status"][row] == OK:
+    base, line = record.one("addr", row), record.one("line", row)
+    if record.one("status", row) == OK:
         evidence = f"the reserve for a heap of {_mib(size)} of an arena at {base:#x}, made writable in line {line}"
         return Heap(step, 0, base, evidence)
     end = row
-    if following and events["call"][following[0]] == _MUNMAP and events["addr"][following[0]] == base:
+    if following and record.one("call", following[0]) == _MUNMAP and record.one("addr", following[0]) == base:
         end = following[0]
     heaps.refused_ends.append(end)
     evidence = f"the reserve for a heap of {_mib(size)} of an arena was granted, but not its first pages (line {line})"
-    return Heap(step, int(events["errno"][row]), base, evidence)
+    return Heap(step, record.one("errno", row), base, evidence)
 
 
-def _further_heap(record: Record, step: int, base: int, size: int) -> str:
+def _further_heap(record: Record, preceding: list[int], base: int, size: int) -> str:
     """Return what to add where the last heap of the same thread is full: then this one belongs to the same arena."""
-    events = record.events
-    for row in record.neighbours.preceding(step, _ATTEMPT_CALLS):
-        addr = int(events["addr"][row])
-        if events["call"][row] == _MPROTECT and base <= addr < base + size:
-            left = base + size - addr - int(events["length"][row])
+    for row in preceding:
+        addr = record.one("addr", row)
+        if record.one("call", row) == _MPROTECT and base <= addr < base + size:
+            left = base + size - addr - record.one("length", row)
             if left < _FULL:
                 return f"; a further heap of the arena whose heap at {base:#x} has {left} bytes left"
     return ""

@@ -54,7 +54,7 @@ def evidence_of(
 def _fallback_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
     step = candidates.refusal_step[rows]
     lines = record.at("line", step).tolist()
-    inside = _inside(record, candidates.around[rows])
+    inside = _inside(record, record.around(candidates.step[rows]))
     outcome = _outcome(candidates, rows)
     growth = [candidates.growth[row] for row in rows.tolist()]
     return [
@@ -64,7 +64,7 @@ def _fallback_sentences(record: Record, candidates: Candidates, rows: Int64Array
 
 
 def _last_resort_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
-    inside = _inside(record, candidates.around[rows])
+    inside = _inside(record, record.around(candidates.step[rows]))
     steps = candidates.refusal_step[rows]
     lines = np.zeros(len(rows), dtype=np.int64)
     lines[steps != NULL] = record.at("line", steps[steps != NULL])
@@ -77,7 +77,7 @@ def _last_resort_sentences(record: Record, candidates: Candidates, rows: Int64Ar
 
 
 def _heap_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
-    inside = _inside(record, candidates.around[rows])
+    inside = _inside(record, record.around(candidates.step[rows]))
     return [candidates.heap_evidence[row] + where for row, where in zip(rows.tolist(), inside, strict=True)]
 
 
@@ -105,7 +105,7 @@ def _direct_ids(
     record: Record, candidates: Candidates, rows: Int64Array, thresholds: Thresholds, mallocng: Mask
 ) -> Int64Array:
     """Return the sentences about large requests; those of one threshold and fate share theirs."""
-    seen = candidates.around[rows] != NULL
+    seen = candidates.inside[rows]
     threshold = np.where(seen, 0, thresholds.bytes)
     below = candidates.length[rows] <= thresholds.bytes
     freed, failed = thresholds.freed_whole, candidates.failed[rows]

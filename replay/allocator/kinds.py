@@ -41,8 +41,8 @@ class Candidates:
     writable: Mask
     """Readable and writable; otherwise a reserve that is neither."""
     failed: Mask
-    around: Int64Array
-    """The step of the malloc-like call around it, `NULL` where the log has none."""
+    inside: Mask
+    """The log shows a libc call around it."""
     refusal: Int64Array
     """Rows of those that stand right behind a refused brk of the same thread, ascending."""
     refused: Int64Array
@@ -50,7 +50,7 @@ class Candidates:
     kind: NDArray[np.int8]
     allocator: NDArray[np.int8]
     """Code of `libc.ALLOCATORS`: at first who serves malloc in the space."""
-    errno: Int64Array
+    errno: NDArray[np.int16]
     """Number of the error that refused it or its first pages, 0 for none."""
     refusal_step: Int64Array
     """The refused brk that it stood in for, `NULL` for none."""

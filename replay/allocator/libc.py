@@ -209,8 +209,8 @@ def _programs(record: Record) -> dict[int, dict[int, str]]:
 
 def _go_arenas(record: Record) -> dict[int, str]:
     """Return the spaces where a mapping was asked for at the address of Go's first arena."""
-    rows = record.steps_of("mmap")
-    rows = rows[record.at("addr", rows) == _GO_ARENA]
+    asked = [steps[told["addr"] == _GO_ARENA] for steps, told in record.parts_of("mmap", ("addr",))]
+    rows = np.concatenate([np.zeros(0, dtype=np.int64), *asked])
     return _first_of_each_space(record, rows, "a mapping at 0xc000000000, Go's first heap arena, is asked for")
 
 
@@ -253,10 +253,11 @@ def _small_steps(record: Record, growth: Int64Array) -> dict[int, str]:
     small = (largest > 0) & (largest <= _OLDMALLOC_LARGEST_GROWTH)
     if not small.any():
         return {}
-    opens, openats = (
-        np.bincount(record.at("space", record.steps_of(name)), minlength=len(small)) for name in ("open", "openat")
-    )
-    small &= (opens > 0) & (openats == 0)
+    opens, openats = (np.zeros(len(small), dtype=np.bool_) for _ in range(2))
+    for name, calls in (("open", opens), ("openat", openats)):
+        for _, told in record.parts_of(name, ("space",)):
+            calls[told["space"]] = True
+    small &= opens & ~openats
     rows = step[(growth > 0) & small[space]]
     return _first_of_each_space(
         record, rows, "the break grows by no more than a block needs and files are opened by open, as older musl does"
@@ -281,7 +282,7 @@ def _first_of_each_space(record: Record, steps: Int64Array, sentence: str) -> di
 def _narrow_spaces(record: Record) -> Mask:
     """Return which spaces belong to 32-bit programs: they have mappings, and all below 4 GiB."""
     highest = np.zeros(record.space_count, dtype=np.uint64)
-    for _, part in record.parts_at(("space", "status", "result"), record.steps_of("mmap")):
+    for _, part in record.parts_of("mmap", ("space", "status", "result")):
         given = part["status"] == OK
         np.maximum.at(highest, part["space"][given], part["result"][given].view(np.uint64))
     return (highest > 0) & (highest < 1 << 32)

@@ -6,8 +6,9 @@ and a sentence of evidence. File maps, stacks, what ld.so maps and what replaces
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from replay.allocator.record import FAILED, OK, Mask, Record, first_of_each
 from replay.allocator.threshold import MMAP_THRESHOLD, LargeMappings, Thresholds, largest_growth
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
-from replay.ordering import ascending, ascending_by, distinct
+from replay.ordering import ascending, ascending_by, distinct, is_among
 
 _MIB: Final = 1 << 20
 
@@ -64,13 +65,15 @@ _LAST_RESORT_CALLS: Final = 24
 
 def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) -> Columns:
     """Return the table `allocator_mmaps`, one row each mapping, sorted by `step`; texts are ids."""
-    candidates = _candidates(record, refusals, allocators)
-    heaps = _find_heaps(record, candidates, allocators)
+    asked = _Asked(record, _program_starts(record))
+    heaps = _find_heaps(record, asked, allocators)
+    behind_heaps = record.neighbours.after(np.array(heaps.refused_ends, dtype=np.int64))
+    candidates = _candidates(asked, refusals, distinct(behind_heaps), allocators)
     _mark_heaps(candidates, heaps)
     _mark_fallbacks(record, refusals, candidates, allocators)
-    _mark_last_resorts(record, refusals, candidates, heaps)
+    _mark_last_resorts(record, refusals, candidates, distinct(behind_heaps))
     _mark_pools(record, candidates, allocators)
-    thresholds = _mark_direct(record, candidates, allocators)
+    thresholds = _mark_direct(asked, candidates, allocators)
     rows = np.flatnonzero(candidates.kind != NONE)
     evidence = evidence_of(record, candidates, rows, thresholds, allocators.mallocng)
     return _table(record, candidates, rows, evidence)
@@ -78,10 +81,10 @@ def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) 
 
 def _table(record: Record, candidates: Candidates, rows: Int64Array, evidence: Int64Array) -> Columns:
     step = candidates.step[rows]
-    errno = candidates.errno[rows]
+    errno = candidates.errno[rows].astype(np.int64)
     numbers = distinct(errno)
     names = record.intern(ERRNO_NAME.get(number, str(number)) for number in numbers.tolist())
-    refused, around = candidates.failed[rows], candidates.around[rows]
+    refused, around = candidates.failed[rows], record.around(step)
     observed = around != NULL
     request = np.full(len(rows), NULL, dtype=np.int64)
     request[observed] = record.at("length", around[observed])
@@ -107,51 +110,95 @@ _TOLD: Final = ("flags", "prot", "status", "injected", "space", "length", "addr"
 """What tells the mmaps that may be an allocator's from others."""
 
 
-def _candidates(record: Record, refusals: Refusals, allocators: Allocators) -> Candidates:
-    """Return the mmaps that may be an allocator's: private, anonymous, anywhere, data or reserve, of the program."""
-    starts, nothing = _program_starts(record), np.zeros(0, dtype=np.int64)
-    found = [_rows_of(record, starts, nothing, dict.fromkeys(_TOLD, nothing))]
-    found += [_rows_of(record, starts, *part) for part in record.parts_at(_TOLD, record.steps_of("mmap"))]
-    step, space, length, *masks = (np.concatenate(columns) for columns in zip(*found, strict=True))
-    del found
-    anywhere, plain, large, writable, failed = masks
-    errno = np.zeros(len(step), dtype=np.int64)
-    errno[failed] = record.at("errno", step[failed])
-    refusal, refused = _places(step, refusals.after)
+class _Mmaps(NamedTuple):
+    """Some mmaps that may be an allocator's; the columns are those of `Candidates`."""
+
+    step: Int64Array
+    space: Int64Array
+    length: Int64Array
+    anywhere: Mask
+    plain: Mask
+    large: Mask
+    writable: Mask
+    failed: Mask
+
+    def take(self, rows: Mask) -> _Mmaps:
+        """Return some of them."""
+        return _Mmaps._make(column[rows] for column in self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The mmaps that may be an allocator's: private, anonymous, anywhere, data or reserve, of the program.
+
+    There may be many, and most of them small: they are looked at part by part, and told apart by what they are asked
+    for. `starts` are the steps from which the program of each space runs.
+    """
+
+    record: Record
+    starts: Int64Array
+
+    def parts(self) -> Iterator[_Mmaps]:
+        """Yield them part by part, in order."""
+        for steps, told in self.record.parts_of("mmap", _TOLD):
+            yield self._part(steps, told)
+
+    def chosen(self, choose: Callable[[_Mmaps], Mask]) -> _Mmaps:
+        """Return those that `choose` tells of each part."""
+        nothing = np.zeros(0, dtype=np.int64)
+        found = [self._part(nothing, dict.fromkeys(_TOLD, nothing))]
+        found += [part.take(choose(part)) for part in self.parts()]
+        return _Mmaps._make(np.concatenate(columns) for columns in zip(*found, strict=True))
+
+    def _part(self, steps: Int64Array, told: Columns) -> _Mmaps:
+        flags, prot, status, length = told["flags"], told["prot"], told["status"], told["length"]
+        anonymous = (flags & MAP_FLAGS["MAP_ANONYMOUS"] != 0) & (flags & MAP_TYPE_MASK == MAP_TYPES["MAP_PRIVATE"])
+        kept = (flags != NULL) & anonymous & (flags & _NOT_MALLOC == 0) & ((prot == READ_WRITE) | (prot == 0))
+        kept &= (status == FAILED) | ((status == OK) & (told["injected"] != 1))
+        # No malloc asks for nothing, or for more than PTRDIFF_MAX. Source: checked_request2size in malloc/malloc.c.
+        kept &= (steps >= self.starts[told["space"]]) & (length > 0)
+        record = self.record
+        return _Mmaps(
+            step=steps,
+            space=told["space"],
+            length=record.page_up(length),
+            anywhere=told["addr"] == 0,
+            plain=(flags == _PLAIN) & (length & (record.page_size - 1) == 0),
+            large=(length > MMAP_THRESHOLD) & (status == OK),
+            writable=prot == READ_WRITE,
+            failed=status == FAILED,
+        ).take(kept)
+
+
+def _candidates(asked: _Asked, refusals: Refusals, behind_heaps: Int64Array, allocators: Allocators) -> Candidates:
+    """Return the mmaps on which some rule may bear: what is small and stands alone is a block of no allocator.
+
+    `behind_heaps` are the steps right behind refused heaps, in order.
+    """
+    record, pooled = asked.record, _pooled(allocators)
+
+    def choose(part: _Mmaps) -> Mask:
+        chosen = ~part.writable | (part.length > _LEAST_THRESHOLD) | pooled[part.space]
+        chosen |= record.around(part.step) != NULL
+        return chosen | is_among(part.step, refusals_after) | is_among(part.step, behind_heaps)
+
+    refusals_after = distinct(refusals.after)
+    found = asked.chosen(choose)
+    errno = np.zeros(len(found.step), dtype=np.int16)
+    errno[found.failed] = record.at("errno", found.step[found.failed])
+    refusal, refused = _places(found.step, refusals.after)
     return Candidates(
-        step=step,
-        space=space,
-        length=length,
-        anywhere=anywhere,
-        plain=plain,
-        large=large,
-        writable=writable,
-        failed=failed,
-        around=record.parent_step[step],
+        **found._asdict(),
+        inside=record.around(found.step) != NULL,
         refusal=refusal,
         refused=refused,
-        kind=np.full(len(step), NONE, dtype=np.int8),
-        allocator=allocators.malloc.astype(np.int8)[space],
+        kind=np.full(len(found.step), NONE, dtype=np.int8),
+        allocator=allocators.malloc.astype(np.int8)[found.space],
         errno=errno,
-        refusal_step=np.full(len(step), NULL, dtype=np.int64),
+        refusal_step=np.full(len(found.step), NULL, dtype=np.int64),
         growth={},
         heap_evidence={},
     )
-
-
-def _rows_of(record: Record, starts: Int64Array, steps: Int64Array, told: Columns) -> tuple[NDArray[Any], ...]:
-    """Return the first columns of the candidates among some mmaps, of which `told` tells."""
-    flags, prot, status = told["flags"], told["prot"], told["status"]
-    anonymous = (flags & MAP_FLAGS["MAP_ANONYMOUS"] != 0) & (flags & MAP_TYPE_MASK == MAP_TYPES["MAP_PRIVATE"])
-    kept = (flags != NULL) & anonymous & (flags & _NOT_MALLOC == 0) & ((prot == READ_WRITE) | (prot == 0))
-    kept &= (status == FAILED) | ((status == OK) & (told["injected"] != 1))
-    length = told["length"]
-    # No malloc asks for nothing, or for more than PTRDIFF_MAX. Source: checked_request2size in glibc's malloc/malloc.c.
-    kept &= (steps >= starts[told["space"]]) & (length > 0)
-    plain = (flags == _PLAIN) & (length & (record.page_size - 1) == 0)
-    large = (length > MMAP_THRESHOLD) & (status == OK)
-    masks = (told["addr"] == 0, plain, large, prot == READ_WRITE, status == FAILED)
-    return tuple(column[kept] for column in (steps, told["space"], record.page_up(length), *masks))
 
 
 def _places(steps: Int64Array, wanted: Int64Array) -> tuple[Int64Array, Int64Array]:
@@ -200,25 +247,26 @@ def _begins_with_query(record: Record, count: int) -> Mask:
     queries = np.full(count, NULL, dtype=np.int64)
     queries[spaces] = first
     begins = np.zeros(count, dtype=np.bool_)
-    begins[spaces] = record.events["addr"][first] == 0
+    begins[spaces] = record.at("addr", first) == 0
+    last = queries.max(initial=NULL)
     for name in ("mmap", "munmap", "mprotect"):
-        steps = record.steps_of(name)
-        steps = steps[: np.searchsorted(steps, queries.max(initial=0))]
-        space = record.at("space", steps)
-        begins[space[steps < queries[space]]] = False
+        for steps, told in record.parts_of(name, ("space",)):
+            if steps[0] > last:
+                break
+            begins[told["space"][steps < queries[told["space"]]]] = False
     return begins
 
 
-def _find_heaps(record: Record, candidates: Candidates, allocators: Allocators) -> Heaps:
+def _find_heaps(record: Record, asked: _Asked, allocators: Allocators) -> Heaps:
     """Return the heaps of arenas among the unreadable mappings of a heap's or a reserve's size."""
-    rows = np.flatnonzero(~candidates.writable)
-    length, allocator = candidates.length[rows], candidates.allocator[rows]
-    size = np.where(allocators.narrow[candidates.space[rows]], HEAP_BYTES_NARROW, HEAP_BYTES)
-    fits = (length == 2 * size) | (length == size)
+    reserves = asked.chosen(lambda part: ~part.writable)
+    allocator = allocators.malloc[reserves.space]
+    size = np.where(allocators.narrow[reserves.space], HEAP_BYTES_NARROW, HEAP_BYTES)
+    fits = (reserves.length == 2 * size) | (reserves.length == size)
     fits &= (allocator == libc.GLIBC) | (allocator == libc.UNKNOWN)
     # A reserve that is refused shows no alignment; elsewhere than at NULL only glibc's second try is known to be one.
-    fits &= candidates.anywhere[rows] | ~candidates.failed[rows]
-    return find_heaps(record, candidates.step[rows[fits]].tolist(), size[fits].tolist())
+    fits &= reserves.anywhere | ~reserves.failed
+    return find_heaps(record, reserves.step[fits].tolist(), size[fits].tolist())
 
 
 def _mark_heaps(candidates: Candidates, heaps: Heaps) -> None:
@@ -265,40 +313,44 @@ def _stands_in(length: Int64Array, growth: Int64Array, malloc: NDArray[np.int8],
     return fits
 
 
-def _mark_last_resorts(record: Record, refusals: Refusals, candidates: Candidates, heaps: Heaps) -> None:
-    """Mark the blocks mapped alone right after a heap of an arena was refused.
+def _mark_last_resorts(
+    record: Record, refusals: Refusals, candidates: Candidates, behind_heaps: Int64Array
+) -> None:
+    """Mark the blocks mapped alone right after a heap of an arena was refused, at the steps `behind_heaps`.
 
     Source: sysmalloc in malloc/malloc.c: without a usable arena, or with one that cannot grow, `sysmalloc_mmap`.
     """
-    behind = record.neighbours.after(np.array(heaps.refused_ends, dtype=np.int64))
-    rows = distinct(_places(candidates.step, behind)[0])
+    rows = _places(candidates.step, behind_heaps)[0]
     for suits in (candidates.writable, candidates.anywhere, candidates.plain, candidates.kind == NONE):
         rows = rows[suits[rows]]
+    before = record.neighbours.preceding(candidates.step[rows], _LAST_RESORT_CALLS)
     refused = set(refusals.step.tolist()) if len(rows) else set()
-    for row in rows.tolist():
+    for row, steps in zip(rows.tolist(), before.tolist(), strict=True):
         candidates.kind[row] = LAST_RESORT
-        candidates.refusal_step[row] = _refusal_behind(record, int(candidates.step[row]), refused)
+        candidates.refusal_step[row] = _refusal_behind(record, steps, refused)
 
 
-def _refusal_behind(record: Record, step: int, refused: set[int]) -> int:
-    """Return the refused brk from which the allocator came to its last resort, `NULL` where it began with an arena."""
-    events = record.events
-    for row in record.neighbours.preceding(step, _LAST_RESORT_CALLS):
-        if row in refused:
-            return row
-        is_data = events["call"][row] == CALL_CODE["mmap"] and events["prot"][row] == READ_WRITE
-        if events["call"][row] == CALL_CODE["brk"] or (is_data and events["status"][row] == OK):
+def _refusal_behind(record: Record, before: list[int], refused: set[int]) -> int:
+    """Return the refused brk from which the allocator came to its last resort, `NULL` where it began with an arena.
+
+    `before` are the calls of the thread before it, the nearest first, `NULL` before its first one.
+    """
+    for step in before:
+        if step in refused:
+            return step
+        if step == NULL:
+            break
+        call = record.one("call", step)
+        is_data = call == CALL_CODE["mmap"] and record.one("prot", step) == READ_WRITE
+        if call == CALL_CODE["brk"] or (is_data and record.one("status", step) == OK):
             break
     return NULL
 
 
 def _mark_pools(record: Record, candidates: Candidates, allocators: Allocators) -> None:
     """Mark the memory of allocators that do not live on brk, by runtime first, then by who serves malloc."""
-    every = np.arange(record.space_count)
     for code, takes in _POOLS.items():
-        lives = allocators.has(code, every) if code in libc.RUNTIMES else allocators.malloc == code
-        if code == libc.MUSL:
-            lives &= allocators.mallocng
+        lives = _lives(allocators, code)
         if lives.any():
             rows = np.flatnonzero(lives[candidates.space] & (candidates.kind == NONE))
             rows = rows[takes(record, candidates, rows)]
@@ -306,17 +358,30 @@ def _mark_pools(record: Record, candidates: Candidates, allocators: Allocators) 
             candidates.allocator[rows] = code
 
 
+def _lives(allocators: Allocators, code: int) -> Mask:
+    """Return in which spaces an allocator with pools lives; of musl, mallocng."""
+    every = np.arange(len(allocators.malloc))
+    lives = allocators.has(code, every) if code in libc.RUNTIMES else allocators.malloc == code
+    return lives & allocators.mallocng if code == libc.MUSL else lives
+
+
+def _pooled(allocators: Allocators) -> Mask:
+    """Return in which spaces any allocator with pools lives."""
+    pooled: Mask = np.logical_or.reduce([_lives(allocators, code) for code in _POOLS])
+    return pooled
+
+
 def _for_python(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
     length = candidates.length[rows]
     arena = np.isin(length, _CPYTHON_ARENAS) | (length == _CPYTHON_STACK_CHUNK)
-    alone = candidates.around[rows] == NULL
+    alone = ~candidates.inside[rows]
     pool: Mask = arena & alone & candidates.writable[rows] & candidates.anywhere[rows]
     return pool
 
 
 def _for_go(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
     own = (candidates.allocator[rows] == libc.UNKNOWN) | (candidates.length[rows] == 256 << 10)
-    alone = candidates.around[rows] == NULL
+    alone = ~candidates.inside[rows]
     pool: Mask = alone & (~candidates.writable[rows] | ~candidates.anywhere[rows] | own)
     return pool
 
@@ -365,22 +430,20 @@ _POOLS: Final[dict[int, Callable[[Record, Candidates, Int64Array], Mask]]] = {
 """Which mappings are an allocator's pools, in its spaces; the first rule that fits decides."""
 
 
-def _mark_direct(record: Record, candidates: Candidates, allocators: Allocators) -> Thresholds:
+def _mark_direct(asked: _Asked, candidates: Candidates, allocators: Allocators) -> Thresholds:
     """Mark the requests that were mapped by themselves: what is larger than the threshold, or inside a malloc call.
 
     The thresholds at these are returned.
     """
+    record, inside = asked.record, candidates.inside
     may = (candidates.kind == NONE) & candidates.writable & candidates.anywhere
-    inside = candidates.around != NULL
     rows = np.flatnonzero(may & (inside | (candidates.length > _LEAST_THRESHOLD)))
     if not len(rows):
         return Thresholds(candidates.length[rows], may[rows])
-    given = np.flatnonzero(candidates.large)
-    made = candidates.step[given], candidates.space[given], candidates.length[given]
-    mappings, own = LargeMappings(record, made, allocators.narrow), OwnUse(record)
+    mappings, own = LargeMappings(record, candidates, allocators.narrow), OwnUse(record)
     threshold = mappings.threshold(candidates.space[rows], candidates.step[rows])
     large = _large_for_musl(candidates, allocators, rows)
-    large |= _large_for_glibc(record, candidates, own, rows, threshold, may)
+    large |= _large_for_glibc(asked, candidates, own, rows, threshold)
     alone = np.flatnonzero(large & ~inside[rows])
     large[alone] = ~own.of(candidates.step[rows[alone]])
     direct = np.flatnonzero(large | inside[rows])
@@ -389,9 +452,9 @@ def _mark_direct(record: Record, candidates: Candidates, allocators: Allocators)
 
 
 def _large_for_glibc(
-    record: Record, candidates: Candidates, own: OwnUse, rows: Int64Array, threshold: Int64Array, may: Mask
+    asked: _Asked, candidates: Candidates, own: OwnUse, rows: Int64Array, threshold: Int64Array
 ) -> Mask:
-    """Return which of `rows` glibc's malloc would map, by their size; `may` tells which mappings may be blocks.
+    """Return which of `rows` glibc's malloc would map, by their size.
 
     Below the threshold that its rule gives, a mapping counts only where nothing speaks against a threshold that the
     program fixed: neither a break that grew for such a request (one of this size does not come by mmap then), nor
@@ -401,14 +464,32 @@ def _large_for_glibc(
     blocks = candidates.plain[rows] & ((malloc == libc.GLIBC) | (malloc == libc.UNKNOWN))
     large: Mask = blocks & (length > threshold)
     doubt = np.flatnonzero(blocks & ~large & (length > MMAP_THRESHOLD))
-    in_doubt = np.zeros(record.space_count, dtype=np.bool_)
-    in_doubt[space[doubt]] = True
-    there = np.flatnonzero(may & in_doubt[candidates.space])
-    maps_itself = own.spaces(candidates.step[there], candidates.space[there])
+    maps_itself = _maps_itself(asked, candidates, own, distinct(space[doubt]))
     doubt = doubt[~maps_itself[space[doubt]]]
-    growth = largest_growth(record, space[doubt], candidates.step[rows[doubt]])
+    growth = largest_growth(asked.record, space[doubt], candidates.step[rows[doubt]])
     large[doubt] = growth - _GROWTH_PAD < length[doubt]
     return large
+
+
+def _maps_itself(asked: _Asked, candidates: Candidates, own: OwnUse, spaces: Int64Array) -> Mask:
+    """Return in which of some spaces the program treats a mapping as its own that might be a block by its looks."""
+    marked = candidates.step[candidates.kind != NONE]
+    found = np.zeros(asked.record.space_count, dtype=np.bool_)
+
+    def may(part: _Mmaps) -> Mask:
+        return part.writable & part.anywhere & ~found[part.space] & ~is_among(part.step, marked)
+
+    left = spaces
+    for part in asked.parts() if len(spaces) else ():
+        found[part.space[may(part) & own.protected(part.step)]] = True
+        left = spaces[~found[spaces]]
+        if not len(left):
+            break
+    if len(left):
+        pieces = [part.take(may(part) & is_among(part.space, left)) for part in asked.parts()]
+        steps, space = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("step", "space"))
+        found[space[own.cut_up(steps)]] = True
+    return found
 
 
 def _large_for_musl(candidates: Candidates, allocators: Allocators, rows: Int64Array) -> Mask:

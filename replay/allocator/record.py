@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from replay.allocator.neighbours import Neighbours
 from replay.columns import NULL, Columns, Int64Array, Strings
 from replay.constants import CALL_CODE
-from replay.nesting import find_nesting
+from replay.nesting import Nesting, find_nesting
 from replay.packed import PackedColumns
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -26,15 +26,12 @@ OK: Final = 0
 FAILED: Final = 1
 """Values of the column `status` of the events."""
 
-_LOOKED_FOR: Final = ("brk", "mmap", "munmap", "mremap", "mprotect", "open", "openat", "sbrk")
-"""The calls that this layer asks for."""
-
 
 @dataclass(frozen=True)
 class Record:
     """What one run's replay gave: events by step, brk calls, regions and spaces, and the texts that they name.
 
-    `parents` are the steps of the libc calls around system calls; without them they are looked for.
+    `nesting` tells the libc calls around system calls; without it they are looked for.
     """
 
     events: PackedColumns
@@ -43,46 +40,38 @@ class Record:
     spaces: Columns
     strings: Strings
     page_size: int = 4096
-    parents: Int64Array | None = None
+    nesting: Nesting | None = None
 
     @cached_property
     def neighbours(self) -> Neighbours:
         """Return who finds the calls that a thread made before and after others."""
-        return Neighbours(self.events["tid"], self.steps_of("sbrk"))
+        return Neighbours(self.events, self.steps_of("sbrk"))
 
     @property
     def space_count(self) -> int:
         """Return how many address spaces there are."""
         return len(self.spaces["space"])
 
-    @cached_property
-    def _steps_by_call(self) -> dict[str, Int64Array]:
-        """Return the steps of each call that is looked for, found in one pass over all calls."""
-        events = self.events
-        found: dict[str, list[Int64Array]] = {name: [] for name in _LOOKED_FOR}
-        for number in range(events.parts):
-            calls = events.part(number, ["call"])["call"].astype(np.int16)
-            for name, steps in found.items():
-                steps.append(np.flatnonzero(calls == CALL_CODE[name]) + events.starts[number])
-        return {name: np.concatenate([*steps, np.zeros(0, np.int64)]) for name, steps in found.items()}
-
     def steps_of(self, name: str) -> Int64Array:
         """Return the steps of a call, which ascend."""
-        return self._steps_by_call[name]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(steps for steps, _ in self.parts_of(name, ()))])
+
+    def parts_of(self, name: str, columns: Sequence[str]) -> Iterator[tuple[Int64Array, Columns]]:
+        """Yield the steps of a call, which ascend, part by part with what some columns of the events hold at them."""
+        events, code = self.events, CALL_CODE[name]
+        for number in range(events.parts):
+            rows = np.flatnonzero(events.part(number, ["call"])["call"] == code)
+            if len(rows):
+                part = events.part(number, columns)
+                yield rows + events.starts[number], {column: part[column][rows] for column in columns}
 
     def at(self, name: str, steps: Int64Array) -> Int64Array:
         """Return what a column of the events holds at some steps."""
         return self.events.at(name, steps)
 
-    def parts_at(self, names: Sequence[str], steps: Int64Array) -> Iterator[tuple[Int64Array, Columns]]:
-        """Yield steps, which ascend, part by part with what some columns of the events hold at them."""
-        events = self.events
-        bounds = np.searchsorted(steps, events.starts)
-        for number in np.flatnonzero(bounds[1:] > bounds[:-1]).tolist():
-            some = steps[bounds[number] : bounds[number + 1]]
-            part = events.part(number, names)
-            places = some - events.starts[number]
-            yield some, {name: part[name][places] for name in names}
+    def one(self, name: str, step: int) -> int:
+        """Return what a column of the events holds at one step."""
+        return self.events.one(name, step)
 
     def page_up(self, addresses: Int64Array) -> Int64Array:
         """Return the addresses or lengths rounded up to pages."""
@@ -97,11 +86,16 @@ class Record:
         return np.array(self.strings.intern_all(texts), dtype=np.int64)
 
     @cached_property
-    def parent_step(self) -> Int64Array:
-        """Return for each step that of the libc call around it, `NULL` where the log has none."""
-        if self.parents is not None:
-            return self.parents
-        return find_nesting(self.events, self.strings).parent_step
+    def _nesting(self) -> Nesting:
+        return self.nesting if self.nesting is not None else find_nesting(self.events, self.strings)
+
+    def around(self, steps: Int64Array) -> Int64Array:
+        """Return for each of some steps that of the libc call around it, `NULL` where the log has none."""
+        inside, parents = self._nesting.inside, self._nesting.parents
+        if not len(inside):
+            return np.broadcast_to(np.int64(NULL), len(steps))
+        place = np.minimum(np.searchsorted(inside, steps), len(inside) - 1)
+        return np.where(inside[place] == steps, parents[place], NULL)
 
     @cached_property
     def files(self) -> Columns:

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from replay.allocator.kinds import Candidates
 from replay.allocator.record import OK, Mask, Record
 from replay.columns import NULL, Columns, Int64Array
 from replay.ordering import ascending_by, distinct
@@ -26,6 +27,9 @@ _THRESHOLD_MAX_NARROW: Final = 512 << 10
 _FIRST_LOOK: Final = 512
 _LOOKS_MORE: Final = 16
 """How many munmaps are looked at first, and how many times as many next, for those that raise the threshold."""
+
+_NOWHERE: Final = -1
+"""The address of mappings that are not looked at: no mapping has it."""
 
 _LENGTH_BITS: Final = 40
 """Bits that keep a length beside the rank of its space in one key."""
@@ -52,7 +56,7 @@ class _Operations:
     def of(cls, record: Record, name: str, address: str, least: int) -> _Operations:
         """Return the calls of a name that succeeded with `least` bytes or more; `address` names a column."""
         found = [(np.zeros(0, dtype=np.int64),) * 4]
-        for some, part in record.parts_at(("status", "length", "space", address), record.steps_of(name)):
+        for some, part in record.parts_of(name, ("status", "length", "space", address)):
             rows = np.flatnonzero((part["status"] == OK) & (part["length"] >= least))
             found.append((some[rows], part["space"][rows], part[address][rows], record.page_up(part["length"][rows])))
         return cls(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
@@ -79,13 +83,13 @@ class LargeMappings:
     One that mremap resized counts with its last place and length.
     """
 
-    def __init__(self, record: Record, mapped: tuple[Int64Array, Int64Array, Int64Array], narrow: Mask) -> None:
-        """Look at steps, spaces and lengths of mmaps; `narrow` tells for each space whether it is 32-bit."""
-        step, space, length = mapped
+    def __init__(self, record: Record, candidates: Candidates, narrow: Mask) -> None:
+        """Look at mmaps that may be blocks; `narrow` tells for each space whether it is 32-bit."""
         self._record = record
         self._highest = np.where(narrow, _THRESHOLD_MAX_NARROW, _THRESHOLD_MAX)
+        address = np.where(candidates.large, record.at("result", candidates.step), _NOWHERE)
         self._operations = (
-            _Operations(step, space, record.at("result", step), length),
+            _Operations(candidates.step, candidates.space, address, candidates.length),
             _Operations.of(record, "mremap", "result", NULL),
             _Operations.of(record, "munmap", "addr", MMAP_THRESHOLD + 1),
         )

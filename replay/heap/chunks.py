@@ -178,8 +178,8 @@ def _maps_itself(replayed: Replay, nesting: Nesting, columns: Columns, size: Int
     """Return which blocks fill a mapping that the kernel made inside the call that gave the block."""
     events, page = replayed.events, replayed.page_size
     direct = np.zeros(len(size), dtype=np.bool_)
-    call = events["call"][nesting.inside]
-    maps = is_call({"call": call}, ("mmap", "mremap")) & (events["status"][nesting.inside] == OK)
+    call = events.at("call", nesting.inside)
+    maps = is_call({"call": call}, ("mmap", "mremap")) & (events.at("status", nesting.inside) == OK)
     if not maps.any():
         return direct
     # The block of a call is found by the call's step; the last mapping inside it is the one that counts.
@@ -188,9 +188,9 @@ def _maps_itself(replayed: Replay, nesting: Nesting, columns: Columns, size: Int
     place = np.minimum(np.searchsorted(parents, given), len(parents) - 1)
     there = np.flatnonzero(parents[place] == given)
     own, given = mapping[place[there]], given[there]
-    offset = columns["addr"][there] - events["result"][own]
-    spare = events["length"][own] - offset - columns["size"][there]
-    align = np.maximum(events["aux"][given], 0)
+    offset = columns["addr"][there] - events.at("result", own)
+    spare = events.at("length", own) - offset - columns["size"][there]
+    align = np.maximum(events.at("aux", given), 0)
     aligned = is_call({"call": columns["call"][there]}, ("memalign", "aligned_alloc", "posix_memalign", "new", "new[]"))
     room = page + MINSIZE + np.where(aligned, align, 0)
     direct[there] = (offset > 0) & (offset <= room) & (spare >= 0) & (spare <= room)

@@ -50,10 +50,10 @@ def heap_growth(replayed: Replay, nesting: Nesting, blocks: Blocks, heaps: Heaps
     """
     events = replayed.events
     codes = {name: CALL_CODE[name] for name in ("brk", "mmap", "munmap", "mprotect", "madvise", "mremap")}
-    calls, lengths = events["call"], events["length"]
-    inside = (events["status"][nesting.inside] == OK) & is_call({"call": calls[nesting.inside]}, codes)
-    steps, parent = nesting.inside[inside], nesting.parents[inside]
-    call, length, prot = calls[steps], lengths[steps], events["prot"][steps]
+    call = events.at("call", nesting.inside)
+    inside = (events.at("status", nesting.inside) == OK) & is_call({"call": call}, codes)
+    steps, parent, call = nesting.inside[inside], nesting.parents[inside], call[inside]
+    length, prot = events.at("length", steps), events.at("prot", steps)
     direct = np.isin(parent, blocks.columns["given_step"][heaps.chunks["direct"] == 1])
     brk = _break_moves(replayed, steps)
     bytes_of = [
@@ -62,18 +62,19 @@ def heap_growth(replayed: Replay, nesting: Nesting, blocks: Blocks, heaps: Heaps
         (codes["munmap"], np.full(len(steps), UNMAPPED), -length),
         (codes["mprotect"], np.full(len(steps), OPENED), length),
         (codes["madvise"], np.full(len(steps), ADVISED), -length),
-        (codes["mremap"], np.full(len(steps), RESIZED), length - events["old_length"][steps]),
+        (codes["mremap"], np.full(len(steps), RESIZED), length - events.at("old_length", steps)),
     ]
     chosen = [call == code for code, _, _ in bytes_of]
     gained = np.select(chosen, [amount for _, _, amount in bytes_of], 0).astype(np.int64)
+    freeing = is_call({"call": events.at("call", parent)}, FREEING)
     columns = {
         "step": steps,
-        "line": events["line"][steps],
-        "space": events["space"][steps],
+        "line": events.at("line", steps),
+        "space": events.at("space", steps),
         "kind": np.select(chosen, [kind for _, kind, _ in bytes_of], NULL).astype(np.int64),
         "bytes": gained,
         "parent_step": parent,
-        "request_bytes": np.where(is_call({"call": calls[parent]}, FREEING), NULL, lengths[parent]),
+        "request_bytes": np.where(freeing, NULL, events.at("length", parent)),
     }
     kept = (gained != 0) & ((call != codes["mprotect"]) | (prot & 2 != 0))
     return {name: column[kept] for name, column in columns.items()}
@@ -104,13 +105,13 @@ def threshold_raises(replayed: Replay, nesting: Nesting, blocks: Blocks, heaps: 
     Source: __libc_free in malloc/malloc.c: a mapped chunk larger than the threshold and not above the maximum.
     """
     columns, chunks = blocks.columns, heaps.chunks
-    calls, taken = replayed.events["call"], columns["taken_step"]
+    events, taken = replayed.events, columns["taken_step"]
     rows = np.flatnonzero((chunks["direct"] == 1) & (columns["end"] == FREED) & (taken != NULL))
-    by_free = is_call({"call": calls[taken[rows]]}, FREEING)
-    rows = rows[by_free | (replayed.events["length"][taken[rows]] == 0)]
+    by_free = is_call({"call": events.at("call", taken[rows])}, FREEING)
+    rows = rows[by_free | (events.at("length", taken[rows]) == 0)]
     rows = rows[ascending(taken[rows])]
     size = chunks["end"][rows] - chunks["start"][rows]
-    unmaps = calls[nesting.inside] == CALL_CODE["munmap"]
+    unmaps = events.at("call", nesting.inside) == CALL_CODE["munmap"]
     observed, spaces = np.isin(taken[rows], nesting.parents[unmaps]), columns["space"][rows]
     raises: list[tuple[int, int, int]] = []
     thresholds: dict[int, int] = {}
@@ -125,7 +126,7 @@ def threshold_raises(replayed: Replay, nesting: Nesting, blocks: Blocks, heaps: 
     steps = taken[rows[places]]
     return {
         "step": steps,
-        "line": replayed.events["line"][steps],
+        "line": events.at("line", steps),
         "space": spaces[places],
         "before": np.array([before for _, before, _ in raises], dtype=np.int64),
         "after": np.array([after for _, _, after in raises], dtype=np.int64),

@@ -64,10 +64,10 @@ def leaked_groups(replayed: Replay, blocks: Blocks) -> Columns:
 def _ages(replayed: Replay, blocks: Blocks, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Return how many lines and nanoseconds before the end of its space each of the blocks `rows` was given."""
     events, columns = replayed.events, blocks.columns
-    space, times = columns["space"][rows], events["time_ns"]
+    space = columns["space"][rows]
     ends = np.array([end_line(replayed, number) for number in range(len(replayed.spaces["space"]))], dtype=np.int64)
-    last = np.searchsorted(events["clock"], ends, side="right") - 1
-    ended, begun = times[np.maximum(last, 0)][space], times[columns["given_step"][rows]]
+    last = np.array([max(events.count_up_to("clock", end) - 1, 0) for end in ends.tolist()], dtype=np.int64)
+    ended, begun = events.at("time_ns", last)[space], events.at("time_ns", columns["given_step"][rows])
     age = np.where((ended == NULL) | (begun == NULL), NULL, ended - begun)
     return ends[space] - columns["born_line"][rows], age
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 from replay import constants
 from replay.columns import to_unsigned
 from replay.report.amounts import address, exact, number, size, times
@@ -125,8 +123,7 @@ def _move_blocker(findings: Findings, group: FailureGroup) -> str:
             "The mapping in the way is older than the log: capture from the program's start, or give the maps of "
             "that moment (--maps FILE), to see what it is."
         )
-    step = np.array([blocker.step])
-    of_call = {name: int(findings.events.at(name, step)[0]) for name in ("call", "addr", "new_addr", "flags")}
+    of_call = {name: findings.events.one(name, blocker.step) for name in ("call", "addr", "new_addr", "flags")}
     call, flags = constants.CALLS[of_call["call"]], max(of_call["flags"], 0)
     asked = of_call["addr" if call in ("mmap", "shmat") else "new_addr"]
     if blocker.path.startswith("/") or call not in ("mmap", "mremap", "shmat") or asked in (0, -(1 << 63)):

@@ -429,8 +429,8 @@ class Findings:
         if mine.size:
             mmaps = self.run.activity.allocator_mmaps
             answers = mmaps["step"][(mmaps["brk_failure_step"] == mine[-1]) & self._is_kind(FALLBACKS)]
-            last = answers.max(initial=mine[-1])
-            return int(self.events.at("clock", np.array([last]))[0]), "after the last failed brk"
+            last = int(answers.max(initial=mine[-1]))
+            return self.events.one("clock", last), "after the last failed brk"
         mapped = self.curve("mapped_bytes")
         return int(mapped.clocks[np.argmax(mapped.values)]), "when most was mapped"
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from replay.columns import NULL, Int64Array
+from replay.columns import NULL
 from replay.report.screen import clean
 
 if TYPE_CHECKING:
@@ -56,13 +54,9 @@ class Places:
 
     def __init__(self, run: Run) -> None:
         """Look the places of `run` up."""
-        events = run.replayed.events
         self._files = run.source.files
         self._merged = all(log.pid is not None for log in run.source.logs)
-        self._lines: Int64Array = events["line"]
-        if self.several:
-            self._file: Int64Array = events["file"]
-            self._clocks: Int64Array = events["clock"]
+        self._events = run.replayed.events
 
     @property
     def several(self) -> bool:
@@ -71,7 +65,7 @@ class Places:
 
     def of_step(self, step: int) -> Place:
         """Return where a step completed."""
-        return self._place(int(self._lines[step]), int(self._file[step]) if self.several else 0)
+        return self._place(self._events.one("line", step), self._events.one("file", step) if self.several else 0)
 
     def of_clock(self, clock: int) -> Place | None:
         """Return the line that a clock is, None for what was there before the log."""
@@ -79,11 +73,11 @@ class Places:
             return None
         if not self.several:
             return Place(clock)
-        at = max(0, int(np.searchsorted(self._clocks, clock, side="right")) - 1)
-        if at >= len(self._clocks):
+        if not self._events.rows:
             return None
-        later = 0 if self._merged else clock - int(self._clocks[at])
-        return self._place(int(self._lines[at]) + later, int(self._file[at]))
+        at = max(0, self._events.count_up_to("clock", clock) - 1)
+        later = 0 if self._merged else clock - self._events.one("clock", at)
+        return self._place(self._events.one("line", at) + later, self._events.one("file", at))
 
     def of_problem(self, line: int, file: int) -> Place:
         """Return the place of a problem."""

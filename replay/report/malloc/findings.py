@@ -15,7 +15,7 @@ import numpy as np
 from replay import constants
 from replay.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
 from replay.calls import FAILED
-from replay.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.columns import NO_TEXT, NULL, Columns
 from replay.heap import (
     KINDS,
     Answer,
@@ -28,7 +28,6 @@ from replay.heap import (
 from replay.heap.sweep import taken_bytes
 from replay.heap.verdict import HELD_SHARE, LEAST_HELD
 from replay.nesting import GIVING, is_call
-from replay.packed import PackedColumns
 from replay.report.findings import Curve
 from replay.report.places import Place
 
@@ -219,8 +218,8 @@ class MallocFindings:
         if not len(steps):
             return Fault()
         first = int(steps[0])
-        asked = int(events["length"][first])
-        call = constants.CALLS[int(events["call"][first])]
+        asked = events.one("length", first)
+        call = constants.CALLS[events.one("call", first)]
         return Fault(len(steps), self.places.of_step(first), call if asked == NULL else f"{call}({asked:,})")
 
     @cached_property
@@ -239,9 +238,9 @@ class MallocFindings:
         if not len(steps):
             return Fault()
         first = int(steps[0])
-        call = constants.CALLS[int(events["call"][first])]
-        place = self.places.of_problem(int(events["entry_line"][first]), int(events["file"][first]))
-        return Fault(len(steps), place, f"{call}({int(events['addr'][first]):#x})")
+        call = constants.CALLS[events.one("call", first)]
+        place = self.places.of_problem(events.one("entry_line", first), events.one("file", first))
+        return Fault(len(steps), place, f"{call}({events.one('addr', first):#x})")
 
     @cached_property
     def spaces(self) -> list[SpaceBlocks]:
@@ -303,9 +302,9 @@ class MallocFindings:
         found = dict(pins(blocks, self.run.heaps, self.space, line, MOST_PINS))
         names = ("addr", "size", "call", "caller", "pid", "born_line", "given_step")
         found |= {name: blocks.columns.at(name, found["block"]) for name in names}
-        now = int(np.searchsorted(events["clock"], line, side="right")) - 1
-        ended = int(events.at("time_ns", np.array([now]))[0]) if now >= 0 else NULL
-        found["begun"] = _at(events, "time_ns", found["given_step"])
+        now = events.count_up_to("clock", line) - 1
+        ended = events.one("time_ns", now) if now >= 0 else NULL
+        found["begun"] = events.at("time_ns", found["given_step"])
         return [
             Pin(
                 addr=row["addr"],
@@ -336,7 +335,7 @@ class MallocFindings:
         asked = request != NULL
         size = np.where(asked, request, 0)
         classes = np.where(asked & (size > 0), np.frexp(size.astype(np.float64))[1], np.where(asked, 0, -1))
-        keys = [rows["kind"], events["call"][parent], events["caller"][parent], classes.astype(np.int64)]
+        keys = [rows["kind"], events.at("call", parent), events.at("caller", parent), classes.astype(np.int64)]
         order = np.lexsort([rows["step"], *reversed(keys)])
         keys = [key[order] for key in keys]
         fresh = np.append(True, np.logical_or.reduce([key[1:] != key[:-1] for key in keys]))
@@ -384,11 +383,6 @@ class MallocFindings:
             Raise(row["step"], row["space"], row["before"], row["after"], bool(row["observed"]))
             for row in _records(rows)
         ]
-
-
-def _at(events: PackedColumns, name: str, steps: Int64Array) -> Int64Array:
-    """Return what a column holds at a few steps in any order."""
-    return np.array([int(events.at(name, steps[row : row + 1])[0]) for row in range(len(steps))], dtype=np.int64)
 
 
 def _records(columns: Columns) -> list[dict[str, int]]:
