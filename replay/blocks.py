@@ -15,10 +15,9 @@ from replay.address_space import HIGHEST, KIND_ANON, KIND_BRK
 from replay.calls import UNFINISHED
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
 from replay.constants import CALLS
-from replay.narrow import Narrow
 from replay.nesting import Mask, Nesting
 from replay.ordering import ascending, ascending_by, lasts
-from replay.packed import PackedColumns
+from replay.packed import PackedColumns, packed_columns
 from replay.pairing import Misfits, Paired, pair
 from replay.regions import Replay
 from replay.source import Problems
@@ -64,13 +63,13 @@ class Blocks:
     frees: `step`, in order: the calls that gave a block back for good.
     """
 
-    columns: Narrow
+    columns: PackedColumns
     problems: Columns
     frees: Columns
 
     def __len__(self) -> int:
         """Return the number of blocks."""
-        return len(self.columns["addr"])
+        return self.columns.rows
 
     @property
     def given_steps(self) -> Int64Array:
@@ -101,8 +100,7 @@ def find_blocks(replayed: Replay, nesting: Nesting) -> Blocks:
     the fork, as soon as it or a child of its own allocates or frees.
     """
     paired, misfits = pair(replayed, nesting)
-    frees = Narrow()
-    frees.keep("step", np.sort(misfits.freed))
+    frees = packed_columns(replayed.events.shelf, [("step", np.sort(misfits.freed))])
     problems = _problems(nesting, misfits)
     del misfits
     return Blocks(_columns(replayed, nesting, paired), problems, frees)
@@ -111,10 +109,10 @@ def find_blocks(replayed: Replay, nesting: Nesting) -> Blocks:
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
-def _columns(replayed: Replay, nesting: Nesting, paired: Paired) -> Narrow:
+def _columns(replayed: Replay, nesting: Nesting, paired: Paired) -> PackedColumns:
     """Return the columns of the blocks, sorted by the step of birth."""
     events, spaces = replayed.events, replayed.spaces
-    columns, born_step = Narrow(), paired.given
+    columns, born_step = PackedColumns(events.shelf), paired.given
     if paired.inherited.any():
         born_step = np.where(paired.inherited, spaces["born_step"][paired.space], born_step)
     order: Int64Array | slice = slice(None)

@@ -60,6 +60,13 @@ class Nesting(NamedTuple):
     outers: Int64Array
     misnamed_steps: Int64Array
 
+    def around(self, steps: Int64Array) -> Int64Array:
+        """Return for each of some steps the libc call that it ran inside as a system call, `NULL` for none."""
+        if not len(self.inside):
+            return np.broadcast_to(np.int64(NULL), len(steps))
+        place = np.minimum(np.searchsorted(self.inside, steps), len(self.inside) - 1)
+        return np.where(self.inside[place] == steps, self.parents[place], NULL)
+
     @property
     def parent_step(self) -> Int64Array:
         """Return for each step the libc call that it ran inside as a system call, `NULL` for none; only to be read."""

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import count
+from itertools import count, pairwise
 from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
@@ -171,8 +171,8 @@ class Shelf:
 class PackedColumns(Mapping[str, Int64Array]):
     """Columns of one length by name, each unpacked when it is asked for; the arrays are not to be written to."""
 
-    def __init__(self, shelf: Shelf, names: Iterable[str]) -> None:
-        """Begin with no rows; `names` are those of the columns."""
+    def __init__(self, shelf: Shelf, names: Iterable[str] = ()) -> None:
+        """Begin with no rows, to which parts are added; without `names`, with no columns, which are kept one by one."""
         self.shelf = shelf
         self._number = shelf.number()
         self.names = tuple(names)
@@ -212,6 +212,25 @@ class PackedColumns(Mapping[str, Int64Array]):
         self._parts.append(part)
         self.starts.append(self.starts[-1] + part[self.names[0]].length)
         self.shelf.forget([Key(self._number, name) for name in self.names])
+
+    def keep(self, name: str, column: Int64Array) -> None:
+        """Add a column in parts of `PART_ROWS`; all are of one length."""
+        if not self.names:
+            self.starts = [*range(0, max(len(column), 1), PART_ROWS), len(column)]
+            self._parts = [{} for _ in self.starts[1:]]
+        if len(column) != self.rows:
+            raise ValueError(f"{name} has {len(column)} rows, the columns before it {self.rows}")
+        for part, (start, end) in zip(self._parts, pairwise(self.starts), strict=True):
+            part[name] = self.shelf.put(column[start:end])
+        self.names += (name,)
+
+    def keep_of(self, other: PackedColumns, *names: str) -> None:
+        """Keep columns of another that keeps its own one by one, without a second copy."""
+        if not self.names:
+            self.starts, self._parts = other.starts, [{} for _ in other._parts]
+        for part, of_other in zip(self._parts, other._parts, strict=True):
+            part |= {name: of_other[name] for name in names}
+        self.names += names
 
     def packed(self, number: int) -> Mapping[str, Packed]:
         """Return the columns of a part as they are kept, to share them."""
@@ -283,13 +302,9 @@ class PackedColumns(Mapping[str, Int64Array]):
 
 def packed_columns(shelf: Shelf, columns: Iterable[tuple[str, Int64Array]]) -> PackedColumns:
     """Return columns of one length, which come one after the other with their names, packed in parts of `PART_ROWS`."""
-    kept = {
-        name: [shelf.put(column[start : start + PART_ROWS]) for start in range(0, max(len(column), 1), PART_ROWS)]
-        for name, column in columns
-    }
-    made = PackedColumns(shelf, kept)
-    for number in range(len(next(iter(kept.values())))):
-        made.append({}, {name: parts[number] for name, parts in kept.items()})
+    made = PackedColumns(shelf)
+    for name, column in columns:
+        made.keep(name, column)
     return made
 
 

@@ -33,9 +33,9 @@ STATUSES: Final = ("ok", "failed", "unfinished")
 
 def columns_of(run: Run, table: str) -> dict[str, Any]:
     """Return the columns of a table whole, as `tables.to_arrow` takes them; raise QueryError if there is none of it."""
-    if _is_parted(run, table):
+    if table in _PARTED:
         source, make = _PARTED[table]
-        return make(run, SortedColumns(source(run), TABLES[table].order), slice(None))
+        return make(run, SortedColumns(source(run), TABLES[table].order))
     return _whole(run, table)
 
 
@@ -45,21 +45,16 @@ def parts_of(run: Run, table: str) -> Iterator[dict[str, Any]]:
     Raises:
         QueryError: there is no such table.
     """
-    if _is_parted(run, table):
+    if table in _PARTED:
         source, make = _PARTED[table]
         rows = SortedColumns(source(run), TABLES[table].order).packed()
         if not rows.rows:
-            yield make(run, rows, slice(0))
+            yield make(run, rows)
         for number, (start, end) in enumerate(pairwise(rows.starts)):
             if end > start:
-                yield make(run, rows.part(number), slice(start, end))
+                yield make(run, rows.part(number))
     else:
         yield _sorted(_whole(run, table), TABLES[table].order)
-
-
-def _is_parted(run: Run, table: str) -> bool:
-    """Tell whether a table is made part by part; blocks change the heap in between the changes of the space."""
-    return table in _PARTED and not (table == "fragmentation" and len(run.malloc_blocks))
 
 
 def _whole(run: Run, table: str) -> dict[str, Any]:
@@ -80,7 +75,7 @@ def _decoded(call: Int64Array, values: Int64Array, text_of: Callable[[str, int],
     return Words(ids, [text_of(constants.CALLS[code], int(numbers[place])) for place, code in split])
 
 
-def _event_columns(run: Run, events: Columns, rows: slice) -> dict[str, Any]:
+def _event_columns(run: Run, events: Columns) -> dict[str, Any]:
     call = events["call"]
     words = ["exit" if name == "exit_group" else name for name in constants.CALLS]
     columns: dict[str, Any] = {
@@ -99,11 +94,11 @@ def _event_columns(run: Run, events: Columns, rows: slice) -> dict[str, Any]:
     columns["status"] = Words(events["status"], STATUSES)
     if len(run.source.files) > 1:
         columns["file"] = Words(events["file"], run.source.files)
-    columns["parent_step"] = run.nesting.parent_step[rows]
+    columns["parent_step"] = run.nesting.around(events["step"])
     return columns
 
 
-def _region_columns(_run: Run, regions: Columns, _rows: slice) -> dict[str, Any]:
+def _region_columns(_run: Run, regions: Columns) -> dict[str, Any]:
     perms = regions["prot"] * 2 + regions["shared"]
     words = [perms_text(code >> 1, bool(code & 1)) for code in range(16)]
     columns: dict[str, Any] = {
@@ -116,24 +111,23 @@ def _region_columns(_run: Run, regions: Columns, _rows: slice) -> dict[str, Any]
     return columns
 
 
-def _change_columns(run: Run, changes: Columns, _rows: slice) -> dict[str, Any]:
-    """Return the changes of a run without blocks."""
-    nothing = np.full(len(changes["step"]), NULL, dtype=np.int64)
-    return _with_ratios(run, dict(changes) | dict.fromkeys(HEAP_COLUMNS, nothing))
+def _changes(run: Run) -> PackedColumns:
+    """Return the changes of the spaces; blocks change the heap in between them."""
+    if not len(run.malloc_blocks):
+        return run.replayed.changes
+    return changes_with_heap(run.replayed, run.malloc_blocks, run.heaps)
 
 
-def _changes_with_heap(run: Run) -> dict[str, Any]:
-    return _with_ratios(run, dict(changes_with_heap(run.replayed, run.malloc_blocks, run.heaps)))
-
-
-def _with_ratios(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
+def _change_columns(run: Run, changes: Columns) -> dict[str, Any]:
     """Return the changes with their times and with what share of the free memory is not in its largest part."""
-    changes["time_ns"] = run.replayed.events["time_ns"][changes["step"]]
+    nothing = np.broadcast_to(np.int64(NULL), len(changes["step"]))
+    columns: dict[str, Any] = dict.fromkeys(HEAP_COLUMNS, nothing) | dict(changes)
+    columns["time_ns"] = run.replayed.events.at("time_ns", changes["step"])
     gaps = changes["gap_bytes"].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        changes["address_fragmentation"] = np.where(gaps > 0, 1 - changes["largest_gap_bytes"] / gaps, 0.0)
-    changes["heap_fragmentation"] = heap_fragmentation(changes)
-    return changes
+        columns["address_fragmentation"] = np.where(gaps > 0, 1 - changes["largest_gap_bytes"] / gaps, 0.0)
+    columns["heap_fragmentation"] = heap_fragmentation(columns)
+    return columns
 
 
 def _problem_columns(run: Run) -> dict[str, Any]:
@@ -145,8 +139,8 @@ def _problem_columns(run: Run) -> dict[str, Any]:
     }
 
 
-def _block_columns(run: Run) -> dict[str, Any]:
-    blocks = run.malloc_blocks.columns
+def _block_columns(_run: Run, blocks: Columns) -> dict[str, Any]:
+    """Return the blocks but those that a forked child has from its parent and leaves alone."""
     hidden = (blocks["inherited"] == 1) & (blocks["end"] == LIVE)
     shown = ~hidden if hidden.any() else slice(None)
     columns: dict[str, Any] = {
@@ -174,19 +168,18 @@ def _taken(column: Any, rows: Int64Array) -> Any:
     return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
 
 
-_PARTED: Final[dict[str, tuple[Callable[[Run], PackedColumns], Callable[[Run, Columns, slice], dict[str, Any]]]]] = {
+_PARTED: Final[dict[str, tuple[Callable[[Run], PackedColumns], Callable[[Run, Columns], dict[str, Any]]]]] = {
     "events": (lambda run: run.replayed.events, _event_columns),
     "regions": (lambda run: run.replayed.regions, _region_columns),
-    "fragmentation": (lambda run: run.replayed.changes, _change_columns),
+    "blocks": (lambda run: run.malloc_blocks.columns, _block_columns),
+    "fragmentation": (_changes, _change_columns),
 }
 """The tables that are as long as the run, by what their rows are made of and how."""
 
 _WHOLE: Final[dict[str, Callable[[Run], dict[str, Any]]]] = {
-    "fragmentation": _changes_with_heap,
-    "blocks": _block_columns,
     "brk_failures": lambda run: dict(run.activity.brk_failures),
     "allocator_mmaps": lambda run: dict(run.activity.allocator_mmaps),
     "problems": _problem_columns,
     "summary": lambda run: {name: [value] for name, value in run.summary_values.items()},
 }
-"""The other tables; `fragmentation` of a run with blocks."""
+"""The other tables."""

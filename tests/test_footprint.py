@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replay.columns import NULL
 from replay.footprint import Footprint
-from replay.narrow import Narrow
 from replay.ordering import is_among, take_groups
 from replay.packed import PackedColumns, Shelf
 
@@ -51,11 +49,3 @@ def test_groups_have_their_first_rows() -> None:
     firsts, group = take_groups([np.array([2, 1, 2, 1]), np.array([5, 6, 5, 7])])
     assert firsts.tolist() == [1, 3, 0]
     assert group.tolist() == [2, 0, 2, 1]
-
-
-@pytest.mark.parametrize("column", [[7, 7, 7], [1, NULL, 300], [NULL, NULL, NULL], [-(1 << 40), 1 << 40, 0]])
-def test_a_narrow_column_by_rows(column: list[int]) -> None:
-    narrow = Narrow()
-    narrow.keep("size", np.array(column))
-    assert narrow.at("size", np.array([2, 0, 2])).tolist() == [column[2], column[0], column[2]]
-    assert narrow.at("size", np.array([], np.int64)).tolist() == []

@@ -12,6 +12,7 @@ import numpy as np
 import oracle
 import pytest
 
+import replay
 from replay import calls, heap, regions
 from replay.blocks import Blocks, find_blocks
 from replay.columns import NULL
@@ -143,9 +144,9 @@ def test_rows_of_blocks_stand_among_those_of_mappings(tmp_path: Path) -> None:
 
 
 def test_a_log_without_blocks_has_no_heap(tmp_path: Path) -> None:
-    run = read(write(tmp_path, "SYS_brk(0) = 0x2000000\nSYS_brk(0x2021000) = 0x2021000"))
-    columns = heap.changes_with_heap(run.replayed, run.blocks, run.heaps)
-    assert {int(value) for name in heap.HEAP_COLUMNS for value in columns[name]} == {NULL}
+    log = write(tmp_path, "SYS_brk(0) = 0x2000000\nSYS_brk(0x2021000) = 0x2021000")
+    run, table = read(log), replay.load(log).arrow("fragmentation")
+    assert {value for name in heap.HEAP_COLUMNS for value in table[name].to_pylist()} == {None}
     assert heap.ANSWERS[heap.answer(run.replayed, run.blocks, run.heaps).code] == "neither"
 
 

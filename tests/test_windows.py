@@ -92,6 +92,21 @@ def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]], hel
             kept.at("b", np.array([row]))
 
 
+@pytest.mark.parametrize("column", [[7, 7, 7], [1, NULL, 300], [NULL, NULL, NULL], [-(1 << 40), 1 << 40, 0], []])
+@pytest.mark.parametrize("part_rows", [1, 2, 9])
+def test_columns_kept_one_by_one(column: list[int], part_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "PART_ROWS", part_rows)
+    kept = packed_columns(Shelf(), [("a", np.array(column, np.int64)), ("b", np.arange(len(column)))])
+    other = PackedColumns(kept.shelf)
+    other.keep_of(kept, "a")
+    other.keep("c", -np.arange(len(column)))
+    assert kept["a"].tolist() == other["a"].tolist() == column
+    assert [kept.rows, other.rows, list(other)] == [len(column), len(column), ["a", "c"]]
+    assert other.at("c", np.arange(len(column))[::2]).tolist() == [-row for row in range(len(column))][::2]
+    with pytest.raises(ValueError, match="the columns before it"):
+        kept.keep("c", np.arange(len(column) + 1))
+
+
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=4), st.integers(-1, 10))
 def test_rows_up_to_a_value_are_counted(parts: list[list[int]], value: int) -> None:
     column = sorted(number for part in parts for number in part)

@@ -91,11 +91,7 @@ class Record:
 
     def around(self, steps: Int64Array) -> Int64Array:
         """Return for each of some steps that of the libc call around it, `NULL` where the log has none."""
-        inside, parents = self._nesting.inside, self._nesting.parents
-        if not len(inside):
-            return np.broadcast_to(np.int64(NULL), len(steps))
-        place = np.minimum(np.searchsorted(inside, steps), len(inside) - 1)
-        return np.where(inside[place] == steps, parents[place], NULL)
+        return self._nesting.around(steps)
 
     @cached_property
     def files(self) -> Columns:

@@ -15,9 +15,9 @@ from replay.address_space import KIND_ANON, KIND_BRK
 from replay.blocks import IN_BRK, IN_UNKNOWN, MOVED, Blocks
 from replay.calls import OK
 from replay.columns import NULL, Columns, Int64Array
-from replay.narrow import Narrow
 from replay.nesting import Mask, Nesting, is_call
 from replay.ordering import ascending, ascending_by, distinct
+from replay.packed import PackedColumns, packed_columns
 from replay.regions import Replay
 
 MMAP_THRESHOLD: Final = 131072
@@ -73,7 +73,7 @@ class Heaps:
     inferred: whether the extent of some heap was inferred from its blocks, as the log shows no system calls.
     """
 
-    chunks: Narrow
+    chunks: PackedColumns
     extents: Columns
     area_start: Int64Array
     inferred: bool
@@ -89,7 +89,8 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     """Return the chunks of all blocks and the extents of the heaps that they lie in."""
     columns, page = blocks.columns, replayed.page_size
     if not len(blocks):
-        return Heaps(_no_chunks(), _NO_EXTENTS, _area_starts(replayed), inferred=False, page_size=page)
+        nothing = packed_columns(replayed.events.shelf, ((name, _NOTHING) for name in _CHUNKS))
+        return Heaps(nothing, _NO_EXTENTS, _area_starts(replayed), inferred=False, page_size=page)
     narrow = _narrow_spaces(replayed, columns)
     narrow = narrow[columns["space"]] if narrow.any() else np.broadcast_to(np.False_, len(blocks))
     size = chunk_sizes(columns["size"], narrow)
@@ -99,7 +100,7 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     start = columns["addr"] - (np.where(narrow & ~direct, 8, 16) if narrow.any() else 16)
     size += start
     backing = columns["backing"]
-    chunks = Narrow()
+    chunks = PackedColumns(replayed.events.shelf)
     chunks.keep_of(columns, "space", "size", "born_line", "died_line")
     chunks.keep("start", start)
     chunks.keep("end", size)
@@ -110,13 +111,6 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     inferred = _inferred_extents(chunks, (backing == IN_UNKNOWN) & ~direct)
     extents = {name: np.concatenate([known[name], inferred[name]]) for name in known}
     return Heaps(chunks, _effects(extents), _area_starts(replayed), bool(len(inferred["space"])), page)
-
-
-def _no_chunks() -> Narrow:
-    chunks = Narrow()
-    for name in _CHUNKS:
-        chunks.keep(name, _NOTHING)
-    return chunks
 
 
 def _narrow_spaces(replayed: Replay, columns: Columns) -> Mask:
@@ -258,7 +252,7 @@ def _overlapped(regions: Columns, chosen: Mask, chunks: Columns, pooled: Mask) -
     return overlapped
 
 
-def _inferred_extents(chunks: Narrow, unknown: Mask) -> Columns:
+def _inferred_extents(chunks: PackedColumns, unknown: Mask) -> Columns:
     """Return the growth of heaps that only their blocks tell of: from the lowest block up to the highest one so far."""
     rows = np.flatnonzero(unknown)
     base = chunks.at("space", rows) << _SPACE_SHIFT

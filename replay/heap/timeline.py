@@ -11,26 +11,20 @@ import numpy as np
 from replay.blocks import Blocks
 from replay.columns import NULL, Columns, Int64Array
 from replay.heap.chunks import Heaps
-from replay.heap.sweep import COLUMNS, heap_columns
+from replay.heap.sweep import heap_columns
 from replay.live import one_space
-from replay.narrow import Narrow
 from replay.ordering import ascending, ascending_by
+from replay.packed import PackedColumns
 from replay.regions import Replay
 
 
-def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> Columns:
+def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> PackedColumns:
     """Return the changes of all spaces in order of lines, as `Replay.changes` does, with those of blocks among them.
 
     A row of a block has the address-space columns of the change before it (0 if there is none, and an unknown
-    headroom). Columns about blocks are `NULL` in spaces that show none, and in all rows of a log that shows none.
+    headroom). Columns about blocks are `NULL` in spaces that show none.
     """
-    changes, columns = replayed.changes, Narrow()
-    if not len(blocks):
-        for name in changes:
-            columns.keep(name, changes[name])
-        for name in COLUMNS:
-            columns.keep(name, np.broadcast_to(np.int64(NULL), len(changes["step"])))
-        return columns
+    changes, columns = replayed.changes, PackedColumns(replayed.changes.shelf)
     added, before = _added(replayed, blocks)
     line = np.concatenate([changes["line"], added["line"]])
     order = ascending(line)
