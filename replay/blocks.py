@@ -16,7 +16,7 @@ from replay.calls import UNFINISHED
 from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
 from replay.constants import CALLS
 from replay.nesting import Mask, Nesting
-from replay.ordering import ascending, ascending_by, lasts
+from replay.ordering import ascending, ascending_by, is_among, lasts
 from replay.packed import PackedColumns, packed_columns
 from replay.pairing import Misfits, Paired, pair
 from replay.regions import Replay
@@ -170,11 +170,12 @@ def _ended_by_exec(paired: Paired, spaces: Columns) -> Int64Array:
 
 
 def _died_steps(events: PackedColumns, taker: Int64Array, died: Int64Array) -> Int64Array:
-    """Return the first step at or after each death: mostly the one that took the block."""
-    steps = taker.copy()
-    other = taker == NULL
-    other[~other] = events.at("clock", taker[~other]) != died[~other]
-    other &= died != NULL
+    """Return the first step at or after each death: the one that took the block, if it completed in the same line."""
+    steps, split = taker.copy(), [np.zeros(0, dtype=np.int64)]
+    for number in range(events.parts):
+        part = events.part(number, ("entry_clock", "clock"))
+        split.append(np.flatnonzero(part["entry_clock"] != part["clock"]) + events.starts[number])
+    other = (died != NULL) & ((taker == NULL) | is_among(taker, np.concatenate(split)))
     if other.any():
         steps[other] = np.searchsorted(events["clock"], died[other], side="left")
     steps[(died == NULL) | (steps == events.rows)] = NULL

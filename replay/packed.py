@@ -34,6 +34,9 @@ TRIMMED_BYTES: Final = 64 << 20
 RECENT_BYTES: Final = 128 << 20
 """Columns, whole or of one part, that were asked for last stay unpacked up to so many bytes, the last one anyway."""
 
+_MANY: Final = 8
+"""One row in so many is many. Heuristic, measured."""
+
 _WHOLE: Final = -1
 """In the place of the number of a part: all of them."""
 
@@ -263,8 +266,13 @@ class PackedColumns(Mapping[str, Int64Array]):
         return column
 
     def at(self, name: str, rows: Int64Array) -> Int64Array:
-        """Return a column's numbers at some rows; only the parts are unpacked in which they are."""
+        """Return a column's numbers at some rows; only the parts are unpacked in which they are.
+
+        The column is unpacked whole for rows that do not ascend if they are `_MANY`: sorting them would take longer.
+        """
         if not is_ascending([rows]):
+            if len(rows) * _MANY > self.rows:
+                return self[name][rows]
             order = ascending(rows)
             found = np.empty(len(rows), np.int64)
             found[order] = self.at(name, rows[order])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,17 +79,18 @@ _RESIZES: Final = 4
 """What a call may do to blocks, as bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Operations:
-    """What is given and taken: kind, step, space and address of each, in the order of lines, takes first."""
+class _Operations(NamedTuple):
+    """What is given and taken: kind, step, space, address and line of each, in the order of lines, takes first."""
 
     kind: NDArray[np.int8]
     source: Int64Array
     space: Int64Array
     addr: Int64Array
+    clock: Int64Array
 
-    def __len__(self) -> int:
-        return len(self.kind)
+
+_NOTHING: Final = np.zeros(0, dtype=np.int64)
+_NO_OPERATIONS: Final = _Operations(_NOTHING.astype(np.int8), _NOTHING, _NOTHING, _NOTHING, _NOTHING)
 
 
 def _operations(events: PackedColumns, nesting: Nesting) -> _Operations:
@@ -98,35 +99,29 @@ def _operations(events: PackedColumns, nesting: Nesting) -> _Operations:
     Memory is taken at the line where the call starts and given where it completes; what failed does neither. Realloc
     of NULL is malloc; to zero bytes with a null result it is free. A free that never returned has taken its block.
     """
-    nothing = np.zeros(0, dtype=np.int64)
-    parts = [_Operations(nothing.astype(np.int8), nothing, nothing, nothing)]
-    clocks = [nothing]
+    parts = [_NO_OPERATIONS]
     for number in range(events.parts):
         roles = _roles(events.part(number, ["call"])["call"])
         for steps in (nesting.doubled, nesting.misnamed_steps):
             first, last = np.searchsorted(steps, events.starts[number : number + 2])
             roles[steps[first:last] - events.starts[number]] = 0
         if roles.any():
-            operations, clock = _operations_of(events.part(number, _OF_OPERATIONS), roles, events.starts[number])
-            parts.append(operations)
-            clocks.append(clock)
-    names = _Operations.__slots__
-    kind, source, space, block = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    clock = np.concatenate(clocks)
-    del parts, clocks
+            parts.append(_operations_of(events.part(number, _OF_OPERATIONS), roles, events.starts[number]))
+    operations = _Operations._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
+    clock, space = operations.clock, operations.space
     if len(space) and (space == space[0]).all():
-        space = np.broadcast_to(space[0], len(space))
+        operations = operations._replace(space=np.broadcast_to(space[0], len(space)))
     if (clock[1:] >= clock[:-1]).all():
-        return _Operations(kind, source, space, block)
-    order = ascending(clock * 2 + (kind == GIVE))
-    return _Operations(kind[order], source[order], space[order], block[order])
+        return operations
+    order = ascending(clock * 2 + (operations.kind == GIVE))
+    return _Operations._make(column[order] for column in operations)
 
 
 _OF_OPERATIONS: Final = ("status", "result", "addr", "space", "entry_clock", "clock")
 
 
-def _operations_of(part: Columns, roles: NDArray[np.uint8], first_step: int) -> tuple[_Operations, Int64Array]:
-    """Return what the calls of a part do, by step, and the line of each: a take's call starts there, a give's ends."""
+def _operations_of(part: Columns, roles: NDArray[np.uint8], first_step: int) -> _Operations:
+    """Return what the calls of a part do, by step; a take has the line where its call starts, a give where it ends."""
     roles[part["status"] != OK] &= _FREES
     result, addr = part["result"], part["addr"]
     given = (result != 0) & (result != NULL)
@@ -140,15 +135,7 @@ def _operations_of(part: Columns, roles: NDArray[np.uint8], first_step: int) -> 
     kind[gives] = GIVE
     block = np.where(gives, result[row], addr[row])
     clock = np.where(gives, part["clock"][row], part["entry_clock"][row])
-    return _Operations(kind, row + first_step, part["space"][row], block), clock
-
-
-def _lines(events: PackedColumns, kind: NDArray[np.int8], source: Int64Array) -> Int64Array:
-    """Return the lines at which operations happen: takes where their call starts, gives where it completes."""
-    gives = kind == GIVE
-    lines = np.empty(len(source), dtype=np.int64)
-    lines[gives], lines[~gives] = events.at("clock", source[gives]), events.at("entry_clock", source[~gives])
-    return lines
+    return _Operations(kind, row + first_step, part["space"][row], block, clock)
 
 
 def _roles(call: Int64Array) -> NDArray[np.uint8]:
@@ -252,17 +239,16 @@ class _Pairing:
         self, heirs: Paired, space: Int64Array, addr: Int64Array, giver: Int64Array, follower: Int64Array
     ) -> Paired:
         """Return the blocks, `heirs` first, from what gave each and what next did something to its address."""
-        events, kind, source = self.replayed.events, self.operations.kind, self.operations.source
+        kind, source, clock = self.operations.kind, self.operations.source, self.operations.clock
         count = len(heirs.addr)
-        given = source[giver[count:]]
-        born = events.at("clock", given)
+        given, born = source[giver[count:]], clock[giver[count:]]
         if count:
             given, born = np.concatenate([heirs.given, given]), np.concatenate([heirs.born, born])
         ended = np.flatnonzero(follower >= 0)
         follower = follower[ended]
         ends, steps = kind[follower], source[follower]
         died, taken = (np.full(len(addr), NULL, dtype=np.int64) for _ in range(2))
-        died[ended] = _lines(events, ends, steps)
+        died[ended] = clock[follower]
         taken[ended[ends != GIVE]] = steps[ends != GIVE]
         moved, inherited = np.zeros(len(addr), dtype=np.bool_), np.zeros(len(addr), dtype=np.bool_)
         moved[ended[ends == TAKE_MOVE]] = True

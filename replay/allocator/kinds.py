@@ -43,10 +43,6 @@ class Candidates:
     failed: Mask
     inside: Mask
     """The log shows a libc call around it."""
-    refusal: Int64Array
-    """Rows of those that stand right behind a refused brk of the same thread, ascending."""
-    refused: Int64Array
-    """The refused brk before each of these, as a row of the refusals."""
     kind: NDArray[np.int8]
     allocator: NDArray[np.int8]
     """Code of `libc.ALLOCATORS`: at first who serves malloc in the space."""

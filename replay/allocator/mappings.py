@@ -66,12 +66,14 @@ _LAST_RESORT_CALLS: Final = 24
 def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) -> Columns:
     """Return the table `allocator_mmaps`, one row each mapping, sorted by `step`; texts are ids."""
     asked = _Asked(record, _program_starts(record))
-    heaps = _find_heaps(record, asked, allocators)
-    behind_heaps = record.neighbours.after(np.array(heaps.refused_ends, dtype=np.int64))
-    candidates = _candidates(asked, refusals, distinct(behind_heaps), allocators)
+    candidates = _candidates(asked, refusals.after, allocators)
+    heaps = _find_heaps(record, candidates, allocators)
+    behind_heaps = distinct(record.neighbours.after(np.array(heaps.refused_ends, dtype=np.int64)))
+    if len(behind_heaps):
+        candidates = _candidates(asked, np.concatenate([refusals.after, behind_heaps]), allocators)
     _mark_heaps(candidates, heaps)
     _mark_fallbacks(record, refusals, candidates, allocators)
-    _mark_last_resorts(record, refusals, candidates, distinct(behind_heaps))
+    _mark_last_resorts(record, refusals, candidates, behind_heaps)
     _mark_pools(record, candidates, allocators)
     thresholds = _mark_direct(asked, candidates, allocators)
     rows = np.flatnonzero(candidates.kind != NONE)
@@ -170,28 +172,24 @@ class _Asked:
         ).take(kept)
 
 
-def _candidates(asked: _Asked, refusals: Refusals, behind_heaps: Int64Array, allocators: Allocators) -> Candidates:
+def _candidates(asked: _Asked, behind: Int64Array, allocators: Allocators) -> Candidates:
     """Return the mmaps on which some rule may bear: what is small and stands alone is a block of no allocator.
 
-    `behind_heaps` are the steps right behind refused heaps, in order.
+    `behind` are the steps right behind what was refused: there, small mappings count as well.
     """
-    record, pooled = asked.record, _pooled(allocators)
+    record, pooled, behind = asked.record, _pooled(allocators), distinct(behind)
 
     def choose(part: _Mmaps) -> Mask:
-        chosen = ~part.writable | (part.length > _LEAST_THRESHOLD) | pooled[part.space]
+        chosen: Mask = ~part.writable | (part.length > _LEAST_THRESHOLD) | pooled[part.space]
         chosen |= record.around(part.step) != NULL
-        return chosen | is_among(part.step, refusals_after) | is_among(part.step, behind_heaps)
+        return chosen | is_among(part.step, behind)
 
-    refusals_after = distinct(refusals.after)
     found = asked.chosen(choose)
     errno = np.zeros(len(found.step), dtype=np.int16)
     errno[found.failed] = record.at("errno", found.step[found.failed])
-    refusal, refused = _places(found.step, refusals.after)
     return Candidates(
         **found._asdict(),
         inside=record.around(found.step) != NULL,
-        refusal=refusal,
-        refused=refused,
         kind=np.full(len(found.step), NONE, dtype=np.int8),
         allocator=allocators.malloc.astype(np.int8)[found.space],
         errno=errno,
@@ -257,16 +255,16 @@ def _begins_with_query(record: Record, count: int) -> Mask:
     return begins
 
 
-def _find_heaps(record: Record, asked: _Asked, allocators: Allocators) -> Heaps:
+def _find_heaps(record: Record, candidates: Candidates, allocators: Allocators) -> Heaps:
     """Return the heaps of arenas among the unreadable mappings of a heap's or a reserve's size."""
-    reserves = asked.chosen(lambda part: ~part.writable)
-    allocator = allocators.malloc[reserves.space]
-    size = np.where(allocators.narrow[reserves.space], HEAP_BYTES_NARROW, HEAP_BYTES)
-    fits = (reserves.length == 2 * size) | (reserves.length == size)
+    rows = np.flatnonzero(~candidates.writable)
+    length, allocator = candidates.length[rows], candidates.allocator[rows]
+    size = np.where(allocators.narrow[candidates.space[rows]], HEAP_BYTES_NARROW, HEAP_BYTES)
+    fits = (length == 2 * size) | (length == size)
     fits &= (allocator == libc.GLIBC) | (allocator == libc.UNKNOWN)
     # A reserve that is refused shows no alignment; elsewhere than at NULL only glibc's second try is known to be one.
-    fits &= reserves.anywhere | ~reserves.failed
-    return find_heaps(record, reserves.step[fits].tolist(), size[fits].tolist())
+    fits &= candidates.anywhere[rows] | ~candidates.failed[rows]
+    return find_heaps(record, candidates.step[rows[fits]].tolist(), size[fits].tolist())
 
 
 def _mark_heaps(candidates: Candidates, heaps: Heaps) -> None:
@@ -285,7 +283,7 @@ def _mark_fallbacks(record: Record, refusals: Refusals, candidates: Candidates, 
     Source: sysmalloc_mmap_fallback in malloc/malloc.c (glibc); expand_heap in src/malloc/oldmalloc/malloc.c and
     alloc_meta in src/malloc/mallocng/malloc.c (musl); MmapSysAllocator in src/system-alloc.cc (gperftools).
     """
-    rows, refused = candidates.refusal, candidates.refused
+    rows, refused = _places(candidates.step, refusals.after)
     malloc, metadata = candidates.allocator[rows], allocators.mallocng[candidates.space[rows]]
     chosen = candidates.anywhere[rows] & candidates.plain[rows] & (candidates.kind[rows] == NONE)
     chosen &= _stands_in(candidates.length[rows], refusals.growth[refused], malloc, record.page_size)
