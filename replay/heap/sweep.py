@@ -36,6 +36,9 @@ Sweep: TypeAlias = Callable[..., None]
 Rows: TypeAlias = Int64Array | slice
 """Rows of columns, all of them as a slice."""
 
+_SPARSE: Final = 8
+"""Where one line in so many has a row, or more, a table finds the rows. Heuristic."""
+
 _NONE: Final = -1
 _FAR: Final = 1 << 62
 
@@ -74,12 +77,13 @@ def taken_bytes(heaps: Heaps, space: int, line: Int64Array) -> Int64Array:
     """
     extents, chunks = heaps.extents, heaps.chunks
     mine = np.flatnonzero(extents["space"] == space)
-    held = _heap_bytes({name: column[mine] for name, column in extents.items()}, line)
+    rows = _RowsOfLines(line)
+    held = _heap_bytes({name: column[mine] for name, column in extents.items()}, rows)
     alone = np.flatnonzero((chunks["direct"] == 1) & (chunks["space"] == space))
     if not len(alone):
         return held
     size = chunks["end"][alone] - chunks["start"][alone]
-    return held + _live_sum(chunks["born_line"][alone], chunks["died_line"][alone], size, line)
+    return held + _live_sum(chunks["born_line"][alone], chunks["died_line"][alone], size, rows)
 
 
 def fragmentation(columns: Columns) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -104,17 +108,17 @@ def _space_columns(
     chunks: Columns, rows: Rows, extents: Columns, area: int, line: Int64Array, sweep: Sweep
 ) -> Iterator[Int64Array]:
     """Yield the `COLUMNS` of one space, whose chunks are `rows` and whose brk area begins at `area`; `line` ascends."""
-    born, died = chunks["born_line"][rows], chunks["died_line"][rows]
-    yield _live_sum(born, died, np.broadcast_to(np.int64(1), len(born)), line)
-    yield _live_sum(born, died, chunks["size"][rows], line)
-    free = _heap_bytes(extents, line)
+    born, died, lines = chunks["born_line"][rows], chunks["died_line"][rows], _RowsOfLines(line)
+    yield _live_sum(born, died, np.broadcast_to(np.int64(1), len(born)), lines)
+    yield _live_sum(born, died, chunks["size"][rows], lines)
+    free = _heap_bytes(extents, lines)
     yield free.copy()
     start, in_brk = chunks["start"][rows], chunks["in_brk"][rows] == 1
     size = chunks["end"][rows] - start
     pooled = chunks["direct"][rows] == 0
     if not pooled.all():
         born, died, start, size, in_brk = (part[pooled] for part in (born, died, start, size, in_brk))
-    free -= _live_sum(born, died, size, line)
+    free -= _live_sum(born, died, size, lines)
     np.maximum(free, 0, out=free)
     yield free
     largest, top = _largest_and_top(_Chunks(start, start + size, born, died, in_brk), extents, line, sweep)
@@ -124,26 +128,47 @@ def _space_columns(
     if area == NULL:
         yield np.zeros(len(line), dtype=np.int64)
         return
-    used = _live_sum(born[in_brk], died[in_brk], size[in_brk], line)
+    used = _live_sum(born[in_brk], died[in_brk], size[in_brk], lines)
     yield np.clip(np.where(top > 0, top - area - used, 0), 0, free)
 
 
-def _heap_bytes(extents: Columns, line: Int64Array) -> Int64Array:
-    """Return the bytes of the heaps once each line was printed."""
-    return _sums(line, (extents["line"], extents["sign"] * (extents["end"] - extents["start"])))
+class _RowsOfLines:
+    """Rows of ascending lines: which is the first one at or behind a line."""
+
+    def __init__(self, line: Int64Array) -> None:
+        """Look `line` up; where it leaves out few lines, by a table of all of them."""
+        self.count = len(line)
+        self._line = line
+        self._first = int(line[0]) if len(line) else 0
+        span = int(line[-1]) + 1 - self._first if len(line) else 0
+        self._table: NDArray[np.int32] | None = None
+        if span <= _SPARSE * len(line) < np.iinfo(np.int32).max:
+            self._table = np.zeros(span + 1, dtype=np.int32)
+            np.cumsum(np.bincount(line - self._first, minlength=span), out=self._table[1:])
+
+    def at(self, lines: Int64Array) -> NDArray[np.integer[Any]]:
+        """Return the row of each line, one past the last where there is none."""
+        if self._table is None:
+            return np.searchsorted(self._line, lines, side="left")
+        return self._table[np.clip(lines - self._first, 0, len(self._table) - 1)]
 
 
-def _live_sum(born: Int64Array, died: Int64Array, size: Int64Array, line: Int64Array) -> Int64Array:
-    """Return the sum of `size` over what is live once each line was printed; `line` ascends."""
+def _heap_bytes(extents: Columns, rows: _RowsOfLines) -> Int64Array:
+    """Return the bytes of the heaps once the line of each row was printed."""
+    return _sums(rows, (extents["line"], extents["sign"] * (extents["end"] - extents["start"])))
+
+
+def _live_sum(born: Int64Array, died: Int64Array, size: Int64Array, rows: _RowsOfLines) -> Int64Array:
+    """Return the sum of `size` over what is live once the line of each row was printed."""
     ended = died != NULL
-    return _sums(line, (born, size), (died[ended], -size[ended]))
+    return _sums(rows, (born, size), (died[ended], -size[ended]))
 
 
-def _sums(line: Int64Array, *changes: tuple[Int64Array, Int64Array]) -> Int64Array:
-    """Return for each `line`, which ascends, the sum of the values of changes at lines up to it."""
-    sums = np.zeros(len(line) + 1, dtype=np.int64)
+def _sums(rows: _RowsOfLines, *changes: tuple[Int64Array, Int64Array]) -> Int64Array:
+    """Return for each row the sum of the values of changes at lines up to its own."""
+    sums = np.zeros(rows.count + 1, dtype=np.int64)
     for lines, values in changes:
-        np.add.at(sums, np.searchsorted(line, lines, side="left"), values)
+        np.add.at(sums, rows.at(lines), values)
     np.cumsum(sums, out=sums)
     return sums[:-1]
 
