@@ -177,8 +177,8 @@ class RunInput:
     def __iter__(self) -> Iterator[Calls]:
         """Yield the calls in completion order."""
         if len(self.logs) > 1 and all(log.pid is not None for log in self.logs):
-            parts = [concatenated(self._read(log, 0)) for log in self.logs]
-            yield merged(parts, timed=not any(log.relative for log in self.logs))
+            files = [self._read(log, 0) for log in self.logs]
+            yield from merged(files, timed=lambda: not any(log.relative for log in self.logs))
             return
         lines_before = 0
         for log in self.logs:

@@ -1,116 +1,293 @@
 """The files of a `strace -ff` set, one a thread, made one run.
 
-In go the calls of each file, out come all of them in one order, with one clock.
+In go the calls of each file, out come all of them in one order, with one clock. What belongs before the first line of
+one file may stand in the last line of another: all files are read, and kept packed, before the first call comes out.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.call_table import UNFINISHED, Calls, concatenated
+from replay.call_table import COLUMNS, UNFINISHED, Calls, concatenated
 from replay.columns import NO_TEXT, NULL, Int64Array
 from replay.constants import CALL_CODE, CLONE, PID_CHANGED
+from replay.packed import PackedColumns, Shelf
+
+PART_ROWS: Final = 1 << 14
+"""A file is kept in parts of so many calls; where there are many files, of fewer: one part of each may be in use."""
+
+USED_ROWS: Final = 1 << 20
+"""So many calls are unpacked at once at most, where all files are as long."""
+
+WINDOW_ROWS: Final = 1 << 16
+"""About so many calls of all files are put in order at once."""
 
 _EXECS: Final = (CALL_CODE["execve"], CALL_CODE["execveat"])
 _FORKS: Final = tuple(CALL_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
 _CLONE_VFORK: Final = CLONE["CLONE_VFORK"]
+_END_OF_TIME: Final = np.iinfo(np.int64).max
 
 
-def merged(parts: list[Calls], *, timed: bool) -> Calls:
-    """Return the calls of a `strace -ff` set in one order: by time, or else each child's after its creator's.
+def merged(files: Sequence[Iterable[Calls]], *, timed: Callable[[], bool]) -> Iterator[Calls]:
+    """Yield the calls of a `strace -ff` set in one order: by time, or else each child's after its creator's.
 
     Args:
-        parts: the calls of each file.
-        timed: whether times of different files can be compared.
+        files: the calls of each file, in batches.
+        timed: tells, once all files were read, whether times of different files can be compared.
     """
-    calls = _without_moved_exec(concatenated(parts))
-    parts = [calls.take(np.flatnonzero(calls.file == file)) for file in range(len(parts))]
-    if not len(calls):
-        return calls
-    if timed and bool((calls.time_ns != NULL).all()):
-        return _by_time(calls, parts)
-    calls = calls.take(_order_of_creation(parts))
-    calls.clock = np.arange(1, len(calls) + 1, dtype=np.int64)
-    calls.entry_clock = calls.clock.copy()
-    return calls
+    shelf, rows = Shelf(), min(PART_ROWS, max(1, USED_ROWS // max(1, len(files))))
+    kept = [_kept(batches, shelf, rows) for batches in files]
+    _join_moved_execs(kept)
+    if timed() and all(NULL not in file.begins for file in kept):
+        yield from _by_time(kept)
+    else:
+        yield from _by_creation(kept)
 
 
-def _without_moved_exec(calls: Calls) -> Calls:
+# --- what is kept of a file ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _File:
+    """The calls of one file, kept packed; those that change others (execs, forks, changes of pids) also as they are.
+
+    begins, ends: the lowest time in each part, `NULL` where one is not known, and the highest of completions so far.
+    rows: which calls `telling` are. dropped: rows that are no calls of their own. ended_execs: by row, what path and
+    thread (`Calls.aux`) an execve has that began in another file.
+    """
+
+    columns: PackedColumns
+    begins: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    telling: Calls = field(default_factory=lambda: concatenated([]))
+    rows: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    dropped: set[int] = field(default_factory=set)
+    ended_execs: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def part(self, number: int) -> tuple[Int64Array, Calls]:
+        """Return the calls of a part and which rows they are."""
+        first, last = self.columns.starts[number : number + 2]
+        rows, calls = np.arange(first, last), Calls(**self.columns.part(number))
+        changed = [row for row in self.ended_execs if first <= row < last]
+        if changed:
+            calls.path, calls.aux = calls.path.copy(), calls.aux.copy()
+        for row in changed:
+            calls.path[row - first], calls.aux[row - first] = self.ended_execs[row]
+        left = np.array([row not in self.dropped for row in rows.tolist()], dtype=bool) if self.dropped else None
+        return (rows, calls) if left is None else (rows[left], calls.take(left))
+
+
+def _kept(batches: Iterable[Calls], shelf: Shelf, part_rows: int) -> _File:
+    """Return the calls of a file, in parts of at most so many rows."""
+    file = _File(PackedColumns(shelf, COLUMNS))
+    telling: list[Calls] = []
+    rows: list[Int64Array] = [file.rows]
+    end = NULL
+    for batch in batches:
+        chosen = np.flatnonzero(np.isin(batch.call, (*_EXECS, *_FORKS, PID_CHANGED)))
+        telling.append(batch.take(chosen))
+        rows.append(chosen + file.columns.rows)
+        for first in range(0, len(batch), part_rows):
+            part = batch.take(slice(first, first + part_rows))
+            file.columns.append({name: getattr(part, name) for name in COLUMNS})
+            end = max(end, int((part.time_ns + _lasting(part)).max()))
+            file.begins.append(int(part.time_ns.min()))
+            file.ends.append(end)
+    file.telling, file.rows = concatenated(telling), np.concatenate(rows)
+    return file
+
+
+def _lasting(calls: Calls) -> Int64Array:
+    """Return how long each call took, 0 where that is not known."""
+    return np.where(calls.duration_ns == NULL, 0, calls.duration_ns)
+
+
+def _join_moved_execs(files: Sequence[_File]) -> None:
     """Join each execve that ended in another thread, and so in another file, with its end there."""
-    dropped = np.zeros(len(calls), dtype=bool)
-    for row in np.flatnonzero(calls.call == PID_CHANGED).tolist():
-        execve = np.isin(calls.call, _EXECS)
-        begun = execve & (calls.pid == calls.pid[row]) & (calls.status == UNFINISHED)
-        ended = np.flatnonzero(execve & (calls.pid == calls.aux[row]) & (calls.path == NO_TEXT))
+    calls = concatenated(file.telling for file in files)
+    places = [(file, row) for file in files for row in file.rows.tolist()]
+    execve, path = np.isin(calls.call, _EXECS), calls.path.copy()
+    for moved in np.flatnonzero(calls.call == PID_CHANGED).tolist():
+        ended = np.flatnonzero(execve & (calls.pid == calls.aux[moved]) & (path == NO_TEXT))
         if len(ended):
-            calls.path[ended[0]] = calls.path[row]
-            calls.aux[ended[0]] = calls.pid[row]
-            dropped |= begun
-    return calls.take(~dropped)
+            path[ended[0]] = path[moved]
+            file, row = places[ended[0]]
+            file.ended_execs[row] = int(path[moved]), int(calls.pid[moved])
+            begun = execve & (calls.pid == calls.pid[moved]) & (calls.status == UNFINISHED)
+            for file, row in (places[at] for at in np.flatnonzero(begun).tolist()):
+                file.dropped.add(row)
 
 
-def _by_time(calls: Calls, parts: list[Calls]) -> Calls:
-    """Return the calls in order of completion; the clock counts entries and completions.
+# --- in the order of time --------------------------------------------------------------------------------------------
 
-    Within a file the order of its lines is kept, where times are too coarse or go back.
+
+@dataclass(slots=True)
+class _Cursor:
+    """How far the calls of one file were put in order, and those of its parts that are in use.
+
+    Within a file the order of its lines is kept, where times are too coarse or go back: `begun` and `ended` ascend.
+    `entry_clock` is that of the first call in use if it began among calls that were put in order before.
     """
-    begun, ended = calls.time_ns.copy(), calls.time_ns + np.where(calls.duration_ns == NULL, 0, calls.duration_ns)
-    first = 0
-    for part in parts:
-        rows = slice(first, first + len(part))
-        ended[rows] = np.maximum.accumulate(ended[rows])
-        begun[rows] = np.clip(
-            np.maximum(begun[rows], np.append(begun[first : first + 1], ended[rows][:-1])), None, ended[rows]
-        )
-        first += len(part)
-    lasting = np.flatnonzero(begun < ended)
-    row = np.concatenate([np.arange(len(calls)), lasting])
-    order = np.argsort(np.concatenate([ended, begun[lasting]]), kind="stable")
-    clock = np.empty(len(row), dtype=np.int64)
-    clock[order] = np.arange(1, len(row) + 1)
-    calls.clock = clock[: len(calls)]
-    calls.entry_clock = calls.clock.copy()
-    calls.entry_clock[lasting] = clock[len(calls) :]
-    return calls.take(np.argsort(calls.clock))
+
+    file: _File
+    parts_used: int = 0
+    calls: Calls = field(default_factory=lambda: concatenated([]))
+    begun: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    ended: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    last_end: int = NULL
+    entry_clock: int = NULL
+
+    def use(self, until: int) -> None:
+        """Take into use all parts in which a call may begin by a time."""
+        found = [(self.calls, self.begun, self.ended)]
+        while self.parts_used < self.file.columns.parts and self.file.begins[self.parts_used] <= until:
+            _, calls = self.file.part(self.parts_used)
+            self.parts_used += 1
+            if len(calls):
+                ended = np.maximum(np.maximum.accumulate(calls.time_ns + _lasting(calls)), self.last_end)
+                begun = np.maximum(calls.time_ns, np.append(self.last_end, ended[:-1]))
+                self.last_end = int(ended[-1])
+                found.append((calls, np.minimum(begun, ended), ended))
+        if len(found) > 1:
+            self.calls = concatenated(calls for calls, _, _ in found)
+            self.begun, self.ended = (np.concatenate([part[place] for part in found]) for place in (1, 2))
+
+    def take(self, count: int) -> Calls:
+        """Return the first calls in use, which are so no longer."""
+        taken, rest = self.calls.take(slice(count)), slice(count, None)
+        self.calls, self.begun, self.ended = self.calls.take(rest), self.begun[rest], self.ended[rest]
+        return taken
 
 
-def _order_of_creation(parts: list[Calls]) -> Int64Array:
-    """Return the rows file by file, each child's file where its creator's call returned, before it for a vfork."""
-    first_row = np.cumsum([0, *(len(part) for part in parts)])
-    by_pid = {int(part.pid[0]): place for place, part in enumerate(parts) if len(part)}
+def _by_time(files: Sequence[_File]) -> Iterator[Calls]:
+    """Yield the calls in order of completion; the clock counts entries and completions."""
+    cursors, clock = [_Cursor(file) for file in files], 0
+    for until in _borders(files):
+        for cursor in cursors:
+            cursor.use(until)
+        busy = [cursor for cursor in cursors if len(cursor.calls) and cursor.begun[0] <= until]
+        window, clock = _window(busy, until, clock)
+        yield window
+
+
+def _borders(files: Sequence[_File]) -> Iterator[int]:
+    """Yield times, ascending, between which about `WINDOW_ROWS` calls complete; the last is the end of time."""
+    ends = [end for file in files for end in file.ends]
+    rows = [row for file in files for row in np.diff(file.columns.starts).tolist()]
+    order = sorted(range(len(ends)), key=ends.__getitem__)
+    counted = 0
+    for place, total in zip(order, accumulate(rows[place] for place in order), strict=True):
+        if total - counted >= WINDOW_ROWS:
+            yield ends[place]
+            counted = total
+    yield _END_OF_TIME
+
+
+def _window(cursors: Sequence[_Cursor], until: int, clock: int) -> tuple[Calls, int]:
+    """Return the calls that complete by a time, in order, and the clock behind them; `clock` is that before them."""
+    counts = [int(np.searchsorted(cursor.ended, until, side="right")) for cursor in cursors]
+    entered = [cursor.entry_clock for cursor in cursors]
+    # What has begun by then: the calls that complete, and of each file the one behind these.
+    begun = [cursor.begun[: count + 1] for cursor, count in zip(cursors, counts, strict=True)]
+    lasting = [
+        np.flatnonzero((begin < cursor.ended[: len(begin)]) & (begin <= until))
+        for cursor, begin in zip(cursors, begun, strict=True)
+    ]
+    lasting = [rows[rows > 0] if entry != NULL else rows for rows, entry in zip(lasting, entered, strict=True)]
+    ends = [cursor.ended[:count] for cursor, count in zip(cursors, counts, strict=True)]
+    begins = [begin[rows] for begin, rows in zip(begun, lasting, strict=True)]
+    marks = np.concatenate([np.zeros(0, np.int64), *ends, *begins])
+    clocks = np.empty(len(marks), np.int64)
+    clocks[np.argsort(marks, kind="stable")] = np.arange(clock + 1, clock + 1 + len(marks))
+    parts, completed, opened = [], 0, sum(counts)
+    for cursor, count, rows, entry in zip(cursors, counts, lasting, entered, strict=True):
+        entries = clocks[completed : completed + count + 1].copy()
+        if entry != NULL:
+            entries[:1] = entry
+        opening = clocks[opened : opened + len(rows)]
+        inside = rows < count
+        entries[rows[inside]] = opening[inside]
+        part = cursor.take(count)
+        part.clock, part.entry_clock = clocks[completed : completed + count], entries[:count]
+        parts.append(part)
+        if count:
+            cursor.entry_clock = NULL
+        if not inside.all():
+            cursor.entry_clock = int(opening[-1])
+        completed, opened = completed + count, opened + len(rows)
+    calls = concatenated(parts)
+    return calls.take(np.argsort(calls.clock)), clock + len(marks)
+
+
+# --- in the order of creation ----------------------------------------------------------------------------------------
+
+
+class _Stretch(NamedTuple):
+    """Rows `[first, last)` of a file."""
+
+    file: int
+    first: int
+    last: int
+
+
+def _by_creation(files: Sequence[_File]) -> Iterator[Calls]:
+    """Yield the calls file by file, each child's file where its creator's call returned, before it for a vfork."""
+
+    @lru_cache(maxsize=8)
+    def part(file: int, number: int) -> tuple[Int64Array, Calls]:
+        return files[file].part(number)
+
+    clock = 0
+    for file, first, last in _stretches(files):
+        starts = files[file].columns.starts
+        number = int(np.searchsorted(starts, first, side="right")) - 1
+        while number < len(starts) - 1 and starts[number] < last:
+            rows, calls = part(file, number)
+            found = calls.take(slice(*np.searchsorted(rows, [first, last])))
+            found.clock = np.arange(clock + 1, clock + 1 + len(found))
+            found.entry_clock = found.clock.copy()
+            clock += len(found)
+            yield found
+            number += 1
+
+
+def _stretches(files: Sequence[_File]) -> Iterator[_Stretch]:
+    """Yield the stretches of all files in the order of creation."""
+    children = _children(files)
+    born = {child for found in children.values() for _, child in found}
+    for root in range(len(files)):
+        if root in born:
+            continue
+        stack = [(root, 0, iter(children.pop(root, [])))]
+        while stack:
+            place, at, rest = stack.pop()
+            row, child = next(rest, (files[place].columns.rows, -1))
+            yield _Stretch(place, at, row)
+            if child >= 0:
+                stack.append((place, row, rest))
+                stack.append((child, 0, iter(children.pop(child, []))))
+
+
+def _children(files: Sequence[_File]) -> dict[int, list[tuple[int, int]]]:
+    """Return for each file the files of those that its calls made, each with the row in front of which it belongs."""
+    by_pid = {file.columns.one("pid", 0): place for place, file in enumerate(files) if file.columns.rows}
     children: dict[int, list[tuple[int, int]]] = {}
     born = set()
-    for place, part in enumerate(parts):
-        for row in np.flatnonzero(np.isin(part.call, _FORKS) & (part.result > 0)).tolist():
-            child = by_pid.get(int(part.result[row]))
+    for place, file in enumerate(files):
+        calls = file.telling
+        for at in np.flatnonzero(np.isin(calls.call, _FORKS) & (calls.result > 0)).tolist():
+            child = by_pid.get(int(calls.result[at]))
             if child is not None and child not in born and child != place:
                 born.add(child)
-                before = int(part.call[row]) == CALL_CODE["vfork"] or (
-                    part.flags[row] != NULL and int(part.flags[row]) & _CLONE_VFORK
+                before = int(calls.call[at]) == CALL_CODE["vfork"] or (
+                    calls.flags[at] != NULL and int(calls.flags[at]) & _CLONE_VFORK
                 )
+                row = int(file.rows[at])
                 children.setdefault(place, []).append((row if before else row + 1, child))
-    order: list[Int64Array] = []
-    for root in [place for place in range(len(parts)) if place not in born]:
-        _append_file(order, root, parts, first_row, children)
-    return np.concatenate(order)
-
-
-def _append_file(
-    order: list[Int64Array],
-    root: int,
-    parts: list[Calls],
-    first_row: Int64Array,
-    children: dict[int, list[tuple[int, int]]],
-) -> None:
-    """Append the rows of a file and, in between, of its children's files."""
-    stack = [(root, 0, iter(children.pop(root, [])))]
-    while stack:
-        place, at, rest = stack.pop()
-        base = int(first_row[place])
-        row, child = next(rest, (len(parts[place]), -1))
-        order.append(np.arange(base + at, base + row))
-        if child >= 0:
-            stack.append((place, row, rest))
-            stack.append((child, 0, iter(children.pop(child, []))))
+    return children

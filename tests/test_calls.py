@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import replay.calls
+from replay import filesets
 from replay.calls import COLUMNS, FAILED, OK, UNFINISHED, Calls, RunInput, read_run
 from replay.columns import NO_TEXT, NULL
 from replay.constants import CALLS, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, SUPERSEDED
@@ -455,6 +459,42 @@ def test_in_a_set_with_durations_calls_begin_before_they_complete(tmp_path: Path
         },
     )
     assert columns(rows_of(run), "call", "entry_clock", "clock") == [("mmap", 2, 3), ("munmap", 1, 4), ("brk", 5, 5)]
+
+
+def in_order(files: dict[int, list[tuple[int, int]]]) -> list[tuple[int, int, int, int]]:
+    """Return pid, line, entry clock and clock of calls, by when each began and how long it took.
+
+    No call of a file begins before the one in front of it ended, whatever the times say.
+    """
+    marks = []
+    for pid, lines in files.items():
+        end = -1
+        for line, (time_then, took) in enumerate(lines, 1):
+            begun, end = max(time_then, end), max(time_then + took, end)
+            marks += [(end, False, pid, line), *([(begun, True, pid, line)] if begun < end else [])]
+    clocks = {mark[1:]: clock for clock, mark in enumerate(sorted(marks), 1)}
+    calls = sorted((clock, pid, line) for (begins, pid, line), clock in clocks.items() if not begins)
+    return [(pid, line, clocks.get((True, pid, line), clock), clock) for clock, pid, line in calls]
+
+
+micros = st.integers(0, 12)
+lines_of_a_file = st.lists(st.tuples(micros, micros), min_size=1, max_size=12)
+
+
+@given(st.dictionaries(st.integers(10, 13), lines_of_a_file, min_size=2), st.sampled_from([(1, 1), (3, 5), (99, 99)]))
+def test_a_set_is_ordered_in_windows_of_any_length(
+    files: dict[int, list[tuple[int, int]]], rows: tuple[int, int]
+) -> None:
+    files = dict(sorted(files.items()))
+    texts = {
+        pid: "".join(f"1795368989.{begun:06d} brk(NULL) = 0x1 <0.{took:06d}>\n" for begun, took in lines)
+        for pid, lines in files.items()
+    }
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filesets, "PART_ROWS", rows[0])
+        patch.setattr(filesets, "WINDOW_ROWS", rows[1])
+        found = columns(rows_of(a_set(Path(name), texts)), "pid", "line", "entry_clock", "clock")
+    assert found == in_order(files)
 
 
 def test_an_execve_in_a_set_may_end_in_another_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from oracle import captures
 
 import replay
-from replay import packed, recording
+from replay import filesets, packed, recording
 from replay.ahead import THREAD_NAME
 from replay.columns import NULL
 from replay.errors import ReplayError
@@ -31,10 +31,12 @@ def tables_of(logs: list[Path]) -> dict[str, list[dict[str, object]]]:
 
 @pytest.fixture
 def tiny_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let windows hold three to five calls, and parts of sorted columns six rows."""
+    """Let windows hold three to five calls, parts of columns six rows, and those of a set's files two."""
     monkeypatch.setattr(recording, "LEAST_ROWS", 3)
     monkeypatch.setattr(recording, "MOST_ROWS", 5)
     monkeypatch.setattr(packed, "PART_ROWS", 6)
+    monkeypatch.setattr(filesets, "PART_ROWS", 2)
+    monkeypatch.setattr(filesets, "WINDOW_ROWS", 3)
 
 
 @pytest.mark.skipif(not CAPTURES, reason="no captures")
