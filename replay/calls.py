@@ -152,6 +152,14 @@ def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) 
 
 
 @dataclass(slots=True)
+class _Before:
+    """What was read in front of a log: bytes of all logs, lines of those whose lines count on."""
+
+    bytes: int = 0
+    lines: int = 0
+
+
+@dataclass(slots=True)
 class RunInput:
     """The logs of one run, to be read once: iterate for batches of `Calls`, then look at what was counted."""
 
@@ -176,26 +184,27 @@ class RunInput:
 
     def __iter__(self) -> Iterator[Calls]:
         """Yield the calls in completion order."""
+        total, before = sum(size_of(log.path) for log in self.logs), _Before()
         if len(self.logs) > 1 and all(log.pid is not None for log in self.logs):
-            files = [self._read(log, 0) for log in self.logs]
+            files = [self._read(log, before, total) for log in self.logs]
             yield from merged(files, timed=lambda: not any(log.relative for log in self.logs))
             return
-        lines_before = 0
         for log in self.logs:
-            yield from self._read(log, lines_before)
-            lines_before = self.counters.lines
+            for calls in self._read(log, before, total):
+                yield _later(calls, before.lines)
+            before.lines = self.counters.lines
 
     def calls(self) -> Calls:
         """Return all calls at once."""
         return concatenated(self)
 
-    def _read(self, log: Log, lines_before: int) -> Iterator[Calls]:
-        """Yield the calls of one log, its clock beginning after `lines_before`."""
-        total = sum(size_of(log.path) for log in self.logs)
+    def _read(self, log: Log, before: _Before, total: int) -> Iterator[Calls]:
+        """Yield the calls of one log; `total` are the bytes of all."""
         with closing(self._batches(log)) as batches:
             for calls in batches:
-                yield _later(calls, lines_before)
-                self.watch(Stage("reading", sum(log.bytes_read for log in self.logs), total, self.counters.lines))
+                yield calls
+                self.watch(Stage("reading", before.bytes + log.bytes_read, total, self.counters.lines))
+        before.bytes += log.bytes_read
 
     def _batches(self, log: Log) -> Generator[Calls]:
         """Yield the calls of one log; those of a long one are made ready in a thread while the last are made use of."""
