@@ -17,8 +17,11 @@ import numpy as np
 
 from replay.columns import NO_TEXT, NULL, Int64Array
 
-LEAF: Final = 48
-"""Mappings that one leaf holds at most."""
+LEAF: Final = 24
+"""Mappings that one leaf holds at most. Measured: among many, larger ones are slower to read, smaller ones to find."""
+
+ROOM: Final = 96
+"""Mappings for which a new space has room beyond twice those that it begins with."""
 
 # Columns of `Space.attributes`: what is known of a live mapping besides its range. The first four, which decide whether
 # neighbours are one line of /proc/PID/maps, are read the most and lie together.
@@ -199,7 +202,7 @@ class Space(NamedTuple):
     totals: Int64Array
 
 
-def empty_space(slots: int = 2 * LEAF) -> Space:
+def empty_space(slots: int = ROOM) -> Space:
     """Return a space without mappings that has room for about `slots` of them."""
     leaves = 12 + 3 * slots // LEAF
     lists = np.zeros((LISTS, leaves), np.int64)
@@ -232,7 +235,7 @@ def live_rows(space: Space) -> Int64Array:
 def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
     """Return a space that holds the mappings of `rows` (as `live_rows` gives them) with room for `room` more."""
     count = len(rows)
-    space = empty_space(2 * count + room + 2 * LEAF)
+    space = empty_space(2 * count + room + ROOM)
     half = LEAF // 2
     leaves = -(-count // half)
     number = np.arange(count)
@@ -274,7 +277,7 @@ def _count_totals(space: Space, rows: Int64Array) -> None:
 def _has_room(space: Space, verb: int) -> bool:
     """Tell whether a verb fits without growing the arrays of `space`."""
     totals = space.totals
-    needed = LEAF // 2
+    needed = ROOM // 4
     if verb in (VERB_REMAP, VERB_REMAP_GIVE):
         needed += totals[MAPPINGS]
     return bool(
@@ -316,7 +319,7 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
         row = rows[chosen[at]]
         change = changes[chosen[at]]
         verb = row[ROW_VERB]
-        if dead_count + 2 * totals[MAPPINGS] + LEAF > len(dead) or not _has_room(space, verb):
+        if dead_count + 2 * totals[MAPPINGS] + ROOM // 2 > len(dead) or not _has_room(space, verb):
             return at, dead_count
         totals[DIVERGENCE] = NO_DIVERGENCE
         change[CHANGE_BRK_BEFORE] = totals[BRK]
@@ -384,9 +387,10 @@ def _count_up_to(ascending: Int64Array, count: int, value: int) -> int:
     """Return how many of the first `count` entries are at most `value`."""
     low = 0
     while count > 0:
-        # Both halves are as likely: a choice of numbers costs less than a branch that the processor guesses wrong.
+        # Both halves are as likely: a product costs less than a branch that the processor guesses wrong, and of a
+        # choice of numbers the compiler makes a branch.
         half = (count + 1) >> 1
-        low = low + half if ascending[low + half - 1] <= value else low
+        low += half * int(ascending[low + half - 1] <= value)
         count -= half
     return low
 

@@ -278,7 +278,7 @@ class _Runner:
         """Run some of the chosen rows, growing the arrays where they fill up, and keep the rectangles that ended."""
         done, until = bounds
         while done < until:
-            room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(until - done, 1 << 16) + 4 * aspace.LEAF
+            room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(until - done, 1 << 16) + 2 * aspace.ROOM
             if len(self.dead) < room:
                 self.dead = np.empty((room, aspace.DEAD_WIDTH), np.int64)
             before = done
@@ -382,7 +382,7 @@ def seeded_rows(initial: Sequence[Mapping], strings: Strings, clock: int) -> Int
 
 def seeded_space(rows: Int64Array, initial: Sequence[Mapping]) -> aspace.Space:
     """Return a space that holds the user's part of `rows`; [heap] tells the break up to its page."""
-    space = aspace.space_of_rows(rows[rows[:, aspace.DEAD_START] >= 0], 2 * aspace.LEAF)
+    space = aspace.space_of_rows(rows[rows[:, aspace.DEAD_START] >= 0], aspace.ROOM)
     heap = [mapping for mapping in initial if mapping.path == "[heap]"]
     if heap:
         space.totals[aspace.START_BRK], space.totals[aspace.BRK] = heap[0].start, heap[-1].end

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replay import constants, regions
 from replay.address_space import IMPOSSIBLE_RANGE, KIND_BRK
 from replay.blocks import Blocks, find_blocks, note_problems
 from replay.calls import RunInput, read_run
-from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
+from replay.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.errors import QueryError, ReplayError
 from replay.footprint import Footprint
 from replay.maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.nesting import Nesting, count_calls, find_nesting
+from replay.ordering import distinct
 from replay.outcome import DIVERGENCES
 from replay.regions import ORIGIN_FORK, Replay
 from replay.stages import Stage, Watch, unwatched
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from replay.heap import Answer, Heaps
 
 DIALECTS: Final = ("strace", "ltrace")
-_MAPPED: Final = ("start", "prot", "shared", "path", "offset")
-"""Columns of regions that a line of /proc/PID/maps shows, besides the end."""
+_MAPPED: Final = ("start", "end", "prot", "shared", "path", "offset", "kind")
+"""Columns of regions that say what a line of /proc/PID/maps shows."""
 
 _PAGE_LIMIT: Final = 1 << 30
 _HIGHEST: Final = (1 << 63) - 1
@@ -73,6 +75,24 @@ def load(
     initial = read_maps(Path(maps)) if maps is not None else ()
     source = read_run(paths, dialect=format, strict=strict, watch=watch)
     return Run(source, regions.replay(source, source.strings, page_size, initial, watch))
+
+
+class Mapped(NamedTuple):
+    """The mappings of a space at a moment in order of addresses, not joined, as columns."""
+
+    start: NDArray[np.uint64]
+    end: NDArray[np.uint64]
+    prot: Int64Array
+    shared: Int64Array
+    offset: Int64Array
+    """The offset in the file, 0 where there is no file."""
+    name: Int64Array
+    """The place of the path or name in `names`, in which each is there once."""
+    names: list[str]
+    rows: Int64Array
+    """Rows of `regions`, one or more a mapping."""
+    first: Int64Array
+    """Where in `rows` those of a mapping begin."""
 
 
 class Run:
@@ -235,45 +255,64 @@ class Run:
 
     def mappings(self, space: int, clock: int) -> list[Mapping]:
         """Return the mappings of a space once line `clock` had been printed, in order of addresses, not joined."""
-        return [mapping for mapping, _ in self.mapped(space, clock)]
+        mapped = self.mapped(space, clock)
+        perms = map(perms_text, mapped.prot.tolist(), mapped.shared.astype(np.bool_).tolist())
+        names = (mapped.names[place] for place in mapped.name.tolist())
+        columns = mapped.start.tolist(), mapped.end.tolist(), perms, mapped.offset.tolist(), names
+        return list(map(Mapping, *columns))
 
-    def mapped(self, space: int, clock: int) -> list[tuple[Mapping, Int64Array]]:
-        """Return what `mappings` does, each mapping with its rows of `regions`.
+    def mapped(self, space: int, clock: int) -> Mapped:
+        """Return what `mappings` does, as columns, each mapping with its rows of `regions`.
 
         The break's growths are one mapping, with the row of the first. So are equal neighbours without file and offset
         of one kind, with a row each.
         """
         alive = self.alive(space, clock)
-        if not len(alive):
-            return []
         regions = self.replayed.regions
-        columns = {name: regions.at(name, alive) for name in (*_MAPPED, "end", "kind")}
+        columns = {name: regions.at(name, alive) for name in _MAPPED}
         order = np.argsort(columns["start"].astype(np.uint64), kind="stable")
         alive, columns = alive[order], {name: column[order] for name, column in columns.items()}
         heap = self._heap_range(space, clock, columns)
         ends, prot, grown = columns["end"], columns["prot"], columns["kind"] == KIND_BRK
         touches = columns["start"][1:] == ends[:-1]
         goes_on = grown[1:] & grown[:-1] & touches & (prot[1:] == prot[:-1])
-        firsts = np.flatnonzero(np.append(True, ~goes_on))
+        firsts = _heads(~goes_on, len(alive))
         columns = {name: column[firsts] for name, column in columns.items()}
-        columns["end"] = ends[np.append(firsts[1:], len(alive)) - 1]
-        heads = self._heads(heap, columns)
-        until = np.append(heads[1:], len(firsts))
-        rows = zip(
-            *(columns[name][heads].tolist() for name in _MAPPED), columns["end"][until - 1].tolist(), strict=True
+        columns["end"] = ends[_lasts(firsts, len(alive))]
+        heads = self._plain_heads(heap, columns)
+        end = columns["end"][_lasts(heads, len(firsts))]
+        columns = {name: column[heads] for name, column in columns.items()}
+        place, names = self._names(heap, columns)
+        return Mapped(
+            start=columns["start"].astype(np.uint64),
+            end=end.astype(np.uint64),
+            prot=columns["prot"],
+            shared=columns["shared"],
+            offset=np.maximum(columns["offset"], 0),
+            name=place,
+            names=names,
+            rows=alive[firsts],
+            first=heads,
         )
-        alive, bounds = alive[firsts], zip(heads.tolist(), until.tolist(), strict=True)
-        return [(self._mapping(heap, *row), alive[first:last]) for row, (first, last) in zip(rows, bounds, strict=True)]
 
-    def _heads(self, heap: tuple[int, int], columns: Columns) -> Int64Array:
+    def _plain_heads(self, heap: tuple[int, int], columns: Columns) -> Int64Array:
         """Return which mappings do not go on from the one below as the same anonymous memory of the same kind."""
         start, end, offset, path = (columns[name] for name in ("start", "end", "offset", "path"))
         plain = (path == NO_TEXT) & (offset <= 0)
         same = plain[1:] & plain[:-1] & (start[1:] == end[:-1])
-        in_heap = (offset == NULL) & (start < heap[1]) & (end > heap[0])
-        for column in (in_heap, offset, columns["kind"], columns["prot"], columns["shared"]):
+        for column in (_in_heap(heap, columns), offset, columns["kind"], columns["prot"], columns["shared"]):
             same &= column[1:] == column[:-1]
-        return np.flatnonzero(np.append(True, ~same))
+        return _heads(~same, len(start))
+
+    def _names(self, heap: tuple[int, int], columns: Columns) -> tuple[Int64Array, list[str]]:
+        """Return what stands as path or name of each mapping: the place of a text, and the texts, each once."""
+        known = distinct(columns["path"])
+        texts = ["" if path == NO_TEXT else self.strings[path] for path in known.tolist()]
+        names = list(dict.fromkeys(["", "[heap]", *texts]))
+        places = {name: place for place, name in enumerate(names)}
+        place = np.array([places[text] for text in texts], np.int64)[np.searchsorted(known, columns["path"])]
+        place[(place == 0) & _in_heap(heap, columns)] = 1
+        return place, names
 
     def alive(self, space: int, clock: int) -> Int64Array:
         """Return the rows of `regions` that are alive in a space once line `clock` had been printed."""
@@ -307,15 +346,6 @@ class Run:
                 break
             clock, space = min(clock, int(spaces["born_line"][space])), int(spaces["parent"][space])
         return 0
-
-    def _mapping(
-        self, heap: tuple[int, int], start: int, prot: int, shared: int, path: int, offset: int, end: int
-    ) -> Mapping:
-        start, end = to_unsigned(start), to_unsigned(end)
-        text = self.strings[path] if path != NO_TEXT else ""
-        if not text and offset == NULL and start < heap[1] and end > heap[0]:
-            text = "[heap]"
-        return Mapping(start, end, perms_text(prot, bool(shared)), max(offset, 0), text)
 
     def _clock_of(self, step: int | None, line: int | None, time: int | None) -> int | None:
         """Return the line of the moment asked for, None for the end of the trace."""
@@ -361,3 +391,19 @@ class Run:
             return self.replayed.last_clock
         died = self.replayed.regions["died_line"][self.replayed.regions["space"] == space]
         return max(int(died.max(initial=ended)), ended) - 1
+
+
+def _heads(begins: NDArray[np.bool_], count: int) -> Int64Array:
+    """Return which of `count` neighbours are the first of those that belong together; `begins` tells of all but one."""
+    return np.flatnonzero(np.append(True, begins))[:count]
+
+
+def _lasts(heads: Int64Array, count: int) -> Int64Array:
+    """Return the last ones of those that belong together, of which `heads` are the first."""
+    return np.append(heads[1:], count)[: len(heads)] - 1
+
+
+def _in_heap(heap: tuple[int, int], columns: Columns) -> NDArray[np.bool_]:
+    """Tell which mappings without offset overlap the range of the heap."""
+    inside: NDArray[np.bool_] = (columns["offset"] == NULL) & (columns["start"] < heap[1]) & (columns["end"] > heap[0])
+    return inside

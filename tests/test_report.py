@@ -629,18 +629,23 @@ def test_a_curve_takes_no_more_than_its_columns() -> None:
     assert len(picture.curve_line(curve(*points), 1, 4999)) == 60
 
 
-def test_many_mappings_become_few_parts_with_the_heap_and_the_blocker_alone() -> None:
-    def piece(start: int, path: str = "", kind: str = "anon") -> layout.Piece:
-        mapping = replay.maps.Mapping(start, start + 4096, "rw-p", 0, path)
-        return layout.Piece(mapping, kind, "trace", 1, False, (start,))
+def _parts(path: Path, far: int) -> list[layout.Part]:
+    """Return the parts of a space with a break, a mapping right above it, and others far away."""
+    anonymous = "PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, -1, 0"
+    places = [0x1001000, *range(0x7F0000000000, 0x7F0000000000 + far * 0x3000, 0x3000)]
+    path.write_text(
+        "brk(NULL) = 0x1000000\nbrk(0x1001000) = 0x1001000\n"
+        + "".join(f"mmap({place:#x}, 4096, {anonymous}) = {place:#x}\n" for place in places)
+    )
+    run = replay.load(path)
+    return layout.parts_of(layout.pieces_at(run, 0, 1000), 0x1001000)
 
-    heap, blocker = piece(0x1000000, "[heap]", "brk"), piece(0x1001000)
-    far = [piece(0x7F0000000000 + at * 0x3000) for at in range(500)]
-    parts = layout.parts_of([heap, blocker, *far], blocker.start)
+
+def test_many_mappings_become_few_parts_with_the_heap_and_the_blocker_alone(tmp_path: Path) -> None:
+    parts = _parts(tmp_path / "many.log", 500)
     assert [(part.role, len(part.pieces)) for part in parts] == [("heap", 1), ("blocker", 1), ("", 500)]
     assert layout.names_of(parts[2]) == "anonymous (500 mappings)"
-    few = layout.parts_of([heap, blocker, *far[:5]], blocker.start)
-    assert len(few) == 7
+    assert len(_parts(tmp_path / "few.log", 5)) == 7
 
 
 def test_a_break_below_its_start_has_no_size(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def _moment(run: Run, step: int, space: int) -> Moment:
     mine = np.flatnonzero((brks["space"] == space) & (brks["step"] <= step) & (brks["granted"] != NULL))
     brk = int(brks["granted"][mine[-1]]) if mine.size else None
     clock = int(run.replayed.events["clock"][step])
-    return Moment(step, Places(run).of_step(step), space, pieces_at(run, space, clock), brk)
+    return Moment(step, Places(run).of_step(step), space, pieces_at(run, space, clock).all(), brk)
 
 
 def _changes(before: list[Piece], after: list[Piece]) -> Iterator[Change]:

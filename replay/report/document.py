@@ -165,12 +165,12 @@ def _layout(findings: Findings) -> dict[str, Any] | None:
         "space": space,
         **_place_values(findings.places.of_clock(moment[0])),
         "occasion": moment[1],
-        "mappings": [_mapping(findings, piece) for piece in pieces],
+        "mappings": [_mapping(findings, piece) for piece in pieces.all()],
         "gap_count": len(gaps),
-        "gap_bytes": sum(gap.bytes for gap in gaps),
+        "gap_bytes": gaps.bytes,
         "largest_gaps": [
             {"start": f"{gap.start:#x}", "end": f"{gap.end:#x}", "bytes": gap.bytes}
-            for gap in sorted(gaps, key=lambda gap: -gap.bytes)[:_LARGEST_GAPS]
+            for gap in gaps.largest(_LARGEST_GAPS)
         ],
         "kinds": [
             {"kind": kind, "mappings": count, "bytes": size} for kind, count, size in layout.kinds_of(pieces)

@@ -7,7 +7,7 @@ any of it looks this module does not know.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -319,10 +319,10 @@ class Findings:
             )
         return sorted(found, key=lambda group: (-group.count, group.first_step))
 
-    def kinds_made_by(self, steps: Sequence[int]) -> dict[str, int]:
+    def kinds_made_by(self, steps: Int64Array) -> dict[str, int]:
         """Return of how many of the steps that made mappings an allocator was the maker, by kind of mapping."""
         mmaps = self.run.activity.allocator_mmaps
-        wanted = distinct(np.array(steps, np.int64))
+        wanted = distinct(steps)
         rows = np.searchsorted(mmaps["step"], wanted[is_among(wanted, mmaps["step"])])
         kinds = Counter(mmaps["kind"][rows].tolist())
         return {self.text(kind): kinds[kind] for kind in sorted(kinds)}

@@ -6,21 +6,23 @@ module does not know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from replay.address_space import KINDS, ORIGIN_INFERRED, ORIGINS
+from replay.address_space import KIND_BRK, KINDS, ORIGIN_INFERRED, ORIGINS
 from replay.columns import Int64Array
 from replay.constants import MAP_FLAGS
-from replay.maps import Mapping, continues
-from replay.ordering import ascending
+from replay.maps import Mapping, perms_text
+from replay.ordering import ascending, ascending_by
 
 if TYPE_CHECKING:
-    from replay.run import Run
+    from replay.run import Mapped, Run
 
 MOST_PARTS: Final = 18
 """As many parts a picture has at most."""
@@ -29,6 +31,9 @@ _MAP_STACK: Final = MAP_FLAGS["MAP_STACK"]
 _STACK: Final = "thread stack"
 _NEAR: Final = 1 << 30
 """Bytes of a gap over which mappings are never lumped together if room allows."""
+
+_EDGE: Final = np.uint64((1 << 64) - 1)
+"""What speaks for a border at an edge of the brk area: more than any gap."""
 
 
 class Piece(NamedTuple):
@@ -70,26 +75,111 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Pieces:
+    """The mappings of a space by address, equal neighbours joined, as columns; what each is of a `Piece`."""
+
+    start: NDArray[np.uint64]
+    end: NDArray[np.uint64]
+    prot: Int64Array
+    shared: Int64Array
+    offset: Int64Array
+    name: Int64Array
+    names: list[str]
+    kind: Int64Array
+    origin: Int64Array
+    made_clock: Int64Array
+    stack: NDArray[np.bool_]
+    made_step: Int64Array
+    """The steps that made the parts of all pieces."""
+    first: Int64Array
+    """Where in `made_step` those of a piece begin, and where those of the last end."""
+
+    def part(self, low: int, high: int) -> Pieces:
+        """Return the pieces from `low` up to `high`."""
+        own = (field.name for field in fields(self) if field.name not in ("names", "made_step", "first"))
+        columns = {name: getattr(self, name)[low:high] for name in own}
+        return replace(self, **columns, first=self.first[low : high + 1])
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+        return len(self.start)
+
+    @property
+    def bytes(self) -> NDArray[np.uint64]:
+        """Return their sizes."""
+        return self.end - self.start
+
+    @property
+    def perms(self) -> Int64Array:
+        """Return a number for each that is the same where the permissions are."""
+        return _perms(self)
+
+    @property
+    def made_steps(self) -> Int64Array:
+        """Return the steps that made their parts."""
+        return self.made_step[self.first[0] : self.first[-1]]
+
+    def one(self, at: int) -> Piece:
+        """Return one of them."""
+        perms = perms_text(int(self.prot[at]), bool(self.shared[at]))
+        name = self.names[self.name[at]]
+        return Piece(
+            Mapping(int(self.start[at]), int(self.end[at]), perms, int(self.offset[at]), name),
+            KINDS[self.kind[at]],
+            ORIGINS[self.origin[at]],
+            int(self.made_clock[at]),
+            bool(self.stack[at]),
+            tuple(self.made_step[self.first[at] : self.first[at + 1]].tolist()),
+        )
+
+    def all(self) -> list[Piece]:
+        """Return each of them."""
+        return [self.one(at) for at in range(len(self))]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """Neighbouring mappings that are drawn as one; `role` is `heap`, `blocker` or empty."""
 
-    pieces: tuple[Piece, ...]
+    pieces: Pieces
     role: str = ""
 
     @property
     def start(self) -> int:
         """Return the lowest address."""
-        return self.pieces[0].start
+        return int(self.pieces.start[0])
 
     @property
     def end(self) -> int:
         """Return the end of the highest mapping."""
-        return self.pieces[-1].end
+        return int(self.pieces.end[-1])
 
     @property
     def bytes(self) -> int:
         """Return the bytes mapped, gaps inside left out."""
-        return sum(piece.bytes for piece in self.pieces)
+        return int(self.pieces.bytes.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """The free ranges `[start, end)` between neighbours, by address."""
+
+    start: NDArray[np.uint64]
+    end: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+        return len(self.start)
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of them all."""
+        return int((self.end - self.start).sum())
+
+    def largest(self, most: int) -> list[Gap]:
+        """Return the largest ones, the largest first."""
+        by_size = np.argsort(~(self.end - self.start), kind="stable")[:most]
+        return [Gap(int(self.start[at]), int(self.end[at])) for at in by_size.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,102 +195,149 @@ class Gap:
         return self.end - self.start
 
 
-def pieces_at(run: Run, space: int, clock: int) -> list[Piece]:
+def pieces_at(run: Run, space: int, clock: int) -> Pieces:
     """Return the mappings of a space once line `clock` had been printed, by address, equal neighbours joined."""
     mapped = run.mapped(space, clock)
-    told = _of_regions(run, [rows for _, rows in mapped])
-    joined: list[tuple[Mapping, int, int]] = []
-    last = 0
-    for mapping, rows in mapped:
-        first, last = last, last + len(rows)
-        low, begin, end = joined[-1] if joined else (mapping, 0, 0)
-        if joined and told["kind"][end - 1] == told["kind"][first] and continues(low, mapping):
-            joined[-1] = (low._replace(end=mapping.end), begin, last)
-        else:
-            joined.append((mapping, first, last))
-    return [_piece(mapping, told, begin, end) for mapping, begin, end in joined]
+    kinds = _of_regions(run, mapped.rows[mapped.first], "kind")
+    heads = np.flatnonzero(np.append(True, ~_joined(mapped, kinds)))[: len(kinds)]
+    first = mapped.first[heads]
+    rows = mapped.rows[first]
+    flags = _of_regions(run, rows, "flags")
+    return Pieces(
+        start=mapped.start[heads],
+        end=mapped.end[np.append(heads[1:], len(kinds))[: len(heads)] - 1],
+        prot=mapped.prot[heads],
+        shared=mapped.shared[heads],
+        offset=mapped.offset[heads],
+        name=mapped.name[heads],
+        names=mapped.names,
+        kind=kinds[heads],
+        origin=_of_regions(run, rows, "origin"),
+        made_clock=_of_regions(run, rows, "made_line"),
+        stack=(flags > 0) & ((flags & _MAP_STACK) != 0),
+        made_step=_of_regions(run, mapped.rows, "made_step"),
+        first=np.append(first, len(mapped.rows)),
+    )
 
 
-def _of_regions(run: Run, rows: list[Int64Array]) -> dict[str, list[int]]:
-    """Return what regions are and what made them, in the order of `rows`, by column."""
-    every = np.concatenate([np.zeros(0, np.int64), *rows])
-    order, told = ascending(every), {}
-    for name in ("kind", "origin", "made_line", "flags", "made_step"):
-        column = np.empty(len(every), np.int64)
-        column[order] = run.replayed.regions.at(name, every[order])
-        told[name] = column.tolist()
-    return told
+def _of_regions(run: Run, rows: Int64Array, name: str) -> Int64Array:
+    """Return a column of regions at `rows`."""
+    order = ascending(rows)
+    column = np.empty(len(rows), np.int64)
+    column[order] = run.replayed.regions.at(name, rows[order])
+    return column
 
 
-def _piece(mapping: Mapping, told: dict[str, list[int]], begin: int, end: int) -> Piece:
-    kind, origin, made, flags = (told[name][begin] for name in ("kind", "origin", "made_line", "flags"))
-    steps = tuple(told["made_step"][begin:end])
-    return Piece(mapping, KINDS[kind], ORIGINS[origin], made, flags > 0 and bool(flags & _MAP_STACK), steps)
+def _joined(mapped: Mapped, kinds: Int64Array) -> NDArray[np.bool_]:
+    """Tell of which mappings the next above goes on right where they end, as the same kind of memory."""
+    perms = _perms(mapped)
+    joined: NDArray[np.bool_] = mapped.start[1:] == mapped.end[:-1]
+    for column in (perms, mapped.name, kinds):
+        joined &= column[1:] == column[:-1]
+    of_file = np.array([name.startswith("/") for name in mapped.names])[mapped.name] | (mapped.offset > 0)
+    goes_on = mapped.offset[1:] == mapped.offset[:-1] + (mapped.end - mapped.start).astype(np.int64)[:-1]
+    joined &= goes_on | ~(of_file[1:] | of_file[:-1])
+    return joined
 
 
-def gaps_of(pieces: list[Piece]) -> list[Gap]:
+def _perms(mappings: Mapped | Pieces) -> Int64Array:
+    """Return a number for each mapping that is the same where the permissions are."""
+    perms: Int64Array = (mappings.prot & 7) | (mappings.shared != 0) << 3
+    return perms
+
+
+def gaps_of(pieces: Pieces) -> Gaps:
     """Return the free ranges between neighbours, by address."""
-    return [Gap(low.end, high.start) for low, high in pairwise(pieces) if high.start > low.end]
+    low, high = pieces.end[:-1], pieces.start[1:]
+    apart = high > low
+    return Gaps(low[apart], high[apart])
 
 
-def parts_of(pieces: list[Piece], blocker: int | None, most: int = MOST_PARTS) -> list[Part]:
+def parts_of(pieces: Pieces, blocker: int | None, most: int = MOST_PARTS) -> list[Part]:
     """Return the pieces as at most about `most` parts, by address.
 
     The brk area and the mapping that begins at `blocker` stay alone; of the others, those that belong together
     (a file's segments, what one call made) or lie close together are lumped, the nearest first.
     """
-    roles = [_role(piece, blocker) for piece in pieces]
-    borders = [_border(*neighbours) for neighbours in pairwise(zip(pieces, roles, strict=True))]
-    least = _least_border(borders, most - 1)
-    parts: list[Part] = []
-    first = 0
-    for at, weight in enumerate([*borders, 1 << 70], 1):
-        if weight >= least:
-            role = next((role for role in roles[first:at] if role), "")
-            parts.append(Part(tuple(pieces[first:at]), role))
-            first = at
-    return parts
+    roles = _roles(pieces, blocker)
+    borders = _borders(pieces, roles)
+    edges = [0, *(np.flatnonzero(borders > _lumped(borders, most - 1)) + 1).tolist(), len(pieces)]
+    return [Part(pieces.part(low, high), _role_of(roles[low:high])) for low, high in pairwise(edges)]
 
 
-def _least_border(borders: list[int], most: int) -> int:
-    """Return the weight from which a border stands, so that at most `most` do; equal ones fall together."""
-    kept = sorted((weight for weight in borders if weight), reverse=True)
-    if len(kept) <= most:
-        return 1
-    return kept[most - 1] if kept[most] < kept[most - 1] else kept[most - 1] + 1
+def _lumped(borders: NDArray[np.uint64], most: int) -> np.uint64:
+    """Return the weight up to which no border stands, so that at most `most` do; equal ones fall together."""
+    if np.count_nonzero(borders) <= most:
+        return np.uint64(0)
+    weight: np.uint64 = np.partition(borders, len(borders) - 1 - most)[len(borders) - 1 - most]
+    return weight
 
 
-def _role(piece: Piece, blocker: int | None) -> str:
-    if blocker is not None and piece.start <= blocker < piece.end:
-        return "blocker"
-    return "heap" if piece.path == "[heap]" or piece.kind == "brk" else ""
+_ROLES: Final = ("", "heap", "blocker")
 
 
-def _border(below: tuple[Piece, str], above: tuple[Piece, str]) -> int:
-    """Return how much speaks for a border between pieces with roles: 0 never, the most for the brk area's edges."""
-    low, high = below[0], above[0]
-    if below[1] != above[1]:
-        return 1 << 66
-    gap = high.start - low.end
-    if not gap and not set(low.made_steps).isdisjoint(high.made_steps):
-        return 0
-    if gap < _NEAR and low.path == high.path and low.path.startswith("/"):
-        return 0
-    return gap + 1
+def _role_of(roles: Int64Array) -> str:
+    """Return the first role that one of a part's pieces has, empty if none has any."""
+    return _ROLES[roles[np.argmax(roles != 0)]]
+
+
+def _roles(pieces: Pieces, blocker: int | None) -> Int64Array:
+    """Return the role of each piece, as its place in `_ROLES`."""
+    named = np.array([name == "[heap]" for name in pieces.names])[pieces.name]
+    roles: Int64Array = (named | (pieces.kind == KIND_BRK)).astype(np.int64)
+    if blocker is not None:
+        roles[(pieces.start <= blocker) & (blocker < pieces.end)] = _ROLES.index("blocker")
+    return roles
+
+
+def _borders(pieces: Pieces, roles: Int64Array) -> NDArray[np.uint64]:
+    """Return how much speaks for a border between neighbours: 0 never, the most for the brk area's edges."""
+    low, high = pieces.end[:-1], pieces.start[1:]
+    gaps = np.where(high > low, high - low, 0)
+    of_file = np.array([name.startswith("/") for name in pieces.names])[pieces.name[1:]]
+    same_file = (gaps < _NEAR) & (pieces.name[1:] == pieces.name[:-1]) & of_file
+    borders = np.where(same_file | ((gaps == 0) & _made_together(pieces)), 0, gaps + 1)
+    borders[roles[1:] != roles[:-1]] = _EDGE
+    return borders.astype(np.uint64, copy=False)
+
+
+def _made_together(pieces: Pieces) -> NDArray[np.bool_]:
+    """Tell of which pieces a step made parts that also made parts of the next above."""
+    piece = np.repeat(np.arange(len(pieces)), np.diff(pieces.first))
+    order = ascending(pieces.made_steps)
+    step, piece = pieces.made_steps[order], piece[order]
+    together = np.zeros(max(len(pieces) - 1, 0), np.bool_)
+    together[piece[:-1][(step[1:] == step[:-1]) & (piece[1:] == piece[:-1] + 1)]] = True
+    return together
+
+
+def _alike(pieces: Pieces, *columns: Int64Array) -> Iterator[tuple[Piece, int, int]]:
+    """Yield the first piece of those that are alike in some columns, how many they are and their bytes, by address."""
+    if not pieces:
+        return
+    order = ascending_by(*columns)
+    differs = np.zeros(len(pieces) - 1, np.bool_)
+    for column in columns:
+        differs |= column[order][1:] != column[order][:-1]
+    heads = np.flatnonzero(np.append(True, differs))
+    counts, bytes_ = np.diff(np.append(heads, len(pieces))), np.add.reduceat(pieces.bytes[order], heads)
+    for at in ascending(order[heads]).tolist():
+        yield pieces.one(int(order[heads[at]])), int(counts[at]), int(bytes_[at])
 
 
 def names_of(part: Part) -> str:
     """Return what a part consists of, in a few words: `libc.so.6 (5 mappings)`, `anonymous`, `[heap]`."""
+    pieces = part.pieces
     sizes: dict[str, int] = {}
-    for piece in part.pieces:
-        sizes[name_of(piece)] = sizes.get(name_of(piece), 0) + piece.bytes
-    if len(part.pieces) == 1:
-        return name_of(part.pieces[0])
+    for piece, _, bytes_ in _alike(pieces, pieces.name, pieces.kind, pieces.origin, pieces.stack.astype(np.int64)):
+        sizes[name_of(piece)] = sizes.get(name_of(piece), 0) + bytes_
     names = sorted(sizes, key=lambda name: -sizes[name])
+    if len(pieces) == 1:
+        return names[0]
     if names == [_STACK]:
         return f"{_STACK} and guard"
     shown = ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
-    return f"{shown} ({len(part.pieces)} mappings)"
+    return f"{shown} ({len(pieces)} mappings)"
 
 
 def name_of(piece: Piece) -> str:
@@ -217,13 +354,13 @@ def name_of(piece: Piece) -> str:
 _SHORT_NAMES: Final = {"anon": "anonymous", "shm": "shared memory", "image": "program"}
 
 
-def kinds_of(pieces: list[Piece]) -> list[tuple[str, int, int]]:
+def kinds_of(pieces: Pieces) -> list[tuple[str, int, int]]:
     """Return for each kind of mapping how many there are and their bytes, the largest first."""
     found: dict[str, list[int]] = {}
-    for piece in pieces:
+    for piece, count, bytes_ in _alike(pieces, pieces.kind, pieces.prot & 7):
         entry = found.setdefault(kind_name(piece), [0, 0])
-        entry[0] += 1
-        entry[1] += piece.bytes
+        entry[0] += count
+        entry[1] += bytes_
     return sorted(((kind, count, size) for kind, (count, size) in found.items()), key=lambda row: -row[2])
 
 

@@ -256,7 +256,7 @@ def _note(findings: Findings, part: layout.Part) -> str:
     """Return what points at the mapping in the way, with the line that made it."""
     if part.role != "blocker":
         return ""
-    place = findings.places.of_clock(part.pieces[0].made_clock)
+    place = findings.places.of_clock(int(part.pieces.made_clock[0]))
     return f"◀ in the way, {place}" if place else "◀ in the way"
 
 
@@ -271,16 +271,16 @@ _USES: Final = {
 
 def _use(findings: Findings, part: layout.Part) -> str:
     """Return what allocators use a part for: `45 fallbacks`."""
-    counts = findings.kinds_made_by([step for piece in part.pieces for step in piece.made_steps])
+    counts = findings.kinds_made_by(part.pieces.made_steps)
     return ", ".join(number(count, _USES[kind]) for kind, count in counts.items())
 
 
-def _gaps(pieces: list[layout.Piece]) -> Iterator[str]:
+def _gaps(pieces: layout.Pieces) -> Iterator[str]:
     gaps = layout.gaps_of(pieces)
-    total = sum(gap.bytes for gap in gaps)
+    total = gaps.bytes
     if not total:
         return
-    largest = sorted(gaps, key=lambda gap: -gap.bytes)[:3]
+    largest = gaps.largest(3)
     yield ""
     share = 1 - largest[0].bytes / total
     yield from _paragraph(
@@ -291,7 +291,7 @@ def _gaps(pieces: list[layout.Piece]) -> Iterator[str]:
         yield f"    {address(gap.start)}-{address(gap.end)}  {exact(gap.bytes)}"
 
 
-def _kinds(pieces: list[layout.Piece]) -> Iterator[str]:
+def _kinds(pieces: layout.Pieces) -> Iterator[str]:
     kinds = layout.kinds_of(pieces)
     total = sum(row[2] for row in kinds)
     rows = [[kind, f"{count:,}", f"{bytes_:,}", size(bytes_), percent(bytes_, total)] for kind, count, bytes_ in kinds]
