@@ -169,6 +169,7 @@ class RunInput:
     problems: Problems = field(default_factory=Problems)
     counters: Counters = field(default_factory=Counters)
     notices: list[Notice] = field(default_factory=list)
+    shapes: dict[str, Shapes] = field(default_factory=dict)
     watch: Watch = unwatched
 
     @property
@@ -210,14 +211,23 @@ class RunInput:
         """Yield the calls of one log; those of a long one are made ready in a thread while the last are made use of."""
         with closing(scanned(read_texts(log), log, size_of(log.path))) as chunks:
             first = list(islice(chunks, 1))  # now the dialect is known
-            shapes = Shapes(log.dialect, self.strings, self.problems, self.counters, log.index)
-            shapes.strict_path = log.path if self.strict else None
+            shapes = self._shapes_of(log)
             reading = Reading(log, shapes, self.notices, Joiner())
             work = worked_ahead if is_long(size_of(log.path)) else worked_in_turn
             with closing(work(chain(first, chunks), reading.batch)) as batches:
                 for _, calls in batches:
                     yield calls
             yield reading.rest()
+
+
+    def _shapes_of(self, log: Log) -> Shapes:
+        """Return the shapes of a log's dialect: what the lines of one log taught is known in the next."""
+        shapes = self.shapes.get(log.dialect)
+        if shapes is None:
+            shapes = Shapes(log.dialect, self.strings, self.problems, self.counters)
+            self.shapes[log.dialect] = shapes
+        shapes.begin(log.index, log.path if self.strict else None)
+        return shapes
 
 
 def _later(calls: Calls, lines: int) -> Calls:

@@ -74,7 +74,7 @@ class Counters:
 
 @dataclass(slots=True)
 class Shapes:
-    """The shapes of one log, with what the grammar said about each."""
+    """The shapes of logs of one dialect, with what the grammar said about each."""
 
     dialect: str
     strings: Strings
@@ -91,6 +91,11 @@ class Shapes:
         """Begin with no shape known."""
         self.texts = Texts(self.strings)
         self.table = ShapeTable(self.texts)
+
+    def begin(self, file: int, strict_path: str | None) -> None:
+        """Go on to the log of that number; `strict_path` names it where a line not understood is an error."""
+        self.file, self.strict_path = file, strict_path
+        self.table.forget_leaves()
 
     def columns(self, chunk: Chunk, found: Scan) -> LineColumns:
         """Return what the lines of a scanned chunk say, and count those that say nothing."""

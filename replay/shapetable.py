@@ -126,7 +126,7 @@ class _Spans:
 
 @dataclass(slots=True)
 class ShapeTable:
-    """The shapes of a log that are known, by row.
+    """The shapes that are known, by row.
 
     The hashes in order, the last one of no shape, tell the row; so do the numbers of leaves, see `scanner.Scan`.
     """
@@ -153,6 +153,10 @@ class ShapeTable:
             self.of_leaves[found.leaf[left]] = rows[left]
             self.of_leaves[0] = NO_SHAPE
         return rows
+
+    def forget_leaves(self) -> None:
+        """Forget the numbers of leaves: each log has its own tree."""
+        self.of_leaves.fill(NO_SHAPE)
 
     def find_hashes(self, hashes: Hashes) -> Int64Array:
         """Return the rows of shapes by their hashes, `NO_SHAPE` for those that are not known."""
