@@ -130,7 +130,10 @@ def read_runs(store: Store) -> pa.Table | None:
     if data is None:
         return None
     try:
-        return pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
+        # Not by `read_table`: its threads may still hold `data`, which is Python's, when the interpreter ends, and
+        # abort.
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            return file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         place = f"{store.url}/{RUNS_FILE}"
         raise ReplayError(f"{place}: cannot be read ({error}); without that file all runs are made again") from error
