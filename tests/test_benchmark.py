@@ -21,6 +21,13 @@ def test_a_worst_case_is_read_whole(name: str, tmp_path: Path) -> None:
     assert summary["processes"] == {"processes": 211}.get(name, 1)
 
 
+def test_a_set_of_many_files_is_read_whole(tmp_path: Path) -> None:
+    run = replay.load(logs.write_set(tmp_path / "set", 840))
+    summary = run.summary.iloc[0]
+    assert run.problems.empty
+    assert (summary["lines"], summary["processes"]) == (840, 41)
+
+
 def test_ordinary_log_has_one_memory_call_in_eight(tmp_path: Path) -> None:
     run = replay.load(logs.write(tmp_path / "ordinary.log", logs.ordinary(4000)))
     assert run.problems.empty

@@ -20,6 +20,7 @@ REGION: Final = 16 * PAGE
 LOWEST: Final = 0x7F0000000000
 BREAK: Final = 0x555500000000
 FRAMES: Final = 20
+SET_LINES: Final = 20
 DESCRIPTOR: Final = 3
 
 ANONYMOUS: Final = "PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0"
@@ -265,6 +266,20 @@ def files(lines: int) -> Iterator[str]:
         yield f"mmap(NULL, {REGION}, PROT_READ, MAP_PRIVATE, {descriptor}, 0) = {_address(number):#x}"
 
 
+def write_set(prefix: Path, lines: int) -> Path:
+    """Write a `strace -ff -ttt` set of so many lines, a file for each child of one process, and return its prefix."""
+    children = range(1001, 1001 + lines // (SET_LINES + 1))
+
+    def timed(first: int, calls: Iterable[str]) -> Iterator[str]:
+        return (f"1795000000.{first + number:06d} {call}" for number, call in enumerate(calls))
+
+    write(prefix.with_name(f"{prefix.name}.1000"), timed(0, (f"{FORK} = {pid}" for pid in children)))
+    for number, pid in enumerate(children):
+        calls = [*map(_mapped, range(SET_LINES - 1)), "exit_group(0) = ?"]
+        write(prefix.with_name(f"{prefix.name}.{pid}"), timed(number + 1, calls))
+    return prefix
+
+
 WORST: Final[dict[str, Callable[[int], Iterator[str]]]] = {
     "mappings": mappings,
     "blocks": blocks,
@@ -280,5 +295,8 @@ WORST: Final[dict[str, Callable[[int], Iterator[str]]]] = {
 }
 """What a log may hold many of, with the generator of a log that does, given its number of lines."""
 
-LINES_OF: Final = {"shapes": 0.1, "processes": 0.2, "problems": 0.5, "-k frames": 0.5, "blocks": 5}
+SET: Final = "files of a set"
+"""The worst case that is no log but a set of them, see `write_set`."""
+
+LINES_OF: Final = {SET: 0.05, "shapes": 0.1, "processes": 0.2, "problems": 0.5, "-k frames": 0.5, "blocks": 5}
 """So many times the lines of the others, the work for a line being so much more or less."""

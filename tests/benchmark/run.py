@@ -88,7 +88,7 @@ class Benchmark:
         yield self.ordinary_log()
         yield self.live_mappings()
         for command in self.form.commands:
-            for name in logs.WORST:
+            for name in (*logs.WORST, logs.SET):
                 yield self.worst(name, command)
 
     def replay(self, command: str, log: Path) -> list[str]:
@@ -134,14 +134,20 @@ class Benchmark:
         note = _seconds(taken.seconds, base.seconds)
         yield Result(name, taken.seconds / base.seconds, "x", round(1.1 * times, 1), note)
         yield Result(f"peak memory, report of {form.many_lines:,} lines", taken.peak_bytes / 1e9, "GB")
-        taken = measured(self.replay("export", many))
-        name = f"peak memory, export of {form.many_lines:,} lines"
-        yield Result(name, taken.peak_bytes / 1e9, "GB", 1.5, f"{taken.seconds:.2f} s")
+        yield self.exported("strace", many)
         for path in {log, many, fewer}:
             path.unlink()
         log = logs.heavy(self.folder / "heavy.log", "--kind", "ltrace", "--lines", str(form.lines))
         yield self.against_summing(f"report of {form.lines:,} lines of ltrace, malloc", log, 12)
         log.unlink()
+        many = logs.heavy(self.folder / "many.log", "--kind", "ltrace", "--lines", str(form.many_lines))
+        yield self.exported("ltrace", many)
+        many.unlink()
+
+    def exported(self, kind: str, log: Path) -> Result:
+        taken = measured(self.replay("export", log))
+        name = f"peak memory, export of {self.form.many_lines:,} lines of {kind}"
+        return Result(name, taken.peak_bytes / 1e9, "GB", 1.5, f"{taken.seconds:.2f} s")
 
     def ordinary_log(self) -> Result:
         log = logs.write(self.folder / "ordinary.log", logs.ordinary(self.form.lines))
@@ -177,7 +183,7 @@ class Benchmark:
     def worst(self, name: str, command: str) -> Result:
         """Compare four times the lines with once the lines; what misses its target is tried again."""
         lines = max(int(self.form.worst_lines * logs.LINES_OF.get(name, 1)), FEWEST_WORST_LINES)
-        few, many = (logs.write(self.folder / f"worst{times}.log", logs.WORST[name](times * lines)) for times in (1, 4))
+        few, many = (self.worst_log(name, times, lines) for times in (1, 4))
         tried: list[Result] = []
         while not tried or (min(tried, key=_value).missed and len(tried) < self.form.tries):
             base, seconds = (measured(self.replay(command, path)).seconds for path in (few, many))
@@ -186,6 +192,13 @@ class Benchmark:
             label = f"{command} of {4 * lines:,} lines / {lines:,}: {name}"
             tried.append(Result(label, growth, "x", LINEAR_4, _seconds(seconds, base)))
         return sorted(tried, key=_value)[len(tried) // 2]
+
+
+    def worst_log(self, name: str, times: int, lines: int) -> Path:
+        path = self.folder / f"worst{times}.log"
+        if name == logs.SET:
+            return logs.write_set(path.with_name(f"set{times}"), times * lines)
+        return logs.write(path, logs.WORST[name](times * lines))
 
 
 def _value(result: Result) -> float:
