@@ -158,11 +158,42 @@ class _Cursor:
             self.calls = concatenated(calls for calls, _, _ in found)
             self.begun, self.ended = (np.concatenate([part[place] for part in found]) for place in (1, 2))
 
-    def take(self, count: int) -> Calls:
-        """Return the first calls in use, which are so no longer."""
-        taken, rest = self.calls.take(slice(count)), slice(count, None)
+    def take(self, until: int) -> _Taken:
+        """Return the calls that complete by a time, which are in use no longer."""
+        count = int(np.searchsorted(self.ended, until, side="right"))
+        begun, rest = self.begun[: count + 1], slice(count, None)
+        opening = np.flatnonzero((begun < self.ended[: count + 1]) & (begun <= until))
+        if self.entry_clock != NULL:
+            opening = opening[opening > 0]
+        taken = _Taken(self.calls.take(slice(count)), self.ended[:count], opening, begun[opening])
         self.calls, self.begun, self.ended = self.calls.take(rest), self.begun[rest], self.ended[rest]
         return taken
+
+    def with_clocks(self, taken: _Taken, completed: Int64Array, opened: Int64Array) -> Calls:
+        """Return what was taken with the clocks at which calls completed, and at which those `opening` began."""
+        calls, entries = taken.calls, completed.copy()
+        if len(calls) and self.entry_clock != NULL:
+            entries[0] = self.entry_clock
+        inside = taken.opening < len(calls)
+        entries[taken.opening[inside]] = opened[inside]
+        calls.clock, calls.entry_clock = completed, entries
+        if len(calls):
+            self.entry_clock = NULL
+        if not inside.all():
+            self.entry_clock = int(opened[-1])
+        return calls
+
+
+class _Taken(NamedTuple):
+    """Calls that complete among others, and when; `opening` are those of them that begin before, and `begins` when.
+
+    The call behind them may be opening, too.
+    """
+
+    calls: Calls
+    ends: Int64Array
+    opening: Int64Array
+    begins: Int64Array
 
 
 def _by_time(files: Sequence[_File]) -> Iterator[Calls]:
@@ -190,38 +221,18 @@ def _borders(files: Sequence[_File]) -> Iterator[int]:
 
 
 def _window(cursors: Sequence[_Cursor], until: int, clock: int) -> tuple[Calls, int]:
-    """Return the calls that complete by a time, in order, and the clock behind them; `clock` is that before them."""
-    counts = [int(np.searchsorted(cursor.ended, until, side="right")) for cursor in cursors]
-    entered = [cursor.entry_clock for cursor in cursors]
-    # What has begun by then: the calls that complete, and of each file the one behind these.
-    begun = [cursor.begun[: count + 1] for cursor, count in zip(cursors, counts, strict=True)]
-    lasting = [
-        np.flatnonzero((begin < cursor.ended[: len(begin)]) & (begin <= until))
-        for cursor, begin in zip(cursors, begun, strict=True)
-    ]
-    lasting = [rows[rows > 0] if entry != NULL else rows for rows, entry in zip(lasting, entered, strict=True)]
-    ends = [cursor.ended[:count] for cursor, count in zip(cursors, counts, strict=True)]
-    begins = [begin[rows] for begin, rows in zip(begun, lasting, strict=True)]
-    marks = np.concatenate([np.zeros(0, np.int64), *ends, *begins])
+    """Return the calls that complete by a time, in order, and the clock behind them; `clock` is that before them.
+
+    At one time completions come before beginnings, and files in their order.
+    """
+    taken = [cursor.take(until) for cursor in cursors]
+    times = [*(part.ends for part in taken), *(part.begins for part in taken)]
+    marks = np.concatenate([np.zeros(0, np.int64), *times])
     clocks = np.empty(len(marks), np.int64)
     clocks[np.argsort(marks, kind="stable")] = np.arange(clock + 1, clock + 1 + len(marks))
-    parts, completed, opened = [], 0, sum(counts)
-    for cursor, count, rows, entry in zip(cursors, counts, lasting, entered, strict=True):
-        entries = clocks[completed : completed + count + 1].copy()
-        if entry != NULL:
-            entries[:1] = entry
-        opening = clocks[opened : opened + len(rows)]
-        inside = rows < count
-        entries[rows[inside]] = opening[inside]
-        part = cursor.take(count)
-        part.clock, part.entry_clock = clocks[completed : completed + count], entries[:count]
-        parts.append(part)
-        if count:
-            cursor.entry_clock = NULL
-        if not inside.all():
-            cursor.entry_clock = int(opening[-1])
-        completed, opened = completed + count, opened + len(rows)
-    calls = concatenated(parts)
+    pieces = np.split(clocks, np.cumsum([len(part) for part in times])[:-1])
+    completed, opened = pieces[: len(taken)], pieces[len(taken) :]
+    calls = concatenated(map(_Cursor.with_clocks, cursors, taken, completed, opened))
     return calls.take(np.argsort(calls.clock)), clock + len(marks)
 
 
