@@ -31,7 +31,7 @@ HELD_BYTES: Final = 128 << 20
 TRIMMED_BYTES: Final = 64 << 20
 """After so many bytes in that file malloc gives back what is free: what it keeps would grow with the run."""
 
-RECENT_BYTES: Final = 128 << 20
+RECENT_BYTES: Final = 64 << 20
 """Columns, whole or of one part, that were asked for last stay unpacked up to so many bytes, the last one anyway."""
 
 _MANY: Final = 8
@@ -262,7 +262,8 @@ class PackedColumns(Mapping[str, Int64Array]):
         column = self.shelf.recent(key)
         if column is None:
             column = self.unpacked(name)
-            self.shelf.remember(key, column)
+            if column.strides[0]:
+                self.shelf.remember(key, column)
         return column
 
     def at(self, name: str, rows: Int64Array) -> Int64Array:
@@ -301,7 +302,10 @@ class PackedColumns(Mapping[str, Int64Array]):
         return bisect_right(range(self.rows), value, key=partial(self.one, name))
 
     def unpacked(self, name: str) -> Int64Array:
-        """Return a column whole, in memory of its own."""
+        """Return a column whole, in memory of its own, but for one number all over, which is there but once."""
+        kept = [part[name] for part in self._parts]
+        if kept and all(packed.type is None and packed.low == kept[0].low for packed in kept):
+            return np.broadcast_to(np.int64(kept[0].low), self.rows)
         column = np.empty(self.rows, np.int64)
         for start, part in zip(self.starts, self._parts, strict=False):
             self.shelf.take(part[name], column[start : start + part[name].length])

@@ -19,7 +19,6 @@ from replay.commands.options import (
     warn_of_problems,
 )
 from replay.commands.progress import progress
-from replay.stages import Stage
 
 FILES = ("parquet", "csv")
 
@@ -53,8 +52,6 @@ def export(
     files, dialect = _told_apart(formats or [])
     with progress(quiet) as watch:
         run = read_run(traces, dialect, maps, page_size, strict, watch)
-        watch(Stage("examining", 0, 0))
-        run.examine()
         run.export(output, format=files, force=force, watch=watch)
     warn_of_problems(run)
     if not quiet:

@@ -119,6 +119,7 @@ def _space_columns(
     if not pooled.all():
         born, died, start, size, in_brk = (part[pooled] for part in (born, died, start, size, in_brk))
     free -= _live_sum(born, died, size, lines)
+    del lines  # what follows needs the most memory
     np.maximum(free, 0, out=free)
     yield free
     largest, top = _largest_and_top(_Chunks(start, start + size, born, died, in_brk), extents, line, sweep)
@@ -128,7 +129,7 @@ def _space_columns(
     if area == NULL:
         yield np.zeros(len(line), dtype=np.int64)
         return
-    used = _live_sum(born[in_brk], died[in_brk], size[in_brk], lines)
+    used = _live_sum(born[in_brk], died[in_brk], size[in_brk], _RowsOfLines(line))
     yield np.clip(np.where(top > 0, top - area - used, 0), 0, free)
 
 
