@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -164,18 +163,18 @@ class Benchmark:
 
     def live_mappings(self) -> Result:
         """Compare what a call costs among many mappings and among few, by what three quarters of the calls add."""
-        calls = self.form.calls
-        added = {}
-        for live in (60_000, 600):
-            few, many = (
-                logs.write(self.folder / f"live{number}.log", logs.split_and_merged(live, number))
-                for number in (calls // 4, calls)
-            )
-            added[live] = statistics.median(
-                -measured(self.replay("report", few)).seconds + measured(self.replay("report", many)).seconds
-                for _ in range(self.form.tries)
-            )
-        among_many, among_few = (seconds / (calls - calls // 4) * 1e6 for seconds in added.values())
+        calls, path = self.form.calls, self.folder
+        written = {
+            (live, number): logs.write(path / f"live{live}-{number}.log", logs.split_and_merged(live, number))
+            for live in (60_000, 600)
+            for number in (calls // 4, calls)
+        }
+        tries = []
+        for _ in range(self.form.pairs):
+            taken = {log: measured(self.replay("report", written[log])).seconds for log in written}
+            among = (taken[live, calls] - taken[live, calls // 4] for live in (60_000, 600))
+            tries.append([seconds / (calls - calls // 4) * 1e6 for seconds in among])
+        among_many, among_few = sorted(tries, key=lambda costs: costs[0] / costs[1])[len(tries) // 2]
         note = f"{among_many:.1f} us / {among_few:.1f} us"
         name = "a call among 60,000 live mappings / among 600"
         return Result(name, among_many / among_few, "x", 2, note)
@@ -192,7 +191,6 @@ class Benchmark:
             label = f"{command} of {4 * lines:,} lines / {lines:,}: {name}"
             tried.append(Result(label, growth, "x", LINEAR_4, _seconds(seconds, base)))
         return sorted(tried, key=_value)[len(tried) // 2]
-
 
     def worst_log(self, name: str, times: int, lines: int) -> Path:
         path = self.folder / f"worst{times}.log"
