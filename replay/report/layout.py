@@ -197,12 +197,12 @@ class Gap:
 
 def pieces_at(run: Run, space: int, clock: int) -> Pieces:
     """Return the mappings of a space once line `clock` had been printed, by address, equal neighbours joined."""
-    mapped = run.mapped(space, clock)
-    kinds = _of_regions(run, mapped.rows[mapped.first], "kind")
+    mapped, regions = run.mapped(space, clock), run.replayed.regions
+    kinds = regions.at("kind", mapped.rows[mapped.first])
     heads = np.flatnonzero(np.append(True, ~_joined(mapped, kinds)))[: len(kinds)]
     first = mapped.first[heads]
     rows = mapped.rows[first]
-    flags = _of_regions(run, rows, "flags")
+    flags = regions.at("flags", rows)
     return Pieces(
         start=mapped.start[heads],
         end=mapped.end[np.append(heads[1:], len(kinds))[: len(heads)] - 1],
@@ -212,20 +212,12 @@ def pieces_at(run: Run, space: int, clock: int) -> Pieces:
         name=mapped.name[heads],
         names=mapped.names,
         kind=kinds[heads],
-        origin=_of_regions(run, rows, "origin"),
-        made_clock=_of_regions(run, rows, "made_line"),
+        origin=regions.at("origin", rows),
+        made_clock=regions.at("made_line", rows),
         stack=(flags > 0) & ((flags & _MAP_STACK) != 0),
-        made_step=_of_regions(run, mapped.rows, "made_step"),
+        made_step=regions.at("made_step", mapped.rows),
         first=np.append(first, len(mapped.rows)),
     )
-
-
-def _of_regions(run: Run, rows: Int64Array, name: str) -> Int64Array:
-    """Return a column of regions at `rows`."""
-    order = ascending(rows)
-    column = np.empty(len(rows), np.int64)
-    column[order] = run.replayed.regions.at(name, rows[order])
-    return column
 
 
 def _joined(mapped: Mapped, kinds: Int64Array) -> NDArray[np.bool_]:
