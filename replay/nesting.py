@@ -68,11 +68,6 @@ class Nesting(NamedTuple):
         return np.where(self.inside[place] == steps, self.parents[place], NULL)
 
     @property
-    def parent_step(self) -> Int64Array:
-        """Return for each step the libc call that it ran inside as a system call, `NULL` for none; only to be read."""
-        return self._column(self.inside, self.parents)
-
-    @property
     def outer_step(self) -> Int64Array:
         """Return for each step the call of the malloc family that it shows again, `NULL` for none; only to be read."""
         return self._column(self.doubled, self.outers)

@@ -105,7 +105,7 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(("text", "expected"), PARENTS.values(), ids=PARENTS)
 def test_the_libc_call_around_a_system_call(text: str, expected: dict[int, int], tmp_path: Path) -> None:
     replayed, found = nested(write(tmp_path, text))
-    ends = by_lines(replayed, found.parent_step)
+    ends = by_lines(replayed, found.around(np.arange(found.step_count)))
     assert set(ends) == set(expected)
     # a call that never returned stands at the log's last line
     assert all(ends[line] == end for line, end in expected.items())
@@ -201,7 +201,7 @@ def test_every_brk_of_a_captured_program_ran_inside_malloc_or_free() -> None:
     replayed, found = nested(oracle.captures()["frag/ltrace_pinned"].logs[0])
     brks = replayed.brks
     moved = brks["step"][(brks["before"] != NULL) & (brks["granted"] != brks["before"])]
-    outside = moved[found.parent_step[moved] == NULL]
+    outside = moved[found.around(moved) == NULL]
     assert len(moved) == 124
     # malloc_trim is not among the calls that this log shows
     assert len(outside) == 1
