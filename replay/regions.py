@@ -280,7 +280,7 @@ class _Runner:
         while done < until:
             room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(until - done, 1 << 16) + 2 * aspace.ROOM
             if len(self.dead) < room:
-                self.dead = np.empty((room, aspace.DEAD_WIDTH), np.int64)
+                self.dead = np.empty((room + room // 2, aspace.DEAD_WIDTH), np.int64)
             before = done
             done, count = self.apply(space, values, chosen, (done, until), self.dead, changes, met, self.page)
             if count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from replay import address_space as a
 from replay.columns import NO_TEXT, NULL
+from replay.compiled import compiled
 
 PAGE = 4096
 BASE = 0x10000000
@@ -208,6 +210,67 @@ def test_holes_are_cut_wherever_a_mapping_stands_in_its_leaf(verb: int) -> None:
     assert driver.pages() == naive.pages
     # With each hole one mapping ended, the one that held it: its pieces live on.
     assert [row[a.DEAD_CLOCK] for row in driver.ended] == list(range(2, 2 + pages // 2))
+
+
+def outcome_of(rows: NDArray[np.int64], run: Callable[..., tuple[int, int]] = a.run) -> tuple[list, list, list]:
+    """Return what becomes of rows that are run at once: the rectangles that end, the changes, and what is left."""
+    space, done, ended = a.empty_space(), 0, []
+    changes, met = np.zeros((len(rows), a.CHANGE_WIDTH), np.int64), np.zeros((1, a.MET_WIDTH), np.int64)
+    dead = np.zeros((8 * len(rows) + 1000, a.DEAD_WIDTH), np.int64)
+    while done < len(rows):
+        done, count = run(space, rows, np.arange(len(rows)), (done, len(rows)), dead, changes, met, PAGE)
+        ended += dead[:count].tolist()
+        if done < len(rows):
+            space = a.grown(space)
+    a.check(space, PAGE)
+    return ended, changes.tolist(), a.live_rows(space).tolist()
+
+
+def rows_of(*columns: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return rows of verbs, each given as verb, page, pages and prot."""
+    rows = np.zeros((len(columns), a.ROW_WIDTH), np.int64)
+    verb, page, pages, prot = np.array(columns, np.int64).reshape(-1, 4).T
+    rows[:, a.ROW_CLOCK] = rows[:, a.ROW_STEP] = np.arange(1, len(rows) + 1)
+    rows[:, a.ROW_VERB], rows[:, a.ROW_PROT] = verb, prot
+    rows[:, a.ROW_ADDR] = rows[:, a.ROW_RESULT] = BASE + page * PAGE
+    rows[:, a.ROW_LENGTH], rows[:, a.ROW_FLAGS] = pages * PAGE, a.MAP_FIXED
+    rows[:, a.ROW_PATH], rows[:, a.ROW_OFFSET] = NO_TEXT, NULL
+    return rows
+
+
+verbs = st.sampled_from([a.VERB_MAP, a.VERB_UNMAP, a.VERB_PROTECT])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(verbs, places, sizes, prots), max_size=150))
+def test_reading_ahead_changes_nothing(columns: list[tuple[int, ...]]) -> None:
+    rows = rows_of(*columns)
+    whole = outcome_of(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(a, "READ_AHEAD_ABOVE", 0)
+        assert outcome_of(rows) == whole
+
+
+def test_among_so_many_mappings_that_is_read_ahead() -> None:
+    """Map every fourth page, then unmap, map again or protect pages of them: as machine code, and by hand."""
+    choose = np.random.default_rng(7)
+    many = a.LEAF * (a.READ_AHEAD_ABOVE + 1)  # however full the leaves are
+    mapped = [(a.VERB_MAP, 4 * n, 3, 3) for n in range(many)]
+    pages = {4 * n + k: 3 for n in range(many) for k in range(3)}
+    for n in choose.permutation(many)[:5000].tolist():
+        page, verb = 4 * n + 1, int(choose.choice([a.VERB_MAP, a.VERB_UNMAP, a.VERB_PROTECT]))
+        mapped.append((verb, page, 1, 1))
+        pages[page] = 1
+        if verb == a.VERB_UNMAP:
+            del pages[page]
+    _, changes, live = outcome_of(rows_of(*mapped), compiled(a.run, a.HELPERS, a.SMALL_HELPERS, results=2))
+    found = {}
+    for row in live:
+        for page in range((row[a.DEAD_START] - BASE) // PAGE, (row[a.DEAD_END] - BASE) // PAGE):
+            found[page] = row[a.PROT]
+    assert found == pages
+    assert changes[-1][a.CHANGE_BYTES] == len(pages) * PAGE
+    assert {change[a.CHANGE_DIVERGENCE] for change in changes} == {a.NO_DIVERGENCE}
 
 
 def test_a_map_over_a_mapping_without_fixed_is_a_divergence() -> None:
