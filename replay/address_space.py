@@ -217,7 +217,12 @@ class Space(NamedTuple):
 
 
 def _zeros(*shape: int) -> Int64Array:
-    """Return zeros that begin where a line of the processor's cache does: a leaf lies in as few of them as can be."""
+    """Return zeros; many of them begin with a line of the processor's cache.
+
+    Then a leaf, or the row of a slot, lies in as few lines as can be: so many are read ahead line by line.
+    """
+    if shape[0] <= READ_AHEAD_ABOVE:
+        return np.zeros(shape, np.int64)
     line = 8  # of 64 bytes
     size = prod(shape)
     room = np.zeros(size + line, np.int64)
@@ -228,7 +233,7 @@ def _zeros(*shape: int) -> Int64Array:
 def empty_space(slots: int = ROOM) -> Space:
     """Return a space without mappings that has room for about `slots` of them."""
     leaves = 12 + 3 * slots // LEAF
-    lists = _zeros(LISTS, leaves)
+    lists = np.zeros((LISTS, leaves), np.int64)
     lists[UNUSED] = np.arange(leaves)[::-1]
     totals = np.zeros(TOTALS, np.int64)
     totals[FREE_LEAVES], totals[FREE_SLOTS] = leaves, slots
