@@ -52,7 +52,7 @@ class Form:
     commands: tuple[str, ...]
 
 
-FULL: Final = Form("full", 1_000_000, 1_000_000, 10_000_000, 80_000, 800_000, 5, 3, ("report", "export"))
+FULL: Final = Form("full", 1_000_000, 1_000_000, 10_000_000, 80_000, 800_000, 5, 5, ("report", "export"))
 QUICK: Final = Form("quick", 240_000, 80_000, 240_000, 30_000, 480_000, 2, 3, ("report",))
 
 
