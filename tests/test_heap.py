@@ -409,6 +409,8 @@ def test_compiled_and_interpreted_sweeps_agree(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sweeping, "WORTH_COMPILING", 0)
     compiled = dict(heap.heap_columns(run.blocks, run.heaps, space, line))
     assert {k: v.tolist() for k, v in interpreted.items()} == {k: v.tolist() for k, v in compiled.items()}
+    # What was compiled before there were columns is what they are swept with.
+    assert len(sweeping.compiled(sweeping._sweep).linked) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- captures

@@ -261,9 +261,14 @@ def _changes(
 
 def _sweep_for(changes: int) -> Sweep:
     """Return what applies about that many changes fastest."""
-    if pays(_sweep, changes, loading=WORTH_LOADING, compiling=WORTH_COMPILING):
-        return compiled(_sweep)
-    return _interpreted_sweep
+    if not pays(_sweep, changes, loading=WORTH_LOADING, compiling=WORTH_COMPILING):
+        return _interpreted_sweep
+    sweep = compiled(_sweep)
+    # Compiling takes some 0.3 GB: here, where a heap of one byte is swept, not at the moment of most need.
+    none, one = np.zeros(0, dtype=np.int64), np.ones(1, dtype=np.int64)
+    byte = {"line": one, "start": one, "end": 2 * one, "sign": one}
+    _largest_and_top(_Chunks(none, none, none, none, np.zeros(0, dtype=np.bool_)), byte, one, sweep)
+    return sweep
 
 
 def _interpreted_sweep(*columns: Any) -> None:
