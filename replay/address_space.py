@@ -27,6 +27,9 @@ AHEAD: Final = 16
 READ_AHEAD_ABOVE: Final = 3_000
 """Leaves above which reading ahead pays: fewer stay in the processor's cache. Measured."""
 
+LINE: Final = 8
+"""Numbers that lie in one line of the processor's cache: of 64 bytes, as on x86 and most ARM."""
+
 ROOM: Final = 96
 """Mappings for which a new space has room beyond twice those that it begins with."""
 
@@ -223,10 +226,9 @@ def _zeros(*shape: int) -> Int64Array:
     """
     if shape[0] <= READ_AHEAD_ABOVE:
         return np.zeros(shape, np.int64)
-    line = 8  # of 64 bytes
     size = prod(shape)
-    room = np.zeros(size + line, np.int64)
-    skipped = -(room.ctypes.data // room.itemsize) % line
+    room = np.zeros(size + LINE, np.int64)
+    skipped = -(room.ctypes.data // room.itemsize) % LINE
     return room[skipped : skipped + size].reshape(shape)
 
 
@@ -401,7 +403,7 @@ def _read_ahead(space: Space, rows: Int64Array, chosen: Int64Array, first: int, 
         places[turn] = max(_count_up_to(lists[FIRSTS], totals[LEAVES], address) - 1, 0)
     for turn in range(end - first):
         leaf = lists[ORDER, places[turn]]
-        for at in range(0, LEAF, 8):
+        for at in range(0, LEAF, LINE):
             read ^= leaves[leaf, STARTS, at] ^ leaves[leaf, ENDS, at] ^ leaves[leaf, SLOTS, at]
     for turn in range(end - first):
         leaf = lists[ORDER, places[turn]]
