@@ -219,7 +219,6 @@ class RunInput:
                     yield calls
             yield reading.rest()
 
-
     def _shapes_of(self, log: Log) -> Shapes:
         """Return the shapes of a log's dialect: what the lines of one log taught is known in the next."""
         shapes = self.shapes.get(log.dialect)

@@ -7,9 +7,10 @@ this module does not know.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +78,9 @@ def load(
     return Run(source, regions.replay(source, source.strings, page_size, initial, watch))
 
 
-class Mapped(NamedTuple):
-    """The mappings of a space at a moment in order of addresses, not joined, as columns."""
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The mappings of a space at a moment in order of addresses, as columns."""
 
     start: NDArray[np.uint64]
     end: NDArray[np.uint64]
@@ -86,13 +88,47 @@ class Mapped(NamedTuple):
     shared: Int64Array
     offset: Int64Array
     """The offset in the file, 0 where there is no file."""
+    kind: Int64Array
     name: Int64Array
     """The place of the path or name in `names`, in which each is there once."""
     names: list[str]
     rows: Int64Array
     """Rows of `regions`, one or more a mapping."""
     first: Int64Array
-    """Where in `rows` those of a mapping begin."""
+    """Where in `rows` those of a mapping begin, and where those of the last end."""
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+        return len(self.start)
+
+    @property
+    def bytes(self) -> NDArray[np.uint64]:
+        """Return their sizes."""
+        return self.end - self.start
+
+    @property
+    def perms(self) -> Int64Array:
+        """Return a number for each that is the same where the permissions are."""
+        perms: Int64Array = (self.prot & 7) | (self.shared != 0) << 3
+        return perms
+
+    def part(self, low: int, high: int) -> Mapped:
+        """Return the mappings from `low` up to `high`."""
+        return self._of(slice(low, high), self.first[low : high + 1])
+
+    def joined(self, goes_on: NDArray[np.bool_]) -> Mapped:
+        """Return the mappings with those joined of which `goes_on` tells that the next above goes on with them."""
+        heads = _heads(~goes_on, len(self))
+        joined = self._of(heads, np.append(self.first[heads], self.first[-1]))
+        return replace(joined, end=self.end[_lasts(heads, len(self))])
+
+    def _of(self, mappings: slice | Int64Array, first: Int64Array) -> Mapped:
+        columns = {name: getattr(self, name)[mappings] for name in _OF_MAPPING}
+        return replace(self, **columns, first=first)
+
+
+_OF_MAPPING: Final = ("start", "end", "prot", "shared", "offset", "kind", "name")
+"""Columns of `Mapped` with a row a mapping."""
 
 
 class Run:
@@ -279,30 +315,29 @@ class Run:
         firsts = _heads(~goes_on, len(alive))
         columns = {name: column[firsts] for name, column in columns.items()}
         columns["end"] = ends[_lasts(firsts, len(alive))]
-        heads = self._plain_heads(heap, columns)
-        end = columns["end"][_lasts(heads, len(firsts))]
-        columns = {name: column[heads] for name, column in columns.items()}
         place, names = self._names(heap, columns)
-        return Mapped(
+        mapped = Mapped(
             start=columns["start"].astype(np.uint64),
-            end=end.astype(np.uint64),
+            end=columns["end"].astype(np.uint64),
             prot=columns["prot"],
             shared=columns["shared"],
             offset=np.maximum(columns["offset"], 0),
+            kind=columns["kind"],
             name=place,
             names=names,
             rows=alive[firsts],
-            first=heads,
+            first=np.arange(len(firsts) + 1),
         )
+        return mapped.joined(self._plain_goes_on(heap, columns))
 
-    def _plain_heads(self, heap: tuple[int, int], columns: Columns) -> Int64Array:
-        """Return which mappings do not go on from the one below as the same anonymous memory of the same kind."""
+    def _plain_goes_on(self, heap: tuple[int, int], columns: Columns) -> NDArray[np.bool_]:
+        """Tell of which mappings the next above goes on as the same anonymous memory of the same kind."""
         start, end, offset, path = (columns[name] for name in ("start", "end", "offset", "path"))
         plain = (path == NO_TEXT) & (offset <= 0)
-        same = plain[1:] & plain[:-1] & (start[1:] == end[:-1])
+        same: NDArray[np.bool_] = plain[1:] & plain[:-1] & (start[1:] == end[:-1])
         for column in (_in_heap(heap, columns), offset, columns["kind"], columns["prot"], columns["shared"]):
             same &= column[1:] == column[:-1]
-        return _heads(~same, len(start))
+        return same
 
     def _names(self, heap: tuple[int, int], columns: Columns) -> tuple[Int64Array, list[str]]:
         """Return what stands as path or name of each mapping: the place of a text, and the texts, each once."""

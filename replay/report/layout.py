@@ -7,7 +7,7 @@ module does not know.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -78,58 +78,41 @@ class Piece(NamedTuple):
 class Pieces:
     """The mappings of a space by address, equal neighbours joined, as columns; what each is of a `Piece`."""
 
-    start: NDArray[np.uint64]
-    end: NDArray[np.uint64]
-    prot: Int64Array
-    shared: Int64Array
-    offset: Int64Array
-    name: Int64Array
-    names: list[str]
-    kind: Int64Array
+    mapped: Mapped
     origin: Int64Array
     made_clock: Int64Array
     stack: NDArray[np.bool_]
     made_step: Int64Array
-    """The steps that made the parts of all pieces."""
-    first: Int64Array
-    """Where in `made_step` those of a piece begin, and where those of the last end."""
+    """The steps that made the parts of all pieces: a row for each of `mapped.rows`."""
 
     def part(self, low: int, high: int) -> Pieces:
         """Return the pieces from `low` up to `high`."""
-        own = (field.name for field in fields(self) if field.name not in ("names", "made_step", "first"))
-        columns = {name: getattr(self, name)[low:high] for name in own}
-        return replace(self, **columns, first=self.first[low : high + 1])
+        own = slice(low, high)
+        return Pieces(
+            self.mapped.part(low, high), self.origin[own], self.made_clock[own], self.stack[own], self.made_step
+        )
 
     def __len__(self) -> int:
         """Return how many they are."""
-        return len(self.start)
-
-    @property
-    def bytes(self) -> NDArray[np.uint64]:
-        """Return their sizes."""
-        return self.end - self.start
-
-    @property
-    def perms(self) -> Int64Array:
-        """Return a number for each that is the same where the permissions are."""
-        return _perms(self)
+        return len(self.mapped)
 
     @property
     def made_steps(self) -> Int64Array:
         """Return the steps that made their parts."""
-        return self.made_step[self.first[0] : self.first[-1]]
+        return self.made_step[self.mapped.first[0] : self.mapped.first[-1]]
 
     def one(self, at: int) -> Piece:
         """Return one of them."""
-        perms = perms_text(int(self.prot[at]), bool(self.shared[at]))
-        name = self.names[self.name[at]]
+        mapped = self.mapped
+        perms = perms_text(int(mapped.prot[at]), bool(mapped.shared[at]))
+        name = mapped.names[mapped.name[at]]
         return Piece(
-            Mapping(int(self.start[at]), int(self.end[at]), perms, int(self.offset[at]), name),
-            KINDS[self.kind[at]],
+            Mapping(int(mapped.start[at]), int(mapped.end[at]), perms, int(mapped.offset[at]), name),
+            KINDS[mapped.kind[at]],
             ORIGINS[self.origin[at]],
             int(self.made_clock[at]),
             bool(self.stack[at]),
-            tuple(self.made_step[self.first[at] : self.first[at + 1]].tolist()),
+            tuple(self.made_step[mapped.first[at] : mapped.first[at + 1]].tolist()),
         )
 
     def all(self) -> list[Piece]:
@@ -147,17 +130,17 @@ class Part:
     @property
     def start(self) -> int:
         """Return the lowest address."""
-        return int(self.pieces.start[0])
+        return int(self.pieces.mapped.start[0])
 
     @property
     def end(self) -> int:
         """Return the end of the highest mapping."""
-        return int(self.pieces.end[-1])
+        return int(self.pieces.mapped.end[-1])
 
     @property
     def bytes(self) -> int:
         """Return the bytes mapped, gaps inside left out."""
-        return int(self.pieces.bytes.sum())
+        return int(self.pieces.mapped.bytes.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,49 +181,32 @@ class Gap:
 def pieces_at(run: Run, space: int, clock: int) -> Pieces:
     """Return the mappings of a space once line `clock` had been printed, by address, equal neighbours joined."""
     mapped, regions = run.mapped(space, clock), run.replayed.regions
-    kinds = regions.at("kind", mapped.rows[mapped.first])
-    heads = np.flatnonzero(np.append(True, ~_joined(mapped, kinds)))[: len(kinds)]
-    first = mapped.first[heads]
-    rows = mapped.rows[first]
+    mapped = mapped.joined(_goes_on(mapped))
+    rows = mapped.rows[mapped.first[:-1]]
     flags = regions.at("flags", rows)
     return Pieces(
-        start=mapped.start[heads],
-        end=mapped.end[np.append(heads[1:], len(kinds))[: len(heads)] - 1],
-        prot=mapped.prot[heads],
-        shared=mapped.shared[heads],
-        offset=mapped.offset[heads],
-        name=mapped.name[heads],
-        names=mapped.names,
-        kind=kinds[heads],
+        mapped,
         origin=regions.at("origin", rows),
         made_clock=regions.at("made_line", rows),
         stack=(flags > 0) & ((flags & _MAP_STACK) != 0),
         made_step=regions.at("made_step", mapped.rows),
-        first=np.append(first, len(mapped.rows)),
     )
 
 
-def _joined(mapped: Mapped, kinds: Int64Array) -> NDArray[np.bool_]:
+def _goes_on(mapped: Mapped) -> NDArray[np.bool_]:
     """Tell of which mappings the next above goes on right where they end, as the same kind of memory."""
-    perms = _perms(mapped)
-    joined: NDArray[np.bool_] = mapped.start[1:] == mapped.end[:-1]
-    for column in (perms, mapped.name, kinds):
-        joined &= column[1:] == column[:-1]
+    same: NDArray[np.bool_] = mapped.start[1:] == mapped.end[:-1]
+    for column in (mapped.perms, mapped.name, mapped.kind):
+        same &= column[1:] == column[:-1]
     of_file = np.array([name.startswith("/") for name in mapped.names])[mapped.name] | (mapped.offset > 0)
-    goes_on = mapped.offset[1:] == mapped.offset[:-1] + (mapped.end - mapped.start).astype(np.int64)[:-1]
-    joined &= goes_on | ~(of_file[1:] | of_file[:-1])
-    return joined
-
-
-def _perms(mappings: Mapped | Pieces) -> Int64Array:
-    """Return a number for each mapping that is the same where the permissions are."""
-    perms: Int64Array = (mappings.prot & 7) | (mappings.shared != 0) << 3
-    return perms
+    in_file = mapped.offset[1:] == mapped.offset[:-1] + mapped.bytes.astype(np.int64)[:-1]
+    same &= in_file | ~(of_file[1:] | of_file[:-1])
+    return same
 
 
 def gaps_of(pieces: Pieces) -> Gaps:
     """Return the free ranges between neighbours, by address."""
-    low, high = pieces.end[:-1], pieces.start[1:]
+    low, high = pieces.mapped.end[:-1], pieces.mapped.start[1:]
     apart = high > low
     return Gaps(low[apart], high[apart])
 
@@ -275,19 +241,21 @@ def _role_of(roles: Int64Array) -> str:
 
 def _roles(pieces: Pieces, blocker: int | None) -> Int64Array:
     """Return the role of each piece, as its place in `_ROLES`."""
-    named = np.array([name == "[heap]" for name in pieces.names])[pieces.name]
-    roles: Int64Array = (named | (pieces.kind == KIND_BRK)).astype(np.int64)
+    mapped = pieces.mapped
+    named = np.array([name == "[heap]" for name in mapped.names])[mapped.name]
+    roles: Int64Array = (named | (mapped.kind == KIND_BRK)).astype(np.int64)
     if blocker is not None:
-        roles[(pieces.start <= blocker) & (blocker < pieces.end)] = _ROLES.index("blocker")
+        roles[(mapped.start <= blocker) & (blocker < mapped.end)] = _ROLES.index("blocker")
     return roles
 
 
 def _borders(pieces: Pieces, roles: Int64Array) -> NDArray[np.uint64]:
     """Return how much speaks for a border between neighbours: 0 never, the most for the brk area's edges."""
-    low, high = pieces.end[:-1], pieces.start[1:]
+    mapped = pieces.mapped
+    low, high = mapped.end[:-1], mapped.start[1:]
     gaps = np.where(high > low, high - low, 0)
-    of_file = np.array([name.startswith("/") for name in pieces.names])[pieces.name[1:]]
-    same_file = (gaps < _NEAR) & (pieces.name[1:] == pieces.name[:-1]) & of_file
+    of_file = np.array([name.startswith("/") for name in mapped.names])[mapped.name[1:]]
+    same_file = (gaps < _NEAR) & (mapped.name[1:] == mapped.name[:-1]) & of_file
     borders = np.where(same_file | ((gaps == 0) & _made_together(pieces)), 0, gaps + 1)
     borders[roles[1:] != roles[:-1]] = _EDGE
     return borders.astype(np.uint64, copy=False)
@@ -295,7 +263,7 @@ def _borders(pieces: Pieces, roles: Int64Array) -> NDArray[np.uint64]:
 
 def _made_together(pieces: Pieces) -> NDArray[np.bool_]:
     """Tell of which pieces a step made parts that also made parts of the next above."""
-    piece = np.repeat(np.arange(len(pieces)), np.diff(pieces.first))
+    piece = np.repeat(np.arange(len(pieces)), np.diff(pieces.mapped.first))
     order = ascending(pieces.made_steps)
     step, piece = pieces.made_steps[order], piece[order]
     together = np.zeros(max(len(pieces) - 1, 0), np.bool_)
@@ -312,16 +280,16 @@ def _alike(pieces: Pieces, *columns: Int64Array) -> Iterator[tuple[Piece, int, i
     for column in columns:
         differs |= column[order][1:] != column[order][:-1]
     heads = np.flatnonzero(np.append(True, differs))
-    counts, bytes_ = np.diff(np.append(heads, len(pieces))), np.add.reduceat(pieces.bytes[order], heads)
+    counts, bytes_ = np.diff(np.append(heads, len(pieces))), np.add.reduceat(pieces.mapped.bytes[order], heads)
     for at in ascending(order[heads]).tolist():
         yield pieces.one(int(order[heads[at]])), int(counts[at]), int(bytes_[at])
 
 
 def names_of(part: Part) -> str:
     """Return what a part consists of, in a few words: `libc.so.6 (5 mappings)`, `anonymous`, `[heap]`."""
-    pieces = part.pieces
+    pieces, mapped = part.pieces, part.pieces.mapped
     sizes: dict[str, int] = {}
-    for piece, _, bytes_ in _alike(pieces, pieces.name, pieces.kind, pieces.origin, pieces.stack.astype(np.int64)):
+    for piece, _, bytes_ in _alike(pieces, mapped.name, mapped.kind, pieces.origin, pieces.stack.astype(np.int64)):
         sizes[name_of(piece)] = sizes.get(name_of(piece), 0) + bytes_
     names = sorted(sizes, key=lambda name: -sizes[name])
     if len(pieces) == 1:
@@ -349,7 +317,7 @@ _SHORT_NAMES: Final = {"anon": "anonymous", "shm": "shared memory", "image": "pr
 def kinds_of(pieces: Pieces) -> list[tuple[str, int, int]]:
     """Return for each kind of mapping how many there are and their bytes, the largest first."""
     found: dict[str, list[int]] = {}
-    for piece, count, bytes_ in _alike(pieces, pieces.kind, pieces.prot & 7):
+    for piece, count, bytes_ in _alike(pieces, pieces.mapped.kind, pieces.mapped.prot & 7):
         entry = found.setdefault(kind_name(piece), [0, 0])
         entry[0] += count
         entry[1] += bytes_

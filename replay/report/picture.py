@@ -47,8 +47,9 @@ def _gap_lines(size: int, left: str) -> Iterator[str]:
 def _part_line(part: layout.Part, use: str, note: str, left: str) -> str:
     bar = "█" * _bar_length(part.bytes)
     style = {"heap": "cool", "blocker": "hot"}.get(part.role, "")
-    perms = part.pieces.one(0).perms if (part.pieces.perms == part.pieces.perms[0]).all() else "    "
-    head = f"{left}  {padded(bar, _LONGEST_BAR + 1)} {amounts.size(part.bytes):>9}  {perms}  "
+    perms = part.pieces.mapped.perms
+    shown = part.pieces.one(0).perms if (perms == perms[0]).all() else "    "
+    head = f"{left}  {padded(bar, _LONGEST_BAR + 1)} {amounts.size(part.bytes):>9}  {shown}  "
     note = f"  {note}" if note else ""
     room = COLUMNS - cells(head) - cells(note)
     name = layout.names_of(part) + (f": {use}" if use else "")
