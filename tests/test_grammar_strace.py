@@ -496,6 +496,8 @@ OTHER_EVENTS = [
     case("frame", " > /usr/lib/libc.so.6(__munmap+0x7) [0x101a07]",
          kind="frame", frame_module="/usr/lib/libc.so.6", frame_symbol="__munmap"),
     case("frame without symbol", " > /srv/bin/mini() [0x1234]", kind="frame", frame_module="/srv/bin/mini"),
+    case("frame with a symbol that has no name", " > /usr/bin/sqlite3(+0x0) [0xa7a1]",
+         kind="frame", frame_module="/usr/bin/sqlite3"),
     case("C++ frame", " > /srv/x(ns::f(int, char) const+0x4) [0x1234]",
          kind="frame", frame_module="/srv/x", frame_symbol="ns::f(int, char) const"),
     case("frame with its source", " > /srv/x(brk+0x7) [0x1fc47] ../sysdeps/unix/a b/brk.c:37",
