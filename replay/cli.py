@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from replay import __version__
-from replay.commands.sparing import Sparing, SparingCommand
+from replay.commands.fast_path import Sparing, SparingCommand
 from replay.errors import ReplayError
 
 COMMANDS: Final = ("report", "maps", "steps", "diff", "export", "batch", "compare", "query", "dashboard", "schema")
@@ -214,7 +214,7 @@ def _spare_small_logs() -> None:
 
 def say(message: str) -> None:
     """Print a message for people on standard error, free of what a terminal would obey."""
-    from replay.report.screen import clean  # noqa: PLC0415
+    from replay.console.screen import clean  # noqa: PLC0415
 
     lines = message.splitlines() or [""]
     print("\n".join([f"replay: {clean(lines[0])}", *map(clean, lines[1:])]), file=sys.stderr)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from replay import address_space as a
-from replay.columns import NO_TEXT, NULL
-from replay.compiled import compiled
+from replay.engine.columns import NO_TEXT, NULL
+from replay.engine.native import compiled
+from replay.mm import address_space as a
 
 PAGE = 4096
 BASE = 0x10000000

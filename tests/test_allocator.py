@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay import packed
 from replay.allocator import Record, allocator_activity
 from replay.allocator.neighbours import Neighbours
-from replay.calls import read_run
-from replay.columns import NULL, Strings
-from replay.packed import Shelf, packed_columns
-from replay.regions import replay
+from replay.calls.reader import read_run
+from replay.engine import column_store as packed
+from replay.engine.column_store import Shelf, packed_columns
+from replay.engine.columns import NULL, Strings
+from replay.spaces.replay import replay
 
 RW = "PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0"
 NONE = "PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_NORESERVE, -1, 0"

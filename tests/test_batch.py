@@ -24,8 +24,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import replay
-from replay.batch import Options, UnwritableError, batch, dataset, finding, locking, pool, work
-from replay.batch.stores import LocalStore, file_system, open_store
+from replay.batch import Options, UnwritableError, batch, locking, pool
+from replay.batch import dataset_writer as dataset
+from replay.batch import discovery as finding
+from replay.batch import job as work
+from replay.batch.storage import LocalStore, file_system, open_store
 from replay.errors import OutputExistsError, ReplayError
 from replay.tables import SCHEMA_VERSION, TABLES
 
@@ -388,7 +391,7 @@ def test_log_that_changes_while_it_is_read(logs: Path, tmp_path: Path, monkeypat
 def test_log_that_is_deleted_meanwhile(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = finding.find_runs([str(logs)])
     (logs / "plain.log").unlink()
-    monkeypatch.setattr("replay.batch.running.find_runs", lambda words, place: found)
+    monkeypatch.setattr("replay.batch.run_batch.find_runs", lambda words, place: found)
     result = batch(logs, tmp_path / "set", jobs=0)
     assert result.written == ["deep/er/blocked.log.gz"]
     assert "No such file" in result.errors["plain.log"]
@@ -462,7 +465,7 @@ def test_dead_worker_costs_one_run(logs: Path, tmp_path: Path, monkeypatch: pyte
 KILLED_AT_PLAIN = """
 import os, signal, sys
 sys.path[:] = {path!r}
-import replay.batch.work as work
+import replay.batch.job as work
 original = work._replayed
 def replayed(job, paths):
     if job.run.endswith('plain.log'):

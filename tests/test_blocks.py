@@ -10,14 +10,16 @@ import numpy as np
 import oracle
 import pytest
 
-from replay import blocks as b
-from replay import calls, pairing, regions
-from replay.blocks import BACKINGS, ENDS, REASONS, Blocks, find_blocks
-from replay.columns import NULL
-from replay.constants import CALLS
-from replay.live import LiveCount, course_of_all
-from replay.nesting import find_nesting
-from replay.source import Problems
+from replay.calls import reader as calls
+from replay.calls.enclosing import find_nesting
+from replay.engine.columns import NULL
+from replay.heap import blocks as b
+from replay.heap import pairing
+from replay.heap.blocks import BACKINGS, ENDS, REASONS, Blocks, find_blocks
+from replay.heap.live_bytes import LiveCount, course_of_all
+from replay.linux.constants import CALLS
+from replay.logs.chunks import Problems
+from replay.spaces import replay as regions
 
 
 def read(log: Path) -> tuple[regions.Replay, Blocks]:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import replay.calls
-from replay import filesets
-from replay.calls import COLUMNS, FAILED, OK, UNFINISHED, Calls, RunInput, read_run
-from replay.columns import NO_TEXT, NULL
-from replay.constants import CALLS, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, SUPERSEDED
+import replay.calls.reader
+from replay.calls import file_sets as filesets
+from replay.calls.reader import COLUMNS, FAILED, OK, UNFINISHED, Calls, RunInput, read_run
+from replay.engine.columns import NO_TEXT, NULL
 from replay.errors import TraceSyntaxError
-from replay.source import read_texts
+from replay.linux.constants import CALLS, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, SUPERSEDED
+from replay.logs.chunks import read_texts
 
 NOTICES = {
     EXITED: "EXITED",
@@ -529,7 +529,7 @@ def test_calls_do_not_depend_on_where_chunks_end(path: Path, monkeypatch: pytest
     whole_run = read_run([path])
     whole = rows_of(whole_run)
     size = random.Random(path.name).choice([500, 3000, 9000])
-    monkeypatch.setattr(replay.calls, "read_texts", lambda log: read_texts(log, size))
+    monkeypatch.setattr(replay.calls.reader, "read_texts", lambda log: read_texts(log, size))
     pieces_run = read_run([path])
     assert rows_of(pieces_run) == whole
     assert pieces_run.counters == whole_run.counters

@@ -15,11 +15,11 @@ import pytest
 from fleet_maker import make_dataset, run_row, write_runs
 
 import replay
-from replay.compare import Comparison, Pairs, Row, Spread, _spread, _stretches
+from replay.console.screen import cells, shown
+from replay.datasets.comparison import Comparison, Pairs, Row, Spread, _spread, _stretches
+from replay.datasets.sides import side
 from replay.errors import QueryError, ReplayError
-from replay.report.comparison import comparison_document, comparison_lines
-from replay.report.screen import cells, shown
-from replay.sides import side
+from replay.report.compare import comparison_document, comparison_lines
 from replay.tables import TABLES
 
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"

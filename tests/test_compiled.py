@@ -12,8 +12,8 @@ import oracle
 import pytest
 from numpy.typing import NDArray
 
-from replay import compiled as machine
-from replay.compiled import compiled, pays
+from replay.engine import native as machine
+from replay.engine.native import compiled, pays
 
 FACTOR = 3
 TABLE = np.array([1, 10, 100])
@@ -139,7 +139,7 @@ def test_errors_of_other_code_of_numba_stay_errors(cache: Path) -> None:
     """What the object file defines in place of numba's own functions is not seen outside of it."""
     code = (
         "import numpy, numba\n"
-        "from replay.compiled import compiled\n"
+        "from replay.engine.native import compiled\n"
         "from test_compiled import counting\n"
         "compiled(counting)(numpy.zeros(3, numpy.int64))\n"
         "try: numba.njit(lambda x: [x][5])(1)\n"

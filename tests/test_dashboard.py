@@ -22,10 +22,11 @@ from replay.errors import OutputExistsError, ReplayError
 
 pytest.importorskip("bokeh")
 
-from replay.dashboard import facts, write_dashboard
-from replay.dashboard.charts import label
-from replay.dashboard.page import POLICY
-from replay.fleet import Dataset
+from replay.datasets.dataset import Dataset
+from replay.html import dashboard_facts as facts
+from replay.html import write_dashboard
+from replay.html.dashboard import POLICY
+from replay.html.dashboard_charts import label
 
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"

@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.columns import NULL
-from replay.footprint import Footprint
-from replay.ordering import is_among, take_groups
-from replay.packed import PackedColumns, Shelf
+from replay.engine.column_store import PackedColumns, Shelf
+from replay.engine.columns import NULL
+from replay.engine.sorting import is_among, take_groups
+from replay.spaces.footprint import Footprint
 
 NAMES = ("space", "mapped_bytes", "brk_bytes", "mapping_count", "headroom_bytes", "gap_count", "largest_gap_bytes")
 

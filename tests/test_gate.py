@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import replay
-from replay.gate import (
+from replay.conditions import (
     ConditionError,
     all_lines,
     comparison_values,

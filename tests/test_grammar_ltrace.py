@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.constants import CALLS, ERRNO
 from replay.grammar import LineError, parse
 from replay.grammar.ltrace import MALLOC_FAMILY
+from replay.linux.constants import CALLS, ERRNO
 
 
 def said(text: str) -> dict[str, Any]:

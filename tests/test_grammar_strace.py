@@ -9,10 +9,10 @@ from typing import Any
 import oracle
 import pytest
 
-from replay.constants import ERRNO, VALUES
 from replay.grammar import LineError, parse
 from replay.grammar.fields import field_of
-from replay.lines import Line
+from replay.grammar.line import Line
+from replay.linux.constants import ERRNO, VALUES
 
 CLONE_THREAD = "CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_SIGHAND|CLONE_THREAD|CLONE_SYSVSEM|CLONE_SETTLS"
 

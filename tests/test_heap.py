@@ -13,13 +13,15 @@ import oracle
 import pytest
 
 import replay
-from replay import calls, heap, regions
-from replay.blocks import Blocks, find_blocks
-from replay.columns import NULL
+from replay import heap
+from replay.calls import reader as calls
+from replay.calls.enclosing import Nesting, find_nesting
+from replay.engine.columns import NULL
 from replay.heap import Heaps
-from replay.heap import sweep as sweeping
+from replay.heap import free_space as sweeping
+from replay.heap.blocks import Blocks, find_blocks
 from replay.heap.chunks import clusters_of
-from replay.nesting import Nesting, find_nesting
+from replay.spaces import replay as regions
 
 
 @dataclass

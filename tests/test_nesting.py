@@ -8,9 +8,11 @@ import numpy as np
 import oracle
 import pytest
 
-from replay import calls, regions, source
-from replay.columns import NULL
-from replay.nesting import Nesting, find_nesting
+from replay.calls import reader as calls
+from replay.calls.enclosing import Nesting, find_nesting
+from replay.engine.columns import NULL
+from replay.logs import chunks as source
+from replay.spaces import replay as regions
 
 
 def nested(log: Path, *, nil: bool = False) -> tuple[regions.Replay, Nesting]:

@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from replay.commands import progress as progress_module
-from replay.commands.progress import progress
-from replay.stages import Stage
+from replay.console import progress_bar as progress_module
+from replay.console.progress_bar import progress
+from replay.engine.progress import Stage
 
 SHOWN = """
 import sys, time
-from replay.commands.progress import progress
-from replay.stages import Stage
+from replay.console.progress_bar import progress
+from replay.engine.progress import Stage
 with progress(quiet={quiet}) as watch:
     watch(Stage("reading", 1, 4, 10))
     time.sleep({seconds})

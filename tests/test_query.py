@@ -17,14 +17,14 @@ import pytest
 from fleet_maker import make_dataset, run_row, write_runs
 
 import replay
+from replay.console.screen import cells, shown
+from replay.datasets.dataset import version_in
 from replay.errors import QueryError, ReplayError
-from replay.fleet import version_in
-from replay.report.answer import FORMATS, table_lines
-from replay.report.screen import cells, shown
+from replay.report.query import FORMATS, table_lines
 
 duckdb = pytest.importorskip("duckdb")
 
-from replay.query import BY_NAME, QUESTIONS, Answer, ask  # noqa: E402
+from replay.datasets.questions import BY_NAME, QUESTIONS, Answer, ask  # noqa: E402
 
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"

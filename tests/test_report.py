@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import replay
+from replay.console import amounts, screen
 from replay.errors import QueryError
-from replay.report import amounts, layout, picture, screen
-from replay.report.changes import difference, difference_lines
-from replay.report.document import document, write_json
+from replay.report import address_map as layout
+from replay.report import drawing as picture
+from replay.report.as_json import document, write_json
+from replay.report.as_text import letter
+from replay.report.diff import difference, difference_lines
 from replay.report.findings import Curve
-from replay.report.letter import letter
 from replay.report.steps import step_lines
 
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"

@@ -11,9 +11,9 @@ import oracle
 import pytest
 
 import replay
-from replay.report import screen
-from replay.report.document import document
-from replay.report.letter import letter
+from replay.console import screen
+from replay.report.as_json import document
+from replay.report.as_text import letter
 from replay.report.steps import step_lines
 
 START = 0x555500000000
@@ -335,8 +335,8 @@ def test_a_log_without_malloc_has_no_word_of_it_and_loads_none() -> None:
     log = oracle.SAMPLES / "blocked_break" / "strace.log"
     code = (
         "import sys, replay\n"
-        "from replay.report.document import document\n"
-        "from replay.report.letter import letter\n"
+        "from replay.report.as_json import document\n"
+        "from replay.report.as_text import letter\n"
         "from replay.report.steps import step_lines\n"
         f"run = replay.load({str(log)!r})\n"
         "assert 'malloc' not in document(run)\n"

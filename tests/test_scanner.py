@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_maker import LINES, logs_of_captures, mutated
 
-import replay.scanloop
-from replay.passed_over import NAMES, is_passed_over
-from replay.scanloop import scan_compiled
-from replay.scanner import ADDRESS, Scan, scan
-from replay.shapetree import CHILD, FIRST_WORD, MOST_PIECES, MOST_SIBLINGS, NEXT, PIECES, ROOT, empty_tree
-from replay.templates import DIALECTS
+import replay.lines.scan_loop
+from replay.lines.interest import NAMES, is_passed_over
+from replay.lines.scan import ADDRESS, Scan, scan
+from replay.lines.scan_loop import scan_compiled
+from replay.lines.shape_trie import CHILD, FIRST_WORD, MOST_PIECES, MOST_SIBLINGS, NEXT, PIECES, ROOT, empty_tree
+from replay.lines.templates import DIALECTS
 
 
 def slots_of(found: Scan, index: int) -> tuple[object, ...]:
@@ -144,9 +144,9 @@ def test_a_line_is_scanned_in_linear_time(odd: str, before: str, ltrace: bool) -
     reads = []
     for count in (100, 200):
         line = Places((before + odd * count).encode())
-        lines, slots = replay.scanloop._room(1, 2 * len(line))
+        lines, slots = replay.lines.scan_loop._room(1, 2 * len(line))
         with np.errstate(over="ignore"):
-            names = replay.scanloop._names_of_interest()
-            replay.scanloop.scan_loop(line, replay.scanner.WEIGHTS, names, ltrace, lines, slots, empty_tree())
+            names = replay.lines.scan_loop._names_of_interest()
+            replay.lines.scan_loop.scan_loop(line, replay.lines.scan.WEIGHTS, names, ltrace, lines, slots, empty_tree())
         reads.append(line.reads)
     assert reads[1] < 2.2 * reads[0] + 200

@@ -8,13 +8,13 @@ import pytest
 from line_maker import logs_of_captures
 from test_source import GLUED
 
-import replay.scanning
-from replay.ahead import AHEAD, THREAD_NAME
-from replay.calls import COLUMNS, RunInput, read_run
+import replay.lines.scan_stream
+from replay.calls.reader import COLUMNS, RunInput, read_run
+from replay.engine.prefetch import AHEAD, THREAD_NAME
 from replay.errors import TraceFormatError, TraceSyntaxError
-from replay.scanloop import scan_compiled
-from replay.scanning import scanned
-from replay.source import Log, Text, chunk_of, read_texts
+from replay.lines.scan_loop import scan_compiled
+from replay.lines.scan_stream import scanned
+from replay.logs.chunks import Log, Text, chunk_of, read_texts
 
 LINES = [b"%d brk(0x%x) = 0x%x\n" % (7, n << 12, n << 12) for n in range(1, 60)]
 
@@ -34,7 +34,7 @@ def scanners() -> list[threading.Thread]:
 
 @pytest.fixture(params=[0, 3 * len(LINES[0]), 1 << 40], ids=["compiled", "from some chunk on", "interpreted"])
 def compiled_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(replay.scanning, "WORTH_COMPILING", request.param)
+    monkeypatch.setattr(replay.lines.scan_stream, "WORTH_COMPILING", request.param)
     return int(request.param)
 
 
@@ -87,9 +87,9 @@ def test_a_strict_error_leaves_no_thread(tmp_path: Path, compiled_from: int) -> 
 
 
 def test_the_size_of_a_file_tells_how_it_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay.scanning, "WORTH_COMPILING", 1000)
+    monkeypatch.setattr(replay.lines.scan_stream, "WORTH_COMPILING", 1000)
     used = []
-    monkeypatch.setattr(replay.scanning, "worked_ahead", lambda *_: used.append("ahead") or iter(()))
+    monkeypatch.setattr(replay.lines.scan_stream, "worked_ahead", lambda *_: used.append("ahead") or iter(()))
     for name, count in (("short", 5), ("long", 55)):
         (tmp_path / name).write_bytes(b"".join(LINES[:count]))
         read_run([tmp_path / name]).calls()
@@ -148,5 +148,5 @@ def columns_of(run: RunInput) -> dict[str, list[object]]:
 @pytest.mark.parametrize("path", logs_of_captures(), ids=lambda p: "/".join(p.parts[-3:]))
 def test_both_ways_give_the_same_calls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interpreted = columns_of(read_run([path]))
-    monkeypatch.setattr(replay.scanning, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(replay.lines.scan_stream, "WORTH_COMPILING", 0)
     assert columns_of(read_run([path])) == interpreted

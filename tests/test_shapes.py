@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_maker import LINES, logs_of_captures, mutated
 
-from replay.columns import NO_TEXT, NULL, Strings, to_signed
-from replay.constants import CALL_CODE
+from replay.engine.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.grammar import LineError
-from replay.passed_over import without_passed_over
-from replay.scanloop import scan_compiled
-from replay.scanner import Scan, scan
-from replay.shapes import Counters, LineColumns, Shapes
-from replay.source import Chunk, Problems, find_logs, read_chunks
-from replay.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, parse_line
-from replay.texts import field_text
+from replay.lines.interest import without_passed_over
+from replay.lines.line_reader import Counters, LineColumns, Shapes
+from replay.lines.scan import Scan, scan
+from replay.lines.scan_loop import scan_compiled
+from replay.lines.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, parse_line
+from replay.lines.text_ids import field_text
+from replay.linux.constants import CALL_CODE
+from replay.logs.chunks import Chunk, Problems, find_logs, read_chunks
 
 
 def chunk_of(text: bytes) -> Chunk:

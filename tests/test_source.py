@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from replay.errors import TraceFormatError
-from replay.source import Notice, Problems, dialect_of, find_logs, read_chunks
+from replay.logs.chunks import Notice, Problems, dialect_of, find_logs, read_chunks
 
 LINES = b"brk(NULL)                               = 0x405000\nbrk(0x426000) = 0x426000\n+++ exited with 0 +++\n"
 
@@ -82,7 +82,8 @@ def test_a_directory_and_a_missing_file_are_errors(tmp_path: Path) -> None:
 
 def test_standard_input_is_a_log() -> None:
     program = (
-        "from replay.source import *\nprint(sum(len(c.line) for log in find_logs(['-']) for c in read_chunks(log)))"
+        "from replay.logs.chunks import find_logs, read_chunks\n"
+        "print(sum(len(c.line) for log in find_logs(['-']) for c in read_chunks(log)))"
     )
     done = subprocess.run([sys.executable, "-c", program], input=gzip.compress(LINES), capture_output=True, check=True)
     assert done.stdout.strip() == b"3"

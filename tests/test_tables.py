@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from replay import tables
-from replay.columns import NULL, Strings, to_signed
+from replay.engine.columns import NULL, Strings, to_signed
 from replay.errors import OutputExistsError, QueryError, ReplayError
 from replay.tables import Words, arrow_schema, to_arrow, to_pandas
 
@@ -366,7 +366,7 @@ class TestParquet:
         assert pq.read_table(tmp_path / "t.parquet").column("step").to_pylist() == [0, 1, 2]
 
     def test_stream_makes_equal_row_groups_of_any_tables(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("replay.tables.write.ROW_GROUP_ROWS", 10)
+        monkeypatch.setattr("replay.tables.files.ROW_GROUP_ROWS", 10)
         texts = [f"line {number}" for number in range(37)]
         with tables.ParquetStream(arrow_schema("problems"), tmp_path / "t.parquet") as stream:
             for start, end in ((0, 3), (3, 3), (3, 25), (25, 37)):

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from oracle import captures
 
 import replay
-from replay import filesets, packed, recording
-from replay.ahead import THREAD_NAME
-from replay.columns import NULL
+from replay.calls import file_sets as filesets
+from replay.calls import windows as recording
+from replay.engine import column_store as packed
+from replay.engine.column_store import PackedColumns, Shelf, SortedColumns, packed_columns
+from replay.engine.columns import NULL
+from replay.engine.prefetch import THREAD_NAME
 from replay.errors import ReplayError
-from replay.outcome import Outcome
-from replay.packed import PackedColumns, Shelf, SortedColumns, packed_columns
+from replay.spaces.results import Outcome
 from replay.tables import TABLES
 
 CAPTURES = {name: capture for name, capture in captures().items() if not name.startswith("heavy/")}

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replay.allocator.brk_failures import brk_failures, find_refusals
-from replay.allocator.libc import ALLOCATORS, find_allocators
-from replay.allocator.mappings import allocator_mmaps
-from replay.allocator.record import Record
-from replay.columns import Columns
+from replay.allocator.identify import ALLOCATORS, find_allocators
+from replay.allocator.mmaps import allocator_mmaps
+from replay.allocator.replayed import Record
+from replay.engine.columns import Columns
 
 __all__ = ["ALLOCATORS", "Activity", "Record", "allocator_activity"]
 

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from replay.allocator.neighbours import Neighbours
-from replay.allocator.record import OK, Record
-from replay.columns import NULL, Int64Array
-from replay.constants import CALL_CODE
+from replay.allocator.replayed import OK, Record
+from replay.engine.columns import NULL, Int64Array
+from replay.linux.constants import CALL_CODE
 
 HEAP_BYTES: Final = 64 << 20
 """Size and alignment of a heap in a 64-bit program. Source: HEAP_MAX_SIZE in malloc/arena.c, twice 32 MiB."""

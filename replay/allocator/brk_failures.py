@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.address_space import KIND_STACK
-from replay.allocator.record import FAILED, OK, Mask, Record
-from replay.columns import NO_TEXT, NULL, Columns, Int64Array
-from replay.constants import CALL_CODE, MAP_FLAGS, RLIM_INFINITY
-from replay.ordering import ascending, take_groups
+from replay.allocator.replayed import FAILED, OK, Mask, Record
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.engine.sorting import ascending, take_groups
+from replay.linux.constants import CALL_CODE, MAP_FLAGS, RLIM_INFINITY
+from replay.mm.address_space import KIND_STACK
 
 UNKNOWN: Final = 0
 MAPPING_ABOVE: Final = 1

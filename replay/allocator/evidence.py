@@ -10,23 +10,23 @@ from typing import Final
 
 import numpy as np
 
-from replay.allocator import libc
+from replay.allocator import identify
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, LAST_RESORT, POOL, Candidates
-from replay.allocator.record import Mask, Record
-from replay.allocator.threshold import MMAP_THRESHOLD, Thresholds
-from replay.columns import NULL, Int64Array
-from replay.constants import CALLS
-from replay.ordering import distinct, take_groups
+from replay.allocator.mmap_threshold import MMAP_THRESHOLD, Thresholds
+from replay.allocator.replayed import Mask, Record
+from replay.engine.columns import NULL, Int64Array
+from replay.engine.sorting import distinct, take_groups
+from replay.linux.constants import CALLS
 
 _POOLS: Final = {
-    libc.MUSL: "musl's mallocng keeps small blocks in mapped groups and only metadata in the brk area",
-    libc.JEMALLOC: "jemalloc takes its extents by mmap and does not use brk",
-    libc.TCMALLOC: "tcmalloc takes its spans by mmap once brk has failed",
-    libc.MIMALLOC: "mimalloc takes its segments by mmap and does not use brk",
-    libc.CPYTHON: "the size of an arena or stack chunk of CPython's own allocator, and no failed brk before it",
-    libc.GO: "Go's runtime takes its memory by mmap and does not use brk",
-    libc.HOTSPOT: "HotSpot reserves its heap and code by mmap and commits parts of them later",
-    libc.V8: "V8 takes its pages by mmap at places of its own choice",
+    identify.MUSL: "musl's mallocng keeps small blocks in mapped groups and only metadata in the brk area",
+    identify.JEMALLOC: "jemalloc takes its extents by mmap and does not use brk",
+    identify.TCMALLOC: "tcmalloc takes its spans by mmap once brk has failed",
+    identify.MIMALLOC: "mimalloc takes its segments by mmap and does not use brk",
+    identify.CPYTHON: "the size of an arena or stack chunk of CPython's own allocator, and no failed brk before it",
+    identify.GO: "Go's runtime takes its memory by mmap and does not use brk",
+    identify.HOTSPOT: "HotSpot reserves its heap and code by mmap and commits parts of them later",
+    identify.V8: "V8 takes its pages by mmap at places of its own choice",
 }
 """What speaks for a pool, by allocator."""
 
@@ -95,7 +95,7 @@ def _inside(record: Record, around: Int64Array) -> list[str]:
 
 
 def _pool_ids(record: Record, candidates: Candidates, rows: Int64Array) -> Int64Array:
-    ids = np.zeros(len(libc.ALLOCATORS), dtype=np.int64)
+    ids = np.zeros(len(identify.ALLOCATORS), dtype=np.int64)
     for code in distinct(candidates.allocator[rows]).tolist():
         ids[code] = record.strings.intern(_POOLS[code])
     return ids[candidates.allocator[rows]]
@@ -128,7 +128,7 @@ def _direct_sentence(allocator: int, threshold: int, seen: bool, below: bool) ->
     """Return why a mapping is one request of its own."""
     if seen:
         return "the log shows malloc around it, and no failed brk before it"
-    if allocator == libc.MUSL:
+    if allocator == identify.MUSL:
         return "private memory larger than musl's mmap threshold, and no failed brk before it"
     if below:
         return (

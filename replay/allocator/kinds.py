@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.allocator.record import Mask
-from replay.columns import Int64Array
+from replay.allocator.replayed import Mask
+from replay.engine.columns import Int64Array
 
 NONE: Final = 0
 FALLBACK: Final = 1

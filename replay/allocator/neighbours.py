@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.columns import NULL, Int64Array
-from replay.ordering import ascending
-from replay.packed import PackedColumns
+from replay.engine.column_store import PackedColumns
+from replay.engine.columns import NULL, Int64Array
+from replay.engine.sorting import ascending
 
 
 class Neighbours:

@@ -6,7 +6,7 @@ In go files, directories and URLs, out come `TABLE/run=NAME/part-0.parquet` for 
 
 from __future__ import annotations
 
-from replay.batch.running import BatchResult, UnwritableError, batch
-from replay.batch.work import Options
+from replay.batch.job import Options
+from replay.batch.run_batch import BatchResult, UnwritableError, batch
 
 __all__ = ["BatchResult", "Options", "UnwritableError", "batch"]

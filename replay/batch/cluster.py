@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from replay.batch.work import Job, Outcome, refuse, work
+from replay.batch.job import Job, Outcome, refuse, work
 from replay.errors import ReplayError
 
 TASK_BYTES: Final = 4 << 20

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
-from replay.batch.stores import OWN, LocalStore, Store
+from replay.batch.storage import OWN, LocalStore, Store
 from replay.errors import ReplayError
 from replay.tables import OutputError
 

@@ -18,7 +18,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any, Final
 
-from replay.batch.work import Job, Outcome, refuse, work
+from replay.batch.job import Job, Outcome, refuse, work
 from replay.batch.worker import HELLO
 from replay.errors import ReplayError
 

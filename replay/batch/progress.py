@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from replay.batch.work import REFUSED, Job, Outcome
+from replay.batch.job import REFUSED, Job, Outcome
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -24,8 +24,8 @@ def serve(handle: int) -> None:
     threading.Thread(target=_end_with_parent, args=(handle,), daemon=True).start()
     import pyarrow as pa  # noqa: PLC0415 - the handlers above come first
 
-    import replay.run  # noqa: F401, PLC0415
-    from replay.batch.work import work  # noqa: PLC0415
+    import replay.run.api  # noqa: F401, PLC0415
+    from replay.batch.job import work  # noqa: PLC0415
 
     pa.set_cpu_count(1)
     connection: Connection[Any, Any] = Connection(handle)

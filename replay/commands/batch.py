@@ -14,7 +14,7 @@ from replay.commands.options import Dialect, Force, Format, MapsFile, PageSize, 
 
 if TYPE_CHECKING:
     from replay.batch import BatchResult
-    from replay.gate import Condition
+    from replay.conditions import Condition
 
 ERRORS_SHOWN: Final = 10
 
@@ -99,7 +99,7 @@ def _tell(result: BatchResult, *, quiet: bool) -> None:
 
 def _end_if_one_holds(conditions: Sequence[Condition], result: BatchResult) -> None:
     """Tell in which runs of the batch a condition holds, why and where, and end with status 3 if there is one."""
-    from replay.gate import judge  # noqa: PLC0415
+    from replay.conditions import judge  # noqa: PLC0415
 
     rows = result.rows()
     judged = [(row, judge(condition, row)) for row in rows for condition in conditions]
@@ -118,8 +118,8 @@ def _tell_where(conditions: Sequence[Condition], dataset: str, held: Sequence[di
     """Tell of each run which conditions hold, why, and in which lines of its log."""
     import pyarrow.compute as pc  # noqa: PLC0415
 
-    from replay.fleet import Dataset  # noqa: PLC0415
-    from replay.gate import conditions_that_hold, places_in_tables  # noqa: PLC0415
+    from replay.conditions import conditions_that_hold, places_in_tables  # noqa: PLC0415
+    from replay.datasets.dataset import Dataset  # noqa: PLC0415
 
     opened, runs = Dataset(dataset), [row["run"] for row in held]
     whole = cache(lambda name, columns: opened.table(name, columns, runs))

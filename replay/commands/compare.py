@@ -10,11 +10,11 @@ import typer
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds
 from replay.commands.options import AsJson, Dialect, Format, PageSize, Quiet, Strict
-from replay.commands.progress import progress
+from replay.console.progress_bar import progress
 
 if TYPE_CHECKING:
-    from replay.compare import Comparison
-    from replay.gate import Condition, Judgement
+    from replay.conditions import Condition, Judgement
+    from replay.datasets.comparison import Comparison
 
 
 def compare(
@@ -41,8 +41,8 @@ def compare(
     Conditions (--fail-if) may say before.COLUMN, after.COLUMN and change.COLUMN: 'change.peak_mapped_bytes > 5%'.
     """
     conditions = conditions_of(fail_if, comparing=True)
-    from replay.compare import Comparison  # noqa: PLC0415  (usage errors need no tables)
-    from replay.sides import side  # noqa: PLC0415
+    from replay.datasets.comparison import Comparison  # noqa: PLC0415  (usage errors need no tables)
+    from replay.datasets.sides import side  # noqa: PLC0415
 
     with progress(quiet) as watch:
         how = {"format": format.value, "page_size": page_size, "strict": strict, "watch": watch}
@@ -55,7 +55,7 @@ def compare(
 def _judged(conditions: Sequence[Condition], found: Comparison) -> list[Judgement]:
     if not conditions:
         return []
-    from replay.gate import comparison_values, judge  # noqa: PLC0415
+    from replay.conditions import comparison_values, judge  # noqa: PLC0415
 
     values = comparison_values(*found.values())
     places = comparison_values(*(_labelled(one.places, one.label) for one in found.sides))
@@ -70,13 +70,13 @@ def _print(found: Comparison, as_json: bool, judgements: Sequence[Judgement]) ->
     if as_json:
         from dataclasses import asdict  # noqa: PLC0415
 
-        from replay.report.comparison import comparison_document  # noqa: PLC0415
-        from replay.report.document import write_json  # noqa: PLC0415
+        from replay.report.as_json import write_json  # noqa: PLC0415
+        from replay.report.compare import comparison_document  # noqa: PLC0415
 
         conditions = [asdict(judgement) for judgement in judgements]
         write_json(comparison_document(found) | {"conditions": conditions}, sys.stdout)
         return
-    from replay.report.comparison import comparison_lines  # noqa: PLC0415
-    from replay.report.screen import print_lines  # noqa: PLC0415
+    from replay.console.screen import print_lines  # noqa: PLC0415
+    from replay.report.compare import comparison_lines  # noqa: PLC0415
 
     print_lines(comparison_lines(found))

@@ -18,7 +18,7 @@ from replay.commands.options import (
     warn,
     warn_of_problems,
 )
-from replay.commands.progress import progress
+from replay.console.progress_bar import progress
 
 FILES = ("parquet", "csv")
 

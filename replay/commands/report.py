@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds, judge_run
 from replay.commands.options import AsJson, Dialect, Format, MapsFile, PageSize, Quiet, Strict, Traces, read_run
-from replay.commands.progress import progress
-from replay.stages import Stage
+from replay.console.progress_bar import progress
+from replay.engine.progress import Stage
 
 if TYPE_CHECKING:
-    from replay.run import Run
+    from replay.run.api import Run
 
 
 def report(
@@ -40,11 +40,11 @@ def report(
 
 def _print(run: Run, as_json: bool) -> None:
     if as_json:
-        from replay.report.document import document, write_json  # noqa: PLC0415
+        from replay.report.as_json import document, write_json  # noqa: PLC0415
 
         write_json(document(run), sys.stdout)
         return
-    from replay.report.letter import letter  # noqa: PLC0415
-    from replay.report.screen import print_lines  # noqa: PLC0415
+    from replay.console.screen import print_lines  # noqa: PLC0415
+    from replay.report.as_text import letter  # noqa: PLC0415
 
     print_lines(letter(run))

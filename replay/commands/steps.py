@@ -18,7 +18,7 @@ from replay.commands.options import (
     read_run,
     warn_of_problems,
 )
-from replay.commands.progress import progress
+from replay.console.progress_bar import progress
 
 
 def steps(  # noqa: PLR0913, PLR0917
@@ -39,7 +39,7 @@ def steps(  # noqa: PLR0913, PLR0917
 
     A step is a call of the log, numbered from 0 in the order of completion; the line is where it completed.
     """
-    from replay.report.screen import print_lines  # noqa: PLC0415
+    from replay.console.screen import print_lines  # noqa: PLC0415
     from replay.report.steps import step_lines  # noqa: PLC0415
 
     if last is not None and last < first:

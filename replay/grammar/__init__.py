@@ -17,9 +17,9 @@ from lark import Lark, Token, UnexpectedInput, UnexpectedToken
 from lark.common import LexerConf
 from lark.lexer import BasicLexer, ContextualLexer, LexerState
 
+from replay.engine.cache import cache_directory
 from replay.grammar.fields import call_name
-from replay.keeping import cache_directory
-from replay.lines import Line
+from replay.grammar.line import Line
 
 REASONS: Final = {
     "other_call": "a call that does not touch memory, processes or the names of files",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from replay.constants import CALL_CODE, UNNAMED_CALLS
+from replay.linux.constants import CALL_CODE, UNNAMED_CALLS
 
 NORMAL_NAMES: Final = {
     "mmap2": "mmap",

@@ -15,7 +15,7 @@ from lark import Token, Transformer
 
 from replay.grammar import LineError
 from replay.grammar.fields import FORKS, NUMBER_FIELDS, argument_fields, call_name
-from replay.lines import Line, Number, Text
+from replay.grammar.line import Line, Number, Text
 
 Fields: TypeAlias = dict[str, Number | Text]
 """Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""

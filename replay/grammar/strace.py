@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from lark import Token, Transformer
 
-from replay.constants import ERRNO, ERRNO_ALIASES, KERNEL_ERRNO, PR, VALUES
 from replay.grammar import LineError
 from replay.grammar.fields import FORKS, NUMBER_FIELDS, OPENS, argument_fields, call_name, field_of
-from replay.lines import Line, Number, Text, token_value
+from replay.grammar.line import Line, Number, Text, token_value
+from replay.linux.constants import ERRNO, ERRNO_ALIASES, KERNEL_ERRNO, PR, VALUES
 
 Fields: TypeAlias = dict[str, Number | Text]
 """Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""

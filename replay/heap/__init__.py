@@ -7,13 +7,13 @@ and the answer to whether it is a leak or fragmentation. How that is put into wo
 from __future__ import annotations
 
 from replay.heap.chunks import Heaps, chunk_sizes, find_heaps
-from replay.heap.growth import KINDS, heap_growth, threshold_raises
+from replay.heap.diagnosis import ANSWERS, Answer, answer
+from replay.heap.free_space import COLUMNS as HEAP_COLUMNS
+from replay.heap.free_space import fragmentation, heap_columns
+from replay.heap.growth_causes import KINDS, heap_growth, threshold_raises
 from replay.heap.leaks import Growth, end_line, leaked_groups
-from replay.heap.picture import KEY_SIZES, Picture, pins, take_picture
-from replay.heap.sweep import COLUMNS as HEAP_COLUMNS
-from replay.heap.sweep import fragmentation, heap_columns
+from replay.heap.snapshot import KEY_SIZES, Picture, pins, take_picture
 from replay.heap.timeline import changes_with_heap
-from replay.heap.verdict import ANSWERS, Answer, answer
 
 __all__ = [
     "ANSWERS",

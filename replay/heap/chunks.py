@@ -11,14 +11,14 @@ from typing import Final
 
 import numpy as np
 
-from replay.address_space import KIND_ANON, KIND_BRK
-from replay.blocks import IN_BRK, IN_UNKNOWN, MOVED, Blocks
-from replay.calls import OK
-from replay.columns import NULL, Columns, Int64Array
-from replay.nesting import Mask, Nesting, is_call
-from replay.ordering import ascending, ascending_by, distinct
-from replay.packed import PackedColumns, packed_columns
-from replay.regions import Replay
+from replay.calls.enclosing import Mask, Nesting, is_call
+from replay.calls.reader import OK
+from replay.engine.column_store import PackedColumns, packed_columns
+from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.sorting import ascending, ascending_by, distinct
+from replay.heap.blocks import IN_BRK, IN_UNKNOWN, MOVED, Blocks
+from replay.mm.address_space import KIND_ANON, KIND_BRK
+from replay.spaces.replay import Replay
 
 MMAP_THRESHOLD: Final = 131072
 """Bytes from which glibc maps a block by itself at first. Source: DEFAULT_MMAP_THRESHOLD_MIN in malloc/malloc.c."""

@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from replay.blocks import LIVE, Blocks
-from replay.columns import NULL, Columns, Int64Array
-from replay.live import Course
-from replay.ordering import ascending_by
-from replay.regions import Replay
+from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.sorting import ascending_by
+from replay.heap.blocks import LIVE, Blocks
+from replay.heap.live_bytes import Course
+from replay.spaces.replay import Replay
 
 PARTS: Final = 4
 """Into how many parts of equal numbers of changes a run is cut to see whether live memory grows."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.blocks import Blocks
-from replay.columns import NULL, Columns, Int64Array
+from replay.engine.column_store import PackedColumns
+from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.sorting import ascending, ascending_by
+from replay.heap.blocks import Blocks
 from replay.heap.chunks import Heaps
-from replay.heap.sweep import heap_columns
-from replay.live import one_space
-from replay.ordering import ascending, ascending_by
-from replay.packed import PackedColumns
-from replay.regions import Replay
+from replay.heap.free_space import heap_columns
+from replay.heap.live_bytes import one_space
+from replay.spaces.replay import Replay
 
 
 def changes_with_heap(replayed: Replay, blocks: Blocks, heaps: Heaps) -> PackedColumns:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from replay import constants
-from replay.columns import to_unsigned
-from replay.report.amounts import address, exact, number, size, times
+from replay.console.amounts import address, exact, number, size, times
+from replay.engine.columns import to_unsigned
+from replay.linux import constants
 from replay.report.findings import FailureGroup, Findings
 
 _WIDE_STEP: Final = 8 << 20

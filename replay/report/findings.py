@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from replay import constants
-from replay.address_space import KIND_BRK, ORIGIN_MAPS
-from replay.calls import FAILED
-from replay.columns import NO_TEXT, NULL, Columns, Int64Array
-from replay.nesting import is_call
-from replay.ordering import ascending, distinct, is_among, take_groups
-from replay.report.places import Place, Places
+from replay.calls.enclosing import is_call
+from replay.calls.reader import FAILED
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.engine.sorting import ascending, distinct, is_among, take_groups
+from replay.linux import constants
+from replay.mm.address_space import KIND_BRK, ORIGIN_MAPS
+from replay.run.places import Place, Places
 
 if TYPE_CHECKING:
     from replay.report.malloc.findings import MallocFindings
-    from replay.run import Run
+    from replay.run.api import Run
 
 FALLBACKS: Final = ("fallback", "last_resort")
 
@@ -542,6 +542,6 @@ def _known_pid(value: int) -> int | None:
 
 
 def _perms(prot: int, shared: int) -> str:
-    from replay.maps import perms_text  # noqa: PLC0415
+    from replay.linux.proc_maps import perms_text  # noqa: PLC0415
 
     return perms_text(prot, bool(shared))

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from replay import constants
-from replay.calls import FAILED, OK
-from replay.columns import NO_TEXT, NULL, Int64Array, to_unsigned
+from replay.calls.reader import FAILED, OK
+from replay.console.amounts import address, number, size
+from replay.console.screen import COLUMNS, clean, shortened, styled
+from replay.engine.columns import NO_TEXT, NULL, Int64Array, to_unsigned
 from replay.errors import QueryError
-from replay.maps import perms_text
-from replay.report.amounts import address, number, size
-from replay.report.screen import COLUMNS, clean, shortened, styled
-from replay.symbols import flags_text
+from replay.linux import constants
+from replay.linux.flag_words import flags_text
+from replay.linux.proc_maps import perms_text
 
 if TYPE_CHECKING:
     from replay.report.malloc.steps import BlockWords
-    from replay.run import Run
+    from replay.run.api import Run
 
 _SLICE: Final = 1 << 14
 """Steps that are worded at once."""

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
+from replay.console.amounts import exact, number, times
 from replay.report.advice import malloc_of
-from replay.report.amounts import exact, number, times
 from replay.report.findings import FailureGroup, Findings, MappingGroup
-from replay.report.places import span
+from replay.run.places import span
 
 _CAPTURE: Final = (
     "strace -f -y -ttt -e trace=%memory,%process,open,openat,close,prlimit64,setrlimit -o trace.log PROGRAM"

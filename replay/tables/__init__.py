@@ -7,14 +7,13 @@ how a value was found it does not know. Importing this package loads neither pya
 from __future__ import annotations
 
 from replay.tables.arrow import Words, arrow_schema, in_order, mmap_fallbacks_of, to_arrow, to_pandas
-from replay.tables.describe import (
+from replay.tables.dictionary import (
     DICTIONARY_BEGIN,
     DICTIONARY_END,
     data_dictionary_markdown,
     schema_text,
 )
-from replay.tables.schema import SCHEMA_VERSION, TABLES, Column, Table, table_of
-from replay.tables.write import (
+from replay.tables.files import (
     FORMATS,
     CsvStream,
     OutputError,
@@ -25,6 +24,7 @@ from replay.tables.write import (
     write_csv,
     write_parquet,
 )
+from replay.tables.schema import SCHEMA_VERSION, TABLES, Column, Table, table_of
 
 __all__ = [
     "DICTIONARY_BEGIN",

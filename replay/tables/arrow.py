@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.columns import NULL, Strings, to_signed
-from replay.ordering import is_ascending
+from replay.engine.columns import NULL, Strings, to_signed
+from replay.engine.sorting import is_ascending
 from replay.tables.schema import FALLBACK_KINDS, SCHEMA_VERSION, TABLES, Column, Table, table_of
 
 if TYPE_CHECKING:

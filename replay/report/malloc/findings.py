@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from replay import constants
-from replay.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
-from replay.calls import FAILED
-from replay.columns import NO_TEXT, NULL, Columns
+from replay.calls.enclosing import GIVING, is_call
+from replay.calls.reader import FAILED
+from replay.engine.columns import NO_TEXT, NULL, Columns
 from replay.heap import (
     KINDS,
     Answer,
@@ -25,11 +24,12 @@ from replay.heap import (
     pins,
     threshold_raises,
 )
-from replay.heap.sweep import taken_bytes
-from replay.heap.verdict import HELD_SHARE, LEAST_HELD
-from replay.nesting import GIVING, is_call
+from replay.heap.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
+from replay.heap.diagnosis import HELD_SHARE, LEAST_HELD
+from replay.heap.free_space import taken_bytes
+from replay.linux import constants
 from replay.report.findings import Curve
-from replay.report.places import Place
+from replay.run.places import Place
 
 if TYPE_CHECKING:
     from replay.report.findings import Findings

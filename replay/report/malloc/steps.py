@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from replay.blocks import BACKINGS, DOUBLE_FREE, FREE_NOT_SEEN, IN_UNKNOWN, MISNAMED, UNKNOWN_FREE
-from replay.calls import OK
-from replay.columns import NULL, Int64Array
-from replay.constants import CALLS
-from replay.nesting import FREEING, is_call
-from replay.ordering import ascending
-from replay.report.amounts import number
+from replay.calls.enclosing import FREEING, is_call
+from replay.calls.reader import OK
+from replay.console.amounts import number
+from replay.engine.columns import NULL, Int64Array
+from replay.engine.sorting import ascending
+from replay.heap.blocks import BACKINGS, DOUBLE_FREE, FREE_NOT_SEEN, IN_UNKNOWN, MISNAMED, UNKNOWN_FREE
+from replay.linux.constants import CALLS
 
 if TYPE_CHECKING:
-    from replay.run import Run
+    from replay.run.api import Run
 
 _MISFITS: Final = {
     DOUBLE_FREE: ": a double free",

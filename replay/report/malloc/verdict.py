@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from replay.console.amounts import address, exact, number, percent, size
 from replay.heap import Growth, Picture
-from replay.heap.verdict import BOTH, FRAGMENTATION, LEAK, NEITHER
+from replay.heap.diagnosis import BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.report.advice import malloc_of
-from replay.report.amounts import address, exact, number, percent, size
 from replay.report.malloc.findings import SCATTERED, Fault, MallocFindings
 from replay.report.verdict import Paragraph
 

@@ -1,0 +1,294 @@
+"""Which allocator serves malloc in each address space, and how that is known.
+
+In go the mapped files, the programs and the way the break moves; out comes one row for each allocator of each space
+with the sentence that speaks for it. What the allocators do with mmap is for `mappings`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from replay.allocator.replayed import OK, Mask, Record, first_of_each
+from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.sorting import ascending_by, distinct
+from replay.linux.constants import CALL_CODE, MAP_FLAGS
+
+UNKNOWN: Final = 0
+GLIBC: Final = 1
+MUSL: Final = 2
+JEMALLOC: Final = 3
+TCMALLOC: Final = 4
+MIMALLOC: Final = 5
+CPYTHON: Final = 6
+GO: Final = 7
+HOTSPOT: Final = 8
+V8: Final = 9
+ALLOCATORS: Final = "unknown glibc musl jemalloc tcmalloc mimalloc cpython go hotspot v8".split()
+"""The names of the codes above."""
+
+RUNTIMES: Final = (CPYTHON, GO, HOTSPOT, V8)
+"""Allocators that live beside the malloc of a libc."""
+
+_MALLOC_FIRST: Final = (JEMALLOC, TCMALLOC, MIMALLOC, MUSL, GLIBC)
+"""Who serves malloc when several are mapped: a preloaded or linked malloc stands before the libc's own."""
+
+_FILES: Final = (
+    (re.compile(r"^libjemalloc"), JEMALLOC),
+    (re.compile(r"^libtcmalloc"), TCMALLOC),
+    (re.compile(r"^libmimalloc"), MIMALLOC),
+    (re.compile(r"^(ld-musl-|libc\.musl-|libc\.so$)"), MUSL),
+    (re.compile(r"^(libc\.so\.6|libc-2\.\d+\.so|ld-linux|ld-2\.\d+\.so)"), GLIBC),
+    (re.compile(r"^libjvm\.so"), HOTSPOT),
+    (re.compile(r"^(libpython[23]|python[23]?(\.\d+)*$)"), CPYTHON),
+    (re.compile(r"^(libnode\.so|libv8\.so|node(js)?$)"), V8),
+)
+"""The allocator that a file of this name brings."""
+
+_GLIBC_FIRST_GROWTH: Final = 0x21000
+"""Bytes of the first and of every ordinary growth of glibc's main arena: a small block, top_pad of 128 KiB, in pages.
+
+Source: sysmalloc in malloc/malloc.c; DEFAULT_TOP_PAD in sysdeps/generic/malloc-machine.h.
+"""
+
+_GO_ARENA: Final = 0xC000000000
+"""Where Go puts its first heap arena on 64-bit. Source: arenaHint in src/runtime/malloc.go."""
+
+_MUSL_NG_FIRST_GROWTH: Final = 2
+"""Pages of mallocng's first brk. Source: alloc_meta in src/malloc/mallocng/malloc.c (musl 1.2.1)."""
+
+_FORKED: Final = 2
+"""The value of `spaces.origin` of a space that fork made."""
+
+_OLDMALLOC_LARGEST_GROWTH: Final = 0x39000
+"""Bytes of the largest growth that musl asks of brk for one block. Source: MMAP_THRESHOLD in src/malloc/oldmalloc."""
+
+
+@dataclass(slots=True)
+class Allocators:
+    """For each space: who serves malloc, which runtimes live beside it, what the libc's version and word size are."""
+
+    malloc: Int64Array
+    runtimes: Int64Array
+    """Bit `1 << code` for each of `RUNTIMES`."""
+    mallocng: Mask
+    """musl keeps only metadata in the brk area."""
+    narrow: Mask
+    """The program is a 32-bit one."""
+    rows: list[tuple[int, int, str]] = field(default_factory=list)
+    """Space, code and evidence: the one that serves malloc first."""
+
+    def has(self, runtime: int, spaces: Int64Array) -> Mask:
+        """Return for each of `spaces` whether `runtime` lives in it."""
+        return (self.runtimes[spaces] >> runtime & 1).astype(np.bool_)
+
+    def columns(self, record: Record) -> Columns:
+        """Return the rows as columns `space`, `name` and `evidence`, the latter two as ids of texts."""
+        return {
+            "space": np.array([space for space, _, _ in self.rows], dtype=np.int64),
+            "name": record.intern(ALLOCATORS[code] for _, code, _ in self.rows),
+            "evidence": record.intern(evidence for _, _, evidence in self.rows),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Traces:
+    """What each kind of evidence says: by space, the first sentence for each allocator."""
+
+    files: dict[int, dict[int, str]]
+    programs: dict[int, dict[int, str]]
+    go: dict[int, str]
+    guards: dict[int, str]
+    growths: dict[int, str]
+    small_steps: dict[int, str]
+
+
+def find_allocators(record: Record) -> Allocators:
+    """Return which allocators each space has."""
+    count, growth = record.space_count, _growth(record.brks)
+    found = Allocators(
+        malloc=np.zeros(count, dtype=np.int64),
+        runtimes=np.zeros(count, dtype=np.int64),
+        mallocng=np.zeros(count, dtype=np.bool_),
+        narrow=_narrow_spaces(record),
+    )
+    traces = _Traces(
+        files=_mapped_files(record),
+        programs=_programs(record),
+        go=_go_arenas(record),
+        guards=_mallocng_guards(record, growth),
+        growths=_glibc_growths(record, growth),
+        small_steps=_small_steps(record, growth),
+    )
+    parents = _copied_from(record)
+    for space in range(count):
+        _decide(found, space, traces, parents[space])
+    return found
+
+
+def _decide(found: Allocators, space: int, traces: _Traces, parent: int) -> None:
+    """Fill in one space from what speaks for it, else from the space that it is a copy of."""
+    files = traces.files.get(space, {}) | traces.programs.get(space, {})
+    if space in traces.go:
+        files[GO] = traces.go[space]
+    runtimes = [code for code in RUNTIMES if code in files]
+    malloc, evidence = _serves_malloc(space, files, traces)
+    found.mallocng[space] = space in traces.guards
+    if parent != NULL and 0 <= parent < space:
+        if malloc == UNKNOWN and found.malloc[parent] != UNKNOWN:
+            malloc = int(found.malloc[parent])
+            evidence = f"the space is a copy of space {parent}, where it is {ALLOCATORS[malloc]}"
+            found.mallocng[space] |= found.mallocng[parent]
+        found.runtimes[space] = found.runtimes[parent]
+    found.malloc[space] = malloc
+    for code in runtimes:
+        found.runtimes[space] |= 1 << code
+    if malloc != UNKNOWN or not runtimes:
+        found.rows.append((space, malloc, evidence))
+    found.rows.extend((space, code, files[code]) for code in runtimes)
+
+
+def _serves_malloc(space: int, files: dict[int, str], traces: _Traces) -> tuple[int, str]:
+    """Return who serves malloc in a space, and the sentence that says why."""
+    for code in _MALLOC_FIRST:
+        if code in files:
+            return code, files[code]
+    if space in traces.guards:
+        return MUSL, traces.guards[space]
+    if space in traces.growths:
+        return GLIBC, traces.growths[space]
+    if space in traces.small_steps:
+        return MUSL, traces.small_steps[space]
+    return UNKNOWN, "no libc is mapped by a call of the log, and the break does not move as a known one moves it"
+
+
+def _mapped_files(record: Record) -> dict[int, dict[int, str]]:
+    """Return by space and allocator the sentence of the first file that names it."""
+    mapped = record.files
+    codes = _codes_of_paths(record, mapped["path"])
+    rows = np.flatnonzero(codes != UNKNOWN)
+    rows = rows[ascending_by(*(mapped[name][rows] for name in ("space", "made_line", "born_step", "start")))]
+    _, firsts = np.unique(mapped["space"][rows] * len(ALLOCATORS) + codes[rows], return_index=True)
+    files: dict[int, dict[int, str]] = {}
+    columns = [codes, *(mapped[name] for name in ("space", "path", "made_line"))]
+    for code, space, path, line in zip(*(column[rows[firsts]].tolist() for column in columns), strict=True):
+        where = f"line {line}" if line > 0 else "before the log starts"
+        files.setdefault(space, {})[code] = f"{_base_name(record.strings[path])} is mapped ({where})"
+    return files
+
+
+def _codes_of_paths(record: Record, paths: Int64Array) -> Int64Array:
+    """Return for each of `paths`, ids of texts, the allocator that a file of that name brings."""
+    codes = np.zeros(len(record.strings), dtype=np.int64)
+    for text_id in distinct(paths).tolist():
+        codes[text_id] = _code_of_file(record.strings[text_id])
+    return codes[paths]
+
+
+def _code_of_file(path: str) -> int:
+    name = _base_name(path)
+    return next((code for pattern, code in _FILES if pattern.search(name)), UNKNOWN)
+
+
+def _base_name(path: str) -> str:
+    return path.removesuffix(" (deleted)").rpartition("/")[2]
+
+
+def _programs(record: Record) -> dict[int, dict[int, str]]:
+    """Return by space the runtime that the program of its execve brings."""
+    programs: dict[int, dict[int, str]] = {}
+    for space, program in enumerate(record.spaces["program"].tolist()):
+        code = _code_of_file(record.text(program))
+        if code in RUNTIMES:
+            programs[space] = {code: f"the program is {_base_name(record.text(program))}"}
+    return programs
+
+
+def _go_arenas(record: Record) -> dict[int, str]:
+    """Return the spaces where a mapping was asked for at the address of Go's first arena."""
+    asked = [steps[told["addr"] == _GO_ARENA] for steps, told in record.parts_of("mmap", ("addr",))]
+    rows = np.concatenate([np.zeros(0, dtype=np.int64), *asked])
+    return _first_of_each_space(record, rows, "a mapping at 0xc000000000, Go's first heap arena, is asked for")
+
+
+def _mallocng_guards(record: Record, growth: Int64Array) -> dict[int, str]:
+    """Return the spaces where mallocng took its first metadata: two pages by brk, the first of them made a guard.
+
+    Where that brk fails, the metadata come by `mmap(NULL, …, PROT_NONE)` at once.
+    Source: alloc_meta in src/malloc/mallocng/malloc.c (musl 1.2.1).
+    """
+    brks = record.brks
+    first = np.flatnonzero(growth == _MUSL_NG_FIRST_GROWTH * record.page_size)
+    after = record.neighbours.after(brks["step"][first])
+    first, after = first[after != NULL], after[after != NULL]
+    is_mmap = record.at("call", after) == CALL_CODE["mmap"]
+    unreadable = is_mmap & (record.at("prot", after) == 0)
+    guard = unreadable & (record.at("flags", after) & MAP_FLAGS["MAP_FIXED"] != 0)
+    guard &= record.at("addr", after) == record.page_up(brks["before"][first])
+    failed = brks["granted"][first] != brks["requested"][first]
+    instead = unreadable & failed & (record.at("addr", after) == 0)
+    return _first_of_each_space(
+        record, after[guard | instead], "two pages are asked of brk and a PROT_NONE page follows, as mallocng does"
+    )
+
+
+def _glibc_growths(record: Record, growth: Int64Array) -> dict[int, str]:
+    """Return the spaces where the break was to grow by 132 KiB, as glibc asks for with a small block (heuristic)."""
+    rows = record.brks["step"][growth == _GLIBC_FIRST_GROWTH]
+    return _first_of_each_space(record, rows, "the break grows by 132 KiB, as glibc's main arena does")
+
+
+def _small_steps(record: Record, growth: Int64Array) -> dict[int, str]:
+    """Return the spaces of static programs whose break grows by a few pages only, and which use open, not openat.
+
+    This is a heuristic: older musl asks brk for just the pages that it needs (expand_heap in src/malloc), and musl
+    calls open where glibc calls openat.
+    """
+    space, step = record.brks["space"], record.brks["step"]
+    largest = np.zeros(record.space_count, dtype=np.int64)
+    np.maximum.at(largest, space, growth)
+    small = (largest > 0) & (largest <= _OLDMALLOC_LARGEST_GROWTH)
+    if not small.any():
+        return {}
+    opens, openats = (np.zeros(len(small), dtype=np.bool_) for _ in range(2))
+    for name, calls in (("open", opens), ("openat", openats)):
+        for _, told in record.parts_of(name, ("space",)):
+            calls[told["space"]] = True
+    small &= opens & ~openats
+    rows = step[(growth > 0) & small[space]]
+    return _first_of_each_space(
+        record, rows, "the break grows by no more than a block needs and files are opened by open, as older musl does"
+    )
+
+
+def _growth(brks: Columns) -> Int64Array:
+    """Return by how many bytes each brk call wanted to grow the break, 0 where it did not."""
+    known = (brks["before"] != NULL) & (brks["requested"] > brks["before"])
+    return np.where(known, brks["requested"] - np.where(known, brks["before"], 0), 0)
+
+
+def _first_of_each_space(record: Record, steps: Int64Array, sentence: str) -> dict[int, str]:
+    """Return by space the sentence with the line of the first of `steps` in it."""
+    if not len(steps):
+        return {}
+    spaces, firsts = first_of_each(record.at("space", steps), steps, record.space_count)
+    lines = record.at("line", firsts)
+    return {space: f"{sentence} (line {line})" for space, line in zip(spaces.tolist(), lines.tolist(), strict=True)}
+
+
+def _narrow_spaces(record: Record) -> Mask:
+    """Return which spaces belong to 32-bit programs: they have mappings, and all below 4 GiB."""
+    highest = np.zeros(record.space_count, dtype=np.uint64)
+    for _, part in record.parts_of("mmap", ("space", "status", "result")):
+        given = part["status"] == OK
+        np.maximum.at(highest, part["space"][given], part["result"][given].view(np.uint64))
+    return (highest > 0) & (highest < 1 << 32)
+
+
+def _copied_from(record: Record) -> list[int]:
+    """Return for each space the one that it is a copy of, `NULL` where an execve or the start of the log made it."""
+    spaces = record.spaces
+    return np.where(spaces["origin"] == _FORKED, spaces["parent"], NULL).tolist()  # type: ignore[no-any-return]

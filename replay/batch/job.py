@@ -1,0 +1,236 @@
+"""The work on one run: is its log new or changed, what does it say, and into the dataset with it.
+
+In goes a `Job`, out comes an `Outcome`; the tables go into the dataset on the way. Where the work is done, in which
+process or on which machine, is not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from replay import __version__
+from replay.batch.dataset_writer import Known, commit
+from replay.batch.discovery import FoundRun
+from replay.batch.local_copies import content_hash, fetched, is_archive, is_compressed, state_of
+from replay.batch.runs_table import ERROR, OK, summary_columns
+from replay.batch.storage import open_store
+from replay.errors import ReplayError, TraceFormatError
+from replay.logs.chunks import CHUNK_BYTES, SAMPLE_BYTES, Log, read_chunks
+from replay.tables import SCHEMA_VERSION, OutputError
+
+if TYPE_CHECKING:
+    from replay.run.api import Run
+
+ATTEMPTS: Final = 2
+"""How often a log is read that changes while it is read."""
+
+LEAST_CALLS: Final = 0.25
+"""The share of lines that look like calls below which a file is text with a trace quoted in it. Heuristic."""
+
+_SMALL_BYTES: Final = 512
+"""How much of a compressed log is read at once where it is broken: what comes before the break tells what it is."""
+
+_CALL_LINE: Final = re.compile(
+    rb"(?: *(?:\[pid +\d+\]|\[[\da-fx?]+\]|\d[\d.:]*(?:<[^>]*>)?|\(\+ *[\d.]+\)) +)*"
+    rb"(?:[\w.@:~>+-]+\(|<\.\.\. |\+\+\+ |--- |operator )| > | \| "
+)
+"""How a line of a trace begins, seen from afar: pid and time, then a call, an end, a notice, a frame or a dump."""
+
+WRITTEN: Final = "written"
+UNCHANGED: Final = "unchanged"
+REFUSED: Final = "refused"
+NO_TRACE: Final = "no trace"
+UNWRITABLE: Final = "unwritable"
+"""What can become of a job; `UNWRITABLE` is the fault of the dataset's place and ends the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the logs are read, as in `replay.load`."""
+
+    format: str = "auto"
+    maps: str | None = None
+    page_size: int = 4096
+    strict: bool = False
+
+    def text(self) -> str:
+        """Return the options that are not at their defaults, as on the command line."""
+        words = [f"--format {self.format}"] if self.format != "auto" else []
+        if self.maps is not None:
+            words.append(f"--maps {self.maps} ({content_hash([self.maps])[:16]})")
+        if self.page_size != 4096:
+            words.append(f"--page-size {self.page_size}")
+        return " ".join([*words, *(["--strict"] if self.strict else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run to be brought into a dataset: under which name, from which log, and what the dataset has of it.
+
+    `known` is what may be kept if the log is still the same; `replaces` says that there are tables or a row of it.
+    """
+
+    run: str
+    found: FoundRun
+    dataset: str
+    options: Options
+    options_text: str
+    known: Known | None
+    replaces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job: its kind, the row for `runs` if there is a new one, and a message if something is wrong."""
+
+    job: Job
+    kind: str
+    row: dict[str, Any] | None = None
+    message: str = ""
+
+
+class _ChangedError(Exception):
+    """The log changed while it was read."""
+
+
+def work(job: Job) -> Outcome:
+    """Bring one run into its dataset, or say why not; whatever is wrong with a log, other jobs are not concerned."""
+    try:
+        try:
+            return _brought(job)
+        except OutputError:
+            raise
+        except ReplayError as error:
+            message = str(error)
+        except MemoryError:
+            message = "not enough memory for this log"
+        except Exception as error:  # a log that nobody thought of must not stop the others
+            message = _bug(error)
+        return refuse(job, message)
+    except OutputError as error:
+        return Outcome(job, UNWRITABLE, message=str(error))
+
+
+def refuse(job: Job, message: str) -> Outcome:
+    """Give a run a row that says why it has no tables, and take away those that it had.
+
+    Raises:
+        OutputError: the dataset's place refused.
+    """
+    for file in job.found.files:
+        message = message.replace(file.path, file.source)
+    message = message.removeprefix(f"{job.found.source}: ")
+    row = _facts(job) | {"status": ERROR, "error": message, "size_bytes": job.found.size, "content_hash": None}
+    commit(open_store(job.dataset), row, None, replaces=job.replaces)
+    return Outcome(job, REFUSED, row, message)
+
+
+def _brought(job: Job) -> Outcome:
+    if job.found.error:
+        raise TraceFormatError(f"{job.found.source}: {job.found.error}")
+    for _ in range(ATTEMPTS):
+        with suppress(_ChangedError):
+            return _attempted(job)
+    raise TraceFormatError(f"{job.found.source}: changed while it was read; run the batch again once it is complete")
+
+
+def _attempted(job: Job) -> Outcome:
+    """Read the log once and bring what it says into the dataset.
+
+    Raises:
+        _ChangedError: the log is no longer what it was when reading began.
+    """
+    files = job.found.files
+    before = state_of(files)
+    with fetched(files) as paths:
+        paths_with_text = [path for path in paths if os.path.getsize(path)] or list(paths)
+        if job.known is None and not job.found.named and not any(map(_begins_as_trace, paths_with_text)):
+            return Outcome(job, NO_TRACE)
+        facts = _facts(job) | {"size_bytes": sum(state[0] for state in before), "content_hash": content_hash(paths)}
+        if job.known is not None and _is_same(job.known, facts):
+            return Outcome(job, UNCHANGED)
+        run = _replayed(job, paths_with_text)
+        store = open_store(job.dataset)
+        with store.staging() as folder:
+            row = facts | _written(run, folder / "tables")
+            if state_of(files) != before:
+                raise _ChangedError
+            commit(store, row, folder / "tables", replaces=job.replaces)
+    return Outcome(job, WRITTEN, row)
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    """Return what the row of a run says of it before its log is read."""
+    return {
+        "run": job.run,
+        "source": job.found.source,
+        "location": job.found.location,
+        "version": __version__,
+        "schema_version": SCHEMA_VERSION,
+        "options": job.options_text,
+        "status": OK,
+        "error": None,
+    }
+
+
+def _is_same(known: Known, facts: dict[str, Any]) -> bool:
+    """Tell whether a run would be made of the same bytes, by the same version, with the same options."""
+    fields = ("source", "size_bytes", "content_hash", "version", "schema_version", "options", "status")
+    return all(getattr(known, field) == facts[field] for field in fields)
+
+
+def _begins_as_trace(path: str) -> bool:
+    """Tell by its content whether a file is a trace; one that may not be read is not said to be none.
+
+    Raises:
+        TraceFormatError: the file may not be read.
+    """
+    if not os.access(path, os.R_OK):
+        raise TraceFormatError(f"{path}: cannot be read (permission denied)")
+    if is_archive(path):
+        return False
+    sample = _sample(path, CHUNK_BYTES) or (_sample(path, _SMALL_BYTES) if is_compressed(path) else b"")
+    lines = [line for line in sample.splitlines() if line.strip()]
+    return sum(_CALL_LINE.match(line) is not None for line in lines) >= LEAST_CALLS * len(lines) > 0
+
+
+def _sample(path: str, size: int) -> bytes:
+    """Return the beginning of a trace, read in pieces of `size` bytes; nothing if the first piece is of no trace."""
+    try:
+        chunk = next(read_chunks(Log(path), size), None)
+    except TraceFormatError:
+        return b""
+    return chunk.data[:SAMPLE_BYTES] if chunk else b""
+
+
+def _replayed(job: Job, paths: Sequence[str]) -> Run:
+    """Return the replayed run, its files called as the user would."""
+    from replay.run.api import load  # noqa: PLC0415 - what `replay batch --help` does not need
+
+    options = job.options
+    run = load(paths, format=options.format, maps=options.maps, page_size=options.page_size, strict=options.strict)
+    sources = {os.path.basename(file.path): file.source for file in job.found.files}
+    for log in run.source.logs:
+        log.path = sources.get(os.path.basename(log.path), log.path)
+    return run
+
+
+def _written(run: Run, folder: Path) -> dict[str, Any]:
+    """Write the tables of a run into a directory; return the summary's part of its row."""
+    run.export(folder)
+    summary = run.arrow("summary").to_pylist()[0]
+    return {name: summary[name] for name in summary_columns()}
+
+
+def _bug(error: Exception) -> str:
+    """Return what to say of an error that should not be."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
+    return f"this is a bug of replay: {type(error).__name__} in {place}: {str(error)[:200]}; please report it"

@@ -1,0 +1,160 @@
+"""A batch: logs found, brought into the dataset by whoever works, and counted.
+
+In go the user's words, out comes a dataset that holds every run whole, and a `BatchResult`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from replay.batch.cluster import on_cluster
+from replay.batch.dataset_writer import Dataset, read_runs, refuse_foreign
+from replay.batch.discovery import FoundRun, find_runs, is_gone
+from replay.batch.job import NO_TRACE, REFUSED, UNCHANGED, UNWRITABLE, WRITTEN, Job, Options, Outcome
+from replay.batch.locking import locked
+from replay.batch.pool import cores, in_processes, in_this_process
+from replay.batch.progress import shown
+from replay.batch.runs_table import OK
+from replay.batch.storage import Store, open_store
+from replay.errors import ReplayError
+
+
+class UnwritableError(ReplayError):
+    """The dataset's place refused: disk full, read-only; what was done before is kept."""
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What became of the runs of a batch, by name: `written` anew or again, `unchanged`, or `errors` with the reason.
+
+    `no_traces` counts the files that were found beside the logs and are none.
+    """
+
+    dataset: str
+    written: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+    no_traces: int = 0
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of `runs.parquet` of the batch's runs that are in the dataset, sorted by name."""
+        table = read_runs(open_store(self.dataset))
+        wanted = {*self.written, *self.unchanged}
+        return [row for row in table.to_pylist() if row["run"] in wanted] if table is not None else []
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        run = outcome.job.run
+        if outcome.kind == WRITTEN:
+            self.written.append(run)
+        elif outcome.kind == UNCHANGED:
+            self.unchanged.append(run)
+        elif outcome.kind == REFUSED:
+            self.errors[run] = outcome.message
+        elif outcome.kind == NO_TRACE:
+            self.no_traces += 1
+
+
+def batch(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    dataset: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    force: bool = False,
+    scheduler: str | None = None,
+    progress: bool = False,
+    options: Options | None = None,
+) -> BatchResult:
+    """Bring the runs that logs recorded into one dataset; those that it holds already, of unchanged logs, are kept.
+
+    Args:
+        inputs: logs, directories that are searched for logs, patterns, or URLs of them.
+        dataset: a directory or a URL.
+        jobs: how many processes work; as many as there are cores if None, none but this one if 0.
+        force: whether runs are made again that are there, and a directory is used that holds other files.
+        scheduler: the address of a Dask scheduler whose cluster does the work instead.
+        progress: whether a bar on standard error tells how far the batch is.
+        options: how the logs are read.
+
+    Raises:
+        ReplayError: nothing was found, another batch is at work on the dataset, or the dataset cannot be written; runs
+            that were complete by then are kept.
+        KeyboardInterrupt: the user interrupted; runs that were complete by then are kept.
+    """
+    words = [os.fspath(word) for word in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
+    store = open_store(os.fspath(dataset))
+    found = find_runs(words, store.url)
+    if not found:
+        raise ReplayError(f"{', '.join(words)}: no file in there")
+    if not force:
+        refuse_foreign(store)
+    with locked(store):
+        return _run(store, found, options or Options(), jobs=jobs, force=force, scheduler=scheduler, progress=progress)
+
+
+def _run(
+    store: Store,
+    found: Sequence[FoundRun],
+    options: Options,
+    *,
+    jobs: int | None,
+    force: bool,
+    scheduler: str | None,
+    progress: bool,
+) -> BatchResult:
+    """Do the jobs and leave a complete dataset, whether they are all done or not."""
+    held = Dataset(store)
+    todo = _jobs(held, found, options, force=force)
+    result = BatchResult(store.url)
+    try:
+        with closing(_worked_on(todo, jobs, scheduler)) as outcomes:
+            for outcome in shown(outcomes, todo) if progress else outcomes:
+                _count(held, outcome, result)
+    finally:
+        held.finish()
+    return result
+
+
+def _count(held: Dataset, outcome: Outcome, result: BatchResult) -> None:
+    """Take note of an outcome.
+
+    Raises:
+        UnwritableError: the dataset's place refused, so that no other job can succeed either.
+    """
+    if outcome.kind == UNWRITABLE:
+        raise UnwritableError(f"{outcome.message}; complete runs are kept, the next batch makes the others")
+    if outcome.row is not None:
+        held.record(outcome.row)
+    known = outcome.job.known
+    if outcome.kind == UNCHANGED and known is not None and known.location != outcome.job.found.location:
+        held.moved(known.run, outcome.job.found.location)
+    result.add(outcome)
+
+
+def _worked_on(todo: Sequence[Job], jobs: int | None, scheduler: str | None) -> Generator[Outcome]:
+    """Yield the outcomes of jobs, from whoever shall work on them."""
+    if scheduler is not None:
+        yield from on_cluster(todo, scheduler)
+    elif jobs == 0:
+        yield from in_this_process(todo)
+    else:
+        yield from in_processes(todo, cores() if jobs is None else jobs)
+
+
+def _jobs(held: Dataset, found: Sequence[FoundRun], options: Options, *, force: bool) -> list[Job]:
+    """Return the jobs, those of large logs first, so that none of them is alone at the end."""
+    text = options.text()
+    if options.maps is not None:
+        options = Options(options.format, str(Path(options.maps).absolute()), options.page_size, options.strict)
+    names = held.names_for(found, is_gone)
+    made = []
+    for name, run in zip(names, found, strict=True):
+        known = held.known.get(name)
+        usable = known if known and not force and known.status == OK and held.holds(name) else None
+        made.append(Job(name, run, held.store.url, options, text, usable, known is not None))
+    return sorted(made, key=lambda job: (-job.found.size, job.run))

@@ -1,0 +1,1 @@
+"""From lines to calls: split calls joined, sets of files read together, what encloses what."""

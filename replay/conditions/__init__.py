@@ -1,0 +1,25 @@
+"""The gate: conditions on the summary of a run, or on the summaries of two, as `--fail-if` takes them.
+
+In go expressions and the values of summary columns by name, out comes which of them hold, why, and where in the log.
+"""
+
+from __future__ import annotations
+
+from replay.conditions.expression import Condition, ConditionError, parse_condition
+from replay.conditions.judging import Judgement, Reason, all_lines, comparison_values, conditions_that_hold, judge
+from replay.conditions.origins import places_in, places_in_tables, places_of
+
+__all__ = [
+    "Condition",
+    "ConditionError",
+    "Judgement",
+    "Reason",
+    "all_lines",
+    "comparison_values",
+    "conditions_that_hold",
+    "judge",
+    "parse_condition",
+    "places_in",
+    "places_in_tables",
+    "places_of",
+]

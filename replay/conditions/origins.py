@@ -1,0 +1,85 @@
+"""Where in the log the values of a summary come from, in words.
+
+In goes a run, or the row of its summary, out come phrases such as `first in line 66` by the name of the column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from replay.run.api import Run
+
+
+def places_of(run: Run) -> dict[str, str]:
+    """Return where in the log the values of a run's summary come from: `first in line 66`, `in line 12`."""
+    from replay.run.places import Places  # noqa: PLC0415
+
+    places = Places(run)
+    found = places_in(run.summary_values)
+    for table, columns in _FIRST_ROWS.items():
+        step = _first_step(run, table)
+        if step is not None:
+            found |= dict.fromkeys(columns, f"first in {places.of_step(step)}")
+    kept = run.source.problems.kept
+    if kept:
+        first = min(kept, key=lambda problem: (problem.file, problem.line))
+        found |= dict.fromkeys(("problems", "lines_skipped"), f"first in {places.of_problem(first.line, first.file)}")
+    return found
+
+
+def places_in(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return where in the log the peaks of a summary were, as far as its own columns tell."""
+    return dict(_peaks(values))
+
+
+def places_in_tables(values: Mapping[str, Any], read: Callable[[str, Sequence[str]], pa.Table]) -> dict[str, str]:
+    """Return where in the log the values of a summary come from, as the tables of its run tell.
+
+    Args:
+        values: the summary.
+        read: gives columns of a table of the run by its name, texts as plain strings.
+    """
+    found = places_in(values)
+    lines = {"brk_failures": read("brk_failures", ("line",))["line"].to_pylist()}
+    mmaps = read("allocator_mmaps", ("kind", "line"))
+    by_kind = list(zip(mmaps["kind"].to_pylist(), mmaps["line"].to_pylist(), strict=True))
+    for what, columns in _FIRST_ROWS.items():
+        kinds = what.split()
+        first = min(lines.get(what) or (line for kind, line in by_kind if kind in kinds), default=None)
+        if first is not None:
+            found |= dict.fromkeys(columns, f"first in line {first}")
+    return found
+
+
+_FIRST_ROWS: Final = {
+    "brk_failures": ("brk_failures", "brk_failure_causes", "brk_failure_shortfall_bytes"),
+    "fallback last_resort": ("mmap_fallbacks", "mmap_fallback_bytes", "mmap_fallbacks_refused"),
+    "direct": ("direct_mmaps", "direct_mmap_bytes"),
+    "arena_heap": ("arena_heaps",),
+}
+"""Columns of the summary that count rows: of `brk_failures`, or of the kinds of `allocator_mmaps`."""
+
+
+def _first_step(run: Run, what: str) -> int | None:
+    """Return the step of the first failed brk, or of the first mapping of these kinds."""
+    if what == "brk_failures":
+        steps = run.activity.brk_failures["step"]
+        return int(steps[0]) if len(steps) else None
+    mmaps = run.activity.allocator_mmaps
+    kinds = what.split()
+    rows = zip(mmaps["step"].tolist(), mmaps["kind"].tolist(), strict=True)
+    return min((step for step, kind in rows if run.strings[kind] in kinds), default=None)
+
+
+def _peaks(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the columns of peaks that have a column of lines beside them, and that line."""
+    for name in values:
+        line = values.get(name.removesuffix("_bytes") + "_line") if name.endswith("_bytes") else None
+        if isinstance(line, (int, np.integer)):
+            yield name, f"in line {line}"

@@ -1,0 +1,1 @@
+"""What people see on a terminal: text fit for it, widths, amounts, progress."""

@@ -1,0 +1,1 @@
+"""Reading many runs: a dataset, questions to it, two sides compared."""

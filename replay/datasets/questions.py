@@ -1,0 +1,241 @@
+"""Questions to a dataset in SQL, ten of them by name, answered by DuckDB.
+
+In go a dataset, or an exported run, and a question, out come the names of columns and rows of plain values. How an
+answer is printed this module does not know.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from replay.datasets.dataset import RUNS, VERSION, Dataset, first_line, is_dataset
+from replay.errors import QueryError, ReplayError
+from replay.tables.schema import TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+_ROWS_AT_ONCE: Final = 2048
+_NO_NETWORK: Final[dict[str, str | bool | int | float | list[str]]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+PROGRAM_SQL: Final = "regexp_replace(split_part(programs, ',', 1), '^.*/', '')"
+"""The name of a run's first program, without its directory."""
+
+_VERSION_SQL: Final = (
+    f"coalesce(nullif(regexp_extract(run, '{VERSION.pattern}', 1), ''), "
+    f"nullif(regexp_extract(source, '{VERSION.pattern}', 1), ''))"
+)
+
+_VERSION_ORDER_SQL: Final = (
+    "list_transform(regexp_extract_all(of_version, '[0-9]+'), lambda digits: CAST(digits AS HUGEINT))"
+)
+"""What versions are sorted by: v1.10 comes after v1.9."""
+
+
+class Question(NamedTuple):
+    """A question by name: what it asks, the SQL that answers it, and what no rows mean."""
+
+    name: str
+    meaning: str
+    sql: str
+    nothing: str
+
+
+QUESTIONS: Final = (
+    Question(
+        "failed-breaks",
+        "Which runs had failed breaks, and why?",
+        """SELECT run, cause, count(*) AS failures, sum(shortfall_bytes) AS short_bytes, min(line) AS first_line,
+                  arg_min(evidence, step) AS evidence
+           FROM brk_failures GROUP BY run, cause ORDER BY failures DESC, run, cause""",
+        "no brk failed in any run",
+    ),
+    Question(
+        "blockers",
+        "What stands in the way of the breaks?",
+        """SELECT coalesce(blocker_path, CASE WHEN blocker_start IS NOT NULL THEN 'anonymous memory' END,
+                           cause || coalesce(' of ' || limit_bytes || ' bytes', '')) AS in_the_way,
+                  count(DISTINCT run) AS runs, count(*) AS failures, sum(shortfall_bytes) AS short_bytes,
+                  min(run) AS first_run, arg_min(line, (run, step)) AS first_line
+           FROM brk_failures GROUP BY in_the_way ORDER BY runs DESC, failures DESC, in_the_way""",
+        "no brk failed in any run",
+    ),
+    Question(
+        "fallbacks",
+        "Which programs fell back to mmap, how often, for how much?",
+        f"""SELECT {PROGRAM_SQL} AS program, count(*) AS runs, sum(mmap_fallbacks) AS fallbacks,
+                   sum(mmap_fallbacks_refused) AS refused, sum(mmap_fallback_bytes) AS bytes,
+                   arg_max(run, mmap_fallbacks) AS worst_run
+            FROM runs WHERE mmap_fallbacks > 0 GROUP BY program ORDER BY fallbacks DESC, program""",
+        "no run fell back to mmap",
+    ),
+    Question(
+        "footprint",
+        "Which ten runs mapped the most memory at once?",
+        f"""SELECT run, {PROGRAM_SQL} AS program, peak_mapped_bytes, peak_mapped_line, peak_brk_bytes,
+                   peak_live_bytes
+            FROM runs WHERE status = 'ok' ORDER BY peak_mapped_bytes DESC, run LIMIT 10""",
+        "the dataset has no runs",
+    ),
+    Question(
+        "fragmentation",
+        "Which ten runs have the most fragmented memory?",
+        f"""SELECT run, {PROGRAM_SQL} AS program, heap_fragmentation, pinned_bytes,
+                   address_fragmentation
+            FROM runs WHERE status = 'ok'
+            ORDER BY heap_fragmentation DESC NULLS LAST, address_fragmentation DESC NULLS LAST, run LIMIT 10""",
+        "the dataset has no runs",
+    ),
+    Question(
+        "leaks",
+        "Which call sites leave the most blocks live at the end?",
+        """SELECT caller, call, size, count(*) AS blocks, sum(size) AS bytes, count(DISTINCT run) AS runs,
+                  min(run) AS first_run, arg_min(born_line, (run, born_step)) AS first_line
+           FROM blocks WHERE "end" = 'live' GROUP BY caller, call, size
+           ORDER BY bytes DESC, blocks DESC, caller, call LIMIT 20""",
+        "no block is live at the end of a run, as far as the logs show malloc calls",
+    ),
+    Question(
+        "direct-mmaps",
+        "Which single requests were mapped on their own, the largest first?",
+        """SELECT run, line, bytes, request_bytes, allocator, certainty, errno AS refused
+           FROM allocator_mmaps WHERE kind = 'direct' ORDER BY bytes DESC, run, line LIMIT 20""",
+        "no allocator mapped a request on its own",
+    ),
+    Question(
+        "growth",
+        "How did memory grow between versions of a program?",
+        f"""WITH versions AS (
+                SELECT {PROGRAM_SQL} AS program, {_VERSION_SQL} AS of_version, count(*) AS runs,
+                       CAST(median(peak_mapped_bytes) AS BIGINT) AS peak_mapped_bytes,
+                       CAST(median(peak_live_bytes) AS BIGINT) AS peak_live_bytes,
+                       sum(brk_failures) AS brk_failures
+                FROM runs WHERE status = 'ok' GROUP BY 1, 2)
+            SELECT program, of_version AS version, runs, peak_mapped_bytes,
+                   round(100 * (peak_mapped_bytes / lag(peak_mapped_bytes) OVER by_version - 1), 1) AS per_cent,
+                   peak_live_bytes, brk_failures
+            FROM versions WHERE of_version IS NOT NULL
+            WINDOW by_version AS (PARTITION BY program ORDER BY {_VERSION_ORDER_SQL})
+            ORDER BY program, {_VERSION_ORDER_SQL}""",
+        "no run has a version such as v1.2 in its name or in the path of its log",
+    ),
+    Question(
+        "problems",
+        "What in the logs was not understood, or contradicts the replay?",
+        """SELECT reason, count(*) AS problems, count(DISTINCT run) AS runs, min(run) AS first_run,
+                  arg_min(line, (run, line)) AS first_line, arg_min(text, (run, line)) AS text
+           FROM problems GROUP BY reason ORDER BY problems DESC, reason""",
+        "every line was understood",
+    ),
+    Question(
+        "errors",
+        "Which logs could not be read at all, and why?",
+        "SELECT run, source, error FROM runs WHERE status <> 'ok' ORDER BY run",
+        "every log could be read",
+    ),
+)
+
+BY_NAME: Final = {question.name: question for question in QUESTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The names of the columns, and the rows as tuples of plain values, which are read as they are taken."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[Any, ...]]
+
+
+def ask(location: str, sql: str) -> Answer:
+    """Return the answer to a question in SQL over the tables of a dataset or of an exported run.
+
+    Raises:
+        ReplayError: DuckDB is not installed, or there is no dataset.
+        QueryError: the question is not one that DuckDB can answer.
+    """
+    import duckdb  # noqa: PLC0415
+
+    connection = duckdb.connect(config=_NO_NETWORK)
+    try:
+        _register(connection, location, sql)
+        result = connection.execute(sql)
+    except duckdb.Error as error:
+        raise _refusal(error) from error
+    return Answer(tuple(column[0] for column in result.description or ()), _rows(connection))
+
+
+def check_duckdb() -> None:
+    """Refuse to go on without DuckDB.
+
+    Raises:
+        ReplayError: it is not installed; the message says how to install it.
+    """
+    try:
+        import duckdb  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise ReplayError(
+            "replay query needs DuckDB, which is not installed here: pip install 'replay-trace[sql]' brings it"
+        ) from error
+
+
+def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    import duckdb  # noqa: PLC0415
+
+    if connection.description is None:
+        return
+    try:
+        while rows := connection.fetchmany(_ROWS_AT_ONCE):
+            yield from rows
+    except duckdb.Error as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception) -> QueryError:
+    tables = ", ".join(("runs", *TABLES))
+    said = str(error).partition("Traceback")[0].strip()
+    return QueryError(f"DuckDB cannot answer that: {said}\nThe tables are {tables}.")
+
+
+# --- the tables ------------------------------------------------------------------------------------------------------
+
+
+def _register(connection: duckdb.DuckDBPyConnection, location: str, sql: str) -> None:
+    """Give the connection the tables that the SQL speaks of; all of them where it names none."""
+    words = set(re.findall(r"\w+", sql.lower()))
+    names = [name for name in ("runs", *TABLES) if name in words] or ["runs", *TABLES]
+    if is_dataset(location):
+        dataset = Dataset(location)
+        for name in names:
+            connection.register(name, dataset.runs if name == "runs" else dataset.scan(name))
+        return
+    if not os.path.isfile(os.path.join(location, "summary.parquet")):
+        raise ReplayError(
+            f"{location}: neither a dataset ({RUNS}) nor an exported run (summary.parquet); `replay batch` makes one"
+        )
+    for name in names:
+        connection.register(name, _exported(location, name))
+
+
+def _exported(location: str, name: str) -> pa.Table:
+    """Return a table of an exported run as a dataset would have it; `run` is the name of the directory."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    path = os.path.join(location, f"{'summary' if name == 'runs' else name}.parquet")
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise ReplayError(f"{path}: cannot be read: {first_line(error)}") from error
+    run = os.path.basename(os.path.abspath(location))
+    facts = {"run": run, "status": "ok", "error": None} if name == "runs" else {"run": run}
+    for at, (column, value) in enumerate(facts.items()):
+        table = table.add_column(at, pa.field(column, pa.string()), pa.array([value] * table.num_rows, pa.string()))
+    return table

@@ -1,0 +1,329 @@
+"""The heap after each change: how much of it is free, the largest free range, and what the topmost block holds back.
+
+In go chunks and the extents of heaps, out come columns for any lines. The largest gap between chunks is kept in a tree
+over their addresses, so that each change costs the logarithm of their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.calls.enclosing import Mask
+from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.native import compiled, pays
+from replay.engine.sorting import ascending, ascending_by, distinct
+from replay.heap.blocks import Blocks
+from replay.heap.chunks import MINSIZE, Heaps
+from replay.heap.live_bytes import one_space
+
+COLUMNS: Final = ("live_blocks", "live_bytes", "heap_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes")
+"""What is said of a heap."""
+
+WORTH_COMPILING: Final = 15_000
+"""Blocks and changes of heaps from which on compiling the loop pays, once on a machine. Heuristic, measured."""
+
+WORTH_LOADING: Final = 1_500
+"""The same for linking it where that is done. Heuristic, measured."""
+
+Sweep: TypeAlias = Callable[..., None]
+"""The loop over the tree, interpreted or compiled."""
+
+Rows: TypeAlias = Int64Array | slice
+"""Rows of columns, all of them as a slice."""
+
+_SPARSE: Final = 8
+"""Where one line in so many has a row, or more, a table finds the rows. Heuristic."""
+
+_NONE: Final = -1
+_FAR: Final = 1 << 62
+
+
+def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Array) -> Iterator[tuple[str, Int64Array]]:
+    """Yield the columns `COLUMNS`, by name, of the heap of each space once each line was printed.
+
+    `live_blocks` and `live_bytes` are of all blocks, the others of the memory that blocks are cut from: `heap_bytes`,
+    `free_bytes`, `largest_free_bytes`, `pinned_bytes` (free and below the highest live block of the brk area). What the
+    libc keeps for itself counts as free. Spaces without blocks have `NULL`.
+    """
+    chunks, extents = heaps.chunks, heaps.extents
+    sweep = _sweep_for(len(blocks) + len(extents["line"]))
+    owners, extent_owners = _rows_by_space(chunks["space"]), _rows_by_space(extents["space"])
+    found: list[tuple[Rows, Iterator[Int64Array]]] = []
+    for number, rows in _rows_by_space(space, line).items():
+        if number in owners:
+            own = extent_owners.get(number, slice(0))
+            changes = {name: column[own] for name, column in extents.items()}
+            area = int(heaps.area_start[number])
+            found.append((rows, _space_columns(chunks, owners[number], changes, area, line[rows], sweep)))
+    for name in COLUMNS:
+        if len(found) == 1 and isinstance(found[0][0], slice):
+            yield name, next(found[0][1])
+            continue
+        column = np.full(len(space), NULL, dtype=np.int64)
+        for rows, columns in found:
+            column[rows] = next(columns)
+        yield name, column
+
+
+def taken_bytes(heaps: Heaps, space: int, line: Int64Array) -> Int64Array:
+    """Return the bytes that a space has for blocks once each line was printed: heaps and blocks mapped alone.
+
+    `line` ascends.
+    """
+    extents, chunks = heaps.extents, heaps.chunks
+    mine = np.flatnonzero(extents["space"] == space)
+    rows = _RowsOfLines(line)
+    held = _heap_bytes({name: column[mine] for name, column in extents.items()}, rows)
+    alone = np.flatnonzero((chunks["direct"] == 1) & (chunks["space"] == space))
+    if not len(alone):
+        return held
+    size = chunks["end"][alone] - chunks["start"][alone]
+    return held + _live_sum(chunks["born_line"][alone], chunks["died_line"][alone], size, rows)
+
+
+def fragmentation(columns: Columns) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return 1 - largest free range / free bytes for each row: 0 where nothing is free, NaN where nothing is known."""
+    free, largest = columns["free_bytes"], columns["largest_free_bytes"]
+    ratio = np.where(free > 0, 1 - largest / np.maximum(free, 1), 0.0)
+    return np.where(free == NULL, np.nan, ratio)
+
+
+def _rows_by_space(space: Int64Array, line: Int64Array | None = None) -> dict[int, Rows]:
+    """Return the rows of each space, in the order of their lines, else in their own."""
+    in_order = line is None or bool((line[1:] >= line[:-1]).all())
+    if one_space(space) and in_order:
+        return {int(number): slice(None) for number in space[:1]}
+    order = ascending(space) if line is None else ascending_by(space, line)
+    ordered = space[order]
+    start = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    return {int(space[piece[0]]): piece for piece in np.split(order, start)}
+
+
+def _space_columns(
+    chunks: Columns, rows: Rows, extents: Columns, area: int, line: Int64Array, sweep: Sweep
+) -> Iterator[Int64Array]:
+    """Yield the `COLUMNS` of one space, whose chunks are `rows` and whose brk area begins at `area`; `line` ascends."""
+    born, died, lines = chunks["born_line"][rows], chunks["died_line"][rows], _RowsOfLines(line)
+    yield _live_sum(born, died, np.broadcast_to(np.int64(1), len(born)), lines)
+    yield _live_sum(born, died, chunks["size"][rows], lines)
+    free = _heap_bytes(extents, lines)
+    yield free.copy()
+    start, in_brk = chunks["start"][rows], chunks["in_brk"][rows] == 1
+    size = chunks["end"][rows] - start
+    pooled = chunks["direct"][rows] == 0
+    if not pooled.all():
+        born, died, start, size, in_brk = (part[pooled] for part in (born, died, start, size, in_brk))
+    free -= _live_sum(born, died, size, lines)
+    del lines  # what follows needs the most memory
+    np.maximum(free, 0, out=free)
+    yield free
+    largest, top = _largest_and_top(_Chunks(start, start + size, born, died, in_brk), extents, line, sweep)
+    del start
+    yield np.where(largest >= MINSIZE, np.minimum(largest, free), 0)
+    del largest
+    if area == NULL:
+        yield np.zeros(len(line), dtype=np.int64)
+        return
+    used = _live_sum(born[in_brk], died[in_brk], size[in_brk], _RowsOfLines(line))
+    yield np.clip(np.where(top > 0, top - area - used, 0), 0, free)
+
+
+class _RowsOfLines:
+    """Rows of ascending lines: which is the first one at or behind a line."""
+
+    def __init__(self, line: Int64Array) -> None:
+        """Look `line` up; where it leaves out few lines, by a table of all of them."""
+        self.count = len(line)
+        self._line = line
+        self._first = int(line[0]) if len(line) else 0
+        span = int(line[-1]) + 1 - self._first if len(line) else 0
+        self._table: NDArray[np.int32] | None = None
+        if span <= _SPARSE * len(line) < np.iinfo(np.int32).max:
+            self._table = np.zeros(span + 1, dtype=np.int32)
+            np.cumsum(np.bincount(line - self._first, minlength=span), out=self._table[1:])
+
+    def at(self, lines: Int64Array) -> NDArray[np.integer[Any]]:
+        """Return the row of each line, one past the last where there is none."""
+        if self._table is None:
+            return np.searchsorted(self._line, lines, side="left")
+        return self._table[np.clip(lines - self._first, 0, len(self._table) - 1)]
+
+
+def _heap_bytes(extents: Columns, rows: _RowsOfLines) -> Int64Array:
+    """Return the bytes of the heaps once the line of each row was printed."""
+    return _sums(rows, (extents["line"], extents["sign"] * (extents["end"] - extents["start"])))
+
+
+def _live_sum(born: Int64Array, died: Int64Array, size: Int64Array, rows: _RowsOfLines) -> Int64Array:
+    """Return the sum of `size` over what is live once the line of each row was printed."""
+    ended = died != NULL
+    return _sums(rows, (born, size), (died[ended], -size[ended]))
+
+
+def _sums(rows: _RowsOfLines, *changes: tuple[Int64Array, Int64Array]) -> Int64Array:
+    """Return for each row the sum of the values of changes at lines up to its own."""
+    sums = np.zeros(rows.count + 1, dtype=np.int64)
+    for lines, values in changes:
+        np.add.at(sums, rows.at(lines), values)
+    np.cumsum(sums, out=sums)
+    return sums[:-1]
+
+
+# --- the tree --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """The chunks of one space that are cut from a heap."""
+
+    start: Int64Array
+    end: Int64Array
+    born: Int64Array
+    died: Int64Array
+    in_brk: Mask
+
+
+def _largest_and_top(
+    chunks: _Chunks, extents: Columns, line: Int64Array, sweep: Sweep
+) -> tuple[Int64Array, Int64Array]:
+    """Return for each line the largest gap between chunks inside the heap, and the end of the brk area's topmost one.
+
+    What is not heap counts as chunks too, a wall for each range between two borders that the heap ever had. `line`
+    ascends.
+    """
+    borders = distinct(np.concatenate([extents["start"], extents["end"]]))
+    if not len(borders):
+        return np.zeros(len(line), dtype=np.int64), np.zeros(len(line), dtype=np.int64)
+    borders = np.concatenate([borders[:1] - 1, borders, borders[-1:] + 1])
+    places = distinct(chunks.start)
+    # Leaves: walls and chunks by address, a wall before a chunk that begins where it does.
+    starts = np.concatenate([borders[:-1], places])
+    order = ascending(starts)
+    starts = starts[order]
+    leaf = np.empty(len(order), dtype=np.int32)
+    leaf[order] = np.arange(len(order), dtype=np.int32)
+    del order
+    walls, chunk_leaf = leaf[: len(borders) - 1], leaf[len(borders) - 1 :][np.searchsorted(places, chunks.start)]
+    wall_ends = np.full(len(leaf), _NONE, dtype=np.int64)
+    wall_ends[walls] = borders[1:]
+    del places
+    until, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf, line)
+    del chunk_leaf, leaf
+    largest, top = (np.zeros(len(line), dtype=np.int64) for _ in range(2))
+    sweep(starts, wall_ends, (what, ends, tops), until, _tree(len(starts)), largest, top)
+    return largest, top
+
+
+def _tree(leaves: int) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+    """Return the nodes of a tree in which nothing is: the first start below each, last end, gap and topmost end."""
+    nodes = 2 << max(leaves - 1, 0).bit_length()
+    return (
+        np.full(nodes, _FAR, dtype=np.int64),
+        np.full(nodes, _NONE, dtype=np.int64),
+        np.zeros(nodes, dtype=np.int64),
+        np.full(nodes, _NONE, dtype=np.int64),
+    )
+
+
+def _changes(
+    chunks: _Chunks,
+    extents: Columns,
+    borders: Int64Array,
+    walls: NDArray[np.int32],
+    leaf: NDArray[np.int32],
+    line: Int64Array,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], Int64Array, Mask]:
+    """Return the changes of leaves in order: leaf, the end that it gets (none: it goes), and whether in brk.
+
+    At one line chunks go before walls, and walls before chunks that come. Before these columns stands how many changes
+    there are until each `line`.
+    """
+    ended = chunks.died != NULL
+    first = np.searchsorted(borders, extents["start"])
+    count = np.searchsorted(borders, extents["end"]) - first
+    cell = np.repeat(first - np.append(0, np.cumsum(count)[:-1]), count) + np.arange(int(count.sum()))
+    extent = np.repeat(np.arange(len(count)), count)
+    when = np.concatenate([chunks.died[ended], extents["line"][extent], chunks.born])
+    order = ascending(when).astype(np.int32)
+    until = np.searchsorted(when[order], line, side="right").astype(np.int32)
+    del when
+    what = np.concatenate([leaf[ended], walls[cell], leaf])[order]
+    gone = np.broadcast_to(np.int64(_NONE), int(ended.sum()))
+    wall_ends = np.where(extents["sign"][extent] > 0, _NONE, borders[cell + 1])
+    tops = np.concatenate([np.zeros(len(gone) + len(cell), dtype=np.bool_), chunks.in_brk])[order]
+    return until, what, np.concatenate([gone, wall_ends, chunks.end])[order], tops
+
+
+def _sweep_for(changes: int) -> Sweep:
+    """Return what applies about that many changes fastest."""
+    if not pays(_sweep, changes, loading=WORTH_LOADING, compiling=WORTH_COMPILING):
+        return _interpreted_sweep
+    sweep = compiled(_sweep)
+    # Compiling takes some 0.3 GB: here, where a heap of one byte is swept, not at the moment of most need.
+    none, one = np.zeros(0, dtype=np.int64), np.ones(1, dtype=np.int64)
+    byte = {"line": one, "start": one, "end": 2 * one, "sign": one}
+    _largest_and_top(_Chunks(none, none, none, none, np.zeros(0, dtype=np.bool_)), byte, one, sweep)
+    return sweep
+
+
+def _interpreted_sweep(*columns: Any) -> None:
+    """Apply the loop to lists, which the interpreter reads faster than arrays."""
+    largest, topmost = columns[-2:]
+    lists = [_listed(column) for column in columns]
+    _sweep(*lists)
+    largest[:], topmost[:] = lists[-2:]
+
+
+def _listed(column: Any) -> Any:
+    return tuple(map(_listed, column)) if isinstance(column, tuple) else column.tolist()
+
+
+def _sweep(
+    starts: Sequence[int],
+    wall_ends: Sequence[int],
+    changes: tuple[Sequence[int], Sequence[int], Sequence[bool]],
+    until: Sequence[int],
+    tree: tuple[MutableSequence[int], MutableSequence[int], MutableSequence[int], MutableSequence[int]],
+    largest: MutableSequence[int],
+    topmost: MutableSequence[int],
+) -> None:
+    """Tell the largest gap and the topmost end after the first `until` changes, for each of these, ascending.
+
+    A change gives a leaf an end or takes it away, and says whether that is of a chunk of the brk area. A node of the
+    tree holds the first start below it, the last end, the largest gap between, and the topmost end of a chunk of the
+    brk area. The children of node i are 2i and 2i + 1; leaves stand in the second half.
+    """
+    what, ends, tops = changes
+    first, last, gap, top = tree
+    size = len(first) // 2
+    for leaf in range(len(starts)):
+        if wall_ends[leaf] != _NONE:
+            first[size + leaf], last[size + leaf] = starts[leaf], wall_ends[leaf]
+    for node in range(size - 1, 0, -1):
+        left, right = 2 * node, 2 * node + 1
+        first[node], last[node] = min(first[left], first[right]), max(last[left], last[right])
+        between = first[right] - last[left] if first[right] != _FAR and last[left] != _NONE else 0
+        gap[node] = max(gap[left], gap[right], between)
+    done = 0
+    for row in range(len(until)):
+        while done < until[row]:
+            node = size + what[done]
+            present = ends[done] != _NONE
+            first[node] = starts[what[done]] if present else _FAR
+            last[node] = ends[done]
+            top[node] = ends[done] if present and tops[done] else _NONE
+            done += 1
+            node //= 2
+            while node:
+                left, right = 2 * node, 2 * node + 1
+                first[node], last[node] = min(first[left], first[right]), max(last[left], last[right])
+                between = first[right] - last[left] if first[right] != _FAR and last[left] != _NONE else 0
+                gap[node] = max(gap[left], gap[right], between)
+                top[node] = max(top[left], top[right])
+                node //= 2
+        largest[row], topmost[row] = gap[1], top[1]

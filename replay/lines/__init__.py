@@ -1,0 +1,1 @@
+"""From chunks to columns of lines: scanning, shapes of lines, templates."""

@@ -1,0 +1,1 @@
+"""From files to chunks of whole lines: finding, opening, decompressing, telling the dialect."""

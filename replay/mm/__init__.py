@@ -1,0 +1,1 @@
+"""One Linux address space, by the rules of the kernel; no traces are known here."""

@@ -1,0 +1,1 @@
+"""A replayed run: its tables, its moments, its summary."""

@@ -1,0 +1,445 @@
+"""One run: its logs replayed once, its tables on demand, its address spaces at any moment.
+
+In go the paths of logs, out comes a `Run` with columns, DataFrames and the text of /proc/PID/maps. How a report looks
+this module does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.calls.enclosing import Nesting, count_calls, find_nesting
+from replay.calls.reader import RunInput, read_run
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
+from replay.engine.progress import Stage, Watch, unwatched
+from replay.engine.sorting import distinct
+from replay.errors import QueryError, ReplayError
+from replay.heap.blocks import Blocks, find_blocks, note_problems
+from replay.linux import constants
+from replay.linux.proc_maps import Mapping, join_equal, maps_text, perms_text, read_maps
+from replay.mm.address_space import IMPOSSIBLE_RANGE, KIND_BRK
+from replay.spaces import replay
+from replay.spaces.footprint import Footprint
+from replay.spaces.replay import ORIGIN_FORK, Replay
+from replay.spaces.results import DIVERGENCES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from replay.allocator import Activity
+    from replay.heap import Answer, Heaps
+
+DIALECTS: Final = ("strace", "ltrace")
+_MAPPED: Final = ("start", "end", "prot", "shared", "path", "offset", "kind")
+"""Columns of regions that say what a line of /proc/PID/maps shows."""
+
+_PAGE_LIMIT: Final = 1 << 30
+_HIGHEST: Final = (1 << 63) - 1
+
+
+def load(
+    trace: str | Path | Iterable[str | Path],
+    *,
+    format: str = "auto",
+    maps: str | Path | None = None,
+    page_size: int = 4096,
+    strict: bool = False,
+    watch: Watch = unwatched,
+) -> Run:
+    """Return the run that one log, or the logs of one run, recorded.
+
+    Args:
+        trace: a log (plain or compressed, `-` for standard input), the prefix of a `strace -ff` set, or several logs.
+        format: `auto`, `strace` or `ltrace`.
+        maps: a /proc/PID/maps snapshot taken where the trace starts, or, for a traced start, of the fresh process.
+        page_size: bytes of a page, a power of two.
+        strict: whether the first line not understood is an error.
+        watch: what is told, from time to time, how far the work is (see `replay.engine.progress`).
+
+    Raises:
+        TraceFormatError: a log cannot be read or is no trace.
+        TraceSyntaxError: a line was not understood, if `strict`.
+        ReplayError: the maps file or an option is unusable.
+    """
+    if page_size <= 0 or page_size & (page_size - 1) or page_size > _PAGE_LIMIT:
+        raise ReplayError(f"page size {page_size}: expected a power of two such as 4096")
+    if format not in ("auto", *DIALECTS):
+        raise ReplayError(f"format {format!r}: expected auto, strace or ltrace")
+    paths: list[str | Path] = [trace] if isinstance(trace, (str, Path)) else list(trace)
+    initial = read_maps(Path(maps)) if maps is not None else ()
+    source = read_run(paths, dialect=format, strict=strict, watch=watch)
+    return Run(source, replay.replay(source, source.strings, page_size, initial, watch))
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The mappings of a space at a moment in order of addresses, as columns."""
+
+    start: NDArray[np.uint64]
+    end: NDArray[np.uint64]
+    prot: Int64Array
+    shared: Int64Array
+    offset: Int64Array
+    """The offset in the file, 0 where there is no file."""
+    kind: Int64Array
+    name: Int64Array
+    """The place of the path or name in `names`, in which each is there once."""
+    names: list[str]
+    rows: Int64Array
+    """Rows of `regions`, one or more a mapping."""
+    first: Int64Array
+    """Where in `rows` those of a mapping begin, and where those of the last end."""
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+        return len(self.start)
+
+    @property
+    def bytes(self) -> NDArray[np.uint64]:
+        """Return their sizes."""
+        return self.end - self.start
+
+    @property
+    def perms(self) -> Int64Array:
+        """Return a number for each that is the same where the permissions are."""
+        perms: Int64Array = (self.prot & 7) | (self.shared != 0) << 3
+        return perms
+
+    def part(self, low: int, high: int) -> Mapped:
+        """Return the mappings from `low` up to `high`."""
+        return self._of(slice(low, high), self.first[low : high + 1])
+
+    def joined(self, goes_on: NDArray[np.bool_]) -> Mapped:
+        """Return the mappings with those joined of which `goes_on` tells that the next above goes on with them."""
+        heads = _heads(~goes_on, len(self))
+        joined = self._of(heads, np.append(self.first[heads], self.first[-1]))
+        return replace(joined, end=self.end[_lasts(heads, len(self))])
+
+    def _of(self, mappings: slice | Int64Array, first: Int64Array) -> Mapped:
+        columns = {name: getattr(self, name)[mappings] for name in _OF_MAPPING}
+        return replace(self, **columns, first=first)
+
+
+_OF_MAPPING: Final = ("start", "end", "prot", "shared", "offset", "kind", "name")
+"""Columns of `Mapped` with a row a mapping."""
+
+
+class Run:
+    """A replayed run; its tables are DataFrames: `events`, `regions`, `brk_failures`, `allocator_mmaps` and so on."""
+
+    def __init__(self, source: RunInput, replayed: Replay) -> None:
+        """Hold what was read (`source`) and what became of it (`replayed`)."""
+        self.source = source
+        self.replayed: Replay = replayed
+        self.strings: Strings = source.strings
+        self._note_divergences()
+        note_problems(self.malloc_blocks, replayed.events, self.strings, source.problems)
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        """Return the table of that name as a DataFrame, made once."""
+        from replay.tables import TABLES, to_pandas  # noqa: PLC0415  (here and below: a report makes no table)
+
+        if name.startswith("_") or name not in TABLES:
+            raise AttributeError(f"a Run has no {name!r}; its tables are {', '.join(TABLES)}")
+        frame = to_pandas(self.arrow(name))
+        self.__dict__[name] = frame
+        return frame
+
+    def arrow(self, table: str) -> pa.Table:
+        """Return a table as an Arrow table; raise QueryError if there is none of that name."""
+        from replay.tables import mmap_fallbacks_of, to_arrow  # noqa: PLC0415
+
+        if table == "mmap_fallbacks":
+            return mmap_fallbacks_of(self.arrow("allocator_mmaps"))
+        return to_arrow(table, self.columns(table), self.strings)
+
+    def columns(self, table: str) -> dict[str, Any]:
+        """Return the columns of a table as `tables.to_arrow` takes them; raise QueryError if there is none of it."""
+        from replay.run.table_columns import columns_of  # noqa: PLC0415
+
+        return columns_of(self, table)
+
+    def arrow_parts(self, table: str) -> Iterator[pa.Table]:
+        """Yield a table in parts that are short enough for memory, rows in the order of its schema.
+
+        Raises:
+            QueryError: there is no such table.
+        """
+        from replay.run.table_columns import parts_of  # noqa: PLC0415
+        from replay.tables import in_order, to_arrow  # noqa: PLC0415
+
+        if table == "mmap_fallbacks":
+            yield in_order(self.arrow(table))
+            return
+        for columns in parts_of(self, table):
+            yield to_arrow(table, columns, self.strings)
+
+    def export(
+        self,
+        directory: str | Path,
+        *,
+        format: str = "parquet",
+        force: bool = False,
+        watch: Watch = unwatched,
+    ) -> None:
+        """Write all tables into `directory`, one file each, whole or not at all; `watch` is told how far that is.
+
+        Raises:
+            OutputExistsError: a file is there already and `force` is not set.
+            ReplayError: the directory cannot be written.
+        """
+        from replay.tables import TABLES, export_tables  # noqa: PLC0415
+
+        def parts(name: str, number: int) -> Iterator[pa.Table]:
+            for part in self.arrow_parts(name):
+                watch(Stage(f"writing {name}", number, len(TABLES)))
+                yield part
+
+        tables = {name: parts(name, number) for number, name in enumerate(TABLES)}
+        export_tables(tables, Path(directory), format, force=force)
+
+    @cached_property
+    def calls_made(self) -> Int64Array:
+        """How many calls the run has, by code."""
+        return count_calls(self.replayed.events)
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """How large the address spaces became."""
+        return Footprint.of(self.replayed.changes, len(self.replayed.spaces["space"]))
+
+    @cached_property
+    def nesting(self) -> Nesting:
+        """Inside which libc call each step ran."""
+        nil = any(log.nil for log in self.source.logs)
+        return find_nesting(self.replayed.events, self.strings, nil=nil)
+
+    @cached_property
+    def malloc_blocks(self) -> Blocks:
+        """The blocks of malloc, and the frees that fit none."""
+        return find_blocks(self.replayed, self.nesting)
+
+    @cached_property
+    def heaps(self) -> Heaps:
+        """The heaps that malloc cuts its blocks from."""
+        from replay.heap import find_heaps  # noqa: PLC0415  (here and below: many logs show no malloc)
+
+        return find_heaps(self.replayed, self.nesting, self.malloc_blocks)
+
+    @cached_property
+    def answer(self) -> Answer:
+        """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
+        from replay.heap import answer  # noqa: PLC0415
+
+        return answer(self.replayed, self.malloc_blocks, self.heaps)
+
+    @cached_property
+    def activity(self) -> Activity:
+        """What the allocators did."""
+        from replay.allocator import Record, allocator_activity  # noqa: PLC0415  (here and below: only a report asks)
+
+        made = self.replayed
+        record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size, self.nesting)
+        return allocator_activity(record)
+
+    @cached_property
+    def summary_values(self) -> dict[str, Any]:
+        """The one row of the table `summary`, by column."""
+        from replay.run.summary import summary_columns  # noqa: PLC0415
+
+        found = self.activity, self.malloc_blocks, lambda: self.answer
+        return summary_columns(self.source, self.replayed, self.calls_made, self.footprint, *found)
+
+    def examine(self) -> None:
+        """Find out all that a report says; it is kept, and need not be asked for."""
+        _ = self.summary_values
+
+    def _note_divergences(self) -> None:
+        """Add the contradictions between trace and replay to the problems."""
+        columns = self.replayed.divergences
+        events = self.replayed.events
+        for step, code, space in zip(columns["step"], columns["code"], columns["space"], strict=True):
+            call = constants.CALLS[int(events["call"][step])]
+            deed = "was passed over" if code == IMPOSSIBLE_RANGE else "the log's answer was applied"
+            text = f"step {step}, space {space}: {call}: {deed}"
+            self.source.problems.add(int(events["line"][step]), DIVERGENCES[int(code)], text, int(events["file"][step]))
+
+    # --- the address space at a moment ---
+
+    def maps(
+        self, step: int | None = None, line: int | None = None, time: int | None = None, pid: int | None = None
+    ) -> str:
+        """Return an address space in the format of /proc/PID/maps, equal neighbours joined.
+
+        At most one of `step`, `line` (once that line had been printed) and `time` (in ns, as in `events.time_ns`) says
+        when; without, it is the end of the trace, before the exits. `pid` says whose; without, the space of that step,
+        or of the first process.
+
+        Raises:
+            QueryError: the step, line or process is not in the run.
+        """
+        clock = self._clock_of(step, line, time)
+        space = self.space_at(clock, step, pid)
+        return maps_text(join_equal(self.mappings(space, self._last_clock(space) if clock is None else clock)))
+
+    def mappings(self, space: int, clock: int) -> list[Mapping]:
+        """Return the mappings of a space once line `clock` had been printed, in order of addresses, not joined."""
+        mapped = self.mapped(space, clock)
+        perms = map(perms_text, mapped.prot.tolist(), mapped.shared.astype(np.bool_).tolist())
+        names = (mapped.names[place] for place in mapped.name.tolist())
+        columns = mapped.start.tolist(), mapped.end.tolist(), perms, mapped.offset.tolist(), names
+        return list(map(Mapping, *columns))
+
+    def mapped(self, space: int, clock: int) -> Mapped:
+        """Return what `mappings` does, as columns, each mapping with its rows of `regions`.
+
+        The break's growths are one mapping, with the row of the first. So are equal neighbours without file and offset
+        of one kind, with a row each.
+        """
+        alive = self.alive(space, clock)
+        regions = self.replayed.regions
+        columns = {name: regions.at(name, alive) for name in _MAPPED}
+        order = np.argsort(columns["start"].astype(np.uint64), kind="stable")
+        alive, columns = alive[order], {name: column[order] for name, column in columns.items()}
+        heap = self._heap_range(space, clock, columns)
+        ends, prot, grown = columns["end"], columns["prot"], columns["kind"] == KIND_BRK
+        touches = columns["start"][1:] == ends[:-1]
+        goes_on = grown[1:] & grown[:-1] & touches & (prot[1:] == prot[:-1])
+        firsts = _heads(~goes_on, len(alive))
+        columns = {name: column[firsts] for name, column in columns.items()}
+        columns["end"] = ends[_lasts(firsts, len(alive))]
+        place, names = self._names(heap, columns)
+        mapped = Mapped(
+            start=columns["start"].astype(np.uint64),
+            end=columns["end"].astype(np.uint64),
+            prot=columns["prot"],
+            shared=columns["shared"],
+            offset=np.maximum(columns["offset"], 0),
+            kind=columns["kind"],
+            name=place,
+            names=names,
+            rows=alive[firsts],
+            first=np.arange(len(firsts) + 1),
+        )
+        return mapped.joined(self._plain_goes_on(heap, columns))
+
+    def _plain_goes_on(self, heap: tuple[int, int], columns: Columns) -> NDArray[np.bool_]:
+        """Tell of which mappings the next above goes on as the same anonymous memory of the same kind."""
+        start, end, offset, path = (columns[name] for name in ("start", "end", "offset", "path"))
+        plain = (path == NO_TEXT) & (offset <= 0)
+        same: NDArray[np.bool_] = plain[1:] & plain[:-1] & (start[1:] == end[:-1])
+        for column in (_in_heap(heap, columns), offset, columns["kind"], columns["prot"], columns["shared"]):
+            same &= column[1:] == column[:-1]
+        return same
+
+    def _names(self, heap: tuple[int, int], columns: Columns) -> tuple[Int64Array, list[str]]:
+        """Return what stands as path or name of each mapping: the place of a text, and the texts, each once."""
+        known = distinct(columns["path"])
+        texts = ["" if path == NO_TEXT else self.strings[path] for path in known.tolist()]
+        names = list(dict.fromkeys(["", "[heap]", *texts]))
+        places = {name: place for place, name in enumerate(names)}
+        place = np.array([places[text] for text in texts], np.int64)[np.searchsorted(known, columns["path"])]
+        place[(place == 0) & _in_heap(heap, columns)] = 1
+        return place, names
+
+    def alive(self, space: int, clock: int) -> Int64Array:
+        """Return the rows of `regions` that are alive in a space once line `clock` had been printed."""
+        regions, found = self.replayed.regions, [np.zeros(0, np.int64)]
+        for number in range(regions.parts):
+            died = regions.part(number, ["died_line"])["died_line"]
+            rows = np.flatnonzero((died == NULL) | (died > clock))
+            if len(rows):
+                part = regions.part(number, ["space", "born_line"])
+                rows = rows[(part["space"][rows] == space) & (part["born_line"][rows] <= clock)]
+                found.append(rows + regions.starts[number])
+        return np.concatenate(found)
+
+    def _heap_range(self, space: int, clock: int, columns: Columns) -> tuple[int, int]:
+        """Return `[start_brk, brk)` by its pages. Source: task_mmu.c: [heap] overlaps it and is no file."""
+        brk = columns["kind"] == KIND_BRK
+        start = int(self.replayed.spaces["start_brk"][space])
+        low = int(columns["start"][brk].min(initial=start if start != NULL else _HIGHEST))
+        high = int(columns["end"][brk].max(initial=self._break_at(space, clock)))
+        return (low, high) if low < high else (0, 0)
+
+    def _break_at(self, space: int, clock: int) -> int:
+        """Return the break of a space, rounded up to pages, as its last brk call by line `clock` left it; 0 if none."""
+        brks, spaces, page = self.replayed.brks, self.replayed.spaces, self.replayed.page_size
+        while space != NULL:
+            mine = np.flatnonzero(brks["space"] == space)
+            before = mine[brks["step"][mine] < self.replayed.events.count_up_to("clock", clock)]
+            if before.size:
+                return -(-int(brks["granted"][before[-1]]) // page) * page
+            if spaces["origin"][space] != ORIGIN_FORK:
+                break
+            clock, space = min(clock, int(spaces["born_line"][space])), int(spaces["parent"][space])
+        return 0
+
+    def _clock_of(self, step: int | None, line: int | None, time: int | None) -> int | None:
+        """Return the line of the moment asked for, None for the end of the trace."""
+        if sum(value is not None for value in (step, line, time)) > 1:
+            raise QueryError("say when by one of step, line and time")
+        events = self.replayed.events
+        if step is not None:
+            if not 0 <= step < len(events["clock"]):
+                raise QueryError(f"no step {step}: the run has steps 0 to {len(events['clock']) - 1}")
+            return int(events["clock"][step])
+        if line is not None and line < 1:
+            raise QueryError(f"no line {line}: lines count from 1")
+        if time is not None:
+            earlier = np.flatnonzero((events["time_ns"] != NULL) & (events["time_ns"] <= time))
+            if not earlier.size:
+                raise QueryError("no step at or before that time; has the log times (-ttt)?")
+            return int(events["clock"][earlier[-1]])
+        return line
+
+    def space_at(self, clock: int | None, step: int | None = None, pid: int | None = None) -> int:
+        """Return the space of `pid` then, of the step, or of who made the last step by line `clock`."""
+        events = self.replayed.events
+        if pid is not None:
+            mine = np.flatnonzero(events["tid"] == pid)
+            if not mine.size:
+                raise QueryError(f"no process or thread {pid} in the run")
+            if clock is None:
+                return int(events["space"][mine[-1]])
+            before = mine[events["clock"][mine] <= clock]
+            return int(events["space"][before[-1] if before.size else mine[0]])
+        if step is not None:
+            return int(events["space"][step])
+        if clock is not None:
+            before = np.flatnonzero(events["clock"] <= clock)
+            return int(events["space"][before[-1]]) if before.size else 0
+        mine = np.flatnonzero(events["tid"] == events["tid"][0]) if len(events["tid"]) else np.zeros(0, np.int64)
+        return int(events["space"][mine[-1]]) if mine.size else 0
+
+    def _last_clock(self, space: int) -> int:
+        """Return the last line at which a space was alive: the one before its last exit."""
+        ended = int(self.replayed.spaces["died_line"][space])
+        if ended == NULL:
+            return self.replayed.last_clock
+        died = self.replayed.regions["died_line"][self.replayed.regions["space"] == space]
+        return max(int(died.max(initial=ended)), ended) - 1
+
+
+def _heads(begins: NDArray[np.bool_], count: int) -> Int64Array:
+    """Return which of `count` neighbours are the first of those that belong together; `begins` tells of all but one."""
+    return np.flatnonzero(np.append(True, begins))[:count]
+
+
+def _lasts(heads: Int64Array, count: int) -> Int64Array:
+    """Return the last ones of those that belong together, of which `heads` are the first."""
+    return np.append(heads[1:], count)[: len(heads)] - 1
+
+
+def _in_heap(heap: tuple[int, int], columns: Columns) -> NDArray[np.bool_]:
+    """Tell which mappings without offset overlap the range of the heap."""
+    inside: NDArray[np.bool_] = (columns["offset"] == NULL) & (columns["start"] < heap[1]) & (columns["end"] > heap[0])
+    return inside

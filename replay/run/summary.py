@@ -1,0 +1,169 @@
+"""What the report says as one row of numbers.
+
+In go what was read, replayed and found, out come the columns of the table `summary` by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from replay.allocator import Activity
+from replay.calls.reader import RunInput
+from replay.engine.column_store import PackedColumns
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
+from replay.heap.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks
+from replay.linux import constants
+from replay.spaces.footprint import Footprint
+from replay.spaces.replay import Replay
+
+if TYPE_CHECKING:
+    from replay.heap import Answer
+
+FALLBACK_KINDS = ("fallback", "last_resort")
+
+
+def summary_columns(
+    source: RunInput,
+    replayed: Replay,
+    calls: Int64Array,
+    footprint: Footprint,
+    activity: Activity,
+    blocks: Blocks,
+    answer: Callable[[], Answer],
+) -> dict[str, Any]:
+    """Return the one row of the table `summary`, by column; None where nothing is known.
+
+    `calls` tells how many there are by code. For the answer about malloc is asked only where the log shows any call of
+    its family.
+    """
+    strings = replayed.strings
+    return {
+        "source": ",".join(source.files),
+        "dialect": source.dialect,
+        **_programs(replayed, activity),
+        "lines": source.counters.lines,
+        "lines_understood": source.counters.lines_understood,
+        "lines_skipped": source.counters.lines_passed_over,
+        "problems": source.problems.total,
+        "processes": replayed.processes,
+        "threads": replayed.threads,
+        "spaces": len(replayed.spaces["space"]),
+        "duration_ns": _duration(replayed.events),
+        **_failures(calls, activity, strings),
+        **_mappings(activity.allocator_mmaps, strings),
+        **_footprint(replayed, footprint),
+        **_blocks(replayed, blocks, answer),
+    }
+
+
+def _programs(replayed: Replay, activity: Activity) -> dict[str, Any]:
+    strings = replayed.strings
+    programs = [strings[int(program)] for program in replayed.spaces["program"] if program != NO_TEXT]
+    found = activity.allocators
+    names = [strings[int(name)] for name in found["name"]]
+    first = [name for name, space in zip(names, found["space"], strict=True) if space == 0]
+    return {
+        "programs": ",".join(dict.fromkeys(programs)) or None,
+        "allocator": first[0] if first else "unknown",
+        "allocators": ",".join(dict.fromkeys(names)) or "unknown",
+    }
+
+
+def _duration(events: PackedColumns) -> int | None:
+    """Return the nanoseconds between the first and the last time, None where there is none."""
+    ends: list[int] = []
+    for number in range(events.parts):
+        times = events.part(number, ["time_ns"])["time_ns"]
+        known = times[times != NULL]
+        if known.size:
+            ends += [int(known.min()), int(known.max())]
+    return max(ends) - min(ends) if ends else None
+
+
+def _failures(calls: Int64Array, activity: Activity, strings: Strings) -> dict[str, Any]:
+    failures = activity.brk_failures
+    causes = Counter(failures["cause"].tolist())
+    return {
+        "brk_calls": int(calls[constants.CALL_CODE["brk"]]),
+        "brk_failures": len(failures["step"]),
+        "brk_failure_causes": ",".join(strings[cause] for cause, _ in causes.most_common()),
+        "brk_failure_shortfall_bytes": int(failures["shortfall_bytes"].sum()),
+    }
+
+
+def _mappings(mmaps: Columns, strings: Strings) -> dict[str, Any]:
+    granted, size = mmaps["errno"] == NO_TEXT, mmaps["bytes"]
+    fallback = np.isin(mmaps["kind"], strings.intern_all(FALLBACK_KINDS))
+    direct, arena_heap = (mmaps["kind"] == strings.intern(kind) for kind in ("direct", "arena_heap"))
+    return {
+        "mmap_fallbacks": int(fallback.sum()),
+        "mmap_fallback_bytes": int(size[fallback & granted].sum()),
+        "mmap_fallbacks_refused": int((fallback & ~granted).sum()),
+        "direct_mmaps": int(direct.sum()),
+        "direct_mmap_bytes": int(size[direct & granted].sum()),
+        "arena_heaps": int((arena_heap & granted).sum()),
+    }
+
+
+def _footprint(replayed: Replay, footprint: Footprint) -> dict[str, Any]:
+    """Return peaks over all spaces; what is said of the end is said of the space that held the most memory."""
+    peak, last = footprint.peak, footprint.last
+    if peak is None or last is None:
+        return dict.fromkeys(
+            ("peak_mapped_bytes", "end_mapped_bytes", "peak_brk_bytes", "end_brk_bytes", "peak_mapping_count"), 0
+        )
+    names = ("step", "mapped_bytes", "brk_bytes", "gap_bytes", "largest_gap_bytes")
+    at_peak, at_end = (_row(replayed.changes, row, names) for row in (peak, last))
+    gaps = at_end["gap_bytes"]
+    return {
+        "peak_mapped_bytes": at_peak["mapped_bytes"],
+        "peak_mapped_line": _row(replayed.events, at_peak["step"], ["line"])["line"],
+        "end_mapped_bytes": at_end["mapped_bytes"],
+        "peak_brk_bytes": int(footprint.most_brk.max()),
+        "end_brk_bytes": at_end["brk_bytes"],
+        "peak_mapping_count": footprint.mapping_count,
+        "min_headroom_bytes": footprint.least_headroom,
+        "min_largest_gap_bytes": footprint.least_largest_gap,
+        "address_fragmentation": 1 - at_end["largest_gap_bytes"] / gaps if gaps else 0.0,
+    }
+
+
+def _row(columns: PackedColumns, row: int, names: Sequence[str]) -> dict[str, int]:
+    """Return what some columns hold in one row."""
+    return {name: columns.one(name, row) for name in names}
+
+
+def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> dict[str, Any]:
+    """Return what became of the blocks of all spaces, a fork's copies not counted again.
+
+    What is said of the heap's end is said of the space that had the most bytes live at once.
+    """
+    counts = {
+        "allocations": int(np.count_nonzero(blocks.columns["inherited"] == 0)),
+        "frees": len(blocks.taken_steps),
+        "double_frees": blocks.count(DOUBLE_FREE),
+        "unknown_frees": blocks.count(UNKNOWN_FREE),
+    }
+    if not blocks.seen:
+        return counts
+    from replay.heap.live_bytes import course_of_all, one_space  # noqa: PLC0415  (many logs show no malloc)
+
+    columns, found = blocks.columns, answer()
+    live = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0))
+    peak_bytes, peak_clock = found.peak.live_bytes, found.peak.line
+    if not one_space(columns["space"]):
+        peak_bytes, peak_clock = course_of_all(columns, replayed.spaces).peak()
+    step = replayed.events.count_up_to("clock", peak_clock - 1)
+    last, end = replayed.events.rows - 1, found.end
+    return counts | {
+        "live_blocks": len(live),
+        "live_bytes": int(columns.at("size", live).sum()),
+        "peak_live_bytes": peak_bytes,
+        "peak_live_line": _row(replayed.events, min(step, last), ["line"])["line"],
+        "heap_fragmentation": end.fragmentation,
+        "pinned_bytes": end.pinned_bytes,
+    }

@@ -1,0 +1,185 @@
+"""The columns of each table of a run, whole or in parts, as `tables` takes them.
+
+In go the columns of the replay and of what was found in it, out come those of the schema, codes and numbers with the
+words that they stand for. What the words mean and how tables are stored is for `tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from replay.engine.column_store import PackedColumns, SortedColumns
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.errors import QueryError
+from replay.heap import HEAP_COLUMNS, changes_with_heap
+from replay.heap import fragmentation as heap_fragmentation
+from replay.heap.blocks import BACKINGS, ENDS, LIVE
+from replay.lines.line_reader import DIALECTS
+from replay.linux import constants, flag_words
+from replay.linux.proc_maps import perms_text
+from replay.mm.address_space import KINDS, ORIGINS
+from replay.tables import TABLES, Words
+
+if TYPE_CHECKING:
+    from replay.run.api import Run
+
+STATUSES: Final = ("ok", "failed", "unfinished")
+"""The words of the column `status`; its codes are places here."""
+
+
+def columns_of(run: Run, table: str) -> dict[str, Any]:
+    """Return the columns of a table whole, as `tables.to_arrow` takes them; raise QueryError if there is none of it."""
+    if table in _PARTED:
+        source, make = _PARTED[table]
+        return make(run, SortedColumns(source(run), TABLES[table].order))
+    return _whole(run, table)
+
+
+def parts_of(run: Run, table: str) -> Iterator[dict[str, Any]]:
+    """Yield the columns of a table in parts, the rows in the order of its schema.
+
+    Raises:
+        QueryError: there is no such table.
+    """
+    if table in _PARTED:
+        source, make = _PARTED[table]
+        rows = SortedColumns(source(run), TABLES[table].order).packed()
+        if not rows.rows:
+            yield make(run, rows)
+        for number, (start, end) in enumerate(pairwise(rows.starts)):
+            if end > start:
+                yield make(run, rows.part(number))
+    else:
+        yield _sorted(_whole(run, table), TABLES[table].order)
+
+
+def _whole(run: Run, table: str) -> dict[str, Any]:
+    make = _WHOLE.get(table)
+    if make is None:
+        raise QueryError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
+    return make(run)
+
+
+def _decoded(call: Int64Array, values: Int64Array, text_of: Callable[[str, int], str]) -> Words:
+    """Return the words of (call, number) pairs, null where the number is."""
+    present = np.flatnonzero(values != NULL)
+    ids = np.full(len(values), NO_TEXT, np.int64)
+    numbers, of_number = np.unique(values[present], return_inverse=True)
+    pairs, of_pair = np.unique(of_number * len(constants.CALLS) + call[present], return_inverse=True)
+    ids[present] = of_pair
+    split = (divmod(pair, len(constants.CALLS)) for pair in pairs.tolist())
+    return Words(ids, [text_of(constants.CALLS[code], int(numbers[place])) for place, code in split])
+
+
+def _event_columns(run: Run, events: Columns) -> dict[str, Any]:
+    call = events["call"]
+    words = ["exit" if name == "exit_group" else name for name in constants.CALLS]
+    columns: dict[str, Any] = {
+        name: events[name]
+        for name in (
+            "step", "line", "entry_line", "pid", "space", "time_ns", "duration_ns", "name", "addr", "length",
+            "old_length", "fd", "path", "offset", "result", "caller",
+        )
+    }  # fmt: skip
+    columns["dialect"] = Words(events["dialect"], DIALECTS)
+    columns["call"] = Words(call, words)
+    columns["prot"] = _decoded(call, events["prot"], lambda _call, prot: flag_words.prot_text(prot))
+    columns["flags"] = _decoded(call, events["flags"], flag_words.flags_text)
+    errno = np.where(events["errno"] == 0, NULL, events["errno"])
+    columns["errno"] = _decoded(call, errno, lambda _call, number: constants.ERRNO_NAME.get(number, f"errno {number}"))
+    columns["status"] = Words(events["status"], STATUSES)
+    if len(run.source.files) > 1:
+        columns["file"] = Words(events["file"], run.source.files)
+    columns["parent_step"] = run.nesting.around(events["step"])
+    return columns
+
+
+def _region_columns(_run: Run, regions: Columns) -> dict[str, Any]:
+    perms = regions["prot"] * 2 + regions["shared"]
+    words = [perms_text(code >> 1, bool(code & 1)) for code in range(16)]
+    columns: dict[str, Any] = {
+        name: regions[name]
+        for name in ("space", "start", "end", "path", "offset", "born_step", "died_step", "born_line", "died_line")
+    }
+    columns["perms"] = Words(perms, words)
+    columns["kind"] = Words(regions["kind"], KINDS)
+    columns["origin"] = Words(regions["origin"], ORIGINS)
+    return columns
+
+
+def _changes(run: Run) -> PackedColumns:
+    """Return the changes of the spaces; blocks change the heap in between them."""
+    if not len(run.malloc_blocks):
+        return run.replayed.changes
+    return changes_with_heap(run.replayed, run.malloc_blocks, run.heaps)
+
+
+def _change_columns(run: Run, changes: Columns) -> dict[str, Any]:
+    """Return the changes with their times and with what share of the free memory is not in its largest part."""
+    nothing = np.broadcast_to(np.int64(NULL), len(changes["step"]))
+    columns: dict[str, Any] = dict.fromkeys(HEAP_COLUMNS, nothing) | dict(changes)
+    columns["time_ns"] = run.replayed.events.at("time_ns", changes["step"])
+    gaps = changes["gap_bytes"].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns["address_fragmentation"] = np.where(gaps > 0, 1 - changes["largest_gap_bytes"] / gaps, 0.0)
+    columns["heap_fragmentation"] = heap_fragmentation(columns)
+    return columns
+
+
+def _problem_columns(run: Run) -> dict[str, Any]:
+    kept = sorted(run.source.problems.kept, key=lambda problem: (problem.file, problem.line))
+    return {
+        "line": np.array([problem.line for problem in kept], np.int64),
+        "reason": [problem.reason for problem in kept],
+        "text": [problem.text for problem in kept],
+    }
+
+
+def _block_columns(_run: Run, blocks: Columns) -> dict[str, Any]:
+    """Return the blocks but those that a forked child has from its parent and leaves alone."""
+    hidden = (blocks["inherited"] == 1) & (blocks["end"] == LIVE)
+    shown = ~hidden if hidden.any() else slice(None)
+    columns: dict[str, Any] = {
+        name: blocks[name][shown]
+        for name in ("space", "addr", "size", "pid", "caller", "born_step", "died_step", "born_line", "died_line")
+    }
+    columns["call"] = Words(blocks["call"][shown], constants.CALLS)
+    columns["backing"] = Words(blocks["backing"][shown], BACKINGS)
+    columns["end"] = Words(blocks["end"][shown], ENDS)
+    return columns
+
+
+def _sorted(columns: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    """Return columns with their rows sorted by those named in `order`; equal ones keep their places."""
+    keys = [np.asarray(columns[name]) for name in order]
+    if not keys or len(keys[0]) < 2:
+        return columns
+    rows = np.lexsort(keys[::-1])
+    return {name: _taken(column, rows) for name, column in columns.items()}
+
+
+def _taken(column: Any, rows: Int64Array) -> Any:
+    if isinstance(column, Words):
+        return column._replace(ids=column.ids[rows])
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
+
+
+_PARTED: Final[dict[str, tuple[Callable[[Run], PackedColumns], Callable[[Run, Columns], dict[str, Any]]]]] = {
+    "events": (lambda run: run.replayed.events, _event_columns),
+    "regions": (lambda run: run.replayed.regions, _region_columns),
+    "blocks": (lambda run: run.malloc_blocks.columns, _block_columns),
+    "fragmentation": (_changes, _change_columns),
+}
+"""The tables that are as long as the run, by what their rows are made of and how."""
+
+_WHOLE: Final[dict[str, Callable[[Run], dict[str, Any]]]] = {
+    "brk_failures": lambda run: dict(run.activity.brk_failures),
+    "allocator_mmaps": lambda run: dict(run.activity.allocator_mmaps),
+    "problems": _problem_columns,
+    "summary": lambda run: {name: [value] for name, value in run.summary_values.items()},
+}
+"""The other tables."""

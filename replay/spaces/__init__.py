@@ -1,0 +1,1 @@
+"""Calls drive address spaces: processes, descriptors, limits, the replay itself."""

@@ -1,0 +1,217 @@
+"""What the replay of a run's windows gives, as columns: events, regions, brk calls, changes of spaces, contradictions.
+
+In go rows as `address_space` writes them, window by window, out come packed columns. How the spaces are run is not
+known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.calls.table import COLUMNS
+from replay.calls.windows import Recording
+from replay.engine.column_store import PackedColumns
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.engine.sorting import distinct
+from replay.mm import address_space as aspace
+from replay.spaces.call_effects import VerbRows, Window
+from replay.spaces.processes import SpaceLife
+
+BEFORE_TRACE: Final = -1
+"""The step of whatever was there before the trace began."""
+
+DIVERGENCES: Final = {
+    aspace.MAP_OVER_MAPPING: "divergence_map_over_mapping",
+    aspace.BRK_OVER_MAPPING: "divergence_brk_over_mapping",
+    aspace.REMAP_OVER_MAPPING: "divergence_remap_over_mapping",
+    aspace.BRK_MOVED: "divergence_brk_moved",
+    aspace.IMPOSSIBLE_RANGE: "divergence_impossible_range",
+}
+"""The contradictions between trace and model that are reported, by their names in the table of problems."""
+
+_IS_REPORTED: Final = np.array([code in DIVERGENCES for code in range(aspace.IMPOSSIBLE_RANGE + 1)])
+"""The same for each code, that of no contradiction among them."""
+
+_REGIONS: Final = (
+    "space", "start", "end", "prot", "shared", "kind", "path", "backing", "offset", "origin", "flags",
+    "born_step", "died_step", "born_line", "died_line", "made_line", "made_step",
+)  # fmt: skip
+
+_OF_MET: Final = {
+    "data_bytes": aspace.MET_DATA_BYTES,
+    "above_start": aspace.MET_START,
+    "above_end": aspace.MET_END,
+    "above_line": aspace.MET_MADE,
+    "above_prot": aspace.MET_PROT,
+    "above_path": aspace.MET_PATH,
+    "above_flags": aspace.MET_FLAGS,
+    "above_kind": aspace.MET_KIND,
+    "above_shared": aspace.MET_SHARED,
+}
+
+_BRKS: Final = (
+    "step", "space", "tid", "line", "before", "requested", "granted", "total_bytes", "mapping_count", "headroom",
+    *_OF_MET, "rlim_data", "rlim_as",
+)  # fmt: skip
+
+_OF_CHANGE: Final = {
+    "mapped_bytes": aspace.CHANGE_BYTES,
+    "mapping_count": aspace.CHANGE_MAPPINGS,
+    "brk_bytes": aspace.CHANGE_BRK_BYTES,
+    "headroom_bytes": aspace.CHANGE_HEADROOM,
+    "gap_count": aspace.CHANGE_GAPS,
+    "gap_bytes": aspace.CHANGE_GAP_BYTES,
+    "largest_gap_bytes": aspace.CHANGE_LARGEST_GAP,
+}
+
+_QUIET_VERBS: Final = (aspace.VERB_ADVISE_FORK, aspace.VERB_NAME, aspace.VERB_REMAP_TAKE, aspace.VERB_DELETED)
+_IS_TOLD: Final = np.array([verb not in _QUIET_VERBS for verb in range(aspace.VERB_DELETED + 1)])
+"""For each verb whether it is a change of the space that the table of changes has."""
+
+
+class Ran(NamedTuple):
+    """What became of the verbs of a window.
+
+    `changes` has a row for each verb, `met` one for each brk call; `limits` are those at the brk calls.
+    """
+
+    window: Window
+    rows: VerbRows
+    changes: Int64Array
+    met: Int64Array
+    limits: Int64Array
+
+
+class Outcome:
+    """The columns of a run as they grow; texts as ids."""
+
+    def __init__(self, recording: Recording, lives: Sequence[SpaceLife]) -> None:
+        """Begin empty."""
+        shelf = recording.shelf
+        self.recording = recording
+        self.events = PackedColumns(shelf, (*COLUMNS, "step", "tid", "space"))
+        self.brks = PackedColumns(shelf, _BRKS)
+        self.changes = PackedColumns(shelf, ("step", "line", "space", *_OF_CHANGE))
+        self.regions = PackedColumns(shelf, _REGIONS)
+        self._divergences: list[dict[str, Int64Array]] = []
+        found = [life.origin == "found" for life in lives] or [True]
+        born = [NULL if life.origin == "found" else life.born_clock for life in lives] or [NULL]
+        self._births = np.array(born, np.int64)
+        steps = [life.born_step for life in lives] or [0]
+        self._birth_steps = np.where(found, BEFORE_TRACE, np.array(steps, np.int64))
+
+    def keep_events(self, number: int, window: Window) -> None:
+        """Keep the calls of a window with their threads and spaces; those that complete later are in a later one."""
+        own = slice(self.recording.calls.starts[number + 1] - self.recording.calls.starts[number])
+        told = {"step": window.steps[own], "tid": window.tids[own], "space": window.spaces[own]}
+        if window.paths is not window.calls.path:
+            told["path"] = window.paths[own]
+        self.events.append(told, self.recording.calls.packed(number))
+
+    def keep_regions(self, pieces: Sequence[tuple[int, Int64Array]]) -> None:
+        """Keep regions that came to their end, from rows of `address_space.DEAD_WIDTH` by space."""
+        if not pieces:
+            return
+        spaces = np.repeat([space for space, _ in pieces], [len(rows) for _, rows in pieces]).astype(np.int64)
+        rows = np.empty((aspace.DEAD_WIDTH, len(spaces)), np.int64)  # as columns: each is gone through several times
+        np.concatenate([rows for _, rows in pieces], out=rows.T)
+        born, born_step = self._placed(rows, spaces)
+        died = rows[aspace.DEAD_CLOCK]
+        died_step = self.steps_at(died)
+        self.regions.append(
+            {
+                "space": spaces,
+                "start": rows[aspace.DEAD_START],
+                "end": rows[aspace.DEAD_END],
+                "prot": rows[aspace.PROT],
+                "shared": rows[aspace.SHARED],
+                "kind": rows[aspace.KIND],
+                "path": rows[aspace.PATH],
+                "backing": rows[aspace.BACKING],
+                "offset": rows[aspace.OFFSET],
+                "origin": rows[aspace.ORIGIN],
+                "flags": rows[aspace.FLAGS],
+                "born_step": born_step,
+                "died_step": np.where((died == NULL) | (died_step == self.recording.calls.rows), NULL, died_step),
+                "born_line": born,
+                "died_line": died,
+                "made_line": rows[aspace.MADE],
+                "made_step": rows[aspace.MADE_STEP],
+            }
+        )
+
+    def steps_at(self, clocks: Int64Array) -> Int64Array:
+        """Return for each clock the first step that completed then or later; there may be none of that number."""
+        recording = self.recording
+        steps = np.full(len(clocks), recording.calls.rows, np.int64)
+        windows = np.searchsorted(recording.ends, clocks)
+        for number in distinct(windows).tolist():
+            if number < recording.calls.parts:
+                chosen = windows == number
+                completed = recording.calls.part(number, ["clock"])["clock"]
+                steps[chosen] = np.searchsorted(completed, clocks[chosen]) + recording.calls.starts[number]
+        return steps
+
+    def _placed(self, rows: Int64Array, spaces: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Return line and step of the births; regions that an execve or a fork made have those of that call."""
+        clocks, steps = rows[aspace.BORN], rows[aspace.BORN_STEP]
+        unborn = clocks == NULL
+        made_by_space = unborn | (steps == NULL)
+        if made_by_space.any():
+            clocks = np.where(unborn, self._births[spaces], clocks)
+            steps = np.where(made_by_space, self._birth_steps[spaces], steps)
+        seeded = (rows[aspace.ORIGIN] == aspace.ORIGIN_MAPS) & (rows[aspace.BORN_STEP] == BEFORE_TRACE)
+        return clocks, np.where(seeded, BEFORE_TRACE, steps) if seeded.any() else steps
+
+    def keep_changes(self, ran: Ran) -> None:
+        """Keep what the verbs of a window changed, met and contradicted."""
+        values, changes, spaces = ran.rows.values, np.ascontiguousarray(ran.changes.T), ran.rows.spaces
+        verb, step = values[aspace.ROW_VERB], values[aspace.ROW_STEP]
+        is_brk = verb == aspace.VERB_BRK
+        if is_brk.any():
+            self.brks.append(_brks(ran, is_brk))
+        moved = changes[aspace.CHANGE_BRK_BEFORE] != changes[aspace.CHANGE_BRK_AFTER]
+        kept = np.where(is_brk, moved, _IS_TOLD[verb])
+        told = {"step": step, "line": values[aspace.ROW_CLOCK], "space": spaces}
+        numbers = {name: changes[place] for name, place in _OF_CHANGE.items()}
+        self.changes.append({name: column[kept] for name, column in (told | numbers).items()})
+        code = changes[aspace.CHANGE_DIVERGENCE]
+        contradicts = _IS_REPORTED[code]
+        if contradicts.any():
+            self._divergences.append({name: column[contradicts] for name, column in (told | {"code": code}).items()})
+
+    @property
+    def divergences(self) -> Columns:
+        """Return the contradictions between trace and model."""
+        none = np.zeros(0, np.int64)
+        names = ("step", "line", "space", "code")
+        return {name: np.concatenate([none, *(part[name] for part in self._divergences)]) for name in names}
+
+
+def _brks(ran: Ran, chosen: NDArray[np.bool_]) -> Columns:
+    """Return the brk calls of a window with what they met."""
+    values, changes, sources = ran.rows.values[:, chosen], ran.changes[chosen].T, ran.rows.sources[chosen]
+    met = ran.met[values[aspace.ROW_BRK]]
+    nothing_above = met[:, aspace.MET_START] == NULL
+    columns = {
+        "step": values[aspace.ROW_STEP],
+        "space": ran.rows.spaces[chosen],
+        "tid": ran.window.tids[sources],
+        "line": ran.window.calls.line[sources],
+        "before": changes[aspace.CHANGE_BRK_BEFORE],
+        "requested": values[aspace.ROW_ADDR],
+        "granted": values[aspace.ROW_RESULT],
+        "total_bytes": changes[aspace.CHANGE_BYTES],
+        "mapping_count": changes[aspace.CHANGE_MAPPINGS],
+        "headroom": changes[aspace.CHANGE_HEADROOM],
+        "rlim_data": ran.limits[:, 0],
+        "rlim_as": ran.limits[:, 1],
+    }
+    for name, place in _OF_MET.items():
+        null = NO_TEXT if name == "above_path" else NULL
+        columns[name] = np.where(nothing_above & name.startswith("above"), null, met[:, place])
+    return columns
