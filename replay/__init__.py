@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Import `load` and `Run` when they are first asked for: the command line starts without them."""
     if name in ("load", "Run"):
-        from replay.run import api  # noqa: PLC0415
+        from replay.run import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'replay' has no attribute {name!r}")

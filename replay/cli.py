@@ -97,7 +97,7 @@ class Commands(Sparing, TyperGroup):
         """End with a usage error if a word is no file but nearly a command."""
         if word.startswith("-") or os.sep in word or "." in word or Path(word).exists():
             return
-        from difflib import get_close_matches  # noqa: PLC0415  (here and below: most runs end well)
+        from difflib import get_close_matches
 
         near = get_close_matches(word, self.commands, n=1)
         if near and not list(Path().glob(f"{word}.*")):
@@ -214,7 +214,7 @@ def _spare_small_logs() -> None:
 
 def say(message: str) -> None:
     """Print a message for people on standard error, free of what a terminal would obey."""
-    from replay.console.screen import clean  # noqa: PLC0415
+    from replay.console.screen import clean
 
     lines = message.splitlines() or [""]
     print("\n".join([f"replay: {clean(lines[0])}", *map(clean, lines[1:])]), file=sys.stderr)
@@ -222,7 +222,7 @@ def say(message: str) -> None:
 
 def _bug_report(error: Exception) -> str:
     """Return what to say of an error that should not be: its type and place, and how to report it."""
-    import traceback  # noqa: PLC0415
+    import traceback
 
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}, {frames[-1].name}" if frames else "unknown place"

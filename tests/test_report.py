@@ -361,7 +361,9 @@ def test_json_has_no_halves_of_characters(tmp_path: Path) -> None:
 
 # --- steps -----------------------------------------------------------------------------------------------------------
 
-STEPS = START + """\
+STEPS = (
+    START
+    + """\
 mmap(NULL, 8192, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000
 mmap(0x7f0000000000, 4096, PROT_READ, MAP_PRIVATE|MAP_FIXED, 3</lib/libc.so.6>, 0) = 0x7f0000000000
 mprotect(0x7f0000001000, 4096, PROT_NONE) = 0
@@ -378,6 +380,7 @@ prlimit64(0, RLIMIT_DATA, {rlim_cur=4096*1024, rlim_max=RLIM64_INFINITY}, NULL) 
 clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|SIGCHLD, child_tidptr=0x7f0000000000) = 77
 exit_group(3) = ?
 """
+)
 
 WORDS = """\
 step line what it did

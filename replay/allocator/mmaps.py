@@ -311,9 +311,7 @@ def _stands_in(length: Int64Array, growth: Int64Array, malloc: NDArray[np.int8],
     return fits
 
 
-def _mark_last_resorts(
-    record: Record, refusals: Refusals, candidates: Candidates, behind_heaps: Int64Array
-) -> None:
+def _mark_last_resorts(record: Record, refusals: Refusals, candidates: Candidates, behind_heaps: Int64Array) -> None:
     """Mark the blocks mapped alone right after a heap of an arena was refused, at the steps `behind_heaps`.
 
     Source: sysmalloc in malloc/malloc.c: without a usable arena, or with one that cannot grow, `sysmalloc_mmap`.

@@ -123,8 +123,8 @@ def read_runs(store: Store) -> pa.Table | None:
     Raises:
         ReplayError: it cannot be read.
     """
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     data = store.read(RUNS_FILE)
     if data is None:
@@ -195,7 +195,7 @@ class Dataset:
 
     def table(self) -> pa.Table:
         """Return the table `runs`."""
-        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow as pa
 
         kept = self._kept
         if kept is not None:

@@ -196,7 +196,7 @@ def _take_set(search: _Search, prefix: str) -> None:
 
 def _search_url(search: _Search, url: str) -> None:
     """Take what a URL names: a file, all files below a folder, or what a pattern matches."""
-    import pyarrow.fs  # noqa: PLC0415
+    import pyarrow.fs
 
     base, pattern = _split_pattern(url)
     files, path = file_system(base)

@@ -212,7 +212,7 @@ def _sample(path: str, size: int) -> bytes:
 
 def _replayed(job: Job, paths: Sequence[str]) -> Run:
     """Return the replayed run, its files called as the user would."""
-    from replay.run.api import load  # noqa: PLC0415 - what `replay batch --help` does not need
+    from replay.run.api import load
 
     options = job.options
     run = load(paths, format=options.format, maps=options.maps, page_size=options.page_size, strict=options.strict)

@@ -48,7 +48,7 @@ def summary_columns() -> tuple[str, ...]:
 @cache
 def runs_schema() -> pa.Schema:
     """Return the Arrow schema of `runs`, each field with `unit` and `meaning`."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     own = [
         pa.field(
@@ -70,7 +70,7 @@ def runs_table(rows: list[dict[str, Any]], kept: pa.Table | None = None) -> pa.T
 
     Columns that a row does not have are null: an error has no summary, an older version has fewer columns.
     """
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     schema = runs_schema()
     parts = [pa.Table.from_pylist(rows, schema=schema)]

@@ -49,8 +49,8 @@ def file_system(url: str) -> tuple[Any, str]:
     Raises:
         ReplayError: pyarrow knows no such file system, or cannot reach it.
     """
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.fs  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.fs
 
     try:
         found, path = pa.fs.FileSystem.from_uri(url)
@@ -198,7 +198,7 @@ class ObjectStore(Store):
 
     def names(self, folder: str) -> list[str]:
         """Return the names of what is in a folder, sorted."""
-        import pyarrow.fs  # noqa: PLC0415
+        import pyarrow.fs
 
         try:
             found = self.files.get_file_info(pyarrow.fs.FileSelector(self._path(folder), allow_not_found=True))
@@ -216,7 +216,7 @@ class ObjectStore(Store):
         return f"{self.root}/{name}" if self.root else name
 
     def _is_there(self, path: str) -> bool:
-        import pyarrow.fs  # noqa: PLC0415
+        import pyarrow.fs
 
         return bool(self.files.get_file_info(path).type != pyarrow.fs.FileType.NotFound)
 

@@ -22,10 +22,10 @@ def serve(handle: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, args=(handle,), daemon=True).start()
-    import pyarrow as pa  # noqa: PLC0415 - the handlers above come first
+    import pyarrow as pa
 
-    import replay.run.api  # noqa: F401, PLC0415
-    from replay.batch.job import work  # noqa: PLC0415
+    import replay.run.api  # noqa: F401
+    from replay.batch.job import work
 
     pa.set_cpu_count(1)
     connection: Connection[Any, Any] = Connection(handle)

@@ -64,8 +64,8 @@ def batch(  # noqa: PLR0913
     killed, the dataset holds whole runs only, and the next batch makes the others.
     """
     conditions = conditions_of(fail_if)
-    from replay.batch import Options  # noqa: PLC0415  (help and usage errors need no tables)
-    from replay.batch import batch as run_batch  # noqa: PLC0415
+    from replay.batch import Options
+    from replay.batch import batch as run_batch
 
     result = run_batch(
         inputs,
@@ -99,7 +99,7 @@ def _tell(result: BatchResult, *, quiet: bool) -> None:
 
 def _end_if_one_holds(conditions: Sequence[Condition], result: BatchResult) -> None:
     """Tell in which runs of the batch a condition holds, why and where, and end with status 3 if there is one."""
-    from replay.conditions import judge  # noqa: PLC0415
+    from replay.conditions import judge
 
     rows = result.rows()
     judged = [(row, judge(condition, row)) for row in rows for condition in conditions]
@@ -116,10 +116,10 @@ def _end_if_one_holds(conditions: Sequence[Condition], result: BatchResult) -> N
 
 def _tell_where(conditions: Sequence[Condition], dataset: str, held: Sequence[dict[str, Any]]) -> None:
     """Tell of each run which conditions hold, why, and in which lines of its log."""
-    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow.compute as pc
 
-    from replay.conditions import conditions_that_hold, places_in_tables  # noqa: PLC0415
-    from replay.datasets.dataset import Dataset  # noqa: PLC0415
+    from replay.conditions import conditions_that_hold, places_in_tables
+    from replay.datasets.dataset import Dataset
 
     opened, runs = Dataset(dataset), [row["run"] for row in held]
     whole = cache(lambda name, columns: opened.table(name, columns, runs))

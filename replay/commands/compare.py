@@ -41,8 +41,8 @@ def compare(
     Conditions (--fail-if) may say before.COLUMN, after.COLUMN and change.COLUMN: 'change.peak_mapped_bytes > 5%'.
     """
     conditions = conditions_of(fail_if, comparing=True)
-    from replay.datasets.comparison import Comparison  # noqa: PLC0415  (usage errors need no tables)
-    from replay.datasets.sides import side  # noqa: PLC0415
+    from replay.datasets.comparison import Comparison
+    from replay.datasets.sides import side
 
     with progress(quiet) as watch:
         how = {"format": format.value, "page_size": page_size, "strict": strict, "watch": watch}
@@ -55,7 +55,7 @@ def compare(
 def _judged(conditions: Sequence[Condition], found: Comparison) -> list[Judgement]:
     if not conditions:
         return []
-    from replay.conditions import comparison_values, judge  # noqa: PLC0415
+    from replay.conditions import comparison_values, judge
 
     values = comparison_values(*found.values())
     places = comparison_values(*(_labelled(one.places, one.label) for one in found.sides))
@@ -68,15 +68,15 @@ def _labelled(places: dict[str, str], label: str) -> dict[str, str]:
 
 def _print(found: Comparison, as_json: bool, judgements: Sequence[Judgement]) -> None:
     if as_json:
-        from dataclasses import asdict  # noqa: PLC0415
+        from dataclasses import asdict
 
-        from replay.report.as_json import write_json  # noqa: PLC0415
-        from replay.report.compare import comparison_document  # noqa: PLC0415
+        from replay.report.as_json import write_json
+        from replay.report.compare import comparison_document
 
         conditions = [asdict(judgement) for judgement in judgements]
         write_json(comparison_document(found) | {"conditions": conditions}, sys.stdout)
         return
-    from replay.console.screen import print_lines  # noqa: PLC0415
-    from replay.report.compare import comparison_lines  # noqa: PLC0415
+    from replay.console.screen import print_lines
+    from replay.report.compare import comparison_lines
 
     print_lines(comparison_lines(found))

@@ -23,7 +23,7 @@ def dashboard(
     Which runs had failed breaks and why, what was in the way, who fell back to mmap, footprint and fragmentation over
     runs and versions, the worst ten, and all that is known of each run.
     """
-    from replay.html import write_dashboard  # noqa: PLC0415
+    from replay.html import write_dashboard
 
     write_dashboard(dataset, output, force=force)
     warn(f"wrote the dashboard of {dataset} to {output}")

@@ -39,17 +39,17 @@ def diff(  # noqa: PLR0913, PLR0917
 
     Mappings gone, new and changed, the break, the totals. The space is the one in which step B ran, or that of --pid.
     """
-    from replay.report.diff import difference, difference_document, difference_lines  # noqa: PLC0415
+    from replay.report.diff import difference, difference_document, difference_lines
 
     with progress(quiet) as watch:
         run = read_run(traces, format.value, maps, page_size, strict, watch)
     found = difference(run, first, second, pid)
     warn_of_problems(run)
     if as_json:
-        from replay.report.as_json import write_json  # noqa: PLC0415
+        from replay.report.as_json import write_json
 
         write_json(difference_document(found), sys.stdout)
         return
-    from replay.console.screen import print_lines  # noqa: PLC0415
+    from replay.console.screen import print_lines
 
     print_lines(difference_lines(found, run))

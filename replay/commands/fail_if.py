@@ -34,7 +34,7 @@ def conditions_of(expressions: Sequence[str] | None, *, comparing: bool = False)
     """Return the conditions; an expression that is none is wrong usage. Call it before any log is read."""
     if not expressions:
         return []
-    from replay.conditions import ConditionError, parse_condition  # noqa: PLC0415
+    from replay.conditions import ConditionError, parse_condition
 
     try:
         return [parse_condition(expression, comparing=comparing) for expression in expressions]
@@ -46,7 +46,7 @@ def judge_run(conditions: Sequence[Condition], run: Run) -> list[Judgement]:
     """Return the judgements of conditions on one run."""
     if not conditions:
         return []
-    from replay.conditions import judge, places_of  # noqa: PLC0415
+    from replay.conditions import judge, places_of
 
     places = places_of(run)
     return [judge(condition, run.summary_values, places) for condition in conditions]
@@ -57,7 +57,7 @@ def end_if_one_holds(judgements: Iterable[Judgement], *, of: str = "") -> None:
     judged = list(judgements)
     if not judged:
         return
-    from replay.conditions import all_lines  # noqa: PLC0415
+    from replay.conditions import all_lines
 
     for line in all_lines(judged):
         warn(f"{of}: {line}" if of else line)

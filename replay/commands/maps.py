@@ -68,7 +68,7 @@ def maps(  # noqa: PLR0913, PLR0917
 
 def _write(text: str) -> None:
     """Write maps: in a pipe with the very bytes of the paths, on a terminal without its escapes."""
-    from replay.console.screen import clean  # noqa: PLC0415
+    from replay.console.screen import clean
 
     if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
         sys.stdout.write("".join(clean(line) + "\n" for line in text.splitlines()))

@@ -71,7 +71,7 @@ def read_run(
     traces: list[str], dialect: str, maps: str | None, page_size: int, strict: bool, watch: Watch = unwatched
 ) -> Run:
     """Return the run that the logs recorded; `watch` is told how far the work is."""
-    from replay.run.api import load  # noqa: PLC0415  (help and usage errors need no run)
+    from replay.run.api import load
 
     gc.freeze()  # what the imports brought stays to the end: no need to search it for garbage then
     return load(traces, format=dialect, maps=maps, page_size=page_size, strict=strict, watch=watch)
@@ -82,7 +82,7 @@ def warn_of_problems(run: Run) -> None:
     problems = run.source.problems
     if not problems.total:
         return
-    from replay.console.amounts import number  # noqa: PLC0415
+    from replay.console.amounts import number
 
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(problems.counts.items()))
     first = min(problems.kept, key=lambda problem: (problem.file, problem.line))
@@ -91,7 +91,7 @@ def warn_of_problems(run: Run) -> None:
 
 def warn(text: str) -> None:
     """Print a warning on standard error."""
-    from replay.console.screen import clean  # noqa: PLC0415
+    from replay.console.screen import clean
 
     print(f"replay: {clean(text)}", file=sys.stderr)
 
@@ -104,7 +104,7 @@ def time_ns(text: str) -> int:
     Raises:
         typer.BadParameter: it is neither.
     """
-    from decimal import Decimal, InvalidOperation  # noqa: PLC0415  (few commands are given a time)
+    from decimal import Decimal, InvalidOperation
 
     parts = text.split(":")
     try:

@@ -50,10 +50,10 @@ def query(
     if not dataset:
         raise typer.BadParameter("name a dataset and a question; --list prints the questions", param_hint="DATASET")
     sql, nothing = _sql_of(question)
-    from replay.datasets.questions import ask, check_duckdb  # noqa: PLC0415
+    from replay.datasets.questions import ask, check_duckdb
 
     check_duckdb()
-    from replay.report.query import FORMATS  # noqa: PLC0415
+    from replay.report.query import FORMATS
 
     rows = FORMATS[format.value](ask(dataset, sql), sys.stdout)
     if not rows and nothing:
@@ -61,15 +61,15 @@ def query(
 
 
 def _print_questions() -> None:
-    from replay.console.screen import print_lines  # noqa: PLC0415
-    from replay.report.query import question_lines  # noqa: PLC0415
+    from replay.console.screen import print_lines
+    from replay.report.query import question_lines
 
     print_lines(question_lines())
 
 
 def _sql_of(question: str) -> tuple[str, str]:
     """Return the SQL of a question, and what no rows mean. One word is a name, more are SQL."""
-    from replay.datasets.questions import BY_NAME  # noqa: PLC0415
+    from replay.datasets.questions import BY_NAME
 
     known = BY_NAME.get(question.strip())
     if known is not None:

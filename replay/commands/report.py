@@ -40,11 +40,11 @@ def report(
 
 def _print(run: Run, as_json: bool) -> None:
     if as_json:
-        from replay.report.as_json import document, write_json  # noqa: PLC0415
+        from replay.report.as_json import document, write_json
 
         write_json(document(run), sys.stdout)
         return
-    from replay.console.screen import print_lines  # noqa: PLC0415
-    from replay.report.as_text import letter  # noqa: PLC0415
+    from replay.console.screen import print_lines
+    from replay.report.as_text import letter
 
     print_lines(letter(run))

@@ -14,7 +14,7 @@ def schema(
     ] = None,
 ) -> None:
     """Print the data dictionary: tables, columns, types, units."""
-    from replay.tables import TABLES, schema_text  # noqa: PLC0415
+    from replay.tables import TABLES, schema_text
 
     if table is not None and table not in TABLES:
         raise typer.BadParameter(f"no table {table!r}; the tables are {', '.join(TABLES)}", param_hint="TABLE")

@@ -39,8 +39,8 @@ def steps(  # noqa: PLR0913, PLR0917
 
     A step is a call of the log, numbered from 0 in the order of completion; the line is where it completed.
     """
-    from replay.console.screen import print_lines  # noqa: PLC0415
-    from replay.report.steps import step_lines  # noqa: PLC0415
+    from replay.console.screen import print_lines
+    from replay.report.steps import step_lines
 
     if last is not None and last < first:
         raise typer.BadParameter(f"--to {last} lies before --from {first}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def places_of(run: Run) -> dict[str, str]:
     """Return where in the log the values of a run's summary come from: `first in line 66`, `in line 12`."""
-    from replay.run.places import Places  # noqa: PLC0415
+    from replay.run.places import Places
 
     places = Places(run)
     found = places_in(run.summary_values)

@@ -70,8 +70,8 @@ class _Bar:
 
 
 def _columns() -> Progress:
-    from rich.console import Console  # noqa: PLC0415 - only a long run shows progress
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
         TextColumn("{task.description}", markup=False),

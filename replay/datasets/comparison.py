@@ -326,7 +326,7 @@ def _first_lines(rows: pa.Table, keys: Sequence[str]) -> dict[tuple[str, ...], t
 
 def _with_blocker(rows: pa.Table) -> pa.Table:
     """Return failed brk calls with what was in the way: its path, or that it has none."""
-    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow.compute as pc
 
     nameless = pc.if_else(pc.is_valid(rows["blocker_start"]), "anonymous memory", "")
     return rows.append_column("blocker", pc.coalesce(rows["blocker_path"], nameless))
@@ -359,8 +359,8 @@ def _curves(side: Side, run: str) -> dict[str, FloatArray]:
 
 def _known(column: pa.ChunkedArray) -> FloatArray:
     """Return a column as floats, nan where it is null."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     floats = pc.cast(column, pa.float64(), safe=False)
     return np.asarray(pc.fill_null(floats, math.nan).to_numpy(), np.float64)

@@ -45,8 +45,8 @@ class Dataset:
     @cached_property
     def runs(self) -> pa.Table:
         """One row a run, as `runs.parquet` has it."""
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.parquet as pq  # noqa: PLC0415
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
         try:
             table = pq.read_table(f"{self.path}/{RUNS}", filesystem=self.filesystem, partitioning=None)
@@ -69,8 +69,8 @@ class Dataset:
         Raises:
             ReplayError: its directory cannot be listed.
         """
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.dataset as ds  # noqa: PLC0415
+        import pyarrow as pa
+        import pyarrow.dataset as ds
 
         schema = plain_schema(table_schema(name))
         if not is_directory(self.filesystem, f"{self.path}/{name}"):
@@ -87,8 +87,8 @@ class Dataset:
         Raises:
             ReplayError: a file of it cannot be read.
         """
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.dataset as ds  # noqa: PLC0415
+        import pyarrow as pa
+        import pyarrow.dataset as ds
 
         chosen = None if runs is None else ds.field("run").isin(list(runs))
         try:
@@ -108,8 +108,8 @@ def opened(location: str) -> tuple[Any, str]:
     Raises:
         ReplayError: no file system is known for the URL.
     """
-    import pyarrow as pa  # noqa: PLC0415
-    from pyarrow import fs  # noqa: PLC0415
+    import pyarrow as pa
+    from pyarrow import fs
 
     if "://" not in location:
         return fs.LocalFileSystem(), location
@@ -142,7 +142,7 @@ def table_schema(name: str) -> pa.Schema:
     Raises:
         QueryError: there is no such table.
     """
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     if name not in TABLES:
         raise QueryError(f"no table {name!r}; the tables are {', '.join(TABLES)}")
@@ -151,7 +151,7 @@ def table_schema(name: str) -> pa.Schema:
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """Return the schema with its dictionaries as plain strings."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     fields = [
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema

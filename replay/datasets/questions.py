@@ -161,7 +161,7 @@ def ask(location: str, sql: str) -> Answer:
         ReplayError: DuckDB is not installed, or there is no dataset.
         QueryError: the question is not one that DuckDB can answer.
     """
-    import duckdb  # noqa: PLC0415
+    import duckdb
 
     connection = duckdb.connect(config=_NO_NETWORK)
     try:
@@ -179,7 +179,7 @@ def check_duckdb() -> None:
         ReplayError: it is not installed; the message says how to install it.
     """
     try:
-        import duckdb  # noqa: F401, PLC0415
+        import duckdb  # noqa: F401
     except ImportError as error:
         raise ReplayError(
             "replay query needs DuckDB, which is not installed here: pip install 'replay-trace[sql]' brings it"
@@ -187,7 +187,7 @@ def check_duckdb() -> None:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    import duckdb  # noqa: PLC0415
+    import duckdb
 
     if connection.description is None:
         return
@@ -226,8 +226,8 @@ def _register(connection: duckdb.DuckDBPyConnection, location: str, sql: str) ->
 
 def _exported(location: str, name: str) -> pa.Table:
     """Return a table of an exported run as a dataset would have it; `run` is the name of the directory."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     path = os.path.join(location, f"{'summary' if name == 'runs' else name}.parquet")
     try:

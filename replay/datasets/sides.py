@@ -52,13 +52,13 @@ class Side(ABC):
         """Where in the log the values of the summary come from, if there is one run, by the name of the column."""
         if len(self.summaries) > 1:
             return {}
-        from replay.conditions import places_in_tables  # noqa: PLC0415
+        from replay.conditions import places_in_tables
 
         return places_in_tables(next(iter(self.summaries.values())), self.table)
 
     def _named(self, table: pa.Table) -> pa.Table:
         """Return the table of the only run with its name in the first column."""
-        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow as pa
 
         names = pa.array([next(iter(self.summaries))] * table.num_rows, pa.string())
         return plain_texts(table).add_column(0, "run", names)
@@ -82,7 +82,7 @@ class _Trace(Side):
 
     @property
     def places(self) -> dict[str, str]:
-        from replay.conditions import places_of  # noqa: PLC0415
+        from replay.conditions import places_of
 
         return places_of(self._run)
 
@@ -107,7 +107,7 @@ class _Export(Side):
         return self._named(self._read(name, columns))
 
     def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow as pa
 
         path = os.path.join(self.label, f"{name}.{self._ending}")
         try:
@@ -148,7 +148,7 @@ def side(named: str, **how: Any) -> Side:
         return _dataset_side(named, location, name)
     if os.path.isdir(named):
         return _exported_side(named)
-    from replay.run.api import load  # noqa: PLC0415
+    from replay.run.api import load
 
     return _Trace(named, load(named, **how))
 
@@ -200,7 +200,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         known = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
@@ -209,7 +209,7 @@ def _read_parquet(path: str, columns: Sequence[str] | None) -> pa.Table:
 
 def _read_csv(path: str, name: str, columns: Sequence[str] | None) -> pa.Table:
     """Return columns of an exported CSV file, of the types that the schema gives them."""
-    import pyarrow.csv as pc  # noqa: PLC0415
+    import pyarrow.csv as pc
 
     schema = plain_texts(table_schema(name).empty_table()).schema
     types = {field.name: field.type for field in schema}

@@ -148,7 +148,7 @@ class Shelf:
         if self._end > self._held_bytes:
             self._write_held()
             if self._end > self._next_trim:
-                from replay.engine.process_memory import give_freed_memory_back  # noqa: PLC0415 - few runs are so long
+                from replay.engine.process_memory import give_freed_memory_back
 
                 give_freed_memory_back()
                 self._next_trim = self._end + TRIMMED_BYTES

@@ -195,14 +195,14 @@ _DECLARED: Final = re.compile(r"^declare ((?:(?!@llvm\.).)*)$", re.MULTILINE)
 
 def _numba() -> Any:
     """Return numba, whose import takes longer than most logs."""
-    import numba.extending  # noqa: PLC0415
+    import numba.extending
 
     return numba
 
 
 def _llvm() -> Any:
     """Return numba's binding of LLVM, which a small log does not need."""
-    import llvmlite.binding  # noqa: PLC0415
+    import llvmlite.binding
 
     return llvmlite.binding
 
@@ -244,7 +244,7 @@ _ENGINES: Final[list[Any]] = []
 @cache
 def _name_of(function: Function) -> str:
     """Return how the files of a loop are named: what it is made of, and for which processor and LLVM it is."""
-    import llvmlite  # noqa: PLC0415
+    import llvmlite
 
     llvm = _llvm()
     source = Path(function.__code__.co_filename)
@@ -271,7 +271,7 @@ def _sources_of(function: Function) -> Iterator[str]:
 
 def _kept(path: Path) -> _Code | None:
     """Return what is kept in a file, None if there is none or it is damaged."""
-    import json  # noqa: PLC0415  (here and below: only long logs get so far)
+    import json
 
     try:
         head, _, code = path.read_bytes().partition(b"\n")
@@ -285,7 +285,7 @@ def _kept(path: Path) -> _Code | None:
 
 def _keep(path: Path, code: _Code) -> None:
     """Keep machine code for the next run, unless the file system does not let us."""
-    import json  # noqa: PLC0415
+    import json
 
     about = {"sha256": hashlib.sha256(code.object).hexdigest(), "entry": code.entry}
     try:

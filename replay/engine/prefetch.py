@@ -28,7 +28,7 @@ def worked_ahead(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Gene
 
     An error of the things is raised behind the last one before it. The thread is gone when this ends, however it ends.
     """
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (only long logs are worked at in threads)
+    from concurrent.futures import ThreadPoolExecutor
 
     waiting: deque[tuple[Thing, Future[Made]]] = deque()
     error: Exception | None = None

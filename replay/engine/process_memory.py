@@ -48,7 +48,7 @@ def give_freed_memory_back() -> None:
 
 def _libc() -> Any:
     """Return the libc, None if it is not glibc."""
-    import ctypes  # noqa: PLC0415 - only a long run comes here
+    import ctypes
 
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

@@ -38,7 +38,7 @@ def check_bokeh() -> None:
         ReplayError: it is not installed; the message says how to install it.
     """
     try:
-        import bokeh  # noqa: F401, PLC0415
+        import bokeh  # noqa: F401
     except ImportError as error:
         raise ReplayError(
             "replay dashboard needs Bokeh, which is not installed here: pip install 'replay-trace[html]' brings it"
@@ -60,10 +60,10 @@ def write_dashboard(location: str, output: str | os.PathLike[str], *, force: boo
 
 def page(fleet: Fleet) -> str:
     """Return the page as HTML."""
-    from bokeh.embed import file_html  # noqa: PLC0415
-    from bokeh.resources import INLINE  # noqa: PLC0415
+    from bokeh.embed import file_html
+    from bokeh.resources import INLINE
 
-    from replay.html.dashboard_charts import models, show_run  # noqa: PLC0415
+    from replay.html.dashboard_charts import models, show_run
 
     made = models(fleet)
     source = made["runs"].source

@@ -72,7 +72,7 @@ class Fleet:
         """One row for each run, cause and blocker of failed brk calls."""
         columns = ("cause", "blocker_path", "blocker_start", "limit_bytes", "shortfall_bytes", "line")
         table = self.dataset.table("brk_failures", columns)
-        import pyarrow.compute as pc  # noqa: PLC0415
+        import pyarrow.compute as pc
 
         nameless = pc.if_else(pc.is_valid(table["blocker_start"]), "anonymous memory", table["cause"])
         table = table.append_column("in_the_way", pc.coalesce(table["blocker_path"], nameless))

@@ -47,16 +47,16 @@ def is_long(size: int) -> bool:
     """Tell whether a log of so many bytes is worth the compiled scanner, of which a short one need not hear."""
     if size < min(WORTH_LOADING, WORTH_COMPILING):
         return False
-    from replay.lines.scan_loop import scan_loop  # noqa: PLC0415
+    from replay.lines.scan_loop import scan_loop
 
     return pays(scan_loop, size, loading=WORTH_LOADING, compiling=WORTH_COMPILING)
 
 
 def _scanned_ahead(texts: Iterator[Text], dialect: str, first_line: int) -> Iterator[Scanned]:
     """Yield the texts as chunks with their scans by the compiled scanner, which works ahead in a thread."""
-    from replay.engine.process_memory import keep_freed_memory  # noqa: PLC0415 - only a long log comes here
-    from replay.lines.scan_loop import scan_compiled  # noqa: PLC0415
-    from replay.lines.shape_trie import empty_tree  # noqa: PLC0415
+    from replay.engine.process_memory import keep_freed_memory
+    from replay.lines.scan_loop import scan_compiled
+    from replay.lines.shape_trie import empty_tree
 
     keep_freed_memory()
     tree, next_line = empty_tree(), first_line

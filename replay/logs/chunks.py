@@ -243,10 +243,10 @@ def _decompressed(raw: io.BufferedReader) -> IO[bytes] | gzip.GzipFile:
 def _zstd_reader(raw: io.BufferedReader) -> IO[bytes]:
     """Return a reader of a zstd stream, by whichever library is installed."""
     try:
-        import zstandard  # noqa: PLC0415
+        import zstandard
     except ImportError:
         try:
-            import pyarrow  # noqa: PLC0415
+            import pyarrow
         except ImportError as err:
             raise TraceFormatError("reading .zst needs the zstandard or the pyarrow package") from err
         return pyarrow.CompressedInputStream(raw, "zstd")  # type: ignore[no-any-return]

@@ -98,7 +98,7 @@ def to_try(findings: Findings) -> list[str]:
     for group in sorted(findings.failure_groups, key=lambda group: -group.count)[:3]:
         found.update(dict.fromkeys(_CURES[group.cause](findings, group)))
     if findings.malloc is not None:
-        from replay.report.malloc import verdict  # noqa: PLC0415 - only logs of malloc need it
+        from replay.report.malloc import verdict
 
         found.update(dict.fromkeys(verdict.to_try(findings.malloc)))
     found.update(dict.fromkeys(_habits(findings)))

@@ -63,7 +63,7 @@ def _malloc(findings: Findings) -> dict[str, Any]:
     """Return the part about malloc; logs that show none of it have no such key."""
     if findings.malloc is None:
         return {}
-    from replay.report.malloc.as_json import document as about_malloc  # noqa: PLC0415 - only logs of malloc need it
+    from replay.report.malloc.as_json import document as about_malloc
 
     return {"malloc": about_malloc(findings.malloc)}
 

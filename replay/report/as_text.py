@@ -52,7 +52,7 @@ def _sections(findings: Findings) -> Iterator[tuple[str, Section]]:
     """Yield the sections, those about malloc before the picture of the address space."""
     for heading, section in SECTIONS:
         if section is _layout and findings.malloc is not None:
-            from replay.report.malloc import as_text as about_malloc  # noqa: PLC0415 - only logs of malloc need it
+            from replay.report.malloc import as_text as about_malloc
 
             yield from about_malloc.sections()
         yield heading, section

@@ -110,9 +110,7 @@ def _changes(before: list[Piece], after: list[Piece]) -> Iterator[Change]:
         yield held
 
 
-def _common_cuts(
-    before: list[Piece], after: list[Piece]
-) -> Iterator[tuple[int, int, Piece | None, Piece | None]]:
+def _common_cuts(before: list[Piece], after: list[Piece]) -> Iterator[tuple[int, int, Piece | None, Piece | None]]:
     """Yield the ranges between all borders of both lists with the mapping of either list there."""
     borders = sorted({border for piece in (*before, *after) for border in (piece.start, piece.end)})
     old, new = iter(before), iter(after)

@@ -469,7 +469,7 @@ class Findings:
         """What is to be said about malloc, None where the log shows no call of its family."""
         if not self.run.malloc_blocks.seen:
             return None
-        from replay.report.malloc.findings import MallocFindings  # noqa: PLC0415 - most logs have none
+        from replay.report.malloc.findings import MallocFindings
 
         return MallocFindings(self)
 
@@ -542,6 +542,6 @@ def _known_pid(value: int) -> int | None:
 
 
 def _perms(prot: int, shared: int) -> str:
-    from replay.linux.proc_maps import perms_text  # noqa: PLC0415
+    from replay.linux.proc_maps import perms_text
 
     return perms_text(prot, bool(shared))

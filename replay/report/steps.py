@@ -118,7 +118,7 @@ def _block_words(run: Run) -> BlockWords | None:
     """Return what adds to the words what the blocks of malloc tell, None where the log shows none."""
     if not run.malloc_blocks.seen:
         return None
-    from replay.report.malloc.steps import BlockWords  # noqa: PLC0415 - most logs have none
+    from replay.report.malloc.steps import BlockWords
 
     return BlockWords(run)
 

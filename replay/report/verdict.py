@@ -36,7 +36,7 @@ def verdict(findings: Findings) -> list[Paragraph]:
 
 def _of_malloc(findings: Findings) -> Iterator[Paragraph]:
     if findings.malloc is not None:
-        from replay.report.malloc.verdict import verdict  # noqa: PLC0415 - only logs of malloc need it
+        from replay.report.malloc.verdict import verdict
 
         yield from verdict(findings.malloc)
 
@@ -164,8 +164,10 @@ def _refusals(findings: Findings) -> Iterator[Paragraph]:
     if len(steps):
         first, last = findings.places.of_step(int(steps[0])), findings.places.of_step(int(steps[-1]))
         besides = "Besides, " if findings.failures else "But "
-        refused = f"{number(len(steps), 'other call')} for memory" if findings.failures else (
-            f"{number(len(steps), 'call')} for memory by mmap and its kin"
+        refused = (
+            f"{number(len(steps), 'other call')} for memory"
+            if findings.failures
+            else (f"{number(len(steps), 'call')} for memory by mmap and its kin")
         )
         was = "was" if len(steps) == 1 else "were"
         yield Paragraph(f"{besides}{refused} {was} refused with ENOMEM ({span(first, last)}).", "bad")

@@ -145,7 +145,7 @@ class Run:
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         """Return the table of that name as a DataFrame, made once."""
-        from replay.tables import TABLES, to_pandas  # noqa: PLC0415  (here and below: a report makes no table)
+        from replay.tables import TABLES, to_pandas
 
         if name.startswith("_") or name not in TABLES:
             raise AttributeError(f"a Run has no {name!r}; its tables are {', '.join(TABLES)}")
@@ -155,7 +155,7 @@ class Run:
 
     def arrow(self, table: str) -> pa.Table:
         """Return a table as an Arrow table; raise QueryError if there is none of that name."""
-        from replay.tables import mmap_fallbacks_of, to_arrow  # noqa: PLC0415
+        from replay.tables import mmap_fallbacks_of, to_arrow
 
         if table == "mmap_fallbacks":
             return mmap_fallbacks_of(self.arrow("allocator_mmaps"))
@@ -163,7 +163,7 @@ class Run:
 
     def columns(self, table: str) -> dict[str, Any]:
         """Return the columns of a table as `tables.to_arrow` takes them; raise QueryError if there is none of it."""
-        from replay.run.table_columns import columns_of  # noqa: PLC0415
+        from replay.run.table_columns import columns_of
 
         return columns_of(self, table)
 
@@ -173,8 +173,8 @@ class Run:
         Raises:
             QueryError: there is no such table.
         """
-        from replay.run.table_columns import parts_of  # noqa: PLC0415
-        from replay.tables import in_order, to_arrow  # noqa: PLC0415
+        from replay.run.table_columns import parts_of
+        from replay.tables import in_order, to_arrow
 
         if table == "mmap_fallbacks":
             yield in_order(self.arrow(table))
@@ -196,7 +196,7 @@ class Run:
             OutputExistsError: a file is there already and `force` is not set.
             ReplayError: the directory cannot be written.
         """
-        from replay.tables import TABLES, export_tables  # noqa: PLC0415
+        from replay.tables import TABLES, export_tables
 
         def parts(name: str, number: int) -> Iterator[pa.Table]:
             for part in self.arrow_parts(name):
@@ -230,21 +230,21 @@ class Run:
     @cached_property
     def heaps(self) -> Heaps:
         """The heaps that malloc cuts its blocks from."""
-        from replay.heap import find_heaps  # noqa: PLC0415  (here and below: many logs show no malloc)
+        from replay.heap import find_heaps
 
         return find_heaps(self.replayed, self.nesting, self.malloc_blocks)
 
     @cached_property
     def answer(self) -> Answer:
         """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
-        from replay.heap import answer  # noqa: PLC0415
+        from replay.heap import answer
 
         return answer(self.replayed, self.malloc_blocks, self.heaps)
 
     @cached_property
     def activity(self) -> Activity:
         """What the allocators did."""
-        from replay.allocator import Record, allocator_activity  # noqa: PLC0415  (here and below: only a report asks)
+        from replay.allocator import Record, allocator_activity
 
         made = self.replayed
         record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size, self.nesting)
@@ -253,7 +253,7 @@ class Run:
     @cached_property
     def summary_values(self) -> dict[str, Any]:
         """The one row of the table `summary`, by column."""
-        from replay.run.summary import summary_columns  # noqa: PLC0415
+        from replay.run.summary import summary_columns
 
         found = self.activity, self.malloc_blocks, lambda: self.answer
         return summary_columns(self.source, self.replayed, self.calls_made, self.footprint, *found)

@@ -150,7 +150,7 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
     }
     if not blocks.seen:
         return counts
-    from replay.heap.live_bytes import course_of_all, one_space  # noqa: PLC0415  (many logs show no malloc)
+    from replay.heap.live_bytes import course_of_all, one_space
 
     columns, found = blocks.columns, answer()
     live = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0))

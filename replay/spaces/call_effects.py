@@ -371,9 +371,7 @@ def _fork_advice_rows(builder: _Builder) -> list[_Part]:
     at = at[np.isin(calls.flags[at], (MADV_DONTFORK, MADV_DOFORK))]
     at = at[(calls.status[at] == OK) | ((calls.status[at] == FAILED) & (calls.errno[at] == aspace.ENOMEM))]
     mark = np.where(calls.flags[at] == MADV_DONTFORK, aspace.DONTFORK, 0)
-    return _rows(
-        aspace.VERB_ADVISE_FORK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=mark
-    )
+    return _rows(aspace.VERB_ADVISE_FORK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=mark)
 
 
 def _name_rows(builder: _Builder) -> list[_Part]:

@@ -54,7 +54,7 @@ def arrow_schema(table: str) -> pa.Schema:
     Raises:
         QueryError: there is no such table.
     """
-    import pyarrow as pa  # noqa: PLC0415  (a quarter of a second that a small report does not need)
+    import pyarrow as pa
 
     facts = table_of(table)
     return pa.schema(
@@ -87,7 +87,7 @@ def to_arrow(table: str, columns: Mapping[str, Values], strings: Strings | None 
         QueryError: there is no such table.
         ValueError: `columns` do not fit the schema, which is the caller's mistake and not a user's.
     """
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     facts = table_of(table)
     unknown = columns.keys() - {column.name for column in facts.columns}
@@ -100,8 +100,8 @@ def to_arrow(table: str, columns: Mapping[str, Values], strings: Strings | None 
 
 def mmap_fallbacks_of(allocator_mmaps: pa.Table) -> pa.Table:
     """Return the table `mmap_fallbacks`: the rows of `allocator_mmaps` that stood in for a failed brk."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     kind = allocator_mmaps.column("kind").cast(pa.string())
     rows = allocator_mmaps.filter(pc.is_in(kind, value_set=pa.array(FALLBACK_KINDS)))
@@ -131,14 +131,14 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     A nullable integer column becomes `Int64`, `UInt64` or `Int32`, a dictionary `category`, a ratio float64
     with NaN; an integer column that is never null keeps its plain dtype.
     """
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     series = {field.name: _pandas_column(table.column(field.name), field) for field in table.schema}
     return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows), copy=False)
 
 
 def _arrow_type(name: str) -> pa.DataType:
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     return pa.dictionary(pa.int32(), pa.string()) if name == "dictionary" else getattr(pa, name)()
 
@@ -154,7 +154,7 @@ def _arrow_array(
     table: str, column: Column, columns: Mapping[str, Values], strings: Strings | None, rows: int
 ) -> pa.Array:
     """Return one column of the table; `rows` is its length where `columns` has no such column."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     if column.name not in columns:
         array = pa.nulls(rows, _arrow_type(column.type))
@@ -175,7 +175,7 @@ def _integer_array(column: Column, values: Values) -> pa.Array:
     A uint64 column that is never null takes the bits of `NULL` as the number 2^63 that they write: a log may
     hold any number.
     """
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     if isinstance(values, Words):
         raise ValueError(f"{column.name} holds numbers, but texts were given")
@@ -191,7 +191,7 @@ def _integer_array(column: Column, values: Values) -> pa.Array:
 
 
 def _ratio_array(values: Values) -> pa.Array:
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     if not isinstance(values, np.ndarray):
         values = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
@@ -214,7 +214,7 @@ def _text_array(column: Column, values: Values, strings: Strings | None) -> pa.A
 
 def _string_array(words: Words) -> pa.ChunkedArray:
     """Return the texts themselves, in chunks that the 32-bit offsets of Arrow's strings can hold."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     starts = range(0, len(words.ids), _STRING_CHUNK_ROWS)
     pieces = (words._replace(ids=words.ids[start : start + _STRING_CHUNK_ROWS]) for start in starts)
@@ -223,7 +223,7 @@ def _string_array(words: Words) -> pa.ChunkedArray:
 
 def _dictionary_array(words: Words) -> pa.Array:
     """Return the dictionary of the texts that are used, each once, in the order of their first ids."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     ids = np.maximum(words.ids, -1)
     null = ids < 0
@@ -242,7 +242,7 @@ def _dictionary_array(words: Words) -> pa.Array:
 
 def _vocabulary_array(texts: Iterable[str]) -> pa.Array:
     """Return the texts as an Arrow array, made from buffers like all others."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     encoded = [text.encode() for text in texts]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
@@ -255,7 +255,7 @@ def _array(type_: pa.DataType, values: NDArray[Any], null: NDArray[np.bool_] | N
 
     Made from buffers, because `pyarrow.array` imports pandas to see whether it was given a Series.
     """
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     valid = None
     if null is not None and null.any():
@@ -270,8 +270,8 @@ def _printable(text: str) -> str:
 
 def _pandas_column(column: pa.ChunkedArray, field: pa.Field) -> Any:
     """Return one column as what pandas users expect of its type, in memory of its own."""
-    import pandas as pd  # noqa: PLC0415
-    import pyarrow as pa  # noqa: PLC0415
+    import pandas as pd
+    import pyarrow as pa
 
     if pa.types.is_dictionary(field.type) or pa.types.is_string(field.type):
         return column.to_pandas()

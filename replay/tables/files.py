@@ -140,7 +140,7 @@ class ParquetStream(_Stream):
 
     def write(self, table: pa.Table) -> None:
         """Append the rows of a table of the stream's schema, in the order in which they are."""
-        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow as pa
 
         held = pa.concat_tables([self._held, table]) if self._held.num_rows else table
         complete = held.num_rows - held.num_rows % ROW_GROUP_ROWS
@@ -149,7 +149,7 @@ class ParquetStream(_Stream):
 
     @contextmanager
     def _writing(self, temporary: Path) -> Iterator[None]:
-        import pyarrow.parquet as pq  # noqa: PLC0415
+        import pyarrow.parquet as pq
 
         self._held = self._schema.empty_table()
         rising = [field.name for field in self._schema if _is_rising(field)]
@@ -177,8 +177,8 @@ class CsvStream(_Stream):
 
     @contextmanager
     def _writing(self, temporary: Path) -> Iterator[None]:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.csv  # noqa: PLC0415
+        import pyarrow as pa
+        import pyarrow.csv
 
         self._plain = pa.schema([field.with_type(_without_dictionary(field.type)) for field in self._schema])
         options = pa.csv.WriteOptions(include_header=False, batch_size=_CSV_BATCH_ROWS)
@@ -278,12 +278,12 @@ def _temporary_in(directory: Path) -> Path:
 
 def _is_rising(field: pa.Field) -> bool:
     """Tell whether a column is of integers that mostly rise from row to row."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     return pa.types.is_int64(field.type) and (field.metadata or {}).get(b"unit") in _RISING_UNITS
 
 
 def _without_dictionary(type_: pa.DataType) -> pa.DataType:
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     return type_.value_type if pa.types.is_dictionary(type_) else type_

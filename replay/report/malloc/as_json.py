@@ -126,9 +126,7 @@ def _curve(malloc: MallocFindings, curve: Curve) -> list[dict[str, Any]]:
     count = len(curve.clocks)
     points = min(count, _MOST_POINTS)
     rows = [(at + 1) * count // points - 1 for at in range(points)]
-    return [
-        {**_place(malloc.places.of_clock(int(curve.clocks[row]))), "bytes": int(curve.values[row])} for row in rows
-    ]
+    return [{**_place(malloc.places.of_clock(int(curve.clocks[row]))), "bytes": int(curve.values[row])} for row in rows]
 
 
 def _heap(malloc: MallocFindings) -> dict[str, Any] | None:

@@ -224,5 +224,3 @@ def _against_top(malloc: MallocFindings) -> Iterator[str]:
         f"{size(top)} lie free at the top of the heap at the end{why}: malloc_trim(0), or a fixed M_TRIM_THRESHOLD "
         "(GLIBC_TUNABLES=glibc.malloc.trim_threshold=131072), gives them back."
     )
-
-
