@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from replay.errors import ReplayError
+from replay.version import __version__
 
 __all__ = ["ReplayError", "Run", "__version__", "load"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

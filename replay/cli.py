@@ -17,9 +17,9 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from replay import __version__
 from replay.commands.fast_path import Sparing, SparingCommand
 from replay.errors import ReplayError
+from replay.version import __version__
 
 COMMANDS: Final = ("report", "maps", "steps", "diff", "export", "batch", "compare", "query", "dashboard", "schema")
 """The commands, in the order in which the help lists them: each is a function of a module of its name."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from replay import __version__
 from replay.batch.dataset_writer import Known, commit
 from replay.batch.discovery import FoundRun
 from replay.batch.local_copies import content_hash, fetched, is_archive, is_compressed, state_of
@@ -24,6 +23,7 @@ from replay.batch.storage import open_store
 from replay.errors import ReplayError, TraceFormatError
 from replay.logs.chunks import CHUNK_BYTES, SAMPLE_BYTES, Log, read_chunks
 from replay.tables import SCHEMA_VERSION, OutputError
+from replay.version import __version__
 
 if TYPE_CHECKING:
     from replay.run.api import Run

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
-from replay import __version__
 from replay.console.amounts import number, size
 from replay.console.screen import clean, shortened
 from replay.datasets.dataset import Dataset
@@ -19,6 +18,7 @@ from replay.errors import ReplayError
 from replay.html.dashboard_facts import Fleet, Row, program_of, version_of
 from replay.html.shell import SCRIPT, STYLE, TEMPLATE
 from replay.tables import whole_file
+from replay.version import __version__
 
 _MOST_FAILING: Final = 50
 _MOST_ERRORS: Final = 50

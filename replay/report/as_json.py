@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import numpy as np
 
-from replay import __version__
 from replay.engine.columns import NULL, to_unsigned
 from replay.report import address_map, advice
 from replay.report.findings import Findings
 from replay.report.verdict import verdict
 from replay.run.places import Place
 from replay.tables import table_of
+from replay.version import __version__
 
 if TYPE_CHECKING:
     from replay.run.api import Run

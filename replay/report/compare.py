@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay import __version__
 from replay.console.amounts import duration, number, size
 from replay.console.screen import COLUMNS, cells, clean, padded, shortened, styled, table, wrapped
 from replay.datasets.comparison import FEW_RUNS, Comparison, Count, Curves, FloatArray, Group, Number, Row, Spread
 from replay.datasets.sides import Side
 from replay.report.drawing import BARS
+from replay.version import __version__
 
 DOCUMENT_VERSION: Final = 1
 """Changes only when a key is renamed, retyped or taken away."""
