@@ -27,6 +27,7 @@ from replay.linux.proc_maps import Mapping, join_equal, maps_text, perms_text, r
 from replay.mm.address_space import IMPOSSIBLE_RANGE, KIND_BRK
 from replay.spaces import replay
 from replay.spaces.footprint import Footprint
+from replay.spaces.initial_maps import first_image, no_images
 from replay.spaces.replay import ORIGIN_FORK, Replay
 from replay.spaces.results import DIVERGENCES
 
@@ -74,9 +75,9 @@ def load(
     if format not in ("auto", *DIALECTS):
         raise ReplayError(f"format {format!r}: expected auto, strace or ltrace")
     paths: list[str | Path] = [trace] if isinstance(trace, (str, Path)) else list(trace)
-    initial = read_maps(Path(maps)) if maps is not None else ()
+    images = first_image(read_maps(Path(maps))) if maps is not None else no_images
     source = read_run(paths, dialect=format, strict=strict, watch=watch)
-    return Run(source, replay.replay(source, source.strings, page_size, initial, watch))
+    return Run(source, replay.replay(source, source.strings, page_size, images, watch))
 
 
 @dataclass(frozen=True, slots=True)

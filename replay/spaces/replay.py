@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -17,16 +17,16 @@ import numpy as np
 from replay.calls.table import Calls, concatenated
 from replay.calls.windows import Recording, record
 from replay.engine.column_store import PackedColumns
-from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_signed
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.engine.native import compiled, pays
 from replay.engine.prefetch import worked_ahead, worked_in_turn
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.engine.sorting import ascending, firsts
-from replay.linux.proc_maps import Mapping, prot_of
 from replay.mm import address_space as aspace
 from replay.spaces import call_effects, open_files, processes
+from replay.spaces.initial_maps import Image, Images, no_images, seeded
 from replay.spaces.processes import Processes, SpaceLife
-from replay.spaces.results import BEFORE_TRACE, Outcome, Ran
+from replay.spaces.results import Outcome, Ran
 
 SPACE_ORIGINS: Final = ("found", "exec", "fork")
 """How a space began, see `processes.SpaceLife`; the codes of the column `origin` of the spaces are places here."""
@@ -64,20 +64,20 @@ def replay(
     batches: Iterable[Calls],
     strings: Strings,
     page: int = 4096,
-    initial: Sequence[Mapping] = (),
+    images: Images = no_images,
     watch: Watch = unwatched,
 ) -> Replay:
     """Return what becomes of every address space of a run, whose calls come in batches in completion order.
 
-    `initial` are the mappings of the first space when the trace began (or, for a traced start, of the fresh image).
+    `images` tells what was mapped in a space when it began, where that is known.
     A thread that no call of the log made shares a space; if the replay then contradicts it, it is replayed as a copy.
     """
     recording = record(batches)
     forked: frozenset[int] = frozenset()
-    result, who = _replay_with(recording, forked, strings, page, initial, watch)
+    result, who = _replay_with(recording, forked, strings, page, images, watch)
     while suspects := _contradicted(result, who) - forked:
         forked |= suspects
-        other, who = _replay_with(recording, forked, strings, page, initial, watch)
+        other, who = _replay_with(recording, forked, strings, page, images, watch)
         if len(other.divergences["step"]) >= len(result.divergences["step"]):
             break
         result = other
@@ -103,7 +103,7 @@ def _replay_with(
     forked: frozenset[int],
     strings: Strings,
     page: int,
-    initial: Sequence[Mapping],
+    images: Images,
     watch: Watch,
 ) -> tuple[Replay, Processes]:
     """Return the replay in which the threads `forked` got copies, and what it took every thread to be."""
@@ -111,8 +111,8 @@ def _replay_with(
     output = Outcome(recording, who.lives)
     runner = _Runner(
         lives=who.lives,
-        initial=initial,
-        seeded=seeded_rows(initial, strings, _seeding_clock(who.lives)),
+        images=images(recording, who),
+        strings=strings,
         page=page,
         apply=_runner_for(recording.memory_calls),
         forks=deque(sorted((life for life in who.lives if life.origin == "fork"), key=lambda life: life.born_clock)),
@@ -199,8 +199,8 @@ class _Runner:
     """Runs the verbs of each space, parents first, and hands children a copy at the moment of their fork."""
 
     lives: Sequence[SpaceLife]
-    initial: Sequence[Mapping]
-    seeded: Int64Array
+    images: Mapping[int, Image]
+    strings: Strings
     page: int
     apply: Callable[..., tuple[int, int]]
     forks: deque[SpaceLife]
@@ -264,9 +264,8 @@ class _Runner:
         if space is not None:
             return space
         space = aspace.empty_space()
-        if life.space == 0 and self.initial:
-            space = seeded_space(self.seeded, self.initial)
-            self.kernel_rows[life.space] = self.seeded[self.seeded[:, aspace.DEAD_START] < 0]
+        if life.space in self.images:
+            space, self.kernel_rows[life.space] = seeded(self.images[life.space], life, self.strings)
         if life.fresh and space.totals[aspace.START_BRK] == NULL:
             space.totals[aspace.START_BRK] = aspace.FRESH
         return space
@@ -353,52 +352,6 @@ def _born_at(rows: Int64Array, clock: int) -> Int64Array:
     rows[:, aspace.BORN] = clock
     rows[:, aspace.BORN_STEP] = NULL
     return rows
-
-
-def _seeding_clock(lives: Sequence[SpaceLife]) -> int:
-    """Return the line at which the mappings of a maps file came to be: that of the execve, NULL for a running one."""
-    return lives[0].born_clock if lives and lives[0].origin == "exec" else NULL
-
-
-def seeded_rows(initial: Sequence[Mapping], strings: Strings, clock: int) -> Int64Array:
-    """Return rows (as `address_space.live_rows`) of the mappings of a maps file, there since line `clock`."""
-    rows = np.full((len(initial), aspace.DEAD_WIDTH), NULL, np.int64)
-    for row, mapping in zip(rows, initial, strict=True):
-        is_file = mapping.path.startswith("/")
-        row[aspace.PROT] = prot_of(mapping.perms)
-        row[aspace.SHARED] = mapping.perms.endswith("s")
-        row[aspace.KIND] = _kind_of(mapping)
-        row[aspace.PATH] = strings.intern(mapping.path) if mapping.path else NO_TEXT
-        row[aspace.OFFSET] = mapping.offset if is_file else NULL
-        row[aspace.ORIGIN] = aspace.ORIGIN_MAPS
-        row[aspace.MADE_STEP] = row[aspace.BORN_STEP] = BEFORE_TRACE
-        row[aspace.BORN] = clock
-        row[aspace.FLAGS] = aspace.MAP_GROWSDOWN if mapping.path == "[stack]" else 0
-        named = is_file or (mapping.path and mapping.path != "[heap]")
-        row[aspace.BACKING] = row[aspace.PATH] if named else NO_TEXT
-        row[aspace.DEAD_START], row[aspace.DEAD_END] = to_signed(mapping.start), to_signed(mapping.end)
-    return rows
-
-
-def seeded_space(rows: Int64Array, initial: Sequence[Mapping]) -> aspace.Space:
-    """Return a space that holds the user's part of `rows`; [heap] tells the break up to its page."""
-    space = aspace.space_of_rows(rows[rows[:, aspace.DEAD_START] >= 0], aspace.ROOM)
-    heap = [mapping for mapping in initial if mapping.path == "[heap]"]
-    if heap:
-        space.totals[aspace.START_BRK], space.totals[aspace.BRK] = heap[0].start, heap[-1].end
-    return space
-
-
-def _kind_of(mapping: Mapping) -> int:
-    if mapping.path == "[heap]":
-        return aspace.KIND_BRK
-    if mapping.path.startswith("[stack"):
-        return aspace.KIND_STACK
-    if mapping.path.startswith("[v"):
-        return aspace.KIND_SPECIAL
-    if mapping.path.startswith(("/SYSV", "/dev/zero (deleted)")):
-        return aspace.KIND_SHM
-    return aspace.KIND_FILE if mapping.path.startswith("/") else aspace.KIND_ANON
 
 
 def _spaces(who: Processes, output: Outcome, start_brks: dict[int, int]) -> Columns:

@@ -1,0 +1,92 @@
+"""What is mapped in a space before its first call: rows of mappings, and the space that holds them.
+
+In go the mappings of an image, as a maps file, a recording or the files of the program tell them, out come spaces.
+Which calls come then is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingOf
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from replay.calls.windows import Recording
+from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
+from replay.linux.proc_maps import Mapping, prot_of
+from replay.mm import address_space as aspace
+from replay.spaces.processes import Processes, SpaceLife
+from replay.spaces.results import BEFORE_TRACE
+
+
+class Image(NamedTuple):
+    """The mappings of a space when it began; `origin` is one of `ORIGINS` of the address space, as a code."""
+
+    mappings: Sequence[Mapping]
+    origin: int = aspace.ORIGIN_MAPS
+
+
+Images: TypeAlias = Callable[[Recording, Processes], MappingOf[int, Image]]
+"""Tells the images of those spaces of a run whose beginning it knows, by the number of the space."""
+
+
+def no_images(_recording: Recording, _who: Processes) -> dict[int, Image]:
+    """Return no image: only calls tell what is mapped."""
+    return {}
+
+
+def first_image(mappings: Sequence[Mapping]) -> Images:
+    """Return the images of a maps file: it is of the first space."""
+    return lambda _recording, _who: {0: Image(mappings)}
+
+
+class Seeded(NamedTuple):
+    """A space as its image makes it, and rows of the mappings that lie in the kernel's half, which no call reaches."""
+
+    space: aspace.Space
+    kernel_rows: Int64Array
+
+
+def seeded(image: Image, life: SpaceLife, strings: Strings) -> Seeded:
+    """Return the space of an image; [heap] tells the break up to its page."""
+    rows = _rows_of(image, strings, life.born_clock if life.origin == "exec" else NULL)
+    space = aspace.space_of_rows(rows[rows[:, aspace.DEAD_START] >= 0], aspace.ROOM)
+    heap = [mapping for mapping in image.mappings if mapping.path == "[heap]"]
+    if heap:
+        space.totals[aspace.START_BRK], space.totals[aspace.BRK] = heap[0].start, heap[-1].end
+    return Seeded(space, rows[rows[:, aspace.DEAD_START] < 0])
+
+
+def _rows_of(image: Image, strings: Strings, clock: int) -> Int64Array:
+    """Return rows (as `address_space.live_rows`) of the mappings of an image, there since line `clock`."""
+    rows = np.full((len(image.mappings), aspace.DEAD_WIDTH), NULL, np.int64)
+    for row, mapping in zip(rows, image.mappings, strict=True):
+        is_file = mapping.path.startswith("/")
+        row[aspace.PROT] = prot_of(mapping.perms)
+        row[aspace.SHARED] = mapping.perms.endswith("s")
+        row[aspace.KIND] = _kind_of(mapping, image.origin)
+        row[aspace.PATH] = strings.intern(mapping.path) if mapping.path else NO_TEXT
+        row[aspace.OFFSET] = mapping.offset if is_file else NULL
+        row[aspace.ORIGIN] = image.origin
+        row[aspace.MADE_STEP] = row[aspace.BORN_STEP] = BEFORE_TRACE
+        row[aspace.BORN] = clock
+        row[aspace.FLAGS] = aspace.MAP_GROWSDOWN if mapping.path == "[stack]" else 0
+        named = is_file or (mapping.path and mapping.path != "[heap]")
+        row[aspace.BACKING] = row[aspace.PATH] if named else NO_TEXT
+        row[aspace.DEAD_START], row[aspace.DEAD_END] = to_signed(mapping.start), to_signed(mapping.end)
+    return rows
+
+
+def _kind_of(mapping: Mapping, origin: int) -> int:
+    if mapping.path == "[heap]":
+        return aspace.KIND_BRK
+    if mapping.path.startswith("[stack"):
+        return aspace.KIND_STACK
+    if mapping.path.startswith("[v"):
+        return aspace.KIND_SPECIAL
+    if mapping.path.startswith(("/SYSV", "/dev/zero (deleted)")):
+        return aspace.KIND_SHM
+    if origin == aspace.ORIGIN_INFERRED:
+        return aspace.KIND_IMAGE
+    return aspace.KIND_FILE if mapping.path.startswith("/") else aspace.KIND_ANON
