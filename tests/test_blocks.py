@@ -18,7 +18,7 @@ from replay.heap import pairing
 from replay.heap.blocks import BACKINGS, ENDS, REASONS, Blocks, find_blocks
 from replay.heap.live_bytes import LiveCount, course_of_all
 from replay.linux.constants import CALLS
-from replay.logs.chunks import Problems
+from replay.logs.problems import Problems
 from replay.spaces import replay as regions
 
 

@@ -11,7 +11,7 @@ import pytest
 from replay.calls import reader as calls
 from replay.calls.enclosing import Nesting, find_nesting
 from replay.engine.columns import NULL
-from replay.logs import chunks as source
+from replay.logs import dialect
 from replay.spaces import replay as regions
 
 
@@ -178,7 +178,7 @@ def test_lines_set_aside(text: str, count: int, tmp_path: Path) -> None:
 
 def test_a_log_that_prints_nil_is_believed(tmp_path: Path) -> None:
     log = write(tmp_path, "prog->free(nil) = <void>\nlibc.so.6->realloc(nil, 77) = 0x55e6ca273470")
-    assert source.prints_nil(log.read_bytes())
+    assert dialect.prints_nil(log.read_bytes())
     assert not len(nested(log, nil=True)[1].misnamed_steps)
 
 
@@ -195,7 +195,7 @@ def test_a_log_that_prints_nil_is_believed(tmp_path: Path) -> None:
     ],
 )
 def test_nil(line: bytes, expected: bool) -> None:
-    assert source.prints_nil(line) is expected
+    assert dialect.prints_nil(line) is expected
 
 
 @pytest.mark.skipif("frag/ltrace_pinned" not in oracle.captures(), reason="no captures")

@@ -14,7 +14,8 @@ from replay.engine.prefetch import AHEAD, THREAD_NAME
 from replay.errors import TraceFormatError, TraceSyntaxError
 from replay.lines.scan_loop import scan_compiled
 from replay.lines.scan_stream import scanned
-from replay.logs.chunks import Log, Text, chunk_of, read_texts
+from replay.logs.chunks import Text, chunk_of, read_texts
+from replay.logs.files import Log
 
 LINES = [b"%d brk(0x%x) = 0x%x\n" % (7, n << 12, n << 12) for n in range(1, 60)]
 

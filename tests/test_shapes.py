@@ -20,7 +20,9 @@ from replay.lines.scan_loop import scan_compiled
 from replay.lines.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, parse_line
 from replay.lines.text_ids import field_text
 from replay.linux.constants import CALL_CODE
-from replay.logs.chunks import Chunk, Problems, find_logs, read_chunks
+from replay.logs.chunks import Chunk, read_chunks
+from replay.logs.files import find_logs
+from replay.logs.problems import Problems
 
 
 def chunk_of(text: bytes) -> Chunk:

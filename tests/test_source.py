@@ -12,7 +12,10 @@ import pytest
 import zstandard
 
 from replay.errors import TraceFormatError
-from replay.logs.chunks import Notice, Problems, dialect_of, find_logs, read_chunks
+from replay.logs.chunks import Notice, read_chunks
+from replay.logs.dialect import dialect_of
+from replay.logs.files import find_logs
+from replay.logs.problems import Problems
 
 LINES = b"brk(NULL)                               = 0x405000\nbrk(0x426000) = 0x426000\n+++ exited with 0 +++\n"
 
@@ -82,7 +85,8 @@ def test_a_directory_and_a_missing_file_are_errors(tmp_path: Path) -> None:
 
 def test_standard_input_is_a_log() -> None:
     program = (
-        "from replay.logs.chunks import find_logs, read_chunks\n"
+        "from replay.logs.chunks import read_chunks\n"
+        "from replay.logs.files import find_logs\n"
         "print(sum(len(c.line) for log in find_logs(['-']) for c in read_chunks(log)))"
     )
     done = subprocess.run([sys.executable, "-c", program], input=gzip.compress(LINES), capture_output=True, check=True)

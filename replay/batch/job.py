@@ -21,7 +21,8 @@ from replay.batch.local_copies import content_hash, fetched, is_archive, is_comp
 from replay.batch.runs_table import ERROR, OK, summary_columns
 from replay.batch.storage import open_store
 from replay.errors import ReplayError, TraceFormatError
-from replay.logs.chunks import CHUNK_BYTES, SAMPLE_BYTES, Log, read_chunks
+from replay.logs.chunks import CHUNK_BYTES, SAMPLE_BYTES, read_chunks
+from replay.logs.files import Log
 from replay.tables import SCHEMA_VERSION, OutputError
 from replay.version import __version__
 

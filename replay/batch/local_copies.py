@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from replay.batch.storage import file_system
 from replay.errors import TraceFormatError
-from replay.logs.chunks import open_log
+from replay.logs.files import open_log
 
 if TYPE_CHECKING:
     from replay.batch.discovery import LogFile

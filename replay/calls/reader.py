@@ -26,7 +26,9 @@ from replay.engine.sorting import distinct
 from replay.lines.line_reader import Counters, LineColumns, Shapes
 from replay.lines.scan_stream import Scanned, is_long, scanned
 from replay.lines.templates import KIND_CODE
-from replay.logs.chunks import Chunk, Log, Notice, Problems, find_logs, read_texts, size_of
+from replay.logs.chunks import Chunk, Notice, read_texts
+from replay.logs.files import Log, find_logs, size_of
+from replay.logs.problems import Problems
 
 __all__ = ["COLUMNS", "FAILED", "OK", "UNFINISHED", "Calls", "RunInput", "concatenated", "read_run"]
 

@@ -17,7 +17,7 @@ from replay.calls.split_calls import Rows, null_of
 from replay.engine.columns import NULL, Int64Array
 from replay.lines.templates import DIALECTS, KIND_CODE
 from replay.linux.constants import CALL_CODE, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, PSEUDO, SUPERSEDED
-from replay.logs.chunks import Log
+from replay.logs.files import Log
 
 OK: Final = 0
 FAILED: Final = 1

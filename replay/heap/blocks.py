@@ -18,7 +18,7 @@ from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, t
 from replay.engine.sorting import ascending, ascending_by, is_among, lasts
 from replay.heap.pairing import Misfits, Paired, pair
 from replay.linux.constants import CALLS
-from replay.logs.chunks import Problems
+from replay.logs.problems import Problems
 from replay.mm.address_space import HIGHEST, KIND_ANON, KIND_BRK
 from replay.spaces.replay import Replay
 

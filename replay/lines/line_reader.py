@@ -30,7 +30,8 @@ from replay.lines.templates import (
 )
 from replay.lines.text_ids import Texts
 from replay.linux.constants import CALL_CODE
-from replay.logs.chunks import Chunk, Problems
+from replay.logs.chunks import Chunk
+from replay.logs.problems import Problems
 
 __all__ = ["DIALECTS", "Counters", "LineColumns", "Shapes"]
 

@@ -49,7 +49,7 @@ class Scan(NamedTuple):
     A slot's span `[slot_start, slot_end)` holds quotes and angle brackets too. `value` is that of a number, modulo
     2**64; that of a text is a hash of its span, by which texts are told apart as shapes are, or 0 where it is too long
     for one. `unsure` lines have texts whose ends only a parse can tell. `lines` counts all lines of the chunk; where it
-    is `plain`, nothing in it may have to be taken out (see `source.chunk_of`), which only `scan_compiled` tells.
+    is `plain`, nothing in it may have to be taken out (see `chunks.chunk_of`), which only `scan_compiled` tells.
     """
 
     data: bytes

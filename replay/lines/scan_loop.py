@@ -122,7 +122,7 @@ def scan_loop(
 
 
 def _is_plain(buffer: Bytes, place: int, stop: int) -> bool:
-    """Tell whether the line `[place, stop)` neither ends nor begins as one with a diagnostic in it, see `source`.
+    """Tell whether the line `[place, stop)` neither ends nor begins as one with a diagnostic in it, see `chunks`.
 
     `Process 7 attached`, detached, suspended, resumed, `with 2 threads`; `unknown pid 7 ignored`, `unknown pid 7`; a
     carriage return; ` <no return ...>`, behind glibc's last words. It is enough that no such line is missed.

@@ -13,7 +13,8 @@ from typing import Final, TypeAlias
 from replay.engine.native import pays
 from replay.engine.prefetch import worked_ahead
 from replay.lines.scan import Scan, scan
-from replay.logs.chunks import Chunk, Log, Text, chunk_of, plain_chunk
+from replay.logs.chunks import Chunk, Text, chunk_of, plain_chunk
+from replay.logs.files import Log
 
 WORTH_COMPILING: Final = 12 << 20
 """Bytes of a log from which on compiling the scanner pays, which happens once on a machine. Heuristic, measured."""

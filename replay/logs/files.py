@@ -1,0 +1,171 @@
+"""Log files: found, opened, decompressed.
+
+In go paths, out come logs and streams of their bytes. What stands in them is not known here.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+from replay.errors import TraceFormatError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+STDIN: Final = "-"
+
+
+@dataclass(slots=True)
+class Log:
+    """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives.
+
+    Reading it tells its dialect, whether it writes null pointers as `nil` (ltrace 0.7.91 and later), and whether its
+    lines have nothing but the time since the line before (`-r`); `bytes_read` counts what of the file was read so far.
+    """
+
+    path: str
+    index: int = 0
+    pid: int | None = None
+    dialect: str = "auto"
+    nil: bool = False
+    relative: bool = False
+    bytes_read: int = 0
+
+
+def find_logs(paths: Iterable[str | Path]) -> list[Log]:
+    """Return the logs of one run: the given files, a bare prefix standing for its `strace -ff` set.
+
+    Raises:
+        TraceFormatError: a path does not exist, is a directory or cannot be read.
+    """
+    names: list[str] = []
+    for path in map(str, paths):
+        names += [path] if path == STDIN or Path(path).exists() else _set_of_prefix(path)
+    logs = [Log(name, index) for index, name in enumerate(names)]
+    if _is_set(names):
+        names.sort(key=lambda name: int(_split_name(name)[1]))
+        logs = [Log(name, index, int(_split_name(name)[1])) for index, name in enumerate(names)]
+    return logs
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return the parts before and behind the last point of a file's name, an ending of compressed files aside."""
+    for ending in (".gz", ".xz", ".bz2", ".zst"):
+        name = name.removesuffix(ending)
+    prefix, _, suffix = name.rpartition(".")
+    return prefix, suffix
+
+
+def _set_of_prefix(prefix: str) -> list[str]:
+    """Return the files `prefix.PID` that `strace -ff -o prefix` wrote."""
+    folder = Path(prefix).parent
+    found = []
+    if folder.is_dir():
+        wanted = Path(prefix).name
+        parts = ((str(file), *_split_name(file.name)) for file in folder.iterdir())
+        found = [name for name, before, behind in parts if before == wanted and behind.isdigit()]
+    if not found:
+        raise TraceFormatError(f"{prefix}: no such file, and no set {prefix}.PID written by strace -ff")
+    return sorted(found)
+
+
+def _is_set(names: list[str]) -> bool:
+    """Return whether all names are `PREFIX.PID` of one prefix: what `strace -ff -o PREFIX` writes."""
+    parts = [_split_name(name) for name in names]
+    return len({before for before, _ in parts}) == 1 and all(before and behind.isdigit() for before, behind in parts)
+
+
+class _Counted(io.FileIO):
+    """A file that adds what is read from it to `log.bytes_read`, before decompression."""
+
+    def __init__(self, path: str, log: Log | None) -> None:
+        """Open `path`; without a log nothing is counted."""
+        super().__init__(path)
+        self._log = log
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        """Read into `buffer` and return how many bytes."""
+        count = super().readinto(buffer)
+        if self._log is not None:
+            self._log.bytes_read += count or 0
+        return count
+
+
+def open_log(path: str, log: Log | None = None) -> IO[bytes] | gzip.GzipFile:
+    """Open a log for reading, decompressed, and count in `log` what is read; the first bytes tell the compression.
+
+    Raises:
+        TraceFormatError: there is no such file, it is a directory, or it may not be read.
+    """
+    try:
+        raw = sys.stdin.buffer if path == STDIN else io.BufferedReader(_Counted(path, log))
+    except FileNotFoundError as err:
+        raise TraceFormatError(f"{path}: no such file; expected a strace or ltrace log") from err
+    except IsADirectoryError as err:
+        raise TraceFormatError(f"{path}: is a directory; expected a strace or ltrace log") from err
+    except OSError as err:
+        raise TraceFormatError(f"{path}: cannot be read ({err.strerror or err}); expected a log") from err
+    return _decompressed(raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(io.BytesIO(raw.read())))
+
+
+def size_of(path: str) -> int:
+    """Return how many bytes a log has, before decompression; 0 where that is not known."""
+    try:
+        return os.stat(path).st_size if path != STDIN else 0
+    except OSError:
+        return 0
+
+
+def _decompressed(raw: io.BufferedReader) -> IO[bytes] | gzip.GzipFile:
+    """Return a reader of what is in a compressed stream, or the stream itself."""
+    magic = raw.peek(6)[:6]
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=raw)
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMAFile(raw)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(raw)
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return _zstd_reader(raw)
+    return raw
+
+
+def _zstd_reader(raw: io.BufferedReader) -> IO[bytes]:
+    """Return a reader of a zstd stream, by whichever library is installed."""
+    try:
+        import zstandard
+    except ImportError:
+        try:
+            import pyarrow
+        except ImportError as err:
+            raise TraceFormatError("reading .zst needs the zstandard or the pyarrow package") from err
+        return pyarrow.CompressedInputStream(raw, "zstd")  # type: ignore[no-any-return]
+    return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+
+
+def read_block(stream: IO[bytes] | gzip.GzipFile, path: str, size: int) -> bytes:
+    """Return the next bytes of a log, `b""` at its end.
+
+    Raises:
+        TraceFormatError: the compressed stream is broken or ends too early, or reading fails.
+    """
+    try:
+        return stream.read(size)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as err:
+        raise TraceFormatError(f"{path}: broken compressed file ({err}); expected a whole one") from err
+    except OSError as err:
+        raise TraceFormatError(f"{path}: cannot be read ({err.strerror or err})") from err
+    except Exception as err:
+        if type(err).__module__.split(".")[0] in ("zstandard", "zstd", "pyarrow"):
+            raise TraceFormatError(f"{path}: broken compressed file ({err}); expected a whole one") from err
+        raise
