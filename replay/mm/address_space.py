@@ -138,7 +138,7 @@ VERB_REMAP_TAKE: Final = 5
 VERB_REMAP_GIVE: Final = 6
 VERB_DETACH: Final = 7
 VERB_NAME: Final = 8
-VERB_ADVISE_FORK: Final = 9
+VERB_MARK: Final = 9
 VERB_SET_BRK: Final = 10
 VERB_REMAP_FILE: Final = 11
 VERB_DELETED: Final = 12
@@ -188,9 +188,23 @@ IMPOSSIBLE_RANGE: Final = 8
 HIGHEST: Final = 1 << 57
 """No address of a program lies as high. Source: arch/x86/include/asm/page_64_types.h, __VIRTUAL_MASK_SHIFT 56."""
 
+BORDER: Final = 1 << 48
+"""No mapping begins below and ends above it. With tables of four levels all of a program's addresses lie below; with
+five, those above are for who asks for them, and no mapping reaches across. Source: Documentation/arch/x86/x86_64/
+5level-paging.rst; arch/x86/mm/mmap.c, mmap_address_hint_valid; arch/arm64/include/asm/memory.h, VA_BITS_MIN 48.
+"""
+
+HIGHEST_OFFSET: Final = 1 << 62
+"""No file is as long. Source: include/linux/fs.h, MAX_LFS_FILESIZE; mm/mmap.c, file_mmap_ok."""
+
 PROT_WRITE: Final = 2
+PROT_EXEC: Final = 4
+PROT_GROWSDOWN: Final = 0x01000000
 MAP_FIXED: Final = 0x10
 MAP_GROWSDOWN: Final = 0x100
+MAP_HUGETLB: Final = 0x40000
+MAP_HUGE_SHIFT: Final = 26
+MAP_HUGE_MASK: Final = 0x3F
 MAP_FIXED_NOREPLACE: Final = 0x100000
 MREMAP_FIXED: Final = 2
 MREMAP_DONTUNMAP: Final = 4
@@ -198,7 +212,15 @@ FRESH: Final = -2
 """`START_BRK` of a space whose first `brk(NULL)` will tell it: nothing has run in it yet."""
 DONTFORK: Final = 1 << 40
 """Marks, in the flags of a mapping, that `madvise(MADV_DONTFORK)` keeps it out of a fork's child."""
+MOVED: Final = -3
+"""`START_BRK` of a space whose break was moved to where no line tells: the next `brk` does."""
+SEALED: Final = 1 << 41
+"""Marks, in the flags of a mapping, that `mseal` forbids to change it."""
+EPERM: Final = 1
 ENOMEM: Final = 12
+EACCES: Final = 13
+DEFAULT_HUGE_PAGE: Final = 2 << 20
+"""Bytes of a huge page where the flags name no size. Source: arch/x86/include/asm/page_types.h, HPAGE_SIZE."""
 
 
 class Space(NamedTuple):
@@ -356,7 +378,7 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
             return at, dead_count
         totals[DIVERGENCE] = NO_DIVERGENCE
         change[CHANGE_BRK_BEFORE] = totals[BRK]
-        if _is_impossible(row):
+        if _is_impossible(row, page):
             totals[DIVERGENCE] = IMPOSSIBLE_RANGE
         elif verb == VERB_MAP:
             dead_count = _map(space, row, dead, dead_count, page)
@@ -368,16 +390,17 @@ def run(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one p
             _describe_above(space, met[row[ROW_BRK]], page)
             dead_count = _brk(space, row, dead, dead_count, page)
         elif verb == VERB_REMAP:
-            dead_count = _remap_take(space, row, dead, dead_count, page)
-            dead_count = _remap_give(space, row, dead, dead_count, page)
+            unit = _taken_unit(space, row, page)
+            dead_count = _remap_take(space, row, dead, dead_count, unit)
+            dead_count = _remap_give(space, row, dead, dead_count, unit)
         elif verb == VERB_REMAP_TAKE:
-            dead_count = _remap_take(space, row, dead, dead_count, page)
+            dead_count = _remap_take(space, row, dead, dead_count, _taken_unit(space, row, page))
         elif verb == VERB_REMAP_GIVE:
-            dead_count = _remap_give(space, row, dead, dead_count, page)
+            dead_count = _remap_give(space, row, dead, dead_count, _taken_unit(space, row, page))
         elif verb == VERB_DETACH:
             dead_count = _detach(space, row, dead, dead_count)
         elif verb == VERB_SET_BRK:
-            totals[START_BRK if row[ROW_FLAGS] else BRK] = row[ROW_ADDR]
+            _set_brk(totals, row)
         elif verb == VERB_DELETED:
             dead_count = _rename_path(space, row, dead, dead_count)
         else:
@@ -416,14 +439,33 @@ def _read_ahead(space: Space, rows: Int64Array, chosen: Int64Array, first: int, 
     totals[READ] = read  # else the compiler would see that no one needs what was read, and not read it
 
 
-def _is_impossible(row: Int64Array) -> bool:
-    """Tell whether a row names addresses or lengths that no address space has: the line that told of it is damaged.
+def _is_impossible(row: Int64Array, page: int) -> bool:
+    """Tell whether a row names addresses, lengths or offsets that no address space has: its line is damaged.
 
-    A break may be asked for anywhere.
+    A break may be asked for anywhere, and be anything below the highest address; all others begin with a page.
     """
-    addr = 0 if row[ROW_VERB] == VERB_BRK else row[ROW_ADDR]
-    lowest = min(addr, row[ROW_RESULT], row[ROW_LENGTH], row[ROW_OLD_LENGTH])
-    return bool(lowest < 0 or max(addr, row[ROW_RESULT], row[ROW_LENGTH], row[ROW_OLD_LENGTH]) > HIGHEST)
+    is_brk = row[ROW_VERB] == VERB_BRK
+    addr = 0 if is_brk else row[ROW_ADDR]
+    result, length, old_length = row[ROW_RESULT], row[ROW_LENGTH], row[ROW_OLD_LENGTH]
+    start = result if row[ROW_VERB] == VERB_MAP else addr
+    if min(addr, result, length, old_length) < 0 or max(addr, result, length, old_length) > HIGHEST:
+        return True
+    if row[ROW_VERB] == VERB_DELETED:
+        return False
+    if start + length > HIGHEST or start < BORDER < start + length or row[ROW_OFFSET] > HIGHEST_OFFSET:
+        return True
+    return bool(not is_brk and (result & (page - 1) or (row[ROW_VERB] != VERB_SET_BRK and start & (page - 1))))
+
+
+def _set_brk(totals: Int64Array, row: Int64Array) -> None:
+    """Set the break, its start (`flags` 1), or forget both (`flags` 2). Source: prctl(2), PR_SET_MM."""
+    if row[ROW_FLAGS] == 2:
+        totals[BRK] = NULL
+        totals[START_BRK] = MOVED
+    elif row[ROW_FLAGS]:
+        totals[START_BRK] = row[ROW_ADDR]
+    else:
+        totals[BRK] = row[ROW_ADDR]
 
 
 def _round_up(value: int, page: int) -> int:
@@ -877,23 +919,25 @@ def _infer_gaps(space: Space, start: int, end: int, kind: int, prot: int) -> Non
 
 
 def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
-    """Set the protection of `[addr, addr + length)`; with ENOMEM only of the pages before what stopped the kernel.
+    """Set the protection of `[addr, addr + length)`; of a call that failed, only up to what stopped the kernel.
 
     A success over pages that no line mapped betrays mappings that execve made (or that are older than the log).
-    Source: mm/mprotect.c, do_mprotect_pkey walks VMAs and stops at the first gap; mprotect_fixup stops where
-    RLIMIT_DATA forbids private memory to become writable. Where neither can be, the map count forbade the first cut.
+    `PROT_GROWSDOWN` in the flags begins at the start of the mapping that `addr` is in.
+    Source: mm/mprotect.c, do_mprotect_pkey walks VMAs and stops at the first that it may not change.
     """
     start = row[ROW_ADDR]
     end = start + _round_up(row[ROW_LENGTH], page)
     prot = row[ROW_PROT]
     clock, step = row[ROW_CLOCK], row[ROW_STEP]
+    if row[ROW_FLAGS] & PROT_GROWSDOWN:
+        start = _start_of_mapping(space, start)
     if row[ROW_ERRNO] == 0:
         before = space.totals[MAPPED_BYTES]
         _infer_gaps(space, start, end, row[ROW_KIND], PROT_WRITE | 1)
         if space.totals[MAPPED_BYTES] != before:
             space.totals[DIVERGENCE] = PROTECT_UNKNOWN
     else:
-        end = _protected_up_to(space, start, end, prot)
+        end = _protected_up_to(space, start, end, prot, row[ROW_ERRNO])
         if end == start:
             return dead_count
     dead_count = _cut(space, start, clock, step, dead, dead_count)
@@ -915,22 +959,57 @@ def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, p
     return dead_count
 
 
-def _protected_up_to(space: Space, start: int, end: int, prot: int) -> int:
-    """Return where an mprotect of `[start, end)` that failed with ENOMEM stopped; see `_protect`."""
+def _start_of_mapping(space: Space, address: int) -> int:
+    """Return where the mapping begins that `address` is in, with the equal neighbours below it; `address` if none is.
+
+    Source: mm/mprotect.c, do_mprotect_pkey: `start = vma->vm_start` under PROT_GROWSDOWN.
+    """
+    place, index = _locate(space, address)
+    if place == space.totals[LEAVES] or space.leaves[space.lists[ORDER, place], STARTS, index] > address:
+        return address
+    leaf = space.lists[ORDER, place]
+    start = space.leaves[leaf, STARTS, index]
+    before_leaf, before_index = _before(space, place, index)
+    while before_leaf >= 0 and _joined(space, before_leaf, before_index, leaf, index):
+        leaf, index = before_leaf, before_index
+        start = space.leaves[leaf, STARTS, index]
+        place, index = _locate(space, start)
+        before_leaf, before_index = _before(space, place, index)
+    return int(start)
+
+
+def _protected_up_to(space: Space, start: int, end: int, prot: int, errno: int) -> int:
+    """Return where an mprotect of `[start, end)` that failed stopped: the mappings before were changed.
+
+    Source: mm/mprotect.c, do_mprotect_pkey: ENOMEM at the first gap, or (mprotect_fixup) where RLIMIT_DATA forbids
+    private memory to become writable; where neither can be, the map count forbade the first cut. EACCES where a file
+    that was opened to be read is mapped shared, or cannot be executed; EPERM where mseal forbids it. Other errors come
+    before the first mapping is changed.
+    """
     at = start
     refused = start
     place, index = _locate(space, at)
     while place < space.totals[LEAVES] and at < end:
         leaf = space.lists[ORDER, place]
         if space.leaves[leaf, STARTS, index] > at:
-            return at
+            return at if errno == ENOMEM else refused
         attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-        becomes_data = prot & PROT_WRITE and not attributes[PROT] & PROT_WRITE and not attributes[SHARED]
-        if becomes_data and refused == start:
+        if refused == start and _may_refuse(attributes, prot, errno):
             refused = at
         at = space.leaves[leaf, ENDS, index]
         place, index = _after(space, place, index)
-    return refused if at >= end else at
+    return at if errno == ENOMEM and at < end else refused
+
+
+def _may_refuse(attributes: Int64Array, prot: int, errno: int) -> bool:
+    """Tell whether a mapping may be the one because of which mprotect failed with `errno`."""
+    added = prot & ~attributes[PROT]
+    if errno == ENOMEM:
+        return bool(added & PROT_WRITE and not attributes[SHARED])
+    if errno == EACCES:
+        is_file = attributes[KIND] == KIND_FILE
+        return bool((added & PROT_WRITE and attributes[SHARED]) or (added & PROT_EXEC and is_file))
+    return bool(errno == EPERM and attributes[FLAGS] & SEALED)
 
 
 def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
@@ -945,8 +1024,12 @@ def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page:
     clock, step = row[ROW_CLOCK], row[ROW_STEP]
     totals[BRK] = granted
     if before == NULL:
-        if totals[START_BRK] == FRESH and row[ROW_ADDR] == 0:
+        if totals[START_BRK] in (FRESH, MOVED) and row[ROW_ADDR] == 0:
             totals[START_BRK] = granted
+        elif totals[START_BRK] == MOVED and granted == row[ROW_ADDR]:
+            # Heuristic: the start is a rounder number than a break that has grown from it.
+            totals[START_BRK] = granted & (granted - 1)
+            return _brk_grows(space, totals[START_BRK], _round_up(granted, page), row, dead, dead_count)
         return dead_count
     low, high = _round_up(before, page), _round_up(granted, page)
     if low != high and granted != row[ROW_ADDR]:
@@ -954,10 +1037,16 @@ def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page:
     if high < low:
         return _clear(space, high, low, clock, step, dead, dead_count)
     if high > low:
-        if _mapped_inside(space, low, high):
-            totals[DIVERGENCE] = BRK_OVER_MAPPING
-            dead_count = _clear(space, low, high, clock, step, dead, dead_count)
-        _add_new(space, low, high, row)
+        return _brk_grows(space, low, high, row, dead, dead_count)
+    return dead_count
+
+
+def _brk_grows(space: Space, low: int, high: int, row: Int64Array, dead: Int64Array, dead_count: int) -> int:
+    """Map `[low, high)` as a part of the brk area."""
+    if _mapped_inside(space, low, high):
+        space.totals[DIVERGENCE] = BRK_OVER_MAPPING
+        dead_count = _clear(space, low, high, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
+    _add_new(space, low, high, row)
     return dead_count
 
 
@@ -971,6 +1060,28 @@ def _stash(space: Space, place: int, index: int, step: int, start: int, end: int
     if piece[3 + OFFSET] != NULL:
         piece[3 + OFFSET] += start - space.leaves[space.lists[ORDER, place], STARTS, index]
     space.totals[STASHED] += 1
+
+
+def _unit_of(flags: int, page: int) -> int:
+    """Return to how many bytes mremap rounds the lengths of a mapping with such flags: huge pages have their own.
+
+    Source: mm/mremap.c: ALIGN(len, huge_page_size(h)) where is_vm_hugetlb_page(vma).
+    """
+    if not flags & MAP_HUGETLB:
+        return page
+    size = flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK
+    return 1 << size if size else DEFAULT_HUGE_PAGE
+
+
+def _taken_unit(space: Space, row: Int64Array, page: int) -> int:
+    """Return the unit of the mapping at `addr`, or of its pieces where they were stashed before."""
+    for piece in range(space.totals[STASHED]):
+        if space.stash[piece, 0] == row[ROW_STEP]:
+            return _unit_of(space.stash[piece, 3 + FLAGS], page)
+    place, index = _locate(space, row[ROW_ADDR])
+    if place == space.totals[LEAVES] or space.leaves[space.lists[ORDER, place], STARTS, index] > row[ROW_ADDR]:
+        return page
+    return _unit_of(space.attributes[_slot(space, place, index), FLAGS], page)
 
 
 def _remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
@@ -1091,7 +1202,10 @@ def _detach(space: Space, row: Int64Array, dead: Int64Array, dead_count: int) ->
 
 
 def _edit(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
-    """Change one attribute of the mappings in `[addr, addr + length)`: name, fork advice or file offset."""
+    """Change one attribute of the mappings in `[addr, addr + length)`: name, marks or file offset.
+
+    Of the marks in their flags (`DONTFORK`, `SEALED`) those in the row's `prot` go and those in its `flags` come.
+    """
     start = row[ROW_ADDR]
     end = start + _round_up(row[ROW_LENGTH], page)
     clock, step, verb = row[ROW_CLOCK], row[ROW_STEP], row[ROW_VERB]
@@ -1101,8 +1215,8 @@ def _edit(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page
     while place < space.totals[LEAVES] and space.leaves[space.lists[ORDER, place], STARTS, index] < end:
         leaf = space.lists[ORDER, place]
         attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-        if verb == VERB_ADVISE_FORK:
-            attributes[FLAGS] = (attributes[FLAGS] & ~DONTFORK) | row[ROW_FLAGS]
+        if verb == VERB_MARK:
+            attributes[FLAGS] = (attributes[FLAGS] & ~row[ROW_PROT]) | row[ROW_FLAGS]
         elif verb == VERB_REMAP_FILE or attributes[OFFSET] == NULL:
             dead_count = _lift(space, place, index, clock, step, dead, dead_count)
             if verb == VERB_REMAP_FILE:
@@ -1236,7 +1350,8 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
 
 HELPERS: Final = (
     _read_ahead, _locate, _new_leaf, _split_leaf, _insert, _insert_free, _add, _write_out, _die, _lift, _shrink, _cut,
-    _clear, _add_new, _map, _unmap, _inferred, _infer_gaps, _protect, _protected_up_to, _brk, _stash, _remap_take,
+    _clear, _add_new, _map, _unmap, _inferred, _infer_gaps, _protect, _start_of_mapping, _protected_up_to,
+    _may_refuse, _brk, _brk_grows, _set_brk, _stash, _unit_of, _taken_unit, _remap_take,
     _mapped_up_to, _remap_give, _detach, _edit, _rename_path, _describe_above,
 )  # fmt: skip
 """What `run` calls, for whoever compiles it, but for the small ones."""

@@ -38,11 +38,14 @@ SHM_EXEC: Final = 0o100000
 PR_SET_MM: Final = 35
 PR_SET_MM_START_BRK: Final = 6
 PR_SET_MM_BRK: Final = 7
+PR_SET_MM_MAP: Final = 14
 PR_SET_VMA: Final = 0x53564D41
 RLIMIT_DATA: Final = 2
 RLIMIT_AS: Final = 9
 PROT_BITS: Final = 7
 """READ, WRITE, EXEC: what maps shows of a protection."""
+PARTIAL_ERRNOS: Final = (aspace.EPERM, aspace.ENOMEM, aspace.EACCES)
+"""The errors with which mprotect may have changed the mappings before the one that it was refused for."""
 
 
 class Window(NamedTuple):
@@ -244,13 +247,14 @@ def _protect_rows(builder: _Builder) -> list[_Part]:
     """Return mprotect's rows; one that failed with ENOMEM has changed the pages before the gap."""
     calls = builder.calls
     at = builder.named("mprotect", "pkey_mprotect", among=builder.ran)
-    partial = (calls.status[at] == FAILED) & (calls.errno[at] == aspace.ENOMEM)
+    partial = (calls.status[at] == FAILED) & np.isin(calls.errno[at], PARTIAL_ERRNOS)
     at = at[((calls.status[at] == OK) | partial) & (calls.prot[at] != NULL)]
     found = builder.carried.found[builder.window.spaces[at]]
     kind = np.where(found, aspace.KIND_UNKNOWN, aspace.KIND_IMAGE)
     return _rows(
         aspace.VERB_PROTECT, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
-        prot=calls.prot[at] & PROT_BITS, errno=np.where(calls.status[at] == OK, 0, aspace.ENOMEM), kind=kind,
+        prot=calls.prot[at] & PROT_BITS, flags=calls.prot[at] & aspace.PROT_GROWSDOWN,
+        errno=np.where(calls.status[at] == OK, 0, calls.errno[at]), kind=kind,
     )  # fmt: skip
 
 
@@ -371,7 +375,19 @@ def _fork_advice_rows(builder: _Builder) -> list[_Part]:
     at = at[np.isin(calls.flags[at], (MADV_DONTFORK, MADV_DOFORK))]
     at = at[(calls.status[at] == OK) | ((calls.status[at] == FAILED) & (calls.errno[at] == aspace.ENOMEM))]
     mark = np.where(calls.flags[at] == MADV_DONTFORK, aspace.DONTFORK, 0)
-    return _rows(aspace.VERB_ADVISE_FORK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=mark)
+    return _rows(
+        aspace.VERB_MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], prot=aspace.DONTFORK,
+        flags=mark,
+    )  # fmt: skip
+
+
+def _seal_rows(builder: _Builder) -> list[_Part]:
+    """Return the rows of mseal. Source: mm/mseal.c: the mappings are split at both ends and marked VM_SEALED."""
+    calls = builder.calls
+    at = builder.succeeded("mseal")
+    return _rows(
+        aspace.VERB_MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=aspace.SEALED
+    )
 
 
 def _name_rows(builder: _Builder) -> list[_Part]:
@@ -387,12 +403,18 @@ def _name_rows(builder: _Builder) -> list[_Part]:
 
 
 def _set_brk_rows(builder: _Builder) -> list[_Part]:
-    """Return the rows of prctl(PR_SET_MM, PR_SET_MM_BRK), which moves the break and maps nothing."""
+    """Return the rows of prctl(PR_SET_MM) that move the break or its start and map nothing.
+
+    PR_SET_MM_MAP moves both to where a structure says that strace does not print. Source: kernel/sys.c,
+    prctl_set_mm_map.
+    """
     calls = builder.calls
     at = builder.succeeded("prctl")
-    at = at[(calls.aux[at] == PR_SET_MM) & np.isin(calls.aux2[at], (PR_SET_MM_BRK, PR_SET_MM_START_BRK))]
-    start = calls.aux2[at] == PR_SET_MM_START_BRK
-    return _rows(aspace.VERB_SET_BRK, at, calls.clock[at], addr=calls.addr[at], flags=start)
+    at = at[(calls.aux[at] == PR_SET_MM) & np.isin(calls.aux2[at], (PR_SET_MM_BRK, PR_SET_MM_START_BRK, PR_SET_MM_MAP))]
+    option = calls.aux2[at]
+    what = np.select([option == PR_SET_MM_START_BRK, option == PR_SET_MM_MAP], [1, 2], 0)
+    addr = np.where(option == PR_SET_MM_MAP, 0, calls.addr[at])
+    return _rows(aspace.VERB_SET_BRK, at, calls.clock[at], addr=addr, flags=what)
 
 
 def _remap_file_rows(builder: _Builder) -> list[_Part]:
@@ -427,7 +449,7 @@ def _deleted_rows(builder: _Builder) -> list[_Part]:
 
 _VERBS: Final[tuple[Callable[[_Builder], list[_Part]], ...]] = (
     _map_rows, _unmap_rows, _protect_rows, _brk_rows, _remap_rows, _attach_rows, _detach_rows, _fork_advice_rows,
-    _name_rows, _set_brk_rows, _remap_file_rows, _deleted_rows,
+    _seal_rows, _name_rows, _set_brk_rows, _remap_file_rows, _deleted_rows,
 )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ _OF_CHANGE: Final = {
     "largest_gap_bytes": aspace.CHANGE_LARGEST_GAP,
 }
 
-_QUIET_VERBS: Final = (aspace.VERB_ADVISE_FORK, aspace.VERB_NAME, aspace.VERB_REMAP_TAKE, aspace.VERB_DELETED)
+_QUIET_VERBS: Final = (aspace.VERB_MARK, aspace.VERB_NAME, aspace.VERB_REMAP_TAKE, aspace.VERB_DELETED)
 _IS_TOLD: Final = np.array([verb not in _QUIET_VERBS for verb in range(aspace.VERB_DELETED + 1)])
 """For each verb whether it is a change of the space that the table of changes has."""
 
