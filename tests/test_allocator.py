@@ -251,7 +251,7 @@ OLD_MUSL = """
         pytest.param(GLIBC, GROWTH, GROWTH, "fallback", id="glibc 2.35 to 2.37: the growth itself"),
         pytest.param(GLIBC, GROWTH, 2097152, "fallback", id="glibc 2.35 to 2.37: rounded to 1 MiB"),
         pytest.param(GLIBC, 0x1019000, 17825792, "fallback", id="glibc: a large top_pad"),
-        pytest.param(GLIBC, 0x1019000, 1048576, "direct", id="smaller than what brk was asked for"),
+        pytest.param(GLIBC, 0x1019000, 1052672, "direct", id="smaller than what brk was asked for"),
         pytest.param(GLIBC, 4096, 303104, "direct", id="unlike what any libc falls back to"),
         pytest.param(OLD_MUSL, 4096, 4096, "fallback", id="musl: one page"),
         pytest.param(OLD_MUSL, 4096, 32768, "fallback", id="musl: a power of two pages"),
@@ -280,13 +280,13 @@ def test_only_the_next_call_of_the_same_thread_stands_in(examine) -> None:
     found = examine(
         "\n".join([*lines, thread]),
         f"10 {refused()}",
-        "11 mmap(NULL, 2097152, RW) = 0x7f0000c00000",
+        "11 mmap(NULL, 2101248, RW) = 0x7f0000c00000",
         "10 mmap(NULL, 1048576, RW) = 0x7f0000000000",
         f"10 {refused()}",
         "10 munmap(0x7f0000400000, 8192) = 0",
-        "10 mmap(NULL, 3145728, RW) = 0x7f0001000000",
+        "10 mmap(NULL, 3149824, RW) = 0x7f0001000000",
     )
-    assert found.kinds() == [("direct", 2097152), ("fallback", 1048576), ("direct", 3145728)]
+    assert found.kinds() == [("direct", 2101248), ("fallback", 1048576), ("direct", 3149824)]
     assert [row.brk_failure_step for row in found.mmaps] == [None, found.failures[0].step, None]
 
 
@@ -480,7 +480,9 @@ def test_a_refused_large_request_is_one_too(examine) -> None:
 
 
 def library(path: str) -> str:
-    return f"{GLIBC}mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 4</usr/lib/{path}>, 0) = 0x7f0000600000"
+    """Return the start of a program before whose libc such a library is mapped, as ld.so does."""
+    mapped = f"mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 4</usr/lib/{path}>, 0) = 0x7f0000600000"
+    return GLIBC.replace("mmap(NULL, 1974096", f"{mapped}\n    mmap(NULL, 1974096")
 
 
 GO = """
@@ -612,3 +614,100 @@ def test_an_mmap_of_nothing_or_of_more_than_half_of_all_addresses_is_no_allocato
     mapping = "mmap(NULL, {}, RW) = {}"
     found = examine(GLIBC, mapping.format(1003520, "0x7f0000000000"), mapping.format(length, ENOMEM))
     assert found.kinds() == [("direct", 1003520)]
+
+
+# ------------------------------------------------------------------------------------------------ whose malloc it is
+
+
+def mapped_library(path: str, at: str) -> str:
+    return f"mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 4<{path}>, 0) = {at}"
+
+
+STARTED = 'execve("./prog", ["./prog"], 0x7ffd00000000 /* 2 vars */) = 0\nbrk(NULL) = 0x555555560000'
+TCMALLOC = mapped_library("/usr/lib/libtcmalloc_minimal.so.4", "0x7f0000700000")
+JEMALLOC = mapped_library("/usr/lib/libjemalloc.so.2", "0x7f0000600000")
+LIBC = mapped_library("/usr/lib/libc.so.6", "0x7f0000500000")
+READS_OVERCOMMIT = 'openat(AT_FDCWD, "/proc/sys/vm/overcommit_memory", O_RDONLY|O_CLOEXEC) = 3'
+GREW = "brk(0x555555581000) = 0x555555581000"
+
+
+@pytest.mark.parametrize(
+    ("lines", "allocator"),
+    [
+        pytest.param([TCMALLOC, JEMALLOC, LIBC], "tcmalloc", id="LD_PRELOAD stands before what the program needs"),
+        pytest.param([TCMALLOC, LIBC, READS_OVERCOMMIT, GREW], "tcmalloc", id="preloaded before jemalloc linked in"),
+        pytest.param([LIBC, READS_OVERCOMMIT], "jemalloc", id="jemalloc linked in"),
+        pytest.param([LIBC, GREW, READS_OVERCOMMIT], "glibc", id="a program that reads it later"),
+        pytest.param([LIBC, JEMALLOC], "glibc", id="a library opened behind the libc serves no malloc"),
+        pytest.param([mapped_library("/system/lib/libc.so", "0x7f0000500000")], "bionic", id="Android's libc.so"),
+        pytest.param([mapped_library("/apex/com.android.runtime/lib64/bionic/libc.so", "0x7f0000500000")], "bionic",
+                     id="Android's libc.so in an apex"),
+        pytest.param([LIBC, mapped_library("/system/lib/libc.so", "0x7f0000800000")], "glibc", id="libhybris"),
+        pytest.param([mapped_library("/opt/x/libc.so", "0x7f0000500000")], "unknown", id="musl's is never mapped"),
+        pytest.param([mapped_library("/lib/libc.musl-x86_64.so.1", "0x7f0000500000")], "musl", id="musl by its name"),
+    ],
+)  # fmt: skip
+def test_the_first_library_that_defines_malloc_serves_it(examine, lines: list[str], allocator: str) -> None:
+    assert examine("\n".join([STARTED, *lines])).allocators == [(0, allocator)]
+
+
+def test_a_program_of_android_has_bionic(examine) -> None:
+    assert examine(STARTED.replace("./prog", "/system/bin/app", 1)).allocators == [(0, "bionic")]
+
+
+def test_after_one_refused_brk_all_that_tcmalloc_maps_are_fallbacks(examine) -> None:
+    found = examine(
+        "\n".join([STARTED, TCMALLOC, LIBC, "brk(0x555555660000) = 0x555555560000"]),
+        "mmap(NULL, 1052672, RW) = 0x7f0000000000",
+        "munmap(0x7f0000000000, 4096) = 0",
+        "mmap(NULL, 10485760, RW) = 0x7efff0000000",
+    )
+    assert found.kinds() == [("fallback", 1052672), ("fallback", 10485760)]
+    assert [row.brk_failure_step for row in found.mmaps] == [found.failures[0].step] * 2
+    assert found.mmaps[1].evidence == "tcmalloc never asks the break again after the refusal in line 5"
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause", "granted"),
+    [
+        ("-1 EPERM (Operation not permitted)", "denied", BREAK),
+        ("-1 ENOMEM (Cannot allocate memory)", "denied", BREAK),
+        ("-1 ENOSYS (Function not implemented) (INJECTED)", "injected", BREAK),
+    ],
+)
+def test_a_brk_answered_with_an_errno_is_denied(examine, answer: str, cause: str, granted: int) -> None:
+    found = examine(GLIBC, f"brk({BREAK + GROWTH:#x}) = {answer}", "mmap(NULL, 1048576, RW) = 0x7f0000000000")
+    (failure,) = found.failures
+    assert (failure.cause, failure.granted, failure.shortfall_bytes) == (cause, granted, GROWTH)
+    assert found.kinds() == [("fallback", 1048576)]
+    if cause == "denied":
+        assert answer.split()[1] in failure.evidence
+
+
+def test_a_query_answered_with_an_errno_is_no_failure_to_grow(examine) -> None:
+    assert examine("brk(NULL) = -1 EPERM (Operation not permitted)", "mmap(NULL, 8192, RW) = 0x7f0000000000") == Found(
+        [], [], [(0, "unknown")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "kinds"),
+    [
+        pytest.param(266240, [("direct", 266240)], id="256 KiB and a header"),
+        pytest.param(200704, [("direct", 200704)], id="no round length"),
+        pytest.param(2097152, [], id="PHP's chunk"),
+        pytest.param(33554432, [], id="32 MiB"),
+        pytest.param(786432, [], id="a carrier of Erlang"),
+    ],
+)
+def test_a_round_length_is_no_block_of_glibc(examine, length: int, kinds: list[tuple[str, int]]) -> None:
+    assert examine(GLIBC, f"mmap(NULL, {length}, RW) = 0x7f0000000000").kinds() == kinds
+
+
+def test_a_threshold_below_the_default_one_is_seen(examine) -> None:
+    lengths = [69632, 73728, 90112, 118784]
+    mapped = [f"mmap(NULL, {length}, RW) = 0x7f00000{at}0000" for at, length in enumerate(lengths)]
+    unmapped = [f"munmap(0x7f00000{at}0000, {length}) = 0" for at, length in enumerate(lengths)]
+    found = examine(GLIBC, "\n".join(line for pair in zip(mapped, unmapped, strict=True) for line in pair))
+    assert found.kinds() == [("direct", length) for length in lengths]
+    assert "malloc with a smaller M_MMAP_THRESHOLD" in str(found.mmaps[0].evidence)

@@ -15,7 +15,7 @@ import numpy as np
 from replay.allocator.replayed import FAILED, OK, Mask, Record
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import ascending, take_groups
-from replay.linux.constants import CALL_CODE, MAP_FLAGS, RLIM_INFINITY
+from replay.linux.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, RLIM_INFINITY
 from replay.mm.address_space import KIND_STACK
 
 UNKNOWN: Final = 0
@@ -25,7 +25,8 @@ RLIMIT_AS: Final = 3
 MAP_COUNT: Final = 4
 OVERCOMMIT: Final = 5
 INJECTED: Final = 6
-CAUSES: Final = "unknown mapping_above rlimit_data rlimit_as map_count overcommit injected".split()
+DENIED: Final = 7
+CAUSES: Final = "unknown mapping_above rlimit_data rlimit_as map_count overcommit injected denied".split()
 """The names of the codes above; `rlimit_data` to `overcommit` stand in the order in which the kernel asks."""
 
 GUARD_PAGES: Final = 256
@@ -62,6 +63,8 @@ class Refusals:
     requested: Int64Array
     granted: Int64Array
     injected: Mask
+    denied: Mask
+    """Answered with an errno, which Linux itself never does."""
     growth: Int64Array
     after: Int64Array
     """The step that the same thread completed next, `NULL` where there is none."""
@@ -91,18 +94,31 @@ def find_refusals(record: Record) -> Refusals:
         failed = failed[~np.isin(step[failed], injected)]
     failed = failed[ascending(step[failed])]
     known: Columns = {name: brks.at(name, failed) for name in brks}
-    is_injected = np.zeros(len(failed), dtype=np.bool_)
-    if len(injected):
-        tampered = _injected_rows(record, injected)
-        known = {name: np.concatenate([column, tampered[name]]) for name, column in known.items()}
-        order = np.argsort(known["step"], kind="stable")
+    others = _unanswered_rows(record, np.union1d(injected, denied_steps(record)))
+    if len(others["step"]):
+        known = {name: np.concatenate([column, others[name]]) for name, column in known.items()}
+        order = ascending(known["step"])
         known = {name: column[order] for name, column in known.items()}
-        is_injected = order >= len(failed)
+    is_injected = record.at("injected", known["step"]) == 1
+    known = {**known, "errno": record.at("errno", known["step"])}
+    denied = (known["errno"] > 0) & ~is_injected
     _look_above(record, known)
     growth = record.page_up(known["requested"]) - record.page_up(known["granted"])
     after = record.neighbours.after(known["step"])
     step, space, requested, granted = (known[name] for name in ("step", "space", "requested", "granted"))
-    return Refusals(step, space, requested, granted, is_injected, growth, after, known)
+    return Refusals(step, space, requested, granted, is_injected, denied, growth, after, known)
+
+
+def denied_steps(record: Record) -> Int64Array:
+    """Return the brk calls that were refused with an errno, queries among them.
+
+    Source: SYSCALL_DEFINE1(brk) in mm/mmap.c returns a break whatever happens (EINTR aside): an errno is the answer of
+    a seccomp filter, an emulator or another kernel.
+    """
+    steps = record.steps_of("brk")
+    refused = (record.at("status", steps) == FAILED) & (record.at("errno", steps) > 0)
+    denied: Int64Array = steps[refused & (record.at("injected", steps) != 1)]
+    return denied
 
 
 def _injected_steps(record: Record) -> Int64Array:
@@ -130,10 +146,10 @@ def _look_above(record: Record, known: Columns) -> None:
             known[name][row] = regions[source][first]
 
 
-def _injected_rows(record: Record, steps: Int64Array) -> Columns:
-    """Return rows like those of `brks` for injected calls, with the break that was in force, if it is known.
+def _unanswered_rows(record: Record, steps: Int64Array) -> Columns:
+    """Return rows like those of `brks` for calls that no break answered, with the break in force, if it is known.
 
-    Those that asked for no more than it are left out.
+    Those that asked for no more than it are left out, and those that were denied where it is not known.
     """
     brks, span = record.brks, record.events.rows + 1
     order = np.argsort(brks["space"] * span + brks["step"], kind="stable")
@@ -146,7 +162,7 @@ def _injected_rows(record: Record, steps: Int64Array) -> Columns:
     before = np.full(len(steps), NULL, dtype=np.int64)
     before[found] = brks["granted"][row[found]]
     asked = record.at("addr", steps)
-    kept = (before == NULL) | (asked > before)
+    kept = np.where(before == NULL, record.at("injected", steps) == 1, asked > before)
     steps, before, asked = steps[kept], before[kept], asked[kept]
     rows = {name: np.full(len(steps), NULL, dtype=np.int64) for name in brks}
     returned = np.where(record.at("status", steps) == OK, record.at("result", steps), 0)
@@ -199,7 +215,7 @@ def _causes(record: Record, refusals: Refusals, following: _NextCall) -> tuple[I
     collides = _collides(record, refusals)
     data_room, as_room = _room(refusals, "rlim_data", "data_bytes"), _room(refusals, "rlim_as", "total_bytes")
     over_data = (data_room < 0) | _span_over_limit(record, refusals)
-    certain = [refusals.injected, collides, over_data, as_room < 0]
+    certain = [refusals.injected, refusals.denied, collides, over_data, as_room < 0]
     proven = np.logical_or.reduce(certain)
     count = refusals.known["mapping_count"]
     likely_limit = ~following.granted
@@ -209,7 +225,7 @@ def _causes(record: Record, refusals: Refusals, following: _NextCall) -> tuple[I
         count >= MAX_MAP_COUNT - _UNSEEN_MAPPINGS,
         likely_limit & (refusals.growth >= _HUGE_GROWTH),
     ]
-    codes = [INJECTED, MAPPING_ABOVE, RLIMIT_DATA, RLIMIT_AS, RLIMIT_DATA, RLIMIT_AS, MAP_COUNT, OVERCOMMIT]
+    codes = [INJECTED, DENIED, MAPPING_ABOVE, RLIMIT_DATA, RLIMIT_AS, RLIMIT_DATA, RLIMIT_AS, MAP_COUNT, OVERCOMMIT]
     return np.select(certain + guessed, codes, UNKNOWN).astype(np.int64), proven
 
 
@@ -292,6 +308,14 @@ def _evidence(record: Record, refusals: Refusals, following: _NextCall, cause: I
 
 def _injected_sentence(case: _Case) -> str:
     return "strace injected this answer (INJECTED): the kernel never ran the call"
+
+
+def _denied_sentence(case: _Case) -> str:
+    errno = ERRNO_NAME.get(case.told["errno"], str(case.told["errno"]))
+    return (
+        f"it was refused with {errno}, and Linux itself answers brk with a break, never with an errno: a seccomp "
+        "filter, an emulator or another kernel refused it"
+    )
 
 
 def _blocked_sentence(case: _Case) -> str:
@@ -404,5 +428,6 @@ _SENTENCES: Final[dict[int, _Words]] = {
     MAP_COUNT: _Words(_map_count_sentence, ("mapping_count",)),
     OVERCOMMIT: _Words(_overcommit_sentence, ("growth",)),
     INJECTED: _Words(_injected_sentence, ()),
+    DENIED: _Words(_denied_sentence, ("errno",)),
 }
 """The evidence of each cause."""

@@ -56,9 +56,11 @@ def _fallback_sentences(record: Record, candidates: Candidates, rows: Int64Array
     lines = record.at("line", step).tolist()
     inside = _inside(record, record.around(candidates.step[rows]))
     outcome = _outcome(candidates, rows)
-    growth = [candidates.growth[row] for row in rows.tolist()]
+    growth = [candidates.growth.get(row) for row in rows.tolist()]
     return [
-        f"follows at once the brk that was refused in line {line} and had asked for {more} bytes more{where}{end}"
+        f"tcmalloc never asks the break again after the refusal in line {line}{where}{end}"
+        if more is None
+        else f"follows at once the brk that was refused in line {line} and had asked for {more} bytes more{where}{end}"
         for line, more, where, end in zip(lines, growth, inside, outcome, strict=True)
     ]
 
@@ -107,7 +109,7 @@ def _direct_ids(
     """Return the sentences about large requests; those of one threshold and fate share theirs."""
     seen = candidates.inside[rows]
     threshold = np.where(seen, 0, thresholds.bytes)
-    below = candidates.length[rows] <= thresholds.bytes
+    below = (candidates.length[rows] <= thresholds.bytes) + (candidates.length[rows] <= MMAP_THRESHOLD).astype(int)
     freed, failed = thresholds.freed_whole, candidates.failed[rows]
     ng = mallocng[candidates.space[rows]]
     keys = [candidates.allocator[rows], threshold]
@@ -115,7 +117,7 @@ def _direct_ids(
     firsts, group = take_groups(keys)
     sentences = [
         _direct_sentence(
-            int(candidates.allocator[rows[first]]), int(threshold[first]), bool(seen[first]), bool(below[first])
+            int(candidates.allocator[rows[first]]), int(threshold[first]), bool(seen[first]), int(below[first])
         )
         + ("; a later munmap frees it whole" if freed[first] else "")
         + ("; refused" if failed[first] else "")
@@ -124,12 +126,17 @@ def _direct_ids(
     return record.intern(sentences)[group]
 
 
-def _direct_sentence(allocator: int, threshold: int, seen: bool, below: bool) -> str:
-    """Return why a mapping is one request of its own."""
+def _direct_sentence(allocator: int, threshold: int, seen: bool, below: int) -> str:
+    """Return why a mapping is one request of its own; `below`: 1 glibc's threshold then, 2 its default one."""
     if seen:
         return "the log shows malloc around it, and no failed brk before it"
     if allocator == identify.MUSL:
         return "private memory larger than musl's mmap threshold, and no failed brk before it"
+    if below > 1:
+        return (
+            f"one of several mappings of many lengths below glibc's default threshold of {MMAP_THRESHOLD} bytes, most "
+            "of them freed whole: malloc with a smaller M_MMAP_THRESHOLD"
+        )
     if below:
         return (
             f"private memory larger than {MMAP_THRESHOLD} bytes, and no failed brk before it; malloc by the program's "

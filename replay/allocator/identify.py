@@ -14,39 +14,59 @@ import numpy as np
 
 from replay.allocator.replayed import OK, Mask, Record, first_of_each
 from replay.engine.columns import NULL, Columns, Int64Array
-from replay.engine.sorting import ascending_by, distinct
+from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE, MAP_FLAGS
+from replay.mm.address_space import ORIGIN_TRACE
 
 UNKNOWN: Final = 0
 GLIBC: Final = 1
 MUSL: Final = 2
-JEMALLOC: Final = 3
-TCMALLOC: Final = 4
-MIMALLOC: Final = 5
-CPYTHON: Final = 6
-GO: Final = 7
-HOTSPOT: Final = 8
-V8: Final = 9
-ALLOCATORS: Final = "unknown glibc musl jemalloc tcmalloc mimalloc cpython go hotspot v8".split()
+BIONIC: Final = 3
+JEMALLOC: Final = 4
+TCMALLOC: Final = 5
+MIMALLOC: Final = 6
+CPYTHON: Final = 7
+GO: Final = 8
+HOTSPOT: Final = 9
+V8: Final = 10
+ALLOCATORS: Final = "unknown glibc musl bionic jemalloc tcmalloc mimalloc cpython go hotspot v8".split()
 """The names of the codes above."""
 
 RUNTIMES: Final = (CPYTHON, GO, HOTSPOT, V8)
 """Allocators that live beside the malloc of a libc."""
 
-_MALLOC_FIRST: Final = (JEMALLOC, TCMALLOC, MIMALLOC, MUSL, GLIBC)
-"""Who serves malloc when several are mapped: a preloaded or linked malloc stands before the libc's own."""
+_MALLOC_FIRST: Final = (JEMALLOC, TCMALLOC, MIMALLOC, MUSL, GLIBC, BIONIC)
+"""Who serves malloc where the order in which the files were mapped is not known: a malloc of its own before a libc."""
 
 _FILES: Final = (
-    (re.compile(r"^libjemalloc"), JEMALLOC),
-    (re.compile(r"^libtcmalloc"), TCMALLOC),
-    (re.compile(r"^libmimalloc"), MIMALLOC),
-    (re.compile(r"^(ld-musl-|libc\.musl-|libc\.so$)"), MUSL),
-    (re.compile(r"^(libc\.so\.6|libc-2\.\d+\.so|ld-linux|ld-2\.\d+\.so)"), GLIBC),
-    (re.compile(r"^libjvm\.so"), HOTSPOT),
-    (re.compile(r"^(libpython[23]|python[23]?(\.\d+)*$)"), CPYTHON),
-    (re.compile(r"^(libnode\.so|libv8\.so|node(js)?$)"), V8),
+    (re.compile(r"(?:^|/)libjemalloc[^/]*$"), JEMALLOC),
+    (re.compile(r"(?:^|/)libtcmalloc[^/]*$"), TCMALLOC),
+    (re.compile(r"(?:^|/)libmimalloc[^/]*$"), MIMALLOC),
+    (re.compile(r"/system/lib(64)?/(bootstrap/)?libc\.so$|/bionic/libc\.so$"), BIONIC),
+    (re.compile(r"(?:^|/)(ld-musl-[^/]*|libc\.musl-[^/]*|libc\.so)$"), MUSL),
+    (re.compile(r"(?:^|/)(libc\.so\.6|libc-2\.\d+\.so)$"), GLIBC),
+    (re.compile(r"(?:^|/)libjvm\.so"), HOTSPOT),
+    (re.compile(r"(?:^|/)(libpython[23][^/]*|python[23]?(\.\d+)*)$"), CPYTHON),
+    (re.compile(r"(?:^|/)(libnode\.so[^/]*|libv8\.so[^/]*|node(js)?)$"), V8),
 )
-"""The allocator that a file of this name brings."""
+"""The allocator that a file with such a path brings."""
+
+_LOADER: Final = re.compile(r"(?:^|/)(ld-linux|ld-2\.)[^/]*$")
+"""glibc's ld.so, whose malloc serves only itself: it tells of a glibc that is not in the log yet."""
+
+_MUSL_BY_CALL: Final = re.compile(r"(?:^|/)(ld-musl-|libc\.musl-)[^/]*$")
+"""musl's libc under a name of its own. As libc.so it is the program's interpreter, which no call maps."""
+
+_ANDROID: Final = re.compile(r"^/(system|vendor|apex|system_ext|product)/(.+/)?bin/")
+"""Programs of Android, whose libc is bionic."""
+
+_OVERCOMMIT: Final = "/proc/sys/vm/overcommit_memory"
+"""What jemalloc reads when it starts. Source: os_overcommits_proc in src/pages.c.
+
+glibc reads it too, but only before it shrinks the heap of an arena (check_may_shrink_heap in malloc-sysdep.h).
+"""
+
+_OVERCOMMIT_PATH: Final = re.compile(f"^{_OVERCOMMIT}$")
 
 _GLIBC_FIRST_GROWTH: Final = 0x21000
 """Bytes of the first and of every ordinary growth of glibc's main arena: a small block, top_pad of 128 KiB, in pages.
@@ -99,7 +119,9 @@ class _Traces:
     """What each kind of evidence says: by space, the first sentence for each allocator."""
 
     files: dict[int, dict[int, str]]
+    """In the order in which they were mapped."""
     programs: dict[int, dict[int, str]]
+    linked_jemalloc: dict[int, str]
     go: dict[int, str]
     guards: dict[int, str]
     growths: dict[int, str]
@@ -118,6 +140,7 @@ def find_allocators(record: Record) -> Allocators:
     traces = _Traces(
         files=_mapped_files(record),
         programs=_programs(record),
+        linked_jemalloc=_linked_jemalloc(record, growth),
         go=_go_arenas(record),
         guards=_mallocng_guards(record, growth),
         growths=_glibc_growths(record, growth),
@@ -152,10 +175,16 @@ def _decide(found: Allocators, space: int, traces: _Traces, parent: int) -> None
 
 
 def _serves_malloc(space: int, files: dict[int, str], traces: _Traces) -> tuple[int, str]:
-    """Return who serves malloc in a space, and the sentence that says why."""
-    for code in _MALLOC_FIRST:
-        if code in files:
-            return code, files[code]
+    """Return who serves malloc in a space, and the sentence that says why.
+
+    Of the libraries that define malloc the one that was mapped first serves it: ld.so maps them in the order in which
+    it looks symbols up, LD_PRELOAD first. Source: ld.so(8), dlopen(3).
+    """
+    code = next((code for code in files if code in _MALLOC_FIRST), UNKNOWN)
+    if code in (UNKNOWN, GLIBC) and space in traces.linked_jemalloc:
+        return JEMALLOC, traces.linked_jemalloc[space]
+    if code != UNKNOWN:
+        return code, files[code]
     if space in traces.guards:
         return MUSL, traces.guards[space]
     if space in traces.growths:
@@ -166,18 +195,37 @@ def _serves_malloc(space: int, files: dict[int, str], traces: _Traces) -> tuple[
 
 
 def _mapped_files(record: Record) -> dict[int, dict[int, str]]:
-    """Return by space and allocator the sentence of the first file that names it."""
+    """Return by space and allocator the sentence of the first file that names it, in the order of mapping.
+
+    Of what was mapped before the log nobody knows the order: there an allocator of its own stands before a libc. ld.so
+    counts where no libc was mapped.
+    """
     mapped = record.files
     codes = _codes_of_paths(record, mapped["path"])
+    by_call = (mapped["origin"] == ORIGIN_TRACE) & (codes == MUSL)
+    codes[by_call & ~_of_paths(record, mapped["path"], _MUSL_BY_CALL)] = UNKNOWN
+    loader = (codes == UNKNOWN) & _of_paths(record, mapped["path"], _LOADER)
+    codes[loader] = GLIBC
+    rank = np.full(len(ALLOCATORS), len(_MALLOC_FIRST))
+    rank[list(_MALLOC_FIRST)] = np.arange(len(_MALLOC_FIRST))
+    line = np.where(loader, np.iinfo(np.int64).max, np.maximum(mapped["made_line"], 0))
+    keys = [mapped["space"], line, np.where(line == 0, rank[codes], 0), mapped["born_step"], mapped["start"]]
     rows = np.flatnonzero(codes != UNKNOWN)
-    rows = rows[ascending_by(*(mapped[name][rows] for name in ("space", "made_line", "born_step", "start")))]
-    _, firsts = np.unique(mapped["space"][rows] * len(ALLOCATORS) + codes[rows], return_index=True)
+    rows = rows[np.lexsort([key[rows] for key in reversed(keys)])]
     files: dict[int, dict[int, str]] = {}
     columns = [codes, *(mapped[name] for name in ("space", "path", "made_line"))]
-    for code, space, path, line in zip(*(column[rows[firsts]].tolist() for column in columns), strict=True):
-        where = f"line {line}" if line > 0 else "before the log starts"
-        files.setdefault(space, {})[code] = f"{_base_name(record.strings[path])} is mapped ({where})"
+    for code, space, path, line_ in zip(*(column[rows].tolist() for column in columns), strict=True):
+        where = f"line {line_}" if line_ > 0 else "before the log starts"
+        files.setdefault(space, {}).setdefault(code, f"{_base_name(record.strings[path])} is mapped ({where})")
     return files
+
+
+def _of_paths(record: Record, paths: Int64Array, pattern: re.Pattern[str]) -> Mask:
+    """Return which of `paths`, ids of texts, fit a pattern."""
+    fits = np.zeros(len(record.strings), dtype=np.bool_)
+    for text_id in distinct(paths).tolist():
+        fits[text_id] = pattern.search(_plain(record.strings[text_id])) is not None
+    return fits[paths]
 
 
 def _codes_of_paths(record: Record, paths: Int64Array) -> Int64Array:
@@ -189,22 +237,44 @@ def _codes_of_paths(record: Record, paths: Int64Array) -> Int64Array:
 
 
 def _code_of_file(path: str) -> int:
-    name = _base_name(path)
-    return next((code for pattern, code in _FILES if pattern.search(name)), UNKNOWN)
+    return next((code for pattern, code in _FILES if pattern.search(_plain(path))), UNKNOWN)
+
+
+def _plain(path: str) -> str:
+    return path.removesuffix(" (deleted)")
 
 
 def _base_name(path: str) -> str:
-    return path.removesuffix(" (deleted)").rpartition("/")[2]
+    return _plain(path).rpartition("/")[2]
 
 
 def _programs(record: Record) -> dict[int, dict[int, str]]:
-    """Return by space the runtime that the program of its execve brings."""
+    """Return by space the runtime or libc that the program of its execve brings."""
     programs: dict[int, dict[int, str]] = {}
     for space, program in enumerate(record.spaces["program"].tolist()):
         code = _code_of_file(record.text(program))
         if code in RUNTIMES:
             programs[space] = {code: f"the program is {_base_name(record.text(program))}"}
+        elif _ANDROID.search(record.text(program)):
+            programs[space] = {BIONIC: f"the program is Android's {record.text(program)}"}
     return programs
+
+
+def _linked_jemalloc(record: Record, growth: Int64Array) -> dict[int, str]:
+    """Return the spaces where jemalloc starts, be it a library or linked in: it reads whether memory is overcommitted.
+
+    glibc may do so once heaps of arenas shrink, and programs for reasons of their own; both have grown the break
+    before (heuristic).
+    """
+    asked = [np.zeros(0, dtype=np.int64)]
+    for name in ("openat", "open"):
+        for steps, told in record.parts_of(name, ("path",)):
+            asked.append(steps[_of_paths(record, told["path"], _OVERCOMMIT_PATH)])
+    steps = np.sort(np.concatenate(asked))
+    grown = np.full(record.space_count, np.iinfo(np.int64).max)
+    np.minimum.at(grown, record.brks["space"][growth > 0], record.brks["step"][growth > 0])
+    steps = steps[steps < grown[record.at("space", steps)]]
+    return _first_of_each_space(record, steps, f"{_OVERCOMMIT} is read before the break grows, as jemalloc does")
 
 
 def _go_arenas(record: Record) -> dict[int, str]:

@@ -59,6 +59,20 @@ _CPYTHON_ARENAS: Final = (1 << 20, 256 << 10)
 _CPYTHON_STACK_CHUNK: Final = 16 << 10
 """Bytes of a chunk of CPython's data stack. Source: DATA_STACK_CHUNK_SIZE in Python/pystate.c, 3.11."""
 
+_ROUND: Final = 256 << 10
+"""A length that is a multiple of this is no block of a libc, whose header makes of a round request a page more.
+
+Source: sysmalloc_mmap in malloc/malloc.c: the request and its header, rounded up to pages. Heuristic: a request that
+ends less than a page below such a length looks the same.
+"""
+
+_SPAN: Final = 64 << 10
+"""Bytes from which a mapping is a span of tcmalloc or mimalloc. Heuristic."""
+
+_OWN_THRESHOLD_MAPPINGS: Final = 4
+_OWN_THRESHOLD_LENGTHS: Final = 3
+"""Mappings, and different lengths of them, that tell a threshold below the default one. Heuristic."""
+
 _LAST_RESORT_CALLS: Final = 24
 """Calls between the refused brk and the last resort at most: the fallback and two heaps of five calls each."""
 
@@ -66,16 +80,18 @@ _LAST_RESORT_CALLS: Final = 24
 def allocator_mmaps(record: Record, refusals: Refusals, allocators: Allocators) -> Columns:
     """Return the table `allocator_mmaps`, one row each mapping, sorted by `step`; texts are ids."""
     asked = _Asked(record, _program_starts(record))
-    candidates = _candidates(asked, refusals.after, allocators)
+    small = _below_threshold(asked, allocators)
+    behind = np.concatenate([refusals.after, small])
+    candidates = _candidates(asked, behind, allocators)
     heaps = _find_heaps(record, candidates, allocators)
     behind_heaps = distinct(record.neighbours.after(np.array(heaps.refused_ends, dtype=np.int64)))
     if len(behind_heaps):
-        candidates = _candidates(asked, np.concatenate([refusals.after, behind_heaps]), allocators)
+        candidates = _candidates(asked, np.concatenate([behind, behind_heaps]), allocators)
     _mark_heaps(candidates, heaps)
     _mark_fallbacks(record, refusals, candidates, allocators)
     _mark_last_resorts(record, refusals, candidates, behind_heaps)
     _mark_pools(record, candidates, allocators)
-    thresholds = _mark_direct(asked, candidates, allocators)
+    thresholds = _mark_direct(asked, candidates, allocators, small)
     rows = np.flatnonzero(candidates.kind != NONE)
     evidence = evidence_of(record, candidates, rows, thresholds, allocators.mallocng)
     return _table(record, candidates, rows, evidence)
@@ -287,11 +303,28 @@ def _mark_fallbacks(record: Record, refusals: Refusals, candidates: Candidates, 
     malloc, metadata = candidates.allocator[rows], allocators.mallocng[candidates.space[rows]]
     chosen = candidates.anywhere[rows] & candidates.plain[rows] & (candidates.kind[rows] == NONE)
     chosen &= _stands_in(candidates.length[rows], refusals.growth[refused], malloc, record.page_size)
-    chosen &= np.isin(malloc, [identify.GLIBC, identify.MUSL, identify.TCMALLOC, identify.UNKNOWN])
+    chosen &= np.isin(malloc, [identify.GLIBC, identify.MUSL, identify.BIONIC, identify.TCMALLOC, identify.UNKNOWN])
     chosen &= candidates.writable[rows] != metadata
     candidates.kind[rows[chosen]] = FALLBACK
     candidates.refusal_step[rows[chosen]] = refusals.step[refused[chosen]]
     candidates.growth.update(zip(rows[chosen].tolist(), refusals.growth[refused[chosen]].tolist(), strict=True))
+    _mark_for_good(refusals, candidates)
+
+
+def _mark_for_good(refusals: Refusals, candidates: Candidates) -> None:
+    """Mark all that tcmalloc maps once a brk was refused: it never asks the break again.
+
+    Source: SbrkSysAllocator::Alloc in src/system-alloc.cc (gperftools): one failure is remembered.
+    """
+    rows = np.flatnonzero((candidates.allocator == identify.TCMALLOC) & (candidates.kind == NONE))
+    rows = rows[candidates.length[rows] >= _SPAN]
+    if not len(rows) or not len(refusals.step):
+        return
+    first = np.full(int(max(candidates.space.max(), refusals.space.max())) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, refusals.space, refusals.step)
+    rows = rows[first[candidates.space[rows]] < candidates.step[rows]]
+    candidates.kind[rows] = FALLBACK
+    candidates.refusal_step[rows] = first[candidates.space[rows]]
 
 
 def _stands_in(length: Int64Array, growth: Int64Array, malloc: NDArray[np.int8], page: int) -> Mask:
@@ -396,7 +429,7 @@ def _more_than_a_page(record: Record, candidates: Candidates, rows: Int64Array) 
 
 
 def _whole_spans(record: Record, candidates: Candidates, rows: Int64Array) -> Mask:
-    large: Mask = candidates.length[rows] >= 64 << 10
+    large: Mask = candidates.length[rows] >= _SPAN
     return large
 
 
@@ -426,14 +459,39 @@ _POOLS: Final[dict[int, Callable[[Record, Candidates, Int64Array], Mask]]] = {
 """Which mappings are an allocator's pools, in its spaces; the first rule that fits decides."""
 
 
-def _mark_direct(asked: _Asked, candidates: Candidates, allocators: Allocators) -> Thresholds:
+def _below_threshold(asked: _Asked, allocators: Allocators) -> Int64Array:
+    """Return the mappings that tell of a threshold below glibc's default one: few pages, of many lengths, freed whole.
+
+    Heuristic: M_MMAP_THRESHOLD is in no log, and what a program maps for itself is of one length, or cut up.
+    """
+    plain = (allocators.malloc == identify.GLIBC) & (allocators.runtimes == 0)
+    if not plain.any():
+        return np.zeros(0, dtype=np.int64)
+
+    def may(part: _Mmaps) -> Mask:
+        small = (part.length <= MMAP_THRESHOLD) & (part.length > asked.record.page_size) & ~part.failed
+        small &= part.plain & part.writable & part.anywhere & plain[part.space]
+        return small
+
+    found = asked.chosen(may)
+    kept = np.zeros(len(found.step), dtype=np.bool_)
+    own = OwnUse(asked.record)
+    for space in distinct(found.space).tolist():
+        rows = np.flatnonzero(found.space == space)
+        if len(rows) < _OWN_THRESHOLD_MAPPINGS or len(distinct(found.length[rows])) < _OWN_THRESHOLD_LENGTHS:
+            continue
+        kept[rows] = not own.of(found.step[rows]).any() and own.freed_whole(found.step[rows]).mean() > 0.5
+    return found.step[kept]
+
+
+def _mark_direct(asked: _Asked, candidates: Candidates, allocators: Allocators, small: Int64Array) -> Thresholds:
     """Mark the requests that were mapped by themselves: what is larger than the threshold, or inside a malloc call.
 
-    The thresholds at these are returned.
+    The steps `small` are blocks, too. The thresholds at all are returned.
     """
     record, inside = asked.record, candidates.inside
     may = (candidates.kind == NONE) & candidates.writable & candidates.anywhere
-    rows = np.flatnonzero(may & (inside | (candidates.length > _LEAST_THRESHOLD)))
+    rows = np.flatnonzero(may & (inside | (candidates.length > _LEAST_THRESHOLD) | is_among(candidates.step, small)))
     if not len(rows):
         return Thresholds(candidates.length[rows], may[rows])
     mappings, own = LargeMappings(record, candidates, allocators.narrow), OwnUse(record)
@@ -442,6 +500,7 @@ def _mark_direct(asked: _Asked, candidates: Candidates, allocators: Allocators) 
     large |= _large_for_glibc(asked, candidates, own, rows, threshold)
     alone = np.flatnonzero(large & ~inside[rows])
     large[alone] = ~own.of(candidates.step[rows[alone]])
+    large |= is_among(candidates.step[rows], small)
     direct = np.flatnonzero(large | inside[rows])
     candidates.kind[rows[direct]] = DIRECT
     return Thresholds(threshold[direct], mappings.freed_whole(candidates.step[rows[direct]]))
@@ -464,6 +523,7 @@ def _large_for_glibc(
     doubt = doubt[~maps_itself[space[doubt]]]
     growth = largest_growth(asked.record, space[doubt], candidates.step[rows[doubt]])
     large[doubt] = growth - _GROWTH_PAD < length[doubt]
+    large &= length % _ROUND != 0
     return large
 
 

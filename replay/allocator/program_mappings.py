@@ -45,8 +45,17 @@ class OwnUse:
 
     def cut_up(self, steps: Int64Array) -> Mask:
         """Return which mappings, made by `steps`, a munmap took away only in part, or together with others."""
+        return self._unmapped(steps)[1]
+
+    def freed_whole(self, steps: Int64Array) -> Mask:
+        """Return which mappings, made by `steps`, a munmap took away as they were."""
+        taken, cut = self._unmapped(steps)
+        return taken & ~cut
+
+    def _unmapped(self, steps: Int64Array) -> tuple[Mask, Mask]:
+        """Return which mappings, made by `steps`, a munmap took away, and which of them not as they were."""
         record, regions = self._record, self._record.regions
-        wanted, cut = (np.zeros(record.events.rows + 1, dtype=np.bool_) for _ in range(2))
+        wanted, taken, cut = (np.zeros(record.events.rows + 1, dtype=np.bool_) for _ in range(3))
         wanted[steps] = True  # the last place is for regions that no step made
         for number in range(regions.parts if len(steps) else 0):
             part = regions.part(number, ("made_step", "path", "died_step", "start", "end"))
@@ -57,8 +66,10 @@ class OwnUse:
             made, died, start, end = (part[name][rows] for name in ("made_step", "died_step", "start", "end"))
             low = record.at("addr", died)
             high = low + record.page_up(record.at("length", died))
-            cut[made[(low < end) & (high > start) & ((low != start) | (high != end))]] = True
-        return cut[steps]
+            over = (low < end) & (high > start)
+            taken[made[over]] = True
+            cut[made[over & ((low != start) | (high != end))]] = True
+        return taken[steps], cut[steps]
 
     def of(self, steps: Int64Array) -> Mask:
         """Return of which mappings, made by `steps`, a program makes a use of its own: glibc does so with no block."""

@@ -101,7 +101,7 @@ class Record:
             path = regions.part(number, ["path"])["path"]
             rows.append(np.flatnonzero(path >= 0) + regions.starts[number])
         chosen = np.concatenate([*rows, np.zeros(0, np.int64)])
-        names = ("space", "start", "path", "born_step", "died_step", "made_line")
+        names = ("space", "start", "path", "origin", "born_step", "died_step", "made_line")
         return {name: regions.at(name, chosen) for name in names}
 
 

@@ -195,6 +195,13 @@ def _against_injection(findings: Findings, group: FailureGroup) -> Iterator[str]
     yield "Nothing: strace itself gave these answers (-e inject=brk); without it the kernel would have been asked."
 
 
+def _against_denial(findings: Findings, group: FailureGroup) -> Iterator[str]:
+    yield (
+        "Look for who answers in the kernel's place: a seccomp filter (Seccomp in /proc/PID/status; a sandbox, a "
+        "container's profile), gVisor, an emulator. Allow brk there, or live on mmap."
+    )
+
+
 def _against_unknown(findings: Findings, group: FailureGroup) -> Iterator[str]:
     if group.stood_in:
         yield (
@@ -215,6 +222,7 @@ _CURES: Final = {
     "map_count": _against_count,
     "overcommit": _against_overcommit,
     "injected": _against_injection,
+    "denied": _against_denial,
     "unknown": _against_unknown,
 }
 """What to try, by cause."""

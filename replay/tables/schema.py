@@ -226,7 +226,8 @@ _BRK_FAILURES: Final = Table(
             "dictionary",
             "word",
             "Why it was refused: mapping_above (the guard pages below a stack-like mapping included), "
-            "rlimit_data, rlimit_as, map_count, overcommit, injected or unknown.",
+            "rlimit_data, rlimit_as, map_count, overcommit, injected, denied (answered with an errno, which Linux "
+            "itself never does) or unknown.",
         ),
         _column("blocker_start", "uint64?", "address", "First address of the mapping in the way, [start, end)."),
         _column("blocker_end", "uint64?", "address", "First address behind the mapping in the way."),
@@ -255,7 +256,12 @@ _ALLOCATOR_MMAP_COLUMNS: Final = (
     _column("addr", "uint64?", "address", "Where the mapping was put; null where it was refused."),
     _column("bytes", "int64", "bytes", "Length asked for."),
     _column("errno", "dictionary?", "word", "Error with which the kernel refused it; null where it did not."),
-    _column("brk_failure_step", "int64?", "step", "The failed brk that it stood in for."),
+    _column(
+        "brk_failure_step",
+        "int64?",
+        "step",
+        "The failed brk that it stood in for; of an allocator that never asks the break again, the first one.",
+    ),
     _column(
         "request_bytes",
         "int64?",
@@ -266,7 +272,7 @@ _ALLOCATOR_MMAP_COLUMNS: Final = (
         "allocator",
         "dictionary",
         "word",
-        "Whose mapping it is: glibc, musl, jemalloc, tcmalloc, mimalloc, cpython, go, hotspot, v8 or unknown.",
+        "Whose mapping it is: glibc, musl, bionic, jemalloc, tcmalloc, mimalloc, cpython, go, hotspot, v8 or unknown.",
     ),
     _column(
         "certainty",
