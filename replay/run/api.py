@@ -26,8 +26,9 @@ from replay.linux import constants
 from replay.linux.proc_maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.mm.address_space import IMPOSSIBLE_RANGE, KIND_BRK
 from replay.spaces import replay
+from replay.spaces.exec_image import images_of_files
 from replay.spaces.footprint import Footprint
-from replay.spaces.initial_maps import first_image, no_images
+from replay.spaces.initial_maps import first_image, first_known, no_images
 from replay.spaces.replay import ORIGIN_FORK, Replay
 from replay.spaces.results import DIVERGENCES
 
@@ -51,6 +52,7 @@ def load(
     *,
     format: str = "auto",
     maps: str | Path | None = None,
+    elf_root: str | Path | None = "/",
     page_size: int = 4096,
     strict: bool = False,
     watch: Watch = unwatched,
@@ -61,6 +63,7 @@ def load(
         trace: a log (plain or compressed, `-` for standard input), the prefix of a `strace -ff` set, or several logs.
         format: `auto`, `strace` or `ltrace`.
         maps: a /proc/PID/maps snapshot taken where the trace starts, or, for a traced start, of the fresh process.
+        elf_root: where the files that execve mapped lie, which tell the image of a program; None: do not look.
         page_size: bytes of a page, a power of two.
         strict: whether the first line not understood is an error.
         watch: what is told, from time to time, how far the work is (see `replay.engine.progress`).
@@ -75,8 +78,10 @@ def load(
     if format not in ("auto", *DIALECTS):
         raise ReplayError(f"format {format!r}: expected auto, strace or ltrace")
     paths: list[str | Path] = [trace] if isinstance(trace, (str, Path)) else list(trace)
-    images = first_image(read_maps(Path(maps))) if maps is not None else no_images
+    exact = first_image(read_maps(Path(maps))) if maps is not None else no_images
     source = read_run(paths, dialect=format, strict=strict, watch=watch)
+    inferred = no_images if elf_root is None else images_of_files(source.strings, page_size, str(elf_root))
+    images = first_known(exact, inferred)
     return Run(source, replay.replay(source, source.strings, page_size, images, watch))
 
 

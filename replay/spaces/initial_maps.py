@@ -21,10 +21,15 @@ from replay.spaces.results import BEFORE_TRACE
 
 
 class Image(NamedTuple):
-    """The mappings of a space when it began; `origin` is one of `ORIGINS` of the address space, as a code."""
+    """The mappings of a space when it began; `origin` is one of `ORIGINS` of the address space, as a code.
+
+    `told_by` are the files that they were inferred from, `misfit` the file that is not the one that ran, if any.
+    """
 
     mappings: Sequence[Mapping]
     origin: int = aspace.ORIGIN_MAPS
+    told_by: tuple[str, ...] = ()
+    misfit: str = ""
 
 
 Images: TypeAlias = Callable[[Recording, Processes], MappingOf[int, Image]]
@@ -39,6 +44,11 @@ def no_images(_recording: Recording, _who: Processes) -> dict[int, Image]:
 def first_image(mappings: Sequence[Mapping]) -> Images:
     """Return the images of a maps file: it is of the first space."""
     return lambda _recording, _who: {0: Image(mappings)}
+
+
+def first_known(better: Images, other: Images) -> Images:
+    """Return the images that `better` knows, and of the other spaces those that `other` does."""
+    return lambda recording, who: {**other(recording, who), **better(recording, who)}
 
 
 class Seeded(NamedTuple):

@@ -58,6 +58,7 @@ class Replay(NamedTuple):
     threads: int
     processes: int
     last_clock: int
+    images: Mapping[int, Image]
 
 
 def replay(
@@ -108,10 +109,11 @@ def _replay_with(
 ) -> tuple[Replay, Processes]:
     """Return the replay in which the threads `forked` got copies, and what it took every thread to be."""
     who = processes.assign(recording.told, forked)
+    known = images(recording, who)
     output = Outcome(recording, who.lives)
     runner = _Runner(
         lives=who.lives,
-        images=images(recording, who),
+        images=known,
         strings=strings,
         page=page,
         apply=_runner_for(recording.memory_calls),
@@ -137,6 +139,7 @@ def _replay_with(
         threads=who.threads,
         processes=who.processes,
         last_clock=recording.last_clock,
+        images=known,
     )
     return made, who
 
@@ -234,8 +237,8 @@ class _Runner:
             child = self.forks.popleft()
             forks.setdefault(child.parent, []).append(child)
         order = ascending(spaces)
-        known, places = firsts(spaces[order])
-        rows: dict[int, Int64Array] = dict(zip(known.tolist(), np.split(order, places[1:]), strict=False))
+        found, places = firsts(spaces[order])
+        rows: dict[int, Int64Array] = dict(zip(found.tolist(), np.split(order, places[1:]), strict=False))
         for space in sorted(rows.keys() | forks.keys()):
             yield space, rows.get(space, order[:0]), forks.get(space, [])
 
@@ -264,7 +267,7 @@ class _Runner:
         if space is not None:
             return space
         space = aspace.empty_space()
-        if life.space in self.images:
+        if life.space in self.images and self.images[life.space].mappings:
             space, self.kernel_rows[life.space] = seeded(self.images[life.space], life, self.strings)
         if life.fresh and space.totals[aspace.START_BRK] == NULL:
             space.totals[aspace.START_BRK] = aspace.FRESH
