@@ -60,6 +60,7 @@ class Options:
     maps: str | None = None
     page_size: int = 4096
     strict: bool = False
+    elf_root: str | None = "/"
 
     def text(self) -> str:
         """Return the options that are not at their defaults, as on the command line."""
@@ -68,6 +69,8 @@ class Options:
             words.append(f"--maps {self.maps} ({content_hash([self.maps])[:16]})")
         if self.page_size != 4096:
             words.append(f"--page-size {self.page_size}")
+        if self.elf_root != "/":
+            words.append("--no-elf" if self.elf_root is None else f"--elf-root {self.elf_root}")
         return " ".join([*words, *(["--strict"] if self.strict else [])])
 
 
@@ -216,7 +219,14 @@ def _replayed(job: Job, paths: Sequence[str]) -> Run:
     from replay.run.api import load
 
     options = job.options
-    run = load(paths, format=options.format, maps=options.maps, page_size=options.page_size, strict=options.strict)
+    run = load(
+        paths,
+        format=options.format,
+        maps=options.maps,
+        elf_root=options.elf_root,
+        page_size=options.page_size,
+        strict=options.strict,
+    )
     sources = {os.path.basename(file.path): file.source for file in job.found.files}
     for log in run.source.logs:
         log.path = sources.get(os.path.basename(log.path), log.path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def _jobs(held: Dataset, found: Sequence[FoundRun], options: Options, *, force: 
     """Return the jobs, those of large logs first, so that none of them is alone at the end."""
     text = options.text()
     if options.maps is not None:
-        options = Options(options.format, str(Path(options.maps).absolute()), options.page_size, options.strict)
+        options = replace(options, maps=str(Path(options.maps).absolute()))
     names = held.names_for(found, is_gone)
     made = []
     for name, run in zip(names, found, strict=True):

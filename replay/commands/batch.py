@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from replay.commands.fail_if import CONDITION_HELD, FailIf, conditions_of
-from replay.commands.options import Dialect, Force, Format, MapsFile, PageSize, Quiet, Strict, warn
+from replay.commands.options import Dialect, ElfRoot, Force, Format, MapsFile, NoElf, PageSize, Quiet, Strict, warn
 
 if TYPE_CHECKING:
     from replay.batch import BatchResult
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ERRORS_SHOWN: Final = 10
 
 
-def batch(  # noqa: PLR0913
+def batch(
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -55,6 +55,8 @@ def batch(  # noqa: PLR0913
     format: Format = Dialect.auto,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
+    elf_root: ElfRoot = "/",
+    no_elf: NoElf = False,
     strict: Strict = False,
 ) -> None:
     """Replay many runs into one dataset: TABLE/run=NAME/part-0.parquet, and runs.parquet with a row for each run.
@@ -74,7 +76,7 @@ def batch(  # noqa: PLR0913
         force=force,
         scheduler=scheduler,
         progress=not quiet and sys.stderr.isatty(),
-        options=Options(format.value, maps, page_size, strict),
+        options=Options(format.value, maps, page_size, strict, None if no_elf else elf_root),
     )
     _tell(result, quiet=quiet)
     if conditions:

@@ -10,8 +10,10 @@ import typer
 from replay.commands.options import (
     AsJson,
     Dialect,
+    ElfRoot,
     Format,
     MapsFile,
+    NoElf,
     PageSize,
     Pid,
     Quiet,
@@ -23,7 +25,7 @@ from replay.commands.options import (
 from replay.console.progress_bar import progress
 
 
-def diff(  # noqa: PLR0913, PLR0917
+def diff(
     traces: Traces,
     first: Annotated[int, typer.Argument(metavar="A", min=0, show_default=False, help="A step, from 0.")],
     second: Annotated[int, typer.Argument(metavar="B", min=0, show_default=False, help="A later step.")],
@@ -32,6 +34,8 @@ def diff(  # noqa: PLR0913, PLR0917
     format: Format = Dialect.auto,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
+    elf_root: ElfRoot = "/",
+    no_elf: NoElf = False,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,7 +46,7 @@ def diff(  # noqa: PLR0913, PLR0917
     from replay.report.diff import difference, difference_document, difference_lines
 
     with progress(quiet) as watch:
-        run = read_run(traces, format.value, maps, page_size, strict, watch)
+        run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
     found = difference(run, first, second, pid)
     warn_of_problems(run)
     if as_json:

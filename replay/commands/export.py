@@ -8,8 +8,10 @@ import typer
 
 from replay.commands.options import (
     Dialect,
+    ElfRoot,
     Force,
     MapsFile,
+    NoElf,
     PageSize,
     Quiet,
     Strict,
@@ -42,6 +44,8 @@ def export(
     force: Force = False,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
+    elf_root: ElfRoot = "/",
+    no_elf: NoElf = False,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
@@ -51,7 +55,7 @@ def export(
     """
     files, dialect = _told_apart(formats or [])
     with progress(quiet) as watch:
-        run = read_run(traces, dialect, maps, page_size, strict, watch)
+        run = read_run(traces, dialect, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
         run.export(output, format=files, force=force, watch=watch)
     warn_of_problems(run)
     if not quiet:

@@ -9,8 +9,10 @@ import typer
 
 from replay.commands.options import (
     Dialect,
+    ElfRoot,
     Format,
     MapsFile,
+    NoElf,
     PageSize,
     Pid,
     Quiet,
@@ -24,7 +26,7 @@ from replay.commands.options import (
 from replay.console.progress_bar import progress
 
 
-def maps(  # noqa: PLR0913, PLR0917
+def maps(
     traces: Traces,
     step: Annotated[
         int | None, typer.Option("--step", metavar="N", show_default=False, help="Once step N (from 0) had completed.")
@@ -46,6 +48,8 @@ def maps(  # noqa: PLR0913, PLR0917
     format: Format = Dialect.auto,
     maps_file: MapsFile = None,
     page_size: PageSize = 4096,
+    elf_root: ElfRoot = "/",
+    no_elf: NoElf = False,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,7 +62,7 @@ def maps(  # noqa: PLR0913, PLR0917
         raise typer.BadParameter("say when by one of --step, --line and --time")
     moment = None if time is None else time_ns(time)
     with progress(quiet) as watch:
-        run = read_run(traces, format.value, maps_file, page_size, strict, watch)
+        run = read_run(traces, format.value, maps_file, page_size, strict, watch, elf_root=None if no_elf else elf_root)
     text = run.maps(step=step, line=line, time=moment, pid=pid)
     warn_of_problems(run)
     if not text:

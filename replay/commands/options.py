@@ -57,6 +57,15 @@ MapsFile = Annotated[
 PageSize = Annotated[
     int, typer.Option("--page-size", metavar="BYTES", callback=_power_of_two, help="Bytes of a page of memory.")
 ]
+ElfRoot = Annotated[
+    str,
+    typer.Option(
+        "--elf-root",
+        metavar="DIR",
+        help="Where the files lie that execve mapped: they tell what of a program was mapped before its first call.",
+    ),
+]
+NoElf = Annotated[bool, typer.Option("--no-elf", help="Do not look at the files that execve mapped.")]
 Strict = Annotated[bool, typer.Option("--strict", help="The first line that is not understood is an error.")]
 Pid = Annotated[
     int | None,
@@ -68,13 +77,20 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")
 
 
 def read_run(
-    traces: list[str], dialect: str, maps: str | None, page_size: int, strict: bool, watch: Watch = unwatched
+    traces: list[str],
+    dialect: str,
+    maps: str | None,
+    page_size: int,
+    strict: bool,
+    watch: Watch = unwatched,
+    *,
+    elf_root: str | None = "/",
 ) -> Run:
     """Return the run that the logs recorded; `watch` is told how far the work is."""
     from replay.run.api import load
 
     gc.freeze()  # what the imports brought stays to the end: no need to search it for garbage then
-    return load(traces, format=dialect, maps=maps, page_size=page_size, strict=strict, watch=watch)
+    return load(traces, format=dialect, maps=maps, elf_root=elf_root, page_size=page_size, strict=strict, watch=watch)
 
 
 def warn_of_problems(run: Run) -> None:

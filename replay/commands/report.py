@@ -6,7 +6,19 @@ import sys
 from typing import TYPE_CHECKING
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds, judge_run
-from replay.commands.options import AsJson, Dialect, Format, MapsFile, PageSize, Quiet, Strict, Traces, read_run
+from replay.commands.options import (
+    AsJson,
+    Dialect,
+    ElfRoot,
+    Format,
+    MapsFile,
+    NoElf,
+    PageSize,
+    Quiet,
+    Strict,
+    Traces,
+    read_run,
+)
 from replay.console.progress_bar import progress
 from replay.engine.progress import Stage
 
@@ -20,6 +32,8 @@ def report(
     format: Format = Dialect.auto,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
+    elf_root: ElfRoot = "/",
+    no_elf: NoElf = False,
     strict: Strict = False,
     quiet: Quiet = False,
     fail_if: FailIf = None,
@@ -31,7 +45,7 @@ def report(
     """
     conditions = conditions_of(fail_if)
     with progress(quiet) as watch:
-        run = read_run(traces, format.value, maps, page_size, strict, watch)
+        run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
         watch(Stage("examining", 0, 0))
         run.examine()
     _print(run, as_json)

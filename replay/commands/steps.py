@@ -8,8 +8,10 @@ import typer
 
 from replay.commands.options import (
     Dialect,
+    ElfRoot,
     Format,
     MapsFile,
+    NoElf,
     PageSize,
     Pid,
     Quiet,
@@ -21,7 +23,7 @@ from replay.commands.options import (
 from replay.console.progress_bar import progress
 
 
-def steps(  # noqa: PLR0913, PLR0917
+def steps(
     traces: Traces,
     first: Annotated[int, typer.Option("--from", metavar="N", min=0, help="The first step to print.")] = 0,
     last: Annotated[
@@ -32,6 +34,8 @@ def steps(  # noqa: PLR0913, PLR0917
     format: Format = Dialect.auto,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
+    elf_root: ElfRoot = "/",
+    no_elf: NoElf = False,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
@@ -45,6 +49,6 @@ def steps(  # noqa: PLR0913, PLR0917
     if last is not None and last < first:
         raise typer.BadParameter(f"--to {last} lies before --from {first}")
     with progress(quiet) as watch:
-        run = read_run(traces, format.value, maps, page_size, strict, watch)
+        run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
     warn_of_problems(run)
     print_lines(step_lines(run, first, last, pid))

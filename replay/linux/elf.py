@@ -133,7 +133,7 @@ def read_elf(path: str | Path) -> ElfFile | None:
 
 def _parsed(file: BinaryIO, path: str) -> ElfFile | None:
     head = file.read(64)
-    if head[:4] != _MAGIC or head[4] not in _HEADERS:
+    if len(head) < 52 or head[:4] != _MAGIC or head[4] not in _HEADERS:
         return None
     order = "<" if head[5] == _LITTLE else ">"
     header, _ = _HEADERS[head[4]]

@@ -432,6 +432,8 @@ class Findings:
             last = int(answers.max(initial=mine[-1]))
             return self.events.one("clock", last), "after the last failed brk"
         mapped = self.curve("mapped_bytes")
+        if not len(mapped.values):
+            return None
         return int(mapped.clocks[np.argmax(mapped.values)]), "when most was mapped"
 
     def curve(self, column: str) -> Curve:
