@@ -387,6 +387,7 @@ class Findings:
                 part |= regions.part(number, ["start", "end", "kind"])
                 part = {name: column[first] for name, column in part.items()}
                 sizes, is_brk = part["end"] - part["start"], part["kind"] == KIND_BRK
+                sizes[part["start"] < 0] = 0  # the kernel's half is no part of a space's size
                 np.add.at(mapped, part["space"], sizes)
                 np.add.at(in_brk, part["space"][is_brk], sizes[is_brk])
         return mapped, in_brk
@@ -432,8 +433,6 @@ class Findings:
             last = int(answers.max(initial=mine[-1]))
             return self.events.one("clock", last), "after the last failed brk"
         mapped = self.curve("mapped_bytes")
-        if not len(mapped.values):
-            return None
         return int(mapped.clocks[np.argmax(mapped.values)]), "when most was mapped"
 
     def curve(self, column: str) -> Curve:
