@@ -124,8 +124,8 @@ def one_line(lines: list[str]) -> str:
         pytest.param("leak", "A leak. 50 blocks, 50,000 bytes (48.8 KiB), were not freed before the exit", id="leak"),
         pytest.param(
             "fragmentation",
-            "Fragmentation. Just before the exit 500,736 bytes (489 KiB) of the heap's 624 KiB (78 %) were free but "
-            "lay below live blocks, which keep them from going back to the kernel; the largest free range had 489 KiB. "
+            "Fragmentation. Just before the exit 500,080 bytes (488 KiB) of the heap's 624 KiB (78 %) were free but "
+            "lay below live blocks, which keep them from going back to the kernel; the largest free range had 488 KiB. "
             "1 block, 24 bytes, was not freed before the exit: <1 % of the most that was live at once (line 13).",
             id="fragmentation",
         ),
@@ -191,12 +191,13 @@ PINNED_HEAP = """\
   heap                    624 KiB     624 KiB  what blocks are cut from
   live                    488 KiB    24 bytes  asked for and not freed
   rounding               80 bytes     8 bytes  their headers and padding
-  free                    136 KiB     624 KiB  of the heap
-    below live blocks   656 bytes     489 KiB  cannot go back to the kernel
+  unseen                656 bytes   656 bytes  in no block that the log shows
+  free                    135 KiB     623 KiB  of the heap
+    below live blocks     0 bytes     488 KiB  cannot go back to the kernel
     top of the heap       135 KiB     135 KiB  can go back
     trimmable               4 KiB       4 KiB  of the top, by a trim
-    largest range         135 KiB     489 KiB  the largest block that fits
-  fragmentation             0.005       0.216  1 - largest range / free
+    largest range         135 KiB     488 KiB  the largest block that fits
+  fragmentation             0.000       0.217  1 - largest range / free
   utilisation                78 %         0 %  live / (heap + mapped singly)
   page use                   99 %         1 %  live share of pages in use
 
@@ -206,7 +207,7 @@ PINNED_HEAP = """\
   Free ranges by size, at the end (line 18):
     size in bytes  ranges   in all
     128-256 KiB         1  135 KiB  ████████
-    256-512 KiB         1  489 KiB  ██████████████████████████████
+    256-512 KiB         1  488 KiB  ██████████████████████████████
 
   Share of this free memory in ranges too small for a block of a given size:
     64 B  256 B  1 KiB  4 KiB  16 KiB  64 KiB  128 KiB  1 MiB
@@ -223,7 +224,7 @@ def test_pins_and_causes_as_text(tmp_path: Path) -> None:
         "  At the end these live blocks hold back the most; so much goes back once a\n"
         "  block and those above it are freed:\n"
         "  goes back  above  block           bytes  call    line  age in lines\n"
-        "    489 KiB      0  0x55550007a410     24  malloc    13             5"
+        "    488 KiB      0  0x55550007a410     24  malloc    13             5"
     )
     assert section(run, "What made the heap grow and shrink") == (
         "  malloc(100,000) made the heap grow 3 times, each time by 196 KiB to 232 KiB\n"
@@ -260,7 +261,7 @@ def test_a_free_that_raises_the_threshold(tmp_path: Path) -> None:
 
 def test_advice_fits(tmp_path: Path) -> None:
     advice = document(run_of("fragmentation", tmp_path))["malloc"]["advice"]
-    assert advice[0].startswith("Free the block at 0x55550007a410 (24 bytes, malloc of line 13): that alone lets 489 ")
+    assert advice[0].startswith("Free the block at 0x55550007a410 (24 bytes, malloc of line 13): that alone lets 488 ")
     assert advice[1].startswith("malloc_trim(0) would give back up to ")
     assert document(run_of("neither", tmp_path))["malloc"]["advice"] == []
 
@@ -268,8 +269,8 @@ def test_advice_fits(tmp_path: Path) -> None:
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 PICTURE = {
-    "line", "live_blocks", "live_bytes", "rounding_bytes", "heap_bytes", "direct_bytes", "free_bytes", "slack_bytes",
-    "largest_free_bytes", "pinned_bytes", "held_bytes", "top_bytes", "trimmable_bytes", "live_pages",
+    "line", "live_blocks", "live_bytes", "rounding_bytes", "heap_bytes", "direct_bytes", "unseen_bytes", "free_bytes",
+    "slack_bytes", "largest_free_bytes", "pinned_bytes", "held_bytes", "top_bytes", "trimmable_bytes", "live_pages",
     "page_live_share", "inferred", "external_fragmentation", "utilisation", "free_ranges", "unusable_free_index",
 }  # fmt: skip
 

@@ -58,6 +58,7 @@ PROMISED = {
         brk_bytes int64 | headroom_bytes int64? | gap_count int64 | gap_bytes int64 | largest_gap_bytes int64
         address_fragmentation float64 | live_blocks int64? | live_bytes int64? | heap_bytes int64?
         free_bytes int64? | largest_free_bytes int64? | heap_fragmentation float64? | pinned_bytes int64?
+        unseen_bytes int64?
     """,
     "problems": "line int64 | reason dictionary | text string",
     "summary": """

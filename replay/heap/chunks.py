@@ -17,6 +17,7 @@ from replay.engine.column_store import PackedColumns, packed_columns
 from replay.engine.columns import NULL, Columns, Int64Array
 from replay.engine.sorting import ascending, ascending_by, distinct
 from replay.heap.blocks import IN_BRK, IN_UNKNOWN, MOVED, Blocks
+from replay.heap.unseen import unseen_ranges
 from replay.mm.address_space import KIND_ANON, KIND_BRK
 from replay.spaces.replay import Replay
 
@@ -69,12 +70,14 @@ class Heaps:
         `died_line`, `in_brk` (0/1), `direct` (0/1: mapped by itself; its mapping is `[start, end)` then).
     extents: each change of the memory that chunks are cut from, blocks mapped by themselves not among it: `space`,
         `line`, `start`, `end`, `sign` (1 added, -1 taken away), `in_brk`; sorted by line, no part of it without effect.
+    unseen: ranges between seen blocks that none of them ever covered, as `unseen_ranges` returns them.
     area_start: where the brk area of each space begins, `NULL` where it has none.
     inferred: whether the extent of some heap was inferred from its blocks, as the log shows no system calls.
     """
 
     chunks: PackedColumns
     extents: Columns
+    unseen: Columns
     area_start: Int64Array
     inferred: bool
     page_size: int
@@ -90,7 +93,8 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     columns, page = blocks.columns, replayed.page_size
     if not len(blocks):
         nothing = packed_columns(replayed.events.shelf, ((name, _NOTHING) for name in _CHUNKS))
-        return Heaps(nothing, _NO_EXTENTS, _area_starts(replayed), inferred=False, page_size=page)
+        unseen = unseen_ranges(nothing, _NO_EXTENTS)
+        return Heaps(nothing, _NO_EXTENTS, unseen, _area_starts(replayed), inferred=False, page_size=page)
     narrow = _narrow_spaces(replayed, columns)
     narrow = narrow[columns["space"]] if narrow.any() else np.broadcast_to(np.False_, len(blocks))
     size = chunk_sizes(columns["size"], narrow)
@@ -109,8 +113,9 @@ def find_heaps(replayed: Replay, nesting: Nesting, blocks: Blocks) -> Heaps:
     del start, size, narrow, mapped
     known = _known_extents(replayed, chunks, backing)
     inferred = _inferred_extents(chunks, (backing == IN_UNKNOWN) & ~direct)
-    extents = {name: np.concatenate([known[name], inferred[name]]) for name in known}
-    return Heaps(chunks, _effects(extents), _area_starts(replayed), bool(len(inferred["space"])), page)
+    extents = _effects({name: np.concatenate([known[name], inferred[name]]) for name in known})
+    unseen = unseen_ranges(chunks, extents)
+    return Heaps(chunks, extents, unseen, _area_starts(replayed), bool(len(inferred["space"])), page)
 
 
 def _narrow_spaces(replayed: Replay, columns: Columns) -> Mask:

@@ -21,7 +21,9 @@ from replay.heap.blocks import Blocks
 from replay.heap.chunks import MINSIZE, Heaps
 from replay.heap.live_bytes import one_space
 
-COLUMNS: Final = ("live_blocks", "live_bytes", "heap_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes")
+COLUMNS: Final = (
+    "live_blocks", "live_bytes", "heap_bytes", "unseen_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes",
+)  # fmt: skip
 """What is said of a heap."""
 
 WORTH_COMPILING: Final = 15_000
@@ -47,8 +49,8 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
     """Yield the columns `COLUMNS`, by name, of the heap of each space once each line was printed.
 
     `live_blocks` and `live_bytes` are of all blocks, the others of the memory that blocks are cut from: `heap_bytes`,
-    `free_bytes`, `largest_free_bytes`, `pinned_bytes` (free and below the highest live block of the brk area). What the
-    libc keeps for itself counts as free. Spaces without blocks have `NULL`.
+    `unseen_bytes` (between seen blocks, but in none of them so far), `free_bytes`, `largest_free_bytes`, `pinned_bytes`
+    (free and below the highest live block of the brk area). Spaces without blocks have `NULL`.
     """
     chunks, extents = heaps.chunks, heaps.extents
     sweep = _sweep_for(len(blocks) + len(extents["line"]))
@@ -59,7 +61,9 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
             own = extent_owners.get(number, slice(0))
             changes = {name: column[own] for name, column in extents.items()}
             area = int(heaps.area_start[number])
-            found.append((rows, _space_columns(chunks, owners[number], changes, area, line[rows], sweep)))
+            of_space = heaps.unseen["space"] == number
+            unseen = {name: column[of_space] for name, column in heaps.unseen.items()}
+            found.append((rows, _space_columns(chunks, owners[number], changes, unseen, area, line[rows], sweep)))
     for name in COLUMNS:
         if len(found) == 1 and isinstance(found[0][0], slice):
             yield name, next(found[0][1])
@@ -105,7 +109,7 @@ def _rows_by_space(space: Int64Array, line: Int64Array | None = None) -> dict[in
 
 
 def _space_columns(
-    chunks: Columns, rows: Rows, extents: Columns, area: int, line: Int64Array, sweep: Sweep
+    chunks: Columns, rows: Rows, extents: Columns, unseen: Columns, area: int, line: Int64Array, sweep: Sweep
 ) -> Iterator[Int64Array]:
     """Yield the `COLUMNS` of one space, whose chunks are `rows` and whose brk area begins at `area`; `line` ascends."""
     born, died, lines = chunks["born_line"][rows], chunks["died_line"][rows], _RowsOfLines(line)
@@ -119,17 +123,24 @@ def _space_columns(
     if not pooled.all():
         born, died, start, size, in_brk = (part[pooled] for part in (born, died, start, size, in_brk))
     free -= _live_sum(born, died, size, lines)
-    del lines  # what follows needs the most memory
+    unknown = _unseen_sum(unseen, slice(None), lines)
+    np.minimum(unknown, np.maximum(free, 0), out=unknown)
+    yield unknown
+    free -= unknown
+    del lines, unknown  # what follows needs the most memory
     np.maximum(free, 0, out=free)
     yield free
-    largest, top = _largest_and_top(_Chunks(start, start + size, born, died, in_brk), extents, line, sweep)
-    del start
+    known = _Chunks(start, start + size, born, died, in_brk)
+    largest, top = _largest_and_top(known.beside(unseen), extents, line, sweep)
+    del start, known
     yield np.where(largest >= MINSIZE, np.minimum(largest, free), 0)
     del largest
     if area == NULL:
         yield np.zeros(len(line), dtype=np.int64)
         return
-    used = _live_sum(born[in_brk], died[in_brk], size[in_brk], _RowsOfLines(line))
+    lines = _RowsOfLines(line)
+    used = _live_sum(born[in_brk], died[in_brk], size[in_brk], lines)
+    used += _unseen_sum(unseen, unseen["in_brk"] == 1, lines)
     yield np.clip(np.where(top > 0, top - area - used, 0), 0, free)
 
 
@@ -165,6 +176,12 @@ def _live_sum(born: Int64Array, died: Int64Array, size: Int64Array, rows: _RowsO
     return _sums(rows, (born, size), (died[ended], -size[ended]))
 
 
+def _unseen_sum(unseen: Columns, chosen: Mask | slice, rows: _RowsOfLines) -> Int64Array:
+    """Return the bytes of the chosen unseen ranges once the line of each row was printed."""
+    born, died, start, end = (unseen[name][chosen] for name in ("born_line", "died_line", "start", "end"))
+    return _live_sum(born, died, end - start, rows)
+
+
 def _sums(rows: _RowsOfLines, *changes: tuple[Int64Array, Int64Array]) -> Int64Array:
     """Return for each row the sum of the values of changes at lines up to its own."""
     sums = np.zeros(rows.count + 1, dtype=np.int64)
@@ -186,6 +203,18 @@ class _Chunks:
     born: Int64Array
     died: Int64Array
     in_brk: Mask
+
+    def beside(self, unseen: Columns) -> _Chunks:
+        """Return these and the unseen ranges, which are no more free than chunks are, and no blocks of the brk area."""
+        if not len(unseen["start"]):
+            return self
+        return _Chunks(
+            np.concatenate([self.start, unseen["start"]]),
+            np.concatenate([self.end, unseen["end"]]),
+            np.concatenate([self.born, unseen["born_line"]]),
+            np.concatenate([self.died, unseen["died_line"]]),
+            np.append(self.in_brk, np.zeros(len(unseen["start"]), dtype=np.bool_)),
+        )
 
 
 def _largest_and_top(

@@ -31,6 +31,7 @@ class Picture:
 
     live_bytes, rounding_bytes: what was asked for, and what chunks take besides (headers, alignment, whole pages).
     heap_bytes, direct_bytes: what chunks are cut from, and the mappings of blocks mapped by themselves.
+    unseen_bytes: between seen blocks, but in none of them so far: nobody knows whose.
     free_bytes: of the heap, in ranges of `free_start` and `free_end`; ranges smaller than a chunk are `slack_bytes`.
     pinned_bytes: free and below the highest live block of the brk area; held_bytes: the same over all heaps.
     top_bytes: free above that block; trimmable_bytes of it glibc's free would give back once it trims.
@@ -44,6 +45,7 @@ class Picture:
     rounding_bytes: int
     heap_bytes: int
     direct_bytes: int
+    unseen_bytes: int
     free_bytes: int
     slack_bytes: int
     largest_free_bytes: int
@@ -99,21 +101,28 @@ def pins(blocks: Blocks, heaps: Heaps, space: int, line: int, count: int = 10) -
     """Return the live blocks that hold back the most memory from being given back, at most `count`, the worst first.
 
     Memory goes back from the top of a heap only. `block` is the row of the block, `released_bytes` what freeing it and
-    the `blocks_above` it in its heap makes free at the top; the order is by bytes for each block to be freed.
+    the `blocks_above` it in its heap makes free at the top; the order is by bytes for each block to be freed. A block
+    below unseen memory is none of them: nobody knows what lies there.
     """
     heap = SpaceHeap.of(blocks, heaps, space, [line])
     live, runs = heap.pooled.live(line), heap.extents.runs(line)
     live = live[_inside(heap.start[live], runs)]
-    start, end = heap.start[live], heap.end[live]
+    unseen = heap.unseen_at(line)
+    large = unseen[1] - unseen[0] >= MINSIZE
+    start, end = np.append(heap.start[live], unseen[0][large]), np.append(heap.end[live], unseen[1][large])
+    order = np.argsort(start, kind="stable")
+    start, end, known = start[order], end[order], order < len(live)
     run = np.searchsorted(runs[0], start, side="right") - 1
     reach = np.maximum.accumulate(end) if len(end) else end
     last = np.searchsorted(run, run, side="right") - 1
     first = run != np.append(-1, run[:-1])
     beneath = np.where(first, runs[0][run], np.append(0, reach[:-1])[: len(reach)])
-    released, above = reach[last] - beneath, last - np.arange(len(live))
-    best = np.argsort(-(released / (above + 1)), kind="stable")[:count]
+    released, above = reach[last] - beneath, last - np.arange(len(start))
+    unknown = np.append(0, np.cumsum(~known))
+    pinning = np.flatnonzero(known & (unknown[last + 1] == unknown[:-1]))
+    best = pinning[np.argsort(-(released[pinning] / (above[pinning] + 1)), kind="stable")[:count]]
     return {
-        "block": heap.block[live[best]],
+        "block": heap.block[live[order[best]]],
         "released_bytes": released[best],
         "blocks_above": above[best].astype(np.int64),
     }
@@ -169,6 +178,7 @@ class SpaceHeap:
 
     pooled: those that are cut from the heap, by address; behind them, alone: those mapped by themselves. area: the brk
     area. block: the rows of their blocks. start, end, size, addr: of these; in_brk: whether one is in the brk area.
+    unseen: the unseen ranges of the space.
     """
 
     space: int
@@ -183,6 +193,7 @@ class SpaceHeap:
     size: Int64Array
     addr: Int64Array
     in_brk: Mask
+    unseen: Columns
 
     @classmethod
     def of(cls, blocks: Blocks, heaps: Heaps, space: int, lines: Iterable[int]) -> SpaceHeap:
@@ -211,19 +222,34 @@ class SpaceHeap:
             size=chunks.at("size", block),
             addr=blocks.columns.at("addr", block),
             in_brk=chunks.at("in_brk", block) == 1,
+            unseen={name: column[heaps.unseen["space"] == space] for name, column in heaps.unseen.items()},
         )
+
+    def unseen_at(self, line: int) -> tuple[Int64Array, Int64Array]:
+        """Return starts and ends of the unseen ranges once `line` was printed."""
+        born, died = self.unseen["born_line"], self.unseen["died_line"]
+        rows = np.flatnonzero((born <= line) & ((died == NULL) | (died > line)))
+        return self.unseen["start"][rows], self.unseen["end"][rows]
+
+    def _free(
+        self, live: Int64Array, line: int, runs: tuple[Int64Array, Int64Array]
+    ) -> tuple[tuple[Int64Array, Int64Array], int]:
+        """Return the free ranges of the heap, whose live chunks are the rows `live`, and the bytes of unseen ones."""
+        start, end = self.unseen_at(line)
+        covered = np.append(self.start[live], start), np.append(self.end[live], end)
+        return _free_ranges(*covered, runs), int((end - start).sum())
 
     def held_bytes(self, line: int) -> int:
         """Return what the picture of that line, one of those to be looked at, says is held back."""
         live, runs = self.pooled.live(line), self.extents.runs(line)
-        return _held(_free_ranges(self.start[live], self.end[live], runs), runs)
+        return _held(self._free(live, line, runs)[0], runs)
 
     def picture(self, line: int) -> Picture:
         """Return the heap once `line`, one of those to be looked at, was printed."""
         live, alone, page = self.pooled.live(line), self.alone.live(line), self.heaps.page_size
         both = np.concatenate([live, alone])
         runs, area = self.extents.runs(line), self.area.runs(line)
-        free = _free_ranges(self.start[live], self.end[live], runs)
+        free, unseen = self._free(live, line, runs)
         length = free[1] - free[0]
         usable = length >= MINSIZE
         top = int(self.end[both[self.in_brk[both]]].max(initial=0))
@@ -240,7 +266,8 @@ class SpaceHeap:
             rounding_bytes=used + used_alone - live_bytes,
             heap_bytes=heap_bytes,
             direct_bytes=used_alone,
-            free_bytes=max(heap_bytes - used, 0),
+            unseen_bytes=min(unseen, max(heap_bytes - used, 0)),
+            free_bytes=max(heap_bytes - used - unseen, 0),
             slack_bytes=int(length[~usable].sum()),
             largest_free_bytes=int(length[usable].max(initial=0)),
             pinned_bytes=int(length[in_area & (free[0] < top)].sum()),
@@ -270,13 +297,13 @@ def _live_at_any(chunks: Columns, lines: Int64Array) -> Int64Array:
 def _free_ranges(
     start: Int64Array, end: Int64Array, runs: tuple[Int64Array, Int64Array]
 ) -> tuple[Int64Array, Int64Array]:
-    """Return starts and ends of what no chunk covers inside the runs; `start` and `runs` ascend."""
+    """Return starts and ends of what no range covers inside the runs; `runs` ascend."""
     if not len(runs[0]):
         return runs
     # What is not heap counts as covered: from the end of each run to the start of the next.
     walls = np.append(runs[0][0] - 1, runs[1]), np.append(runs[0], runs[1][-1] + 1)
     starts, ends = np.append(start, walls[0]), np.append(end, walls[1])
-    order = np.argsort(starts, kind="stable")  # merges two rows that ascend
+    order = np.argsort(starts, kind="stable")  # merges rows that ascend
     starts, reach = starts[order], np.maximum.accumulate(ends[order])
     gap = np.flatnonzero(starts[1:] > reach[:-1])
     return reach[gap], starts[gap + 1]

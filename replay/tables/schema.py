@@ -325,7 +325,12 @@ _FRAGMENTATION: Final = Table(
         _column("live_blocks", "int64?", "count", "Blocks handed out and not given back."),
         _column("live_bytes", "int64?", "bytes", "Sum of the live blocks, as requested."),
         _column("heap_bytes", "int64?", "bytes", "Memory that the blocks are cut from."),
-        _column("free_bytes", "int64?", "bytes", "Part of `heap_bytes` that no live block covers."),
+        _column(
+            "free_bytes",
+            "int64?",
+            "bytes",
+            "Part of `heap_bytes` that was handed out and given back, or lies above all blocks so far.",
+        ),
         _column("largest_free_bytes", "int64?", "bytes", "The largest free range of the heap."),
         _column("heap_fragmentation", "float64?", "ratio", "1 - largest_free_bytes / free_bytes, in [0, 1)."),
         _column(
@@ -333,6 +338,12 @@ _FRAGMENTATION: Final = Table(
             "int64?",
             "bytes",
             "Free bytes below the highest live block of the brk area: free, yet no smaller break can return them.",
+        ),
+        _column(
+            "unseen_bytes",
+            "int64?",
+            "bytes",
+            "Part of `heap_bytes` between seen blocks that no seen call ever handed out: neither free nor pinned.",
         ),
     ),
     ("step", "space"),

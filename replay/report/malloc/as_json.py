@@ -146,8 +146,8 @@ def _heap(malloc: MallocFindings) -> dict[str, Any] | None:
 
 
 _SCALARS: Final = (
-    "live_blocks live_bytes rounding_bytes heap_bytes direct_bytes free_bytes slack_bytes largest_free_bytes "
-    "pinned_bytes held_bytes top_bytes trimmable_bytes live_pages page_live_share inferred"
+    "live_blocks live_bytes rounding_bytes heap_bytes direct_bytes unseen_bytes free_bytes slack_bytes "
+    "largest_free_bytes pinned_bytes held_bytes top_bytes trimmable_bytes live_pages page_live_share inferred"
 ).split()
 
 

@@ -208,6 +208,7 @@ _MEASURES: Final[tuple[tuple[str, Callable[[Picture], str], str], ...]] = (
     ("mapped singly", lambda one: size(one.direct_bytes), "large blocks, an mmap each"),
     ("live", lambda one: size(one.live_bytes), "asked for and not freed"),
     ("rounding", lambda one: size(one.rounding_bytes), "their headers and padding"),
+    ("unseen", lambda one: size(one.unseen_bytes), "in no block that the log shows"),
     ("free", lambda one: size(one.free_bytes), "of the heap"),
     ("  below live blocks", lambda one: size(one.held_bytes), "cannot go back to the kernel"),
     ("  top of the heap", lambda one: size(one.top_bytes), "can go back"),
@@ -220,7 +221,7 @@ _MEASURES: Final[tuple[tuple[str, Callable[[Picture], str], str], ...]] = (
 )
 """Name, value and meaning of each measure of a picture."""
 
-_IF_ANY: Final = ("mapped singly", "  end of other heaps")
+_IF_ANY: Final = ("mapped singly", "unseen", "  end of other heaps")
 """Measures that are left out where they are 0."""
 
 

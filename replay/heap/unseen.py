@@ -1,0 +1,114 @@
+"""Memory of the heap that lies between seen blocks and that no seen call ever handed out: nobody knows whose it is.
+
+In go chunks and the extents of heaps, out come ranges, each with the lines at which it is such. It is neither free nor
+held back: libraries whose calls the log does not show may have live blocks there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from replay.engine.column_store import PackedColumns
+from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.sorting import distinct
+
+_NEVER: Final = (1 << 62) - 1
+
+NAMES: Final = ("space", "start", "end", "born_line", "died_line", "in_brk")
+
+_NOTHING: Final = np.zeros(0, dtype=np.int64)
+
+
+def unseen_ranges(chunks: PackedColumns, extents: Columns) -> Columns:
+    """Return the unseen ranges `[start, end)` of all spaces, by space and address: `NAMES`.
+
+    One is unseen from the line at which a block is handed out above it in the same heap, `born_line`, up to that at
+    which a block covers it or the heap gives it back, `died_line`; `NULL` for never. What lies above all seen blocks
+    of a heap is its free top.
+    """
+    found: list[Columns] = [dict.fromkeys(NAMES, _NOTHING)]
+    if len(extents["space"]):
+        space, pooled = chunks["space"], chunks["direct"] == 0
+        start, end, born = (chunks[name] for name in ("start", "end", "born_line"))
+        for number in distinct(extents["space"]).tolist():
+            mine = np.flatnonzero(pooled & (space == number))
+            own = {name: column[extents["space"] == number] for name, column in extents.items()}
+            if len(mine):
+                found.append(_of_space(number, (start[mine], end[mine], born[mine]), own))
+    return {name: np.concatenate([part[name] for part in found]) for name in NAMES}
+
+
+def _of_space(space: int, chunks: tuple[Int64Array, Int64Array, Int64Array], extents: Columns) -> Columns:
+    """Return the unseen ranges of one space, whose chunks are starts, ends and lines of birth."""
+    start, end, born = chunks
+    borders = distinct(np.concatenate([start, end, extents["start"], extents["end"]]))
+    count = len(borders) - 1
+    place = np.searchsorted(borders, start)
+    covered = _earliest(count, place, np.searchsorted(borders, end), born)
+    added = extents["sign"] > 0
+    first, last = (np.searchsorted(borders, extents[name]) for name in ("start", "end"))
+    ever = _earliest(count, first[added], last[added], extents["line"][added]) < _NEVER
+    above = _born_above(count, place, born, ever)
+    in_brk = added & (extents["in_brk"] == 1)
+    of_brk = _earliest(count, first[in_brk], last[in_brk], extents["line"][in_brk]) < _NEVER
+    rows = np.flatnonzero(ever & (above < covered))
+    lives = above[rows], covered[rows]
+    died = _given_back(borders[rows], lives, {name: column[~added] for name, column in extents.items()})
+    return {
+        "space": np.full(len(rows), space, dtype=np.int64),
+        "start": borders[rows],
+        "end": borders[rows + 1],
+        "born_line": lives[0],
+        "died_line": np.where(died == _NEVER, NULL, died),
+        "in_brk": of_brk[rows].astype(np.int64),
+    }
+
+
+def _given_back(start: Int64Array, lives: tuple[Int64Array, Int64Array], gone: Columns) -> Int64Array:
+    """Return the lines at which cells are no longer unseen, those at which the heap gives one back included.
+
+    `lives` are the lines from which and up to which each cell, which begins at `start`, is unseen otherwise.
+    """
+    born, died = lives[0], lives[1].copy()
+    first, last = np.searchsorted(start, gone["start"]), np.searchsorted(start, gone["end"])
+    for event in np.flatnonzero(last > first).tolist():
+        own, line = slice(first[event], last[event]), int(gone["line"][event])
+        died[own] = np.where(born[own] < line, np.minimum(died[own], line), died[own])
+    return died
+
+
+def _earliest(count: int, first: Int64Array, last: Int64Array, line: Int64Array) -> Int64Array:
+    """Return for each of `count` cells the least `line` of the ranges of cells `[first, last)` over it.
+
+    A range is two stretches of a power of two cells; the longest are handed down to halves, and so on.
+    """
+    length = last - first
+    kept = length > 0
+    first, last, line, length = first[kept], last[kept], line[kept], length[kept]
+    level = np.frexp(length.astype(np.float64))[1] - 1
+    least = np.full(count, _NEVER, dtype=np.int64)
+    for power in range(int(level.max(initial=-1)), -1, -1):
+        half = 1 << power
+        own = np.flatnonzero(level == power)
+        np.minimum.at(least, first[own], line[own])
+        np.minimum.at(least, last[own] - half, line[own])
+        if power:
+            half >>= 1
+            handed = least.copy()
+            np.minimum(handed[half:], least[: count - half], out=handed[half:])
+            least = handed
+    return least
+
+
+def _born_above(count: int, place: Int64Array, born: Int64Array, ever: np.ndarray) -> Int64Array:
+    """Return for each cell the first line at which a chunk begins above it in the same run of cells that are heap."""
+    begins = np.full(count + 1, _NEVER, dtype=np.int64)
+    np.minimum.at(begins, place, born)
+    lines, run = distinct(begins), np.cumsum(~ever)
+    # The run in the high bits: going down, the least line of one run does not reach into the next.
+    keys = run * len(lines) + np.searchsorted(lines, begins[:count])
+    least = lines[np.minimum.accumulate(keys[::-1])[::-1] % len(lines)]
+    goes_on = run[1:] == run[:-1]
+    return np.append(np.where(goes_on, least[1:], _NEVER), _NEVER)[:count]
