@@ -26,7 +26,7 @@ from replay.console.progress_bar import progress
 FILES = ("parquet", "csv")
 
 
-def export(  # noqa: PLR0913
+def export(
     traces: Traces,
     output: Annotated[
         str,
