@@ -13,11 +13,10 @@ from typing import Final
 
 from replay.grammar.fields import NORMAL_NAMES
 from replay.linux.constants import CALL_CODE
+from replay.logs.prefix import PREFIX
 
 NAMES: Final = frozenset(name for name in (*CALL_CODE, *NORMAL_NAMES) if name.isidentifier())
 """The names of interest. Besides them there are calls by number, and in ltrace the operators of C++."""
-
-_PREFIX: Final = rb"\n(?>[ 0-9:.]+|\[[^\]\n]*\]|(?<=[0-9])<[^>\n]*>|\(\+[ 0-9.]+\))*+"
 
 
 def _one_of(names: Iterable[str]) -> bytes:
@@ -37,11 +36,11 @@ def _pattern(dialect: str) -> re.Pattern[bytes]:
     name = _one_of(NAMES)
     if dialect == "strace":
         return re.compile(
-            _PREFIX + rb"(?:(?!" + name + rb"\(|(?:syscall|SYS)_[0-9])[a-zA-Z_]\w*\("
+            rb"\n" + PREFIX + rb"(?:(?!" + name + rb"\(|(?:syscall|SYS)_[0-9])[a-zA-Z_]\w*\("
             rb"|<\.\.\. (?!" + name + rb" |(?:syscall|SYS)_[0-9])\w+ resumed|\) += )[^\n]*"
         )
     return re.compile(
-        _PREFIX + rb"(?:[^\s\"(<\[>]*->)?"
+        rb"\n" + PREFIX + rb"(?:[^\s\"(<\[>]*->)?"
         rb"(?:(?!(?:SYS_)?" + name + rb"[(@]|_Z[nd]|SYS_[0-9]|operator )[\w.:~]+(?:@[\w.+-]+)?\("
         rb"|<\.\.\. (?!(?:SYS_)?" + name + rb" |_Z[nd]|SYS_[0-9]|operator )[\w.:~]+ resumed|\) += )[^\n]*"
     )

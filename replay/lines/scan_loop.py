@@ -17,6 +17,7 @@ from replay.lines.interest import NAMES
 from replay.lines.scan import PATH, WEIGHTS, Bytes, Hashes, Scan
 from replay.lines.shape_trie import END, LEAF, MARK, PASSED_OVER, SHAPE, Tree, along, empty_tree, line_end, remember
 from replay.lines.slots import CLASS, DIGIT, LETTER, OTHER, QUOTE, is_word, number_slot, text_slot, text_value, word_end
+from replay.logs.prefix import IN_PREFIX
 
 _ROOM: Final = ((32, 8), (2, 2))
 """There is room for a line in so many bytes, and for a slot; and where that is not enough, for as many as can be."""
@@ -24,7 +25,7 @@ _ROOM: Final = ((32, 8), (2, 2))
 _MOST_NAMES: Final = 1 << 10
 _LONGEST_NAME: Final = max(map(len, NAMES))
 
-_IN_PREFIX: Final = np.array([chr(byte) in " 0123456789:." for byte in range(256)])
+_IN_PREFIX: Final = np.array([byte in IN_PREFIX for byte in range(256)])
 """A table over bytes: a branch that a processor cannot foresee costs more than a look-up."""
 
 

@@ -1,22 +1,26 @@
-"""Logs as chunks of whole lines, cleaned of what is not from the tracee.
+"""Logs as chunks of whole lines, cleaned of what is around the lines and of what is not from the tracee.
 
 In go logs, out come chunks of bytes with the physical line number of every line. What a line says is not known here.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import IO, Final, NamedTuple
 
 import numpy as np
 
 from replay.engine.columns import Int64Array
 from replay.errors import TraceFormatError
-from replay.logs.dialect import COLOUR, PROCESS_NOTICE, dialect_of, prints_nil, what_it_is
+from replay.logs.collected import Step, undoing
+from replay.logs.dialect import PROCESS_NOTICE, dialect_of, other_tool, prints_nil, what_it_is
 from replay.logs.files import Log, open_log, read_block
+from replay.logs.prefix import COLOUR
 
 CHUNK_BYTES: Final = 2 << 20
 """How much of a log is read at once, in bytes."""
@@ -110,28 +114,73 @@ def read_texts(log: Log, size: int = CHUNK_BYTES) -> Iterator[Text]:
 
 
 def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: int) -> Iterator[bytes]:
-    """Yield the blocks of a log, after as many of them as it takes to tell its dialect."""
+    """Yield the blocks of a log after as many of them as it takes to tell its dialect, what is around lines undone.
+
+    Raises:
+        TraceFormatError: no line of it is of strace or ltrace.
+    """
+    blocks = _blocks(stream, log.path, size)
     seen: list[bytes] = []
     total = 0
     asked = log.dialect
-    while block := read_block(stream, log.path, size):
-        if not seen and not total and block.startswith(b"\xef\xbb\xbf"):
-            block = block[3:]
+    for block in blocks:
         seen.append(block)
         total += len(block)
         sample = b"".join(seen) if total <= SAMPLE_BYTES else block[:SAMPLE_BYTES]
-        log.dialect = dialect_of(sample) if asked == "auto" else asked
-        log.nil = prints_nil(sample)
+        steps = _tell(log, sample, asked)
         if log.dialect != "unknown" or total >= PATIENCE_BYTES:
             break
     if not total:
         raise TraceFormatError(f"{log.path}: empty; expected a strace or ltrace log")
     if log.dialect == "unknown":
         raise TraceFormatError(f"{log.path}: {what_it_is(seen[0])}; expected a strace or ltrace log")
-    yield from seen
-    seen.clear()
-    while block := read_block(stream, log.path, size):
-        yield block
+    yield from chain(seen, blocks) if not steps else _undone(chain(seen, blocks), steps)
+
+
+def _tell(log: Log, sample: bytes, asked: str) -> list[Step]:
+    """Set what the first bytes of a log tell of it, and return what has to be undone on its lines.
+
+    Raises:
+        TraceFormatError: they are of another tool.
+    """
+    if asked == "auto" and (tool := other_tool(sample)):
+        raise TraceFormatError(f"{log.path}: {tool}; expected a strace or ltrace log")
+    steps = undoing(sample)
+    for step in steps:
+        sample = step(sample)
+    log.dialect = dialect_of(sample) if asked == "auto" else asked
+    log.nil = prints_nil(sample)
+    return steps
+
+
+def _undone(blocks: Iterable[bytes], steps: list[Step]) -> Iterator[bytes]:
+    """Yield blocks of whole lines, on which the steps were taken."""
+    held = b""
+    for block in blocks:
+        text = held + block
+        cut = text.rfind(b"\n") + 1
+        held = text[cut:]
+        if cut:
+            yield _all_taken(text[:cut], steps)
+    if held:
+        yield _all_taken(held, steps)
+
+
+def _all_taken(lines: bytes, steps: list[Step]) -> bytes:
+    for step in steps:
+        lines = step(lines)
+    return lines
+
+
+def _blocks(stream: IO[bytes] | gzip.GzipFile, path: str, size: int) -> Iterator[bytes]:
+    """Yield the bytes of a log, without a byte order mark; UTF-16 with one, as PowerShell writes it, becomes UTF-8."""
+    block = read_block(stream, path, size)
+    utf16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}.get(block[:2])
+    block = block[2:] if utf16 else block.removeprefix(codecs.BOM_UTF8)
+    decoder = codecs.getincrementaldecoder(utf16)("replace") if utf16 else None
+    while block:
+        yield decoder.decode(block).encode() if decoder else block
+        block = read_block(stream, path, size)
 
 
 def _safe_cut(block: bytes) -> int:

@@ -1,30 +1,58 @@
-"""Which program wrote a log: strace, ltrace or both, told by its first lines; or what else it is."""
+"""Which program wrote a log: strace, ltrace or both, told by its first lines; or what else it is.
+
+In go bytes, out come words. What a line says is not known here.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-from replay.logs.prefix import PREFIX
+from replay.logs.collected import LOOKED_AT, first_lines, looks_native, prefix_of
+from replay.logs.prefix import COLOUR, PREFIX, STRING
 
 PROCESS_NOTICE: Final = rb"Process (\d+) (attached|detached|suspended|resumed)(?: with \d+ threads)?\n"
 """What strace says about a process on standard error, in the middle of a line or alone on one."""
-COLOUR: Final = rb"\x1b\[[0-9;]*m"
 _STRACE_LINE: Final = (
-    PREFIX + rb"(?:[a-z_0-9]+\([^\n]*(?:\) += (?:\?|-?[0-9])|<(?:unfinished|detached) \.\.\.>|<pid changed)"
+    rb"\n" + PREFIX + rb"(?:[a-z_0-9]+\([^\n]*(?:\) += (?:\?|-?[0-9])|<(?:unfinished|detached) \.\.\.>|<pid changed)"
     rb"|<\.\.\. \w+ resumed>|\+\+\+ (?:exited with|killed by|superseded) |--- (?:SIG\w+ )?\{|--- SIG\w+ \()"
 )
 _LTRACE_LINE: Final = (
-    PREFIX + rb"(?:\+\+\+ exited \(status|--- Called exec|SYS_\w+\(|\w+@SYS\(|[^\s(\"]+->\w+\(|[\w.]+@[\w.+-]+\("
+    rb"\n"
+    + PREFIX
+    + rb"(?:\+\+\+ exited \(status|--- Called exec|SYS_\w+\(|\w+@SYS\(|[^\s(\"]+->\w+\(|[\w.]+@[\w.+-]+\("
     rb"|operator (?:new|delete)|(?:malloc|calloc|realloc|free|_Z\w+)\(|\w*\([^\n]* = (?:<void>|nil)"
     rb"|<\.\.\. [^\n]+ resumed> [^\n]*\) *= (?:<void>|nil))"
 )
 _STRACE_ONLY: Final = (
-    PREFIX + rb"(?:\+\+\+ exited with |--- SIG\w+ \{|brk\(NULL"
+    rb"\n" + PREFIX + rb"(?:\+\+\+ exited with |--- SIG\w+ \{|brk\(NULL"
     rb"|[a-z_0-9]+\([^\n]*(?:PROT_[RWEN]|MAP_[PSA]|AT_FDCWD|\) += -1 E[A-Z]+ ))"
 )
-_STRING: Final = rb'"(?:[^"\\\n]++|\\.)*+"'
-_SUMMARY: Final = rb"(?m)^% time +seconds +usecs/call"
+_SUMMARY: Final = rb"(?m)^(?:%? *time|time) +seconds +usecs/call"
+
+_TRUSS_RESULT: Final = rb"(?m)\b(?:ERR|Err)#[0-9]|\) += -?[0-9]+ \(0x[0-9a-f]+\)$|\)\t\t = "
+
+_LOOKS_LIKE_CALLS: Final = {
+    "lines of truss (FreeBSD, Solaris)": rb"[^\n]*(?:\b(?:ERR|Err)#[0-9]+ |\)\s+= -?[0-9]+ \(0x[0-9a-f]+\)$)",
+    "gVisor's own log (--strace)": rb"[^\n]*strace\.go:[0-9]+\]",
+    "lines of perf trace": rb" *[0-9]+\.[0-9]+ \( *(?:[0-9]+\.[0-9]+ ms| +)\): ",
+    "lines of uftrace": rb" *(?:[0-9.]+ +[num]?s +)?(?:\[ *[0-9]+\] \| |[0-9]+ : \w+\([^\n]*\) *(?:= \S+)? +-?[0-9]+)",
+    "lines of heaptrace": rb"\s*\.{3} *#[0-9]+: ",
+    "lines of dtruss (macOS)": rb"[^\n]*\)\t\t = -?\w+ (?:-?[0-9]+|Err#[0-9]+)$",
+    "lines of sysdig": rb"[0-9]+ [0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9} [0-9]+ \S+ \([0-9.:]+\) [<>] ",
+}
+"""How lines of other tools look that could be taken for calls, behind the beginning of the line."""
+
+_LOOKS_LIKE_NO_CALLS: Final = {
+    "lines of ktrace (kdump)": rb" *[0-9]+ \S+ +(?:CALL|RET|NAMI) ",
+    "a log of glibc's mtrace": rb"(?:= Start$|@ \S+?\[0x[0-9a-f]+\] [-+<>] 0x)",
+    "the words of valgrind": rb"==[0-9]+== ",
+    "a snapshot of /proc/PID/maps, which --maps takes beside a log": rb"[0-9a-f]+-[0-9a-f]+ [r-][w-][x-][ps] [0-9a-f]",
+    "a log of the kernel's audit": rb"type=[A-Z_]+ msg=audit\(",
+    "lines of heaptrack": rb"heaptrack ",
+}
+"""The same of those that could not."""
+
 _NIL: Final = rb"(?m)(?:[(,] ?|\) += )nil(?=[,) \n]|$)"
 
 
@@ -37,12 +65,26 @@ def dialect_of(sample: bytes) -> str:
     """Return which program wrote a log: `strace`, `ltrace`, `mixed` where both did, `unknown` where neither."""
     clean = re.sub(COLOUR, b"", b"\n" + sample.replace(b"\0", b""))
     clean = re.sub(PROCESS_NOTICE, b"", clean).replace(b"strace: ", b"")
-    plain = re.sub(_STRING, b'""', clean)
+    plain = re.sub(STRING, b'""', clean)
     ltrace = re.search(_LTRACE_LINE, plain)
     strace = re.search(_STRACE_ONLY if ltrace else _STRACE_LINE, plain)
     if ltrace:
         return "mixed" if strace else "ltrace"
     return "strace" if strace else "unknown"
+
+
+def other_tool(sample: bytes) -> str:
+    """Return what wrote lines that look like calls of strace or ltrace and are none, in words; '' for none."""
+    lines = first_lines(sample)
+    if looks_native(lines) and not re.search(_TRUSS_RESULT, lines):
+        return ""
+    plain = re.sub(STRING, b'""', re.sub(COLOUR, b"", lines))
+    calls = len(re.findall(rb"(?m)\([^\n]*\) *(?:=|[A-Z]+#|$)|^[^\n]*#[0-9]+: ", plain))
+    for says, pattern in _LOOKS_LIKE_CALLS.items():
+        marked = len(re.findall(rb"(?m)^" + pattern, plain))
+        if marked and 2 * marked >= calls:
+            return says
+    return ""
 
 
 def what_it_is(sample: bytes) -> str:
@@ -51,4 +93,12 @@ def what_it_is(sample: bytes) -> str:
         return "only a summary table (-c), which holds no calls"
     if b"\0" in sample[:4096]:
         return "a binary file"
+    for says, pattern in _LOOKS_LIKE_NO_CALLS.items():
+        if re.search(rb"(?m)^" + pattern, sample[:LOOKED_AT]):
+            return says
+    found = prefix_of(re.sub(COLOUR, b"", first_lines(sample)))
+    if found is not None:
+        example = found.example.decode("utf-8", "replace")
+        where = f"{example!r} before one of them"
+        return f"the calls stand behind a prefix that is not the same on all lines, {where}; try {found.sed} FILE"
     return "no line of it is a call"

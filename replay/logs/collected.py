@@ -1,0 +1,268 @@
+"""Logs as people have them: what a collector of logs, a quotation or a web page put around the lines is undone.
+
+In go the first bytes of a log, out comes what has to be undone on all of its lines, each for itself: lines keep their
+numbers. What the lines say is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
+
+from replay.linux.constants import CALL_CODE
+from replay.logs.prefix import COLOUR, EVENT, STRING, TRACER
+from replay.logs.wrapped import wrapped_step
+
+LOOKED_AT: Final = 1 << 16
+"""So much of a log tells what is around its lines, in bytes."""
+
+_ENOUGH: Final = 100
+"""So many lines tell it, and so many calls."""
+
+_LONG: Final = 4096
+"""No more of a line is looked at, in bytes."""
+
+_MOST_LINES: Final = 3, 4
+"""The share of the calls that must stand behind the same prefix for it to be taken off."""
+
+Step: TypeAlias = Callable[[bytes], bytes]
+"""What undoes one thing on whole lines, as many of which come out."""
+
+_NAMES: Final = b"|".join(sorted((name.encode() for name in CALL_CODE if name.isidentifier()), reverse=True))
+_CALLER: Final = rb'(?<![\w./-])(?<!::)(?:[^\s"(<\[>:|]+->)?(?:operator )?'
+_WHOLE: Final = rb"\((?=[^\n]*(?:\) *= ?(?:-?[0-9]|\?|<void>|nil)|<(?:unfinished|no return|detached) \.\.\.>))"
+_OF_INTEREST: Final = _CALLER + rb"(?:(?:SYS_)?(?:" + _NAMES + rb"|mmap2|new|delete)(?:@[\w.+-]+)?|_Z[nd]\w+)" + _WHOLE
+_ANY_CALL: Final = _CALLER + rb"[A-Za-z_]\w*(?:@[\w.+-]+)?" + _WHOLE
+
+
+class Prefixed(NamedTuple):
+    """What stands before the calls of a log that neither strace nor ltrace wrote: the first one, and a pattern.
+
+    `share` is how many of the calls that were looked at stand behind a prefix of this pattern.
+    """
+
+    example: bytes
+    pattern: bytes
+    share: float
+
+    @property
+    def is_the_same(self) -> bool:
+        """Tell whether so many calls stand behind it that it can be taken off."""
+        least, of_all = _MOST_LINES
+        return self.share * of_all >= least
+
+    def taken_off(self, data: bytes) -> bytes:
+        """Return lines without the prefix, where they have it."""
+        bare = self.pattern.removesuffix(b"\\t").rstrip(b" ")
+        return re.sub(rb"(?m)^(?:" + self.pattern + rb"|" + bare + rb"$)", b"", data)
+
+    @property
+    def sed(self) -> str:
+        """Return a command that takes the prefix off, and the lines that lack it out."""
+        return f"sed -n -E 's/^{self.pattern.decode('utf-8', 'replace').replace('/', '[/]')}//p'"
+
+
+def undoing(sample: bytes) -> list[Step]:
+    """Return what undoes, one after the other, what is around the lines of which `sample` are the first."""
+    steps: list[Step] = []
+    lines = first_lines(sample)
+    for look in (_control_step, _json_step, _page_step, _prefix_step, wrapped_step):
+        step = look(lines)
+        if step is not None:
+            steps.append(step)
+            lines = step(lines)
+    return steps
+
+
+def _control_step(lines: bytes) -> Step | None:
+    """Return what takes colours and NULs out, None where there are none."""
+    return _without_controls if b"\x1b[" in lines or b"\0" in lines else None
+
+
+def _without_controls(data: bytes) -> bytes:
+    return re.sub(COLOUR, b"", data.replace(b"\0", b""))
+
+
+def first_lines(sample: bytes) -> bytes:
+    """Return the whole lines that tell what is around them; of very long ones the beginnings."""
+    whole = sample[: sample.rfind(b"\n", 0, LOOKED_AT) + 1] or sample[:LOOKED_AT]
+    return whole if max(map(len, whole.split(b"\n"))) <= _LONG else re.sub(rb"(?m)^(.{%d}).*" % _LONG, rb"\1", whole)
+
+
+# --- a record of JSON a line: docker's own logs, journalctl -o json ---
+
+
+def _json_step(lines: bytes) -> Step | None:
+    """Return what takes the lines out of records of JSON, None where they are in none."""
+    first = lines.lstrip()
+    if not first.startswith(b"{"):
+        return None
+    texts = [(key, value) for line in first.splitlines()[:_ENOUGH] for key, value in _members(line).items()]
+    with_calls = Counter(key for key, value in texts if _call_at(value.encode()) >= 0)
+    if not with_calls:
+        return None
+    key = with_calls.most_common(1)[0][0]
+    return lambda data: _messages(data, key)
+
+
+def _members(line: bytes) -> dict[str, str]:
+    """Return the texts of a record by their names, none where the line is no record."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return {key: value for key, value in record.items() if isinstance(value, str)} if isinstance(record, dict) else {}
+
+
+def _messages(data: bytes, key: str) -> bytes:
+    """Return the texts of that name, a line each; docker gives a long line in pieces, all but the last without end."""
+    out, held = [], ""
+    for line in data.split(b"\n")[: -1 if data.endswith(b"\n") else None]:
+        members = _members(line)
+        text = held + members.get(key, "") if members else held + line.decode("utf-8", "surrogateescape")
+        in_pieces = key == "log" and bool(members) and not text.endswith("\n")
+        held = text if in_pieces else ""
+        out.append("" if in_pieces else text.rstrip("\r\n").replace("\n", " "))
+    out[-1] = out[-1] or held
+    return "\n".join(out).encode("utf-8", "surrogateescape") + b"\n" * data.endswith(b"\n")
+
+
+# --- text that was copied from a page ---
+
+_NO_BREAK: Final = rb"\xc2\xa0|\xe2\x80[\x87\xaf]|(?<![\x80-\xff])\xa0(?![\x80-\xff])"
+_ENTITIES: Final = {b"&lt;": b"<", b"&gt;": b">", b"&quot;": b'"', b"&#34;": b'"', b"&#39;": b"'", b"&nbsp;": b" "}
+_TYPESET: Final = {
+    **dict.fromkeys((b"\xe2\x80\x9c", b"\xe2\x80\x9d", b"\xe2\x80\x9e"), b'"'),
+    **dict.fromkeys((b"\xe2\x80\x93", b"\xe2\x88\x92", b"\xe2\x80\x90", b"\xe2\x80\x91"), b"-"),
+    b"\xe2\x80\xa6": b"...",
+    b"\xe2\x80\x8b": b"",
+}
+
+
+def _page_step(lines: bytes) -> Step | None:
+    """Return what undoes the spaces, quotes and entities of a page, None where there are none."""
+    if b"\xa0" not in lines and b"\xe2\x80" not in lines and b"&" not in lines:
+        return None
+    spaced = re.search(rb"(?m)\)(?:" + _NO_BREAK + rb")|(?:" + _NO_BREAK + rb")=|^(?:" + _NO_BREAK + rb")", lines)
+    entities = (b"&quot;" in lines or b"&lt;" in lines) and b"<" not in lines and b'"' not in lines
+    typeset = b'"' not in lines and any(quote in lines for quote in (b"\xe2\x80\x9c", b"\xe2\x80\x9d"))
+    if not (spaced or entities or typeset):
+        return None
+    table = (_ENTITIES if entities else {}) | (_TYPESET if typeset else {})
+    return lambda data: _unset(data, table)
+
+
+def _unset(data: bytes, table: dict[bytes, bytes]) -> bytes:
+    """Return text with plain spaces, and with what `table` names replaced."""
+    data = re.sub(_NO_BREAK, b" ", data)
+    for old, new in table.items():
+        data = data.replace(old, new)
+    return data.replace(b"&amp;", b"&") if b"&lt;" in table else data
+
+
+# --- the same prefix on all lines ---
+
+
+def _prefix_step(lines: bytes) -> Step | None:
+    """Return what takes off the prefix that all lines have, None where they have none."""
+    if looks_native(lines):
+        return None
+    found = prefix_of(lines)
+    return found.taken_off if found is not None and found.is_the_same else None
+
+
+def looks_native(lines: bytes) -> bool:
+    """Tell whether at least half of the first lines begin as those of strace and ltrace do."""
+    first = b"\n".join(lines.split(b"\n", _ENOUGH)[:_ENOUGH]).strip()
+    return 2 * len(re.findall(rb"(?m)^" + TRACER + EVENT, first)) > first.count(b"\n")
+
+
+def prefix_of(lines: bytes) -> Prefixed | None:
+    """Return what stands before most calls and is not of the tracer, None where that is nothing."""
+    heads = _heads(lines)
+    if not heads:
+        return None
+    foreign = _numbers_of_lines(lines) or [_foreign(head) for head in heads]
+    patterns = Counter(map(_pattern_of, foreign))
+    pattern, count = patterns.most_common(1)[0]
+    if not pattern:
+        return None
+    example = next(head for head in foreign if _pattern_of(head) == pattern)
+    return Prefixed(example, pattern, count / len(foreign))
+
+
+def _heads(lines: bytes) -> list[bytes]:
+    """Return what stands before the first calls on their lines: those of interest, if there are any."""
+    others: list[bytes] = []
+    heads: list[bytes] = []
+    for line in lines.splitlines():
+        at = _call_at(line)
+        if at < 0:
+            continue
+        kept = heads if re.compile(_OF_INTEREST).match(_blanked(line), at) else others
+        kept.append(line[:at])
+        if len(heads) == _ENOUGH:
+            break
+    return heads or others[:_ENOUGH]
+
+
+def _call_at(line: bytes) -> int:
+    """Return where on a line a call begins, -1 if none does; calls of interest go first."""
+    plain = _blanked(line)
+    found = re.search(_OF_INTEREST, plain) or re.search(_ANY_CALL, plain)
+    return found.start() if found else -1
+
+
+def _blanked(line: bytes) -> bytes:
+    """Return a line with nothing but dots between quotes."""
+    return re.sub(STRING, lambda match: b'"' + b"." * (len(match[0]) - 2) + b'"', line) if b'"' in line else line
+
+
+def _numbers_of_lines(lines: bytes) -> list[bytes]:
+    """Return the plain numbers that count the lines, with the space around them, as `less -N` and editors show them."""
+    found = [re.match(rb" *([0-9]+) ", line) for line in lines.splitlines()[:_ENOUGH]]
+    numbers = [int(match[1]) for match in found if match]
+    counted = len(found) > 2 and numbers == list(range(numbers[0], numbers[0] + len(found))) if numbers else False
+    return [match[0] for match in found if match] if counted else []
+
+
+_DAY_OR_MONTH: Final = (
+    rb"(?<![A-Za-z])(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)(?![a-z])"
+)
+_GREP: Final = rb"(?:[^\s:]*[A-Za-z/][^\s:]*[:-])?[0-9]+[:-]"
+_EDGE: Final = rb"(?<![^\s|>)\]}+#;])"
+
+
+def _foreign(head: bytes) -> bytes:
+    """Return what of the text before a call is not of the tracer: all but the longest end that is."""
+    if re.fullmatch(TRACER + rb" *", head):
+        return b""
+    grep = re.fullmatch(rb"(" + _GREP + rb") *" + TRACER + rb" *", head)
+    if grep:
+        return grep[1]
+    day = re.search(_DAY_OR_MONTH + rb" +[0-9]{1,2} +", head)
+    own = re.compile(_EDGE + rb"(?:" + TRACER + rb")\Z").search(head, day.end() if day else 0)
+    return head[: own.start()] if own else head
+
+
+_TOKEN: Final = rb"(?P<number>[0-9]+)|(?P<name>" + _DAY_OR_MONTH + rb")|(?P<half>[AP]M)|(?P<spaces> +)|(?P<other>.)"
+
+
+def _pattern_of(foreign: bytes) -> bytes:
+    """Return a pattern of prefixes that differ in numbers, days, months and padding only, for `sed -E` as well."""
+    out = []
+    for match in re.finditer(_TOKEN, foreign):
+        before_number = foreign[match.end() : match.end() + 1].isdigit()
+        at_end = match.end() == len(foreign)
+        kinds = {
+            "number": b"[0-9]+",
+            "name": b"[A-Z][a-z][a-z]",
+            "half": b"[AP]M",
+            "spaces": match[0] if at_end else b" *" if before_number or not match.start() else b" +",
+            "other": re.sub(rb"([\\.*+?^$|()\[\]{}])", rb"\\\1", match[0]).replace(b"\t", b"\\t"),
+        }
+        out.append(kinds[match.lastgroup or "other"])
+    return b"".join(out)

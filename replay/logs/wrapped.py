@@ -1,0 +1,110 @@
+"""Lines that were broken at some width, as copies of terminals and mails are, made whole again.
+
+In go lines, out come as many: the pieces of a broken line stand where its last one stood, the others are empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from replay.logs.prefix import EVENT, STRING, TRACER
+
+_BEGINS: Final = TRACER + rb"(?:" + EVENT + rb"|strace: |Process [0-9]+ | [<>|]|\t|\Z|(?=\n))"
+"""How a line begins that is no rest of another."""
+
+_CALL_BEGINS: Final = TRACER + rb"[A-Za-z_]\w*\(|" + TRACER + rb"<\.\.\. \w+ resumed>"
+
+_ENDS: Final = (
+    rb"\) *= (?:-?[0-9][0-9a-fx]*|\?|<void>|nil)[^()]*(?:\([^()]*(?:\([^()]*\)[^()]*)*\)[^()]*)*\Z"
+    rb"|\.\.\.>\)? *(?:= \?)?\Z|\+\+\+\Z|---\Z"
+)
+"""How a whole line ends: with its result, whose notes are closed."""
+
+_NUMBER_AT_END: Final = rb"(\w+)\((0x[0-9a-f]+|[^\n]*)\) *= (0x[0-9a-f]+)\Z"
+_REST_OF_NUMBER: Final = rb"([0-9a-f]{1,15})(?: <[0-9.]+>)?\Z"
+_ERROR: Final = rb"E[A-Z0-9]+(?: \(|\Z)"
+_NOTICE: Final = rb"Process [0-9]+ [a-z]+(?: with [0-9]+ threads)?\Z"
+_LONGEST_ADDRESS: Final = 16
+_PAGE: Final = 4096
+
+
+def wrapped_step(lines: bytes) -> Callable[[bytes], bytes] | None:
+    """Return what joins the pieces of lines that were broken at some width, None where none seem to be."""
+    return joined if re.search(rb"\n(?!" + _BEGINS + rb")[^\n]", lines) and _is_wrapped(lines) else None
+
+
+def _is_wrapped(lines: bytes) -> bool:
+    """Tell whether some line is cut and whole together with what follows; a rest of a result alone does not tell."""
+    texts = lines.splitlines()
+    for place in range(len(texts) - 1):
+        if (
+            not re.match(_CALL_BEGINS, texts[place])
+            or re.match(_BEGINS, texts[place + 1])
+            or re.search(_NOTICE, texts[place])
+        ):
+            continue
+        if _rest_of_number(texts[place], texts[place + 1]):
+            return True
+        whole = texts[place]
+        for rest in texts[place + 1 : place + 4]:
+            if _is_whole(whole) or re.match(_BEGINS, rest) or rest.startswith((b")", b" = ")):
+                break
+            whole += rest
+            if _is_whole(whole):
+                return True
+    return False
+
+
+def joined(lines: bytes) -> bytes:
+    """Return the lines with the pieces of each broken one where its last piece stood."""
+    out: list[bytes] = []
+    for text in lines.split(b"\n"):
+        before = out[-1] if out else b""
+        if before and not re.match(_BEGINS, text) and _goes_on(before, text):
+            out[-1] = b""
+            out.append(before + text)
+        else:
+            out.append(text)
+    return b"\n".join(out)
+
+
+def _goes_on(line: bytes, rest: bytes) -> bool:
+    """Tell whether `rest`, which begins no line, is the rest of `line`."""
+    if not _may_go_on(line):
+        return False
+    if not _is_whole(line):
+        return True
+    number = re.search(_NUMBER_AT_END, line)
+    return bool(number and re.match(_REST_OF_NUMBER, rest)) or bool(line.endswith(b"= -1") and re.match(_ERROR, rest))
+
+
+def _may_go_on(line: bytes) -> bool:
+    """Tell whether a line is of a call, and not broken by what strace says in the middle of it."""
+    return re.match(_CALL_BEGINS, line) is not None and re.search(_NOTICE, line) is None
+
+
+def _is_whole(line: bytes) -> bool:
+    return re.search(_ENDS, re.sub(STRING, b'""', line)) is not None
+
+
+def _rest_of_number(line: bytes, rest: bytes) -> bool:
+    """Tell whether the result of `line` is cut and goes on with `rest`.
+
+    It is where it is no address that the call can have returned and both together are: a mapping is aligned to pages,
+    MAP_FIXED and a break that was granted are what was asked for, and one break is as long a number as another.
+    """
+    found, more = re.search(_NUMBER_AT_END, line), re.match(_REST_OF_NUMBER, rest)
+    if not (found and more):
+        return False
+    name, asked, result = found[1], found[2], found[3]
+    whole = result + more[1]
+    if len(whole) > _LONGEST_ADDRESS + 2:
+        return False
+    if name == b"brk":
+        return len(whole) == len(asked) > len(result)
+    if name not in (b"mmap", b"mmap2", b"mremap"):
+        return False
+    fixed = asked.split(b",")[0] == whole and b"MAP_FIXED" in asked
+    return fixed or (int(result, 16) % _PAGE != 0 and int(whole, 16) % _PAGE == 0)
