@@ -21,8 +21,11 @@ from replay.commands.fast_path import Sparing, SparingCommand
 from replay.errors import ReplayError
 from replay.version import __version__
 
-COMMANDS: Final = ("report", "maps", "steps", "diff", "export", "batch", "compare", "query", "dashboard", "schema")
+COMMANDS: Final = tuple("report maps steps diff export batch compare query dashboard record schema".split())
 """The commands, in the order in which the help lists them: each is a function of a module of its name."""
+
+SETTINGS: Final = {"record": {"allow_interspersed_args": False}}
+"""How a command's words are read, where that is not as usual: all behind the name of a program are that program's."""
 
 DEFAULT: Final = "report"
 
@@ -61,7 +64,7 @@ class OnDemand(Mapping[str, Any]):
         """Return the command of that name."""
         if name not in self._made:
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(name, cls=SparingCommand)(function_of(name))
+            alone.command(name, cls=SparingCommand, context_settings=SETTINGS.get(name))(function_of(name))
             self._made[name] = typer.main.get_command(alone)
         return self._made[name]
 

@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_package_and_the_grammars_and_nothing_else(wheel: Pa
     assert grammars and grammars < names
     assert "replay/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"replay"}
-    assert {Path(name).suffix for name in names} <= {".py", ".lark", ".typed"}
+    assert {Path(name).suffix for name in names} <= {".py", ".c", ".lark", ".typed"}
 
 
 def test_the_installed_command_reports_from_any_directory(installed: Path, tmp_path: Path) -> None:

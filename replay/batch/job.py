@@ -236,7 +236,7 @@ def _replayed(job: Job, paths: Sequence[str]) -> Run:
 def _written(run: Run, folder: Path) -> dict[str, Any]:
     """Write the tables of a run into a directory; return the summary's part of its row."""
     run.export(folder)
-    summary = run.summary_values
+    summary = run.arrow("summary").to_pylist()[0]
     return {name: summary[name] for name in summary_columns()}
 
 

@@ -9,7 +9,6 @@ import typer
 from replay.commands.options import (
     Dialect,
     ElfRoot,
-    Every,
     Force,
     MapsFile,
     NoElf,
@@ -32,7 +31,6 @@ def export(
         str,
         typer.Option("--output", "-o", metavar="DIR", show_default=False, help="The directory that gets the files."),
     ],
-    *,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,7 +41,6 @@ def export(
             "ltrace: who wrote the logs.",
         ),
     ] = None,
-    every: Every = 1,
     force: Force = False,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
@@ -59,7 +56,7 @@ def export(
     files, dialect = _told_apart(formats or [])
     with progress(quiet) as watch:
         run = read_run(traces, dialect, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
-        run.export(output, format=files, force=force, every=every, watch=watch)
+        run.export(output, format=files, force=force, watch=watch)
     warn_of_problems(run)
     if not quiet:
         warn(f"wrote the tables of the run to {output}")

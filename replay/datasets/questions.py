@@ -74,7 +74,7 @@ QUESTIONS: Final = (
         f"""SELECT {PROGRAM_SQL} AS program, count(*) AS runs, sum(mmap_fallbacks) AS fallbacks,
                    sum(mmap_fallbacks_refused) AS refused, sum(mmap_fallback_bytes) AS bytes,
                    arg_max(run, mmap_fallbacks) AS worst_run
-            FROM runs WHERE mmap_fallbacks > 0 GROUP BY 1 ORDER BY fallbacks DESC, 1""",
+            FROM runs WHERE mmap_fallbacks > 0 GROUP BY program ORDER BY fallbacks DESC, program""",
         "no run fell back to mmap",
     ),
     Question(

@@ -73,7 +73,7 @@ _FRAME_OFFSET: Final = re.compile(rb"\+(0x[0-9a-f]+)\) \[")
 
 
 def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
-    """Return what a line says and in which dialect, `mixed` meaning either.
+    """Return what a line says and in which dialect, `mixed` meaning either: malloc and its kin are ltrace's.
 
     Raises:
         LineError: the line is not understood.
@@ -81,7 +81,10 @@ def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
     if dialect != "mixed":
         return _parsed(text, dialect), dialect
     try:
-        return _parsed(text, "strace"), "strace"
+        line = _parsed(text, "strace")
+        if CALL_CODE.get(line.call, -1) >= CALL_CODE["malloc"]:
+            return _parsed(text, "ltrace"), "ltrace"
+        return line, "strace"
     except LineError as first:
         try:
             return _parsed(text, "ltrace"), "ltrace"

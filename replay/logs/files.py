@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from replay.errors import TraceFormatError
+from replay.logs.recordings import log_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -45,12 +46,17 @@ class Log:
 def find_logs(paths: Iterable[str | Path]) -> list[Log]:
     """Return the logs of one run: the given files, a bare prefix standing for its `strace -ff` set.
 
+    A directory stands for the log of the recording that it is.
+
     Raises:
-        TraceFormatError: a path does not exist, is a directory or cannot be read.
+        TraceFormatError: a path does not exist, is a directory but no recording, or cannot be read.
     """
     names: list[str] = []
     for path in map(str, paths):
-        names += [path] if path == STDIN or Path(path).exists() else _set_of_prefix(path)
+        if path != STDIN and Path(path).is_dir():
+            names.append(str(log_of(Path(path))))
+        else:
+            names += [path] if path == STDIN or Path(path).exists() else _set_of_prefix(path)
     logs = [Log(name, index) for index, name in enumerate(names)]
     if _is_set(names):
         names.sort(key=lambda name: int(_split_name(name)[1]))

@@ -24,11 +24,12 @@ from replay.errors import QueryError, ReplayError
 from replay.heap.blocks import Blocks, find_blocks, note_problems
 from replay.linux import constants
 from replay.linux.proc_maps import Mapping, join_equal, maps_text, perms_text, read_maps
+from replay.logs.recordings import recorded_images
 from replay.mm.address_space import IMPOSSIBLE_RANGE, KIND_BRK
 from replay.spaces import replay
 from replay.spaces.exec_image import images_of_files
 from replay.spaces.footprint import Footprint
-from replay.spaces.initial_maps import first_image, first_known, no_images
+from replay.spaces.initial_maps import first_image, first_known, images_at, no_images
 from replay.spaces.replay import ORIGIN_FORK, Replay
 from replay.spaces.results import DIVERGENCES
 
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from replay.allocator import Activity
-    from replay.engine.column_store import PackedColumns
     from replay.heap import Answer, Heaps
-    from replay.run.clock import Clock
 
 DIALECTS: Final = ("strace", "ltrace")
 _MAPPED: Final = ("start", "end", "prot", "shared", "path", "offset", "kind")
@@ -83,7 +82,8 @@ def load(
     exact = first_image(read_maps(Path(maps))) if maps is not None else no_images
     source = read_run(paths, dialect=format, strict=strict, watch=watch)
     inferred = no_images if elf_root is None else images_of_files(source.strings, page_size, str(elf_root))
-    images = first_known(exact, inferred)
+    recorded = images_at(recorded_images(source.files))
+    images = first_known(exact, first_known(recorded, inferred))
     return Run(source, replay.replay(source, source.strings, page_size, images, watch))
 
 
@@ -175,10 +175,8 @@ class Run:
 
         return columns_of(self, table)
 
-    def arrow_parts(self, table: str, every: int = 1) -> Iterator[pa.Table]:
+    def arrow_parts(self, table: str) -> Iterator[pa.Table]:
         """Yield a table in parts that are short enough for memory, rows in the order of its schema.
-
-        Of `fragmentation` only one change in `every` of each space is there, and its last one.
 
         Raises:
             QueryError: there is no such table.
@@ -189,7 +187,7 @@ class Run:
         if table == "mmap_fallbacks":
             yield in_order(self.arrow(table))
             return
-        for columns in parts_of(self, table, every):
+        for columns in parts_of(self, table):
             yield to_arrow(table, columns, self.strings)
 
     def export(
@@ -198,12 +196,9 @@ class Run:
         *,
         format: str = "parquet",
         force: bool = False,
-        every: int = 1,
         watch: Watch = unwatched,
     ) -> None:
         """Write all tables into `directory`, one file each, whole or not at all; `watch` is told how far that is.
-
-        Of `fragmentation` only one change in `every` of each space is written, and its last one.
 
         Raises:
             OutputExistsError: a file is there already and `force` is not set.
@@ -212,7 +207,7 @@ class Run:
         from replay.tables import TABLES, export_tables
 
         def parts(name: str, number: int) -> Iterator[pa.Table]:
-            for part in self.arrow_parts(name, every):
+            for part in self.arrow_parts(name):
                 watch(Stage(f"writing {name}", number, len(TABLES)))
                 yield part
 
@@ -223,29 +218,6 @@ class Run:
     def calls_made(self) -> Int64Array:
         """How many calls the run has, by code."""
         return count_calls(self.replayed.events)
-
-    @cached_property
-    def clock(self) -> Clock:
-        """What the times of the log count from, and when each step began."""
-        from replay.run.clock import Clock
-
-        return Clock.of(self.source, self.replayed.events)
-
-    @cached_property
-    def mapping_owners(self) -> tuple[Int64Array, Int64Array]:
-        """The steps of the mappings that allocators made, in order, and for each the id of `ALLOCATOR KIND`."""
-        from replay.run.owners import mapping_owners
-
-        return mapping_owners(self)
-
-    @cached_property
-    def changes(self) -> PackedColumns:
-        """The changes of the spaces in order of lines; blocks change the heap in between them."""
-        from replay.heap import changes_with_heap
-
-        if not len(self.malloc_blocks):
-            return self.replayed.changes
-        return changes_with_heap(self.replayed, self.malloc_blocks, self.heaps)
 
     @cached_property
     def footprint(self) -> Footprint:
@@ -292,7 +264,7 @@ class Run:
         from replay.run.summary import summary_columns
 
         found = self.activity, self.malloc_blocks, lambda: self.answer
-        return summary_columns(self.source, self.replayed, self.clock, self.calls_made, self.footprint, *found)
+        return summary_columns(self.source, self.replayed, self.calls_made, self.footprint, *found)
 
     def examine(self) -> None:
         """Find out all that a report says; it is kept, and need not be asked for."""

@@ -51,6 +51,16 @@ def first_known(better: Images, other: Images) -> Images:
     return lambda recording, who: {**other(recording, who), **better(recording, who)}
 
 
+def images_at(lines: MappingOf[int, Sequence[Mapping]]) -> Images:
+    """Return the images of a recording, which tells what was mapped by the lines of the execves."""
+
+    def images(_recording: Recording, who: Processes) -> dict[int, Image]:
+        begun = ((life.space, lines.get(life.born_clock)) for life in who.lives if life.origin == "exec")
+        return {space: Image(mappings) for space, mappings in begun if mappings is not None}
+
+    return images
+
+
 class Seeded(NamedTuple):
     """A space as its image makes it, and rows of the mappings that lie in the kernel's half, which no call reaches."""
 

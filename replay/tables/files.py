@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from replay.errors import OutputExistsError, QueryError, ReplayError
-from replay.tables.arrow import in_order, order_of
+from replay.tables.arrow import in_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +27,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 ROW_GROUP_ROWS: Final = 128 * 1024
 """Rows of a parquet row group: few enough to be skipped by their statistics, many enough to compress well."""
 
-_RISING_UNITS: Final = (b"step", b"line", b"ns", b"time")
+_RISING_UNITS: Final = (b"step", b"line", b"ns")
 """Units whose columns mostly rise from row to row: stored as differences they need little room."""
 
 _CSV_BATCH_ROWS: Final = 16 * 1024
@@ -153,15 +153,12 @@ class ParquetStream(_Stream):
 
         self._held = self._schema.empty_table()
         rising = [field.name for field in self._schema if _is_rising(field)]
-        order = [(name, "ascending") for name in order_of(self._schema)]
         with pq.ParquetWriter(
             temporary,
             self._schema,
             compression="zstd",
             use_dictionary=[name for name in self._schema.names if name not in rising],
             column_encoding=dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
-            sorting_columns=pq.SortingColumn.from_ordering(self._schema, order) if order else None,
-            write_page_index=True,
         ) as self._writer:
             yield
             self._write_groups(self._held)
@@ -283,8 +280,7 @@ def _is_rising(field: pa.Field) -> bool:
     """Tell whether a column is of integers that mostly rise from row to row."""
     import pyarrow as pa
 
-    is_long = pa.types.is_int64(field.type) or pa.types.is_timestamp(field.type)
-    return is_long and (field.metadata or {}).get(b"unit") in _RISING_UNITS
+    return pa.types.is_int64(field.type) and (field.metadata or {}).get(b"unit") in _RISING_UNITS
 
 
 def _without_dictionary(type_: pa.DataType) -> pa.DataType:

@@ -1,0 +1,65 @@
+"""The directory that `replay record` makes: its log, and what stands beside it.
+
+In goes a directory, out come the path of the log and what was mapped where each program began. How a recording is made
+is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from replay.errors import TraceFormatError
+from replay.linux.proc_maps import Mapping, parse_maps
+
+LOG: Final = "trace.log"
+"""The lines of all processes in the order in which things happened, as strace and as ltrace print them."""
+
+SIDECAR: Final = "record.json"
+"""What no line says: see `replay.record.sidecar`."""
+
+VERSION: Final = 1
+"""Of the format of both; a newer one is not guessed at."""
+
+
+def log_of(directory: Path) -> Path:
+    """Return the log of a recording.
+
+    Raises:
+        TraceFormatError: the directory is no recording, or one of a newer replay.
+    """
+    read_sidecar(directory)
+    return directory / LOG
+
+
+@lru_cache(8)
+def read_sidecar(directory: Path) -> dict[str, Any]:
+    """Return what stands beside the log of a recording.
+
+    Raises:
+        TraceFormatError: the directory is no recording, or one of a newer replay.
+    """
+    try:
+        found = json.loads((directory / SIDECAR).read_text(encoding="utf-8"))
+        version = found["version"]
+    except FileNotFoundError as error:
+        raise TraceFormatError(f"{directory}: is a directory, and no recording: it has no {SIDECAR}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TraceFormatError(f"{directory / SIDECAR}: cannot be read ({error})") from error
+    if not isinstance(version, int) or version > VERSION:
+        raise TraceFormatError(
+            f"{directory}: a recording of format {version}, this replay reads up to {VERSION}: it needs a newer one"
+        )
+    return dict(found)
+
+
+def recorded_images(logs: Sequence[str]) -> dict[int, list[Mapping]]:
+    """Return what was mapped where programs began, by the line of their execve, if the logs are one of a recording."""
+    directory = Path(logs[0]).parent
+    if len(logs) != 1 or Path(logs[0]).name != LOG or not (directory / SIDECAR).is_file():
+        return {}
+    images = read_sidecar(directory)["images"]
+    return {image["line"]: parse_maps("\n".join(image["mapped"]), SIDECAR) for image in images if image["mapped"]}

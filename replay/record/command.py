@@ -1,0 +1,245 @@
+"""A program run as it would be without us, and recorded meanwhile.
+
+In go a command and a directory, out come a recording in it (`trace.log`, `record.json`) and how the program ended.
+Which tool sees what, and why it was chosen, is decided here; what the logs say is not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from replay.errors import OutputExistsError, ReplayError
+from replay.logs.recordings import LOG, SIDECAR
+from replay.record import shim
+from replay.record.merge import merge, parts_in
+from replay.record.sidecar import Run, write_sidecar
+
+TOOLS: Final = ("auto", "shim", "ltrace", "strace")
+
+NOT_FOUND: Final = 127
+NOT_EXECUTABLE: Final = 126
+"""Exit statuses of a shell for a command that it cannot run. Source: POSIX, Shell Command Language, 2.8.2."""
+
+TRACED: Final = "trace=%memory,%process,open,openat,close,prlimit64,setrlimit,prctl,shmget"
+"""The system calls that strace writes: those that tell of memory, processes, and the names of mapped files."""
+
+LTRACED: Final = "malloc+free+calloc+realloc+reallocarray+memalign+aligned_alloc+valloc+pvalloc@libc.so*"
+
+_PARTS: Final = "parts"
+_STRACE_LOG: Final = "strace.log"
+_FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_OF_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked for: one of `TOOLS`, `all` or `memory` system calls, whether malloc, and how many frames."""
+
+    tool: str = "auto"
+    system_calls: str = "memory"
+    malloc: bool = True
+    stacks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which tools see the program, and why; `strace` is its version, empty where it does not run."""
+
+    shim: bool
+    strace: str
+    ltrace: bool
+    reason: str
+
+    @property
+    def tool(self) -> str:
+        """Return the tools by name."""
+        used = [("shim", self.shim), ("ltrace", self.ltrace), ("strace", bool(self.strace))]
+        return " and ".join(name for name, runs in used if runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """How a recorded program ended: its exit status, or minus the number of the signal that killed it."""
+
+    status: int
+    plan: Plan
+    notes: list[str]
+
+
+def program_of(command: list[str]) -> Path:
+    """Return the file of a command.
+
+    Raises:
+        ProgramError: there is none, or it may not be executed.
+    """
+    found = shutil.which(command[0])
+    if found is not None:
+        return Path(found)
+    if os.sep in command[0] and Path(command[0]).exists():
+        what = "is a directory" if Path(command[0]).is_dir() else "permission denied"
+        raise ProgramError(f"{command[0]}: {what}", NOT_EXECUTABLE)
+    raise ProgramError(f"{command[0]}: command not found", NOT_FOUND)
+
+
+class ProgramError(ReplayError):
+    """The program cannot be run; `status` is what a shell would end with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """Keep the exit status."""
+        super().__init__(message)
+        self.status = status
+
+
+def plan(program: Path, options: Options) -> Plan:
+    """Return which tools see a program, by what was asked for, what is installed, and what the program is."""
+    strace = _strace_version() if options.tool != "ltrace" else ""
+    if options.tool == "ltrace":
+        if not shutil.which("ltrace"):
+            raise ReplayError("--tool ltrace: ltrace is not installed")
+        return Plan(False, "", True, "asked for")
+    if options.tool == "strace" or not options.malloc:
+        if not strace:
+            raise ReplayError("strace is not installed, or may not trace here (ptrace is refused)")
+        return Plan(False, strace, False, "asked for: malloc is not recorded")
+    unseen = unseen_malloc(program)
+    if unseen:
+        if not strace:
+            raise ReplayError(f"{unseen}, and strace, which would see its system calls, does not run here")
+        return Plan(True, strace, False, unseen)
+    if options.tool == "shim":
+        return Plan(True, "", False, "asked for")
+    if not strace:
+        return Plan(True, "", False, "strace does not run here: what ld.so and libc map for themselves is not shown")
+    return Plan(True, strace, False, "malloc by the preloaded library, system calls by strace")
+
+
+def unseen_malloc(program: Path) -> str:
+    """Return why a preloaded library does not see a program's malloc; empty where it does."""
+    if os.stat(program).st_mode & 0o6000:
+        return f"{program} is set-id: nothing is preloaded into it"
+    return ""
+
+
+def record(command: list[str], directory: Path, options: Options, *, force: bool = False) -> Recorded:
+    """Run a command and record it into a directory.
+
+    Raises:
+        OutputExistsError: something is there, and `force` is not set.
+        ProgramError: the program cannot be run.
+        ReplayError: a tool that is asked for does not run here.
+    """
+    chosen = plan(program_of(command), options)
+    _make(directory, force=force)
+    parts = directory / _PARTS
+    parts.mkdir()
+    variables = {}
+    if chosen.shim:
+        variables = shim.environment(parts.absolute(), own_calls=not chosen.strace, stacks=options.stacks)
+    started = time.time()
+    status = _run(_command(command, directory, chosen, options, variables), variables, traced=bool(chosen.strace))
+    return _finish(directory, Run(command, chosen.tool, chosen.reason, chosen.strace, started, status), chosen)
+
+
+def _make(directory: Path, *, force: bool) -> None:
+    """Make an empty directory for a recording; an older recording in its place is removed if `force`."""
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        if not force:
+            raise OutputExistsError(f"{directory}: is there already (--force overwrites a recording)")
+        if not directory.is_dir() or not ((directory / SIDECAR).exists() or (directory / _PARTS).exists()):
+            raise OutputExistsError(f"{directory}: is no recording, and is not overwritten")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _command(
+    command: list[str], directory: Path, chosen: Plan, options: Options, variables: dict[str, str]
+) -> list[str]:
+    """Return the command that runs the program under its tracer, if it has one."""
+    if chosen.ltrace:
+        return ["ltrace", "-f", "-S", "-L", "-ttt", "-x", LTRACED, "-o", str(directory / LOG), "--", *command]
+    if not chosen.strace:
+        return command
+    version = tuple(int(word) for word in chosen.strace.split(".")[:2])
+    clock = ["--absolute-timestamps=format:unix,precision:ns"] if version >= (5, 6) else ["-ttt"]
+    which = ["-e", "trace=all" if options.system_calls == "all" else TRACED]
+    quick = ["--seccomp-bpf"] if version >= (5, 3) and options.system_calls != "all" else []
+    given = [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
+    return ["strace", "-f", "-y", *clock, *quick, *which, "-o", str(directory / _STRACE_LOG), *given, "--", *command]
+
+
+def _strace_version() -> str:
+    """Return the version of strace, empty where it is not installed or may not trace."""
+    try:
+        done = subprocess.run(
+            ["strace", "-V", "-o", os.devnull], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        tried = subprocess.run(
+            ["strace", "-o", os.devnull, "-e", "trace=none", "/bin/true"],
+            capture_output=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError:
+        return ""
+    found = re.search(r"version (\d+\.\d+)", done.stdout)
+    return found[1] if found and tried.returncode == 0 else ""
+
+
+def _run(command: list[str], variables: dict[str, str], *, traced: bool) -> int:
+    """Run a command with the terminal as its own and return how it ended; signals that we get are passed on."""
+    environment = dict(os.environ) if traced else os.environ | variables
+    with subprocess.Popen(command, env=environment) as process, _passing_on(process.pid, traced=traced):
+        return process.wait()
+
+
+@contextmanager
+def _passing_on(pid: int, *, traced: bool) -> Iterator[None]:
+    """Pass on the signals that this process gets; those of the terminal the program gets by itself."""
+
+    def pass_on(number: int, _frame: Any) -> None:
+        for target in _children(pid) if traced else [pid]:
+            os.kill(target, number)
+
+    before = {number: signal.signal(number, pass_on) for number in _FORWARDED}
+    before |= {number: signal.signal(number, lambda *_: None) for number in _OF_TERMINAL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of a process: of strace, the program is the first."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[:1]]
+    except OSError:
+        return []
+
+
+def _finish(directory: Path, run: Run, chosen: Plan) -> Recorded:
+    """Make one log of all that was written, and what stands beside it."""
+    parts = parts_in(directory / _PARTS)
+    if not chosen.ltrace:
+        with open(directory / LOG, "wb") as out:
+            merge(directory / _STRACE_LOG if chosen.strace else None, parts, out)
+    notes = _notes(directory / LOG)
+    write_sidecar(directory, run, parts)
+    shutil.rmtree(directory / _PARTS)
+    (directory / _STRACE_LOG).unlink(missing_ok=True)
+    return Recorded(run.status, chosen, notes)
+
+
+def _notes(log: Path) -> list[str]:
+    """Return what the library said about what it could not record."""
+    mark = b"warning: replay record: "
+    with open(log, "rb") as lines:
+        return [line.removeprefix(mark).decode(errors="replace").strip() for line in lines if line.startswith(mark)]

@@ -1,0 +1,136 @@
+"""The logs that a run left made one, in the order of time.
+
+In go the log of strace and those of the preloaded library, one for each image that ran, out come one log, and the line
+at which each image began. All have the time in each line; the order of lines within a log is kept.
+
+A system call that an allocator made stands in both: strace tells by the signal before it (SIGSYS, of Syscall User
+Dispatch) that the library made it, and the library's line stays, for it stands inside the malloc that asked.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from pathlib import Path
+from typing import BinaryIO, Final
+
+_END_OF_TIME: Final = 1 << 63
+_PREFIX: Final = re.compile(rb"(\d+) +(\d+)\.(\d+) ")
+_COPIED: Final = re.compile(rb"--- SIGSYS \{.*si_code=(?:SYS_USER_DISPATCH|0x2|2)\b.*si_syscall=(?:__NR_)?(\w+)")
+_CALLED: Final = re.compile(rb"(?:<\.\.\. )?(\w+)")
+_EXECUTED: Final = re.compile(rb"^(\d+) +[\d.]+ (?:<\.\.\. )?execve(?:at)?\b.*= 0(?: <[0-9.]+>)?$", re.MULTILINE)
+_BEGINS: Final = b" SYS_execve("
+
+WRITTEN: Final = frozenset(b"brk mmap munmap mremap mprotect madvise prctl".split())
+"""The system calls of an allocator that the library writes, see SHOWN in shim.c."""
+
+
+@dataclass(slots=True)
+class Part:
+    """The log of one process while it ran one image: its path, the process, and which image of it, from 0 on.
+
+    `line` is that of its execve in the merged log; 0 for a forked child, which goes on with the image of its parent.
+    """
+
+    path: Path
+    pid: int
+    number: int
+    line: int = 0
+
+
+@dataclass(slots=True)
+class _Lines:
+    """A log of which `[at, end)` is left to be merged."""
+
+    data: bytes
+    part: Part | None = None
+    at: int = 0
+    end: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Leave out what the file has behind its last whole line: the rest of the window, or of a line."""
+        self.end = self.data.rfind(b"\n") + 1
+
+    def time(self) -> int:
+        """Return the time of the next line."""
+        return self._time(self._timed(self.at))
+
+    def up_to(self, time: int) -> bytes:
+        """Return the lines before a time, at least one; they are left no longer."""
+        low, step = self.at + 1, 1 << 12
+        while low + step < self.end and self._time(self._timed(low + step)) < time:
+            low, step = low + step, 2 * step
+        places = range(low, min(low + step, self.end))
+        place = low + bisect_left(places, time, key=lambda place: self._time(self._timed(place)))
+        before, self.at = self.at, self._timed(place)
+        return self.data[before : self.at]
+
+    def _timed(self, place: int) -> int:
+        """Return where the first line begins, at a place or behind it, that has a time: frames and notes have none."""
+        if place and self.data[place - 1] != ord("\n"):
+            place = self.data.find(b"\n", place) + 1 or self.end
+        while place < self.end and not _PREFIX.match(self.data, place):
+            place = self.data.find(b"\n", place) + 1 or self.end
+        return min(place, self.end)
+
+    def _time(self, place: int) -> int:
+        found = _PREFIX.match(self.data, place) if place < self.end else None
+        return int(found[2]) * 1_000_000_000 + int(found[3].ljust(9, b"0")) if found else _END_OF_TIME
+
+
+def parts_in(directory: Path) -> list[Part]:
+    """Return the logs that the library wrote into a directory."""
+    found = [(path, path.name.split(".")) for path in directory.glob("*.*.log")]
+    return sorted(
+        (Part(path, int(words[0]), int(words[1])) for path, words in found), key=lambda part: (part.pid, part.number)
+    )
+
+
+def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> None:
+    """Write the lines of all logs in the order of time, and set the line of each part's execve."""
+    sources = [_Lines(part.path.read_bytes(), part) for part in parts]
+    traced = strace is not None and strace.is_file()
+    if strace is not None and traced:
+        sources.append(_Lines(b"".join(without_copies(strace.read_bytes().splitlines(keepends=True)))))
+    heap = [(source.time(), place) for place, source in enumerate(sources) if source.end]
+    heapify(heap)
+    count, executed = 0, dict[int, int]()
+    while heap:
+        _, place = heappop(heap)
+        source, new = sources[place], sources[place].at == 0
+        text = source.up_to(heap[0][0] if heap else _END_OF_TIME)
+        if source.at < source.end:
+            heappush(heap, (source.time(), place))
+        if source.part is None:
+            executed |= {int(e[1]): count + 1 + text.count(b"\n", 0, e.start()) for e in _EXECUTED.finditer(text)}
+        elif new and _BEGINS in text[: text.index(b"\n")]:
+            source.part.line = executed.get(source.part.pid, 0) if traced else count + 1
+            text = text[text.index(b"\n") + 1 :] if traced else text
+        count += text.count(b"\n")
+        out.write(text)
+
+
+def without_copies(lines: list[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a log of strace without the system calls that the library made for an allocator."""
+    made: dict[bytes, bytes] = {}
+    left_open: dict[bytes, bytes] = {}
+    for line in lines:
+        pid, _, rest = line.partition(b" ")
+        said = rest.lstrip().partition(b" ")[2]
+        if said.startswith(b"--- SIGSYS"):
+            if copied := _COPIED.match(said):
+                made[pid] = copied[1]
+                continue
+        elif pid in left_open and said.startswith(b"<... " + left_open[pid] + b" resumed>"):
+            del left_open[pid]
+            continue
+        elif pid in made and (called := _CALLED.match(said)):
+            name = made.pop(pid)
+            if name == called[1] and name in WRITTEN:
+                if said.rstrip().endswith(b"<unfinished ...>"):
+                    left_open[pid] = name
+                continue
+        yield line

@@ -1,0 +1,162 @@
+"""What stands beside the log of a recording: what no line says of the programs that ran, the kernel and the limits.
+
+In go the files that the preloaded library left, out comes `record.json`. Who reads it asks `replay.logs.recordings`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from replay.linux.proc_maps import Mapping, maps_text, parse_maps
+from replay.logs.recordings import SIDECAR, VERSION
+from replay.record.merge import Part
+from replay.version import __version__
+
+AUXV: Final = {
+    3: "AT_PHDR", 4: "AT_PHENT", 5: "AT_PHNUM", 6: "AT_PAGESZ", 7: "AT_BASE", 8: "AT_FLAGS", 9: "AT_ENTRY",
+    11: "AT_UID", 12: "AT_EUID", 13: "AT_GID", 14: "AT_EGID", 15: "AT_PLATFORM", 16: "AT_HWCAP", 17: "AT_CLKTCK",
+    23: "AT_SECURE", 25: "AT_RANDOM", 26: "AT_HWCAP2", 31: "AT_EXECFN", 33: "AT_SYSINFO_EHDR", 51: "AT_MINSIGSTKSZ",
+}  # fmt: skip
+"""Names of the entries of the auxiliary vector. Source: include/uapi/linux/auxvec.h."""
+
+_KERNEL_FILES: Final = {
+    "randomize_va_space": "/proc/sys/kernel/randomize_va_space",
+    "overcommit_memory": "/proc/sys/vm/overcommit_memory",
+    "overcommit_ratio": "/proc/sys/vm/overcommit_ratio",
+    "max_map_count": "/proc/sys/vm/max_map_count",
+}
+
+_TUNING: Final = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD", "LD_LIBRARY_PATH")
+"""Variables of the environment, or how their names begin, that change what malloc does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a recording was made: the command, which tools saw it and why, and how it ended."""
+
+    command: Sequence[str]
+    tool: str
+    reason: str
+    strace: str
+    started: float
+    status: int
+
+
+def write_sidecar(directory: Path, run: Run, parts: Sequence[Part]) -> None:
+    """Write `record.json` of a recording."""
+    found = {
+        "version": VERSION,
+        "replay": __version__,
+        "command": list(run.command),
+        "directory": os.getcwd(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.started)),
+        "seconds": round(time.time() - run.started, 3),
+        "status": run.status,
+        "tool": run.tool,
+        "reason": run.reason,
+        "strace": run.strace,
+        "system": _system(),
+        "environment": {name: text for name, text in sorted(os.environ.items()) if name.startswith(_TUNING)},
+        "images": [_image(part, traced=bool(run.strace)) for part in parts if part.line],
+    }
+    (directory / SIDECAR).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _system() -> dict[str, Any]:
+    """Return what the kernel is and what it allows."""
+    kernel = os.uname()
+    numbers = {name: int(text) for name, file in _KERNEL_FILES.items() if (text := _text(Path(file)).strip()).isdigit()}
+    return {
+        "kernel": f"{kernel.sysname} {kernel.release} {kernel.version}",
+        "machine": kernel.machine,
+        "page_size": os.sysconf("SC_PAGE_SIZE"),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "libc": _libc(),
+        "cgroup_memory_max": _cgroup_limit(),
+        **numbers,
+    }
+
+
+def _libc() -> str:
+    """Return the name and version of this machine's libc, as far as it says them."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):
+        return ""
+
+
+def _cgroup_limit() -> int | None:
+    """Return the lowest memory limit of the control groups that this process is in, in bytes; None without one.
+
+    Source: Documentation/admin-guide/cgroup-v2.rst: memory.max counts for all groups below.
+    """
+    limits = []
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        root, name = ("/sys/fs/cgroup", "memory.max") if not controllers else ("", "")
+        if "memory" in controllers.split(","):
+            root, name = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        group = Path(f"{root}/{path.lstrip('/')}")
+        for above in (group, *group.parents) if root else ():
+            text = _text(above / name).strip()
+            if text.isdigit() and int(text) < 1 << 62:
+                limits.append(int(text))
+    return min(limits, default=None)
+
+
+def _image(part: Part, *, traced: bool) -> dict[str, Any]:
+    """Return what is known of an image: where it begins in the log, and what was mapped there.
+
+    `maps` is the text of /proc/PID/maps when the library began, which is before the first malloc; `mapped` what was
+    there at the line of the execve: the same, where the log does not show what ld.so did in between.
+    """
+    maps = _text(part.path.with_suffix(".maps"))
+    auxv = _auxv(part.path.with_suffix(".auxv"))
+    mappings = parse_maps(maps)
+    mapped = exec_image(mappings, auxv) if traced else mappings
+    return {
+        "pid": part.pid,
+        "line": part.line,
+        "maps": maps.splitlines(),
+        "mapped": maps_text(mapped).splitlines(),
+        "auxv": {AUXV.get(key, str(key)): value for key, value in auxv.items()},
+        "limits": _limits(_text(part.path.with_suffix(".limits"))),
+    }
+
+
+def exec_image(mappings: Sequence[Mapping], auxv: dict[int, int]) -> list[Mapping]:
+    """Return those of the mappings that execve made: of the program, its interpreter, the stack and the kernel's."""
+    base = auxv.get(7, 0)
+    owners = [mapping.path for mapping in mappings if base and mapping.start == base]
+    header = auxv.get(3, 0)
+    owners += [mapping.path for mapping in mappings if mapping.start <= header < mapping.end]
+    return [mapping for mapping in mappings if mapping.path in owners or mapping.path.startswith(("[stack", "[v"))]
+
+
+def _auxv(path: Path) -> dict[int, int]:
+    """Return the entries of an auxiliary vector by their types."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return {}
+    return {key: value for key, value in struct.iter_unpack("=QQ", data[: len(data) & ~15]) if key}
+
+
+def _limits(text: str) -> dict[str, list[str]]:
+    """Return the soft and the hard limit by name."""
+    rows = [line for line in text.splitlines()[1:] if len(line) > 26]
+    return {row[:26].strip(): row[26:].split()[:2] for row in rows}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""

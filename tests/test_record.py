@@ -1,0 +1,200 @@
+"""`replay record`: the logs of a run made one, the recording that they become, and programs recorded now."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import replay
+from replay.errors import TraceFormatError
+from replay.record.merge import Part, merge, without_copies
+
+PROGRAMS = Path(__file__).resolve().parent / "programs"
+
+SIGSYS = "--- SIGSYS {si_signo=SIGSYS, si_code=SYS_USER_DISPATCH, si_call_addr=0x1, si_syscall=__NR_%s, si_arch=X} ---"
+
+
+def merged(folder: Path, strace: str | None, *parts: str) -> tuple[list[str], list[int]]:
+    """Return the lines of a merged log, and the line of each part's execve; each part is of the process it names."""
+    found = []
+    for number, text in enumerate(parts):
+        path = folder / f"{text.split()[0]}.{number}.log"
+        path.write_text(text)
+        found.append(Part(path, int(text.split()[0]), number))
+    log = folder / "strace.log"
+    if strace is not None:
+        log.write_text(strace)
+    out = io.BytesIO()
+    merge(log if strace is not None else None, found, out)
+    return out.getvalue().decode().splitlines(), [part.line for part in found]
+
+
+def test_lines_of_all_logs_come_in_the_order_of_time(tmp_path: Path) -> None:
+    one = (
+        '7 1.000000001 SYS_execve("/a", 0, 0) = 0\n7 1.000000005 malloc(1) = 0x10\n7 1.000000009 free(0x10) = <void>\n'
+    )
+    two = "8 1.000000006 malloc(2) = 0x20\n"
+    lines, executed = merged(tmp_path, None, one, two)
+    assert [line.split()[1][-1] for line in lines] == ["1", "5", "6", "9"]
+    assert executed == [1, 0]
+
+
+def test_a_system_call_of_the_allocator_stands_once_and_inside_its_malloc(tmp_path: Path) -> None:
+    strace = (
+        '7     1.000000001 execve("/a", ["a"], 0x7ffe /* 1 var */) = 0\n'
+        f"7     1.000000004 {SIGSYS % 'brk'}\n"
+        "7     1.000000005 brk(NULL) = 0x1000\n"
+        "7     1.000000009 munmap(0x2000, 4096) = 0\n"
+    )
+    shim = (
+        '7 1.000000002 SYS_execve("/a", 0, 0) = 0\n'
+        "7 1.000000003 malloc(24 <unfinished ...>\n"
+        "7 1.000000006 SYS_brk(0) = 0x1000\n"
+        "7 1.000000007 <... malloc resumed> ) = 0x1010\n"
+    )
+    lines, executed = merged(tmp_path, strace, shim)
+    assert [line.split(" ", 1)[1].lstrip()[12:] for line in lines] == [
+        'execve("/a", ["a"], 0x7ffe /* 1 var */) = 0',
+        "malloc(24 <unfinished ...>",
+        "SYS_brk(0) = 0x1000",
+        "<... malloc resumed> ) = 0x1010",
+        "munmap(0x2000, 4096) = 0",
+    ]
+    assert executed == [1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "left"),
+    [
+        pytest.param([SIGSYS % "brk", "brk(0) = 1", "brk(0) = 1"], ["brk(0) = 1"], id="the next call alone"),
+        pytest.param(
+            [SIGSYS % "mmap", "mmap(NULL <unfinished ...>", "<... mmap resumed>) = 1", "mmap(1) = 1"],
+            ["mmap(1) = 1"],
+            id="both halves of a split call",
+        ),
+        pytest.param([SIGSYS % "openat", 'openat("a") = 3'], ['openat("a") = 3'], id="only what the library writes"),
+        pytest.param([SIGSYS % "futex", "brk(0) = 1"], ["brk(0) = 1"], id="a call that strace does not trace"),
+        pytest.param(
+            ["--- SIGSYS {si_signo=SIGSYS, si_code=SYS_SECCOMP} ---", "brk(0) = 1"],
+            ["--- SIGSYS {si_signo=SIGSYS, si_code=SYS_SECCOMP} ---", "brk(0) = 1"],
+            id="a signal of the program's own",
+        ),
+    ],
+)
+def test_what_the_library_wrote_too_is_left_out_of_straces_log(lines: list[str], left: list[str]) -> None:
+    found = without_copies([f"7 1.000000001 {line}\n".encode() for line in lines])
+    assert [line.decode().split(" ", 2)[2].strip() for line in found] == left
+
+
+def test_a_log_that_was_killed_ends_at_its_last_whole_line(tmp_path: Path) -> None:
+    lines, _ = merged(tmp_path, None, "7 1.000000001 malloc(1) = 0x10\n7 1.000000002 mall\0\0\0\0")
+    assert lines == ["7 1.000000001 malloc(1) = 0x10"]
+
+
+def test_frames_and_notes_stay_behind_the_line_that_they_belong_to(tmp_path: Path) -> None:
+    one = "7 1.000000001 malloc(1) = 0x10\n > 0x55\n > 0x66\n7 1.000000005 malloc(1) = 0x20\n > 0x77\n"
+    lines, _ = merged(tmp_path, None, one, "8 1.000000003 malloc(2) = 0x30\n")
+    assert [line for line in lines if ">" in line or line.startswith("8")] == [
+        " > 0x55", " > 0x66", "8 1.000000003 malloc(2) = 0x30", " > 0x77"
+    ]  # fmt: skip
+
+
+# --- what is no recording --------------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_is_no_recording_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TraceFormatError, match="no recording"):
+        replay.load(tmp_path)
+
+
+def test_a_recording_of_a_newer_format_is_said(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text('{"version": 99}')
+    with pytest.raises(TraceFormatError, match="needs a newer"):
+        replay.load(tmp_path)
+
+
+# --- programs recorded now -------------------------------------------------------------------------------------------
+
+
+def run_record(*words: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "replay", "record", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+@pytest.mark.live
+def test_a_program_that_cannot_be_run_ends_as_in_a_shell(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    for program, status in (("./missing", 127), ("./text", 126)):
+        done = run_record(program, cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (status, 1), done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+live = [
+    pytest.mark.live,
+    pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc"),
+    pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="needs Linux on x86-64"),
+]
+TOOLS = [
+    pytest.param("shim", marks=live),
+    pytest.param("auto", marks=[*live, pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")]),
+]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory):
+    """Return a function that compiles a source of tests/programs."""
+
+    def compiled(name: str, *flags: str) -> Path:
+        target = tmp_path_factory.mktemp(name) / name
+        command = [
+            "gcc",
+            "-O1",
+            "-fno-builtin",
+            "-w",
+            *flags,
+            "-o",
+            str(target),
+            str(PROGRAMS / f"{name}.c"),
+            "-pthread",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"gcc {' '.join(flags)}: {done.stderr.strip().splitlines()[-1]}")
+        return target
+
+    return compiled
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_blocks_are_those_that_the_program_counted(tool: str, program, tmp_path: Path) -> None:
+    done = run_record("--tool", tool, "-o", "out", program("mallocs"), cwd=tmp_path)
+    assert done.returncode == 7, done.stderr
+    told = dict(re.findall(r"(\w+)=(\d+)", done.stdout))
+    run = replay.load(tmp_path / "out")
+    summary = run.summary.iloc[0]
+    assert (summary["unknown_frees"], summary["double_frees"], summary["problems"]) == (0, 0, 0)
+    assert (summary["processes"], summary["threads"]) == (4, 12)
+    own = run.blocks[(run.blocks["space"] == 0) & (run.blocks["end"] == "live") & (run.blocks["size"] % 1000 == 3)]
+    assert (int(own["size"].sum()), len(own)) == (int(told["live"]), int(told["blocks"]))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_call_that_libc_makes_for_itself_is_seen(tool: str, program, tmp_path: Path) -> None:
+    done = run_record("--tool", tool, "-o", "out", program("libc_calls"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    events = replay.load(tmp_path / "out").events
+    markers = events.index[(events["call"] == "malloc_usable_size")]
+    unseen = [
+        name
+        for name, first, last in zip(done.stdout.split(), markers[:-1], markers[1:], strict=True)
+        if not events.loc[first:last, "call"].isin(["malloc", "calloc", "realloc", "reallocarray"]).any()
+    ]
+    assert unseen == []
