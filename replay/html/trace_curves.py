@@ -1,0 +1,120 @@
+"""The curves under the picture: what each space holds from line to line, few enough points for a page.
+
+In go the table `fragmentation` and the mappings of a run, out come step functions: from a clock on a value holds. A
+curve with more points than a page can show is kept by its first, lowest, highest and last value in each of many
+stretches.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.sorting import ascending
+from replay.html.trace_rows import CLASSES
+from replay.html.trace_tables import TraceTables, ints
+
+MOST_POINTS: Final = 4000
+"""So many points a curve has at most."""
+
+MOST_SPACES: Final = 100
+"""Of so many spaces, the largest ones, the page has curves."""
+
+RATIO: Final = 1_000_000
+"""A ratio is kept as millionths."""
+
+_COLUMNS: Final = (
+    "mapping_count headroom_bytes brk_bytes largest_gap_bytes address_fragmentation "
+    "live_bytes heap_bytes free_bytes unseen_bytes pinned_bytes heap_fragmentation"
+).split()
+
+
+def curves(tables: TraceTables, mapped: Columns, colours: Int64Array) -> tuple[list[list[Any]], Int64Array, Int64Array]:
+    """Return the curves' `[space, name, points, whole]`, and the clocks and values of them all, one behind the other.
+
+    `mapped` are the mappings, `colours` the class of each; the curves `mapped: CLASS` are their bytes in pages.
+    """
+    facts: list[list[Any]] = []
+    clocks, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+
+    def add(space: int, name: str, clock: Int64Array, value: Int64Array) -> None:
+        kept = _seen(clock, value)
+        whole = len(kept) <= MOST_POINTS
+        kept = kept if whole else kept[_extremes(value[kept])]
+        if len(kept):
+            facts.append([space, name, len(kept), int(whole)])
+            clocks.append(clock[kept])
+            values.append(value[kept])
+
+    for space in _largest(mapped):
+        for code, clock, pages in _by_class(space, mapped, colours):
+            add(space, f"mapped: {CLASSES[code]}", clock, pages)
+    _add_changes(tables, add, set(_largest(mapped)))
+    return facts, np.concatenate(clocks), np.concatenate(values)
+
+
+def _add_changes(tables: TraceTables, add: Any, spaces: set[int]) -> None:
+    changes = tables.table("fragmentation")
+    of_space, clock = ints(changes, "space"), ints(changes, "line")
+    order = ascending(of_space)
+    numbers, firsts = np.unique(of_space[order], return_index=True)
+    groups = dict(zip(numbers.tolist(), np.split(order, firsts[1:]), strict=False))
+    for name in _COLUMNS:
+        if name not in changes.column_names:
+            continue
+        column = _values(changes, name)
+        for space in sorted(spaces & groups.keys()):
+            rows = groups[space]
+            known = rows[column[rows] != NULL]
+            add(space, name, clock[known], column[known])
+
+
+def _values(changes: Any, name: str) -> Int64Array:
+    if not name.endswith("fragmentation"):
+        return ints(changes, name)
+    ratio = changes[name].to_numpy().astype(np.float64)
+    millionths: Int64Array = np.where(np.isnan(ratio), NULL, np.nan_to_num(ratio) * RATIO).astype(np.int64)
+    return millionths
+
+
+def _largest(mapped: Columns) -> list[int]:
+    """Return the spaces with the most mappings, at most `MOST_SPACES`, by number."""
+    counts = np.bincount(mapped["space"]) if len(mapped["space"]) else np.zeros(0, np.int64)
+    return sorted(np.argsort(-counts, kind="stable")[:MOST_SPACES].tolist())
+
+
+def _by_class(space: int, mapped: Columns, colours: Int64Array) -> Any:
+    """Yield for each class of a space the clocks at which its pages change, and how many they are from then on."""
+    mine = mapped["space"] == space
+    for code in range(len(CLASSES)):
+        rows = np.flatnonzero(mine & (colours == code))
+        if not len(rows):
+            continue
+        ended = rows[mapped["died"][rows] > 0]
+        clock = np.concatenate([mapped["born"][rows], mapped["died"][ended]])
+        change = np.concatenate([mapped["size"][rows], -mapped["size"][ended]])
+        order = ascending(clock)
+        clock, pages = clock[order], np.cumsum(change[order])
+        last = np.append(clock[1:] != clock[:-1], True)
+        yield code, clock[last], pages[last]
+
+
+def _seen(clock: Int64Array, value: Int64Array) -> Int64Array:
+    """Return the rows at which a curve takes another value, of several at one clock the last."""
+    if not len(clock):
+        return np.zeros(0, np.int64)
+    rows = np.flatnonzero(np.append(clock[1:] != clock[:-1], True))
+    seen: Int64Array = rows[np.append(True, value[rows][1:] != value[rows][:-1])]
+    return seen
+
+
+def _extremes(value: Int64Array) -> Int64Array:
+    """Return the first, the lowest, the highest and the last of each of `MOST_POINTS / 4` stretches."""
+    stretch = np.arange(len(value)) * (MOST_POINTS // 4) // len(value)
+    order = np.lexsort((value, stretch))
+    first = np.flatnonzero(np.append(True, stretch[1:] != stretch[:-1]))
+    last = np.append(first[1:], len(value)) - 1
+    rows: Int64Array = np.unique(np.concatenate([first, last, order[first], order[last]]))
+    return rows

@@ -1,0 +1,320 @@
+"""The page of a run in a real browser: it says what the commands say, and texts of logs are never markup."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+
+import replay
+from replay.console.screen import clean, shown
+from replay.html.trace import SCRIPTS, page, write_trace
+from replay.html.trace_tables import tables_of_run
+from replay.linux.proc_maps import join_equal, maps_text
+from replay.report.diff import difference, difference_lines
+from replay.report.steps import step_lines
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+
+BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
+LTRACE = oracle.SAMPLES / "ltrace" / "ltrace.log"
+FORKS = oracle.SAMPLES / "fork_exec" / "strace.log"
+THREADS = oracle.SAMPLES / "threads" / "strace.log"
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """Give a function that opens the page of a run; in the end the browser must have had nothing to complain of."""
+    contexts, complaints = [], []
+
+    def open_page(run: replay.Run, fragment: str = "", **how: Any) -> Any:
+        file = tmp_path / "page.html"
+        write_trace(tables_of_run(run), file, force=True)
+        contexts.append(browser.new_context(viewport={"width": 1400, "height": 1000}, **how))
+        shown_page = contexts[-1].new_page()
+        shown_page.on("console", lambda message: complaints.append(message.text))
+        shown_page.on("pageerror", lambda error: complaints.append(str(error)))
+        shown_page.route(lambda url: not url.startswith("file:"), lambda route: complaints.append(route.request.url))
+        shown_page.goto(file.as_uri() + fragment)
+        ready(shown_page)
+        return shown_page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def ready(shown_page: Any) -> None:
+    """Wait until the page is drawn."""
+    shown_page.wait_for_selector("main[aria-busy=false]", timeout=60_000)
+    until(shown_page, "!view.isDue")
+
+
+def until(shown_page: Any, condition: str) -> None:
+    """Wait for a condition of the page, asked from outside: its policy forbids scripts to make scripts."""
+    for _ in range(600):
+        if shown_page.evaluate(condition):
+            return
+        shown_page.wait_for_timeout(50)
+    raise AssertionError(condition)
+
+
+# --- what the file is ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_forbids_everything_but_its_own_script() -> None:
+    text = page(tables_of_run(replay.load(BLOCKED)))
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert re.fullmatch(
+        r"default-src 'none'; script-src 'sha256-[\w+/=]+'; style-src 'unsafe-inline'; img-src data:", policy[1]
+    )
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?https?:""", text)
+
+
+def test_a_script_could_not_be_ended_by_its_own_text() -> None:
+    scripts = [oracle.CHECKOUT / "replay" / "html" / name for name in SCRIPTS]
+    assert not any("</script" in script.read_text(encoding="utf-8") for script in scripts)
+
+
+# --- it says what the commands say -----------------------------------------------------------------------------------
+
+
+def moments(count: int, most: int) -> list[int]:
+    chosen = random.Random(19)
+    return [chosen.randint(1, most) for _ in range(count)]
+
+
+@needs_chromium
+@pytest.mark.parametrize("log", [BLOCKED, LTRACE, FORKS, THREADS], ids=lambda log: log.parent.name)
+def test_a_hundred_moments_have_the_maps_that_the_command_prints(opened: Any, log: Path) -> None:
+    run = replay.load(log)
+    spaces = len(run.replayed.spaces["space"])
+    asked = [[at % spaces, line] for at, line in enumerate(moments(100, run.replayed.last_clock))]
+    told = opened(run).evaluate("asked => asked.map(([space, line]) => mapsText(space, line))", asked)
+    for (space, line), text in zip(asked, told, strict=True):
+        assert text == clean_lines(maps_text(join_equal(run.mappings(space, line)))), (space, line)
+
+
+def clean_lines(text: str) -> str:
+    return "".join(clean(line) + "\n" for line in text.splitlines())
+
+
+@needs_chromium
+@pytest.mark.parametrize("log", [BLOCKED, LTRACE, FORKS, THREADS], ids=lambda log: log.parent.name)
+def test_steps_and_changes_have_the_words_of_the_commands(opened: Any, log: Path) -> None:
+    run = replay.load(log)
+    count = len(run.replayed.events["step"])
+    chosen = random.Random(19)
+    pairs = [sorted(chosen.sample(range(count), 2)) for _ in range(100)]
+    asked = [[first, second, run.space_at(None, second)] for first, second in pairs]
+    shown_page = opened(run)
+    changes = shown_page.evaluate("asked => asked.map(([a, b, space]) => diffText(a, b, space))", asked)
+    for (first, second), text in zip(pairs, changes, strict=True):
+        lines = shown(difference_lines(difference(run, first, second), run), colour=False)
+        assert text == "".join(line + "\n" for line in lines), (first, second)
+    steps = shown_page.evaluate("asked => asked.map(([a, b]) => stepLines(a, b))", pairs)
+    for (first, second), lines in zip(pairs, steps, strict=True):
+        assert lines == list(shown(step_lines(run, first, second), colour=False)), (first, second)
+
+
+@needs_chromium
+def test_a_set_of_files_names_the_file_with_each_line(opened: Any) -> None:
+    capture = next(each for each in oracle.captures().values() if len(each.logs) > 2 and each.dialect == "strace")
+    run = replay.load(list(capture.logs))
+    shown_page = opened(run)
+    clocks = moments(100, run.replayed.last_clock)
+    told = shown_page.evaluate("clocks => clocks.map((clock) => placeOf(clock))", clocks)
+    from replay.run.places import Places
+
+    assert told == [str(Places(run).of_clock(clock)) for clock in clocks]
+
+
+# --- texts of logs ---------------------------------------------------------------------------------------------------
+
+
+@needs_chromium
+def test_a_hostile_path_stays_text(opened: Any, tmp_path: Path) -> None:
+    log = tmp_path / f"{EVIL.replace('/', '_')}.log"
+    log.write_text(
+        f'execve("/{EVIL}", ["x"], 0x7ffd /* 9 vars */) = 0\n'
+        "brk(NULL) = 0x555555800000\n"
+        f"mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, 3</tmp/{EVIL}>, 0) = 0x7ffff7d00000\n"
+        "brk(0x555555821000) = 0x555555821000\n"
+    )
+    shown_page = opened(replay.load(log))
+    assert f"/tmp/{EVIL}" in shown_page.inner_text("#moment pre")
+    assert shown_page.locator("img").count() == 0
+    assert EVIL.replace("/", "_") in shown_page.inner_text("h1")
+
+
+# --- what a hand does ------------------------------------------------------------------------------------------------
+
+
+def canvas_point(shown_page: Any, line: int, address: int) -> tuple[float, float]:
+    """Return where on the screen an address at a line is."""
+    place = shown_page.evaluate(
+        """([line, pages]) => {
+          const pane = view.panes.find((each) => pages >= each.low && pages < each.high)
+          const box = pane.canvas.getBoundingClientRect()
+          const across = (axisOf(line) + 0.5 - view.from) / (view.to - view.from)
+          const up = (shareOf(pane, pages + 0.5) - pane.from) / (pane.to - pane.from)
+          return [box.left + across * box.width, box.top + (1 - up) * box.height]
+        }""",
+        [line, address // 4096],
+    )
+    return place[0], place[1]
+
+
+BLOCKER = 0x5639FE40F000  # the one-page mapping of line 22 of the sample, right at the break
+
+
+@needs_chromium
+def test_hover_tells_address_size_permissions_and_the_lines_of_its_life(opened: Any) -> None:
+    shown_page = opened(replay.load(BLOCKED))
+    shown_page.mouse.move(*canvas_point(shown_page, 40, BLOCKER))
+    lines = shown_page.inner_text(".tip").splitlines()
+    where, what, *life = lines[1:]
+    assert (where, what) == ("0x5639fe40f000-0x5639fe410000", "4,096 bytes (4 KiB) ---p")
+    assert life == ["made by line 22", "until line 78"]
+
+
+@needs_chromium
+def test_a_blocker_of_one_page_is_seen_beside_a_gibibyte(opened: Any, tmp_path: Path) -> None:
+    log = tmp_path / "giant.log"
+    log.write_text(
+        'execve("./a", ["./a"], 0x7ffd /* 9 vars */) = 0\n'
+        "brk(NULL) = 0x555555800000\n"
+        "brk(0x555555821000) = 0x555555821000\n"
+        "mmap(0x555555821000, 4096, PROT_NONE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS, -1, 0) = 0x555555821000\n"
+        "mmap(0x555555822000, 1073741824, PROT_READ, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS, -1, 0) = 0x555555822000\n"
+        "brk(0x555555842000) = 0x555555821000\n"
+    )
+    shown_page = opened(replay.load(log))
+    tall = """() => {
+      const pane = view.panes.find((each) => each.isBrk), at = pane.isBlocker.indexOf(1)
+      return (pane.highs[at] - pane.lows[at]) * pane.canvas.clientHeight
+    }"""
+    assert shown_page.evaluate(tall) >= 4
+
+
+@needs_chromium
+def test_a_click_chooses_the_moment_and_the_address_of_the_page_opens_it_again(opened: Any) -> None:
+    run = replay.load(BLOCKED)
+    shown_page = opened(run)
+    shown_page.mouse.click(*canvas_point(shown_page, 40, BLOCKER))
+    assert shown_page.text_content("#moment pre") == run.maps(line=40)
+    shown_page.keyboard.press("+")
+    until(shown_page, "location.hash.includes('line=40') && !view.isDue")
+    fragment = shown_page.evaluate("location.hash")
+    again = opened(run, fragment)
+    state = "() => [view.space, view.moment, view.from, view.to].map((value) => +value.toPrecision(6))"
+    assert again.evaluate(state) == shown_page.evaluate(state)
+    assert again.text_content("#moment pre") == run.maps(line=40)
+
+
+@needs_chromium
+def test_keys_step_zoom_and_jump_to_failures(opened: Any) -> None:
+    shown_page = opened(replay.load(BLOCKED), "#line=22")
+    shown_page.keyboard.press("f")
+    assert shown_page.evaluate("view.moment") == 27  # the first refused break, says the verdict
+    shown_page.keyboard.press("ArrowRight")
+    assert shown_page.evaluate("view.moment") == 28
+    shown_page.keyboard.press("Shift+F")
+    assert shown_page.evaluate("view.moment") == 27
+    shown_page.keyboard.press("+")
+    assert shown_page.evaluate("view.to - view.from") < 91
+    shown_page.keyboard.press("0")
+    assert shown_page.evaluate("view.to - view.from") == 91
+    shown_page.keyboard.press("/")
+    assert shown_page.evaluate("document.activeElement.type") == "search"
+
+
+@needs_chromium
+@pytest.mark.parametrize(("asked", "line"), [("0x5639fe40f800", 22), ("libc.so", 8)])
+def test_search_finds_an_address_and_a_path(opened: Any, asked: str, line: int) -> None:
+    shown_page = opened(replay.load(BLOCKED))
+    shown_page.keyboard.press("/")
+    shown_page.keyboard.type(asked)
+    shown_page.keyboard.press("Enter")
+    assert shown_page.evaluate("view.moment") == line
+    assert asked in shown_page.inner_text(".found")
+
+
+@needs_chromium
+def test_lines_of_the_verdict_lead_into_the_picture(opened: Any) -> None:
+    shown_page = opened(replay.load(BLOCKED))
+    shown_page.click(".verdict a:text-is('22')")
+    assert shown_page.evaluate("view.moment") == 22
+    assert "line 22" in shown_page.inner_text("#moment h2")
+
+
+@needs_chromium
+def test_a_refused_break_is_marked_at_every_zoom(opened: Any) -> None:
+    shown_page = opened(replay.load(BLOCKED), "#line=22")
+    colours = """() => {
+      const { width, height } = dom.lane
+      const pixels = dom.lane.getContext("2d").getImageData(0, 0, width, Math.floor(height / 4)).data
+      let count = 0
+      for (let at = 0; at < pixels.length; at += 4) count += pixels[at] === 0xd5 && pixels[at + 1] === 0x5e
+      return count
+    }"""
+    for _ in range(6):
+        until(shown_page, "!view.isDue")
+        assert shown_page.evaluate(colours) > 0
+        shown_page.evaluate("setRange((view.from + 27) / 2, (view.to + 29) / 2)")
+
+
+@needs_chromium
+def test_the_heap_pane_outlines_the_block_that_holds_the_break(opened: Any) -> None:
+    run = replay.load(LTRACE)
+    shown_page = opened(run)
+    blocks = run.blocks[(run.blocks["born_line"] <= 649) & ~(run.blocks["died_line"] <= 649).fillna(False)]
+    pin = shown_page.evaluate("() => { const pin = pinAt(649); return run.block.addr[pin.row] }")
+    assert pin == blocks[blocks["backing"] == "brk"]["addr"].max()
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 2560])
+def test_a_phone_and_a_wall_show_it_without_scrolling_sideways(browser: Any, tmp_path: Path, width: int) -> None:
+    file = tmp_path / "page.html"
+    write_trace(tables_of_run(replay.load(BLOCKED)), file)
+    context = browser.new_context(viewport={"width": width, "height": 900}, device_scale_factor=2)
+    shown_page = context.new_page()
+    shown_page.goto(file.as_uri())
+    ready(shown_page)
+    assert shown_page.evaluate("document.documentElement.scrollWidth") <= width
+    sharpness = shown_page.evaluate("view.panes[0].canvas.width / view.panes[0].canvas.clientWidth")
+    assert sharpness == pytest.approx(2, abs=0.02)
+    context.close()
+
+
+@needs_chromium
+def test_behind_each_pane_stands_its_table_and_the_keyboard_opens_it(opened: Any) -> None:
+    shown_page = opened(replay.load(BLOCKED))
+    names = ["marks", "mmap area", "brk area", "program"]
+    summaries = [f"table: {name}" for name in names]
+    assert shown_page.locator("summary", has_text="table: ").all_inner_texts()[:4] == summaries
+    shown_page.locator("summary", has_text="table: brk area").first.focus()
+    shown_page.keyboard.press("Enter")
+    shown_page.wait_for_selector(".behind[open] tbody tr")
+    rows = shown_page.locator(".behind[open] tbody tr").all_inner_texts()
+    assert any("5639fe40f000" in row and "---p" in row and "line 22" in row for row in rows)
