@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import oracle
 import pytest
 
 import replay
+from replay.linux.proc_maps import join_equal, parse_maps
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 RECOMMENDED = "trace=%memory,%process,open,openat,close,prlimit64,setrlimit,prctl,shmget"
@@ -120,6 +123,27 @@ def test_replay_equals_the_maps_that_the_program_read(name: str, options: str, b
     reasons = set(run.problems["reason"].astype(str))
     # Files of threads tell when each call began, not which of two at the same time the kernel served first.
     assert reasons <= ({"divergence_map_over_mapping"} if options == "ff" and name in UNSEEN else set())
+
+
+RECORDED = [name for name, build in BUILDS.items() if not {"-static", "-m32"} & set(build.flags)]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="what is preloaded knows x86-64")
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recording_equals_the_maps_that_the_program_read_to_the_last_line(name: str, build, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "replay", "record", "-o", "rec", str(build(name))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    run = replay.load(tmp_path / "rec")
+    found = list(oracle.snapshots(tmp_path, tmp_path / "rec" / "trace.log"))
+    assert {snapshot.label for snapshot in found} == set(
+        re.findall(r'snapshot\("(\w+)"\)', BUILDS[name].source.read_text())
+    )
+    for snapshot in found:
+        truth = parse_maps(snapshot.maps.read_text())
+        replayed = parse_maps(run.maps(line=snapshot.line, pid=snapshot.pid))
+        assert list(join_equal(replayed)) == list(join_equal(truth)), snapshot.label
+    assert len(run.problems) == 0
 
 
 @pytest.mark.skipif(not shutil.which("ltrace"), reason="needs ltrace")

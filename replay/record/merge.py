@@ -21,7 +21,7 @@ _END_OF_TIME: Final = 1 << 63
 _PREFIX: Final = re.compile(rb"(\d+) +(\d+)\.(\d+) ")
 _COPIED: Final = re.compile(rb"--- SIGSYS \{.*si_code=(?:SYS_USER_DISPATCH|0x2|2)\b.*si_syscall=(?:__NR_)?(\w+)")
 _CALLED: Final = re.compile(rb"(?:<\.\.\. )?(\w+)")
-_EXECUTED: Final = re.compile(rb"^(\d+) +[\d.]+ (?:<\.\.\. )?execve(?:at)?\b.*= 0(?: <[0-9.]+>)?$", re.MULTILINE)
+_EXECUTED: Final = re.compile(rb"^(\d+) +[\d.]+ (?:<\.\.\. )?execve(?:at)?\b.*= \d+(?: <[0-9.]+>)?$", re.MULTILINE)
 _BEGINS: Final = b" SYS_execve("
 
 WRITTEN: Final = frozenset(b"brk mmap munmap mremap mprotect madvise prctl".split())

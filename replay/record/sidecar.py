@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from replay.linux.elf import PT_TLS, ElfFile, read_elf
 from replay.linux.proc_maps import Mapping, maps_text, parse_maps
 from replay.logs.recordings import SIDECAR, VERSION
 from replay.record.merge import Part
@@ -25,6 +26,11 @@ AUXV: Final = {
     23: "AT_SECURE", 25: "AT_RANDOM", 26: "AT_HWCAP2", 31: "AT_EXECFN", 33: "AT_SYSINFO_EHDR", 51: "AT_MINSIGSTKSZ",
 }  # fmt: skip
 """Names of the entries of the auxiliary vector. Source: include/uapi/linux/auxvec.h."""
+
+_AT_PHDR, _AT_PAGESZ, _AT_BASE = 3, 6, 7
+_PT_PHDR: Final = 6
+_SIZE_OF_HEADER: Final = 64
+"""Of an ELF file of 64 bits, behind which the program headers stand where no PT_PHDR says so."""
 
 _KERNEL_FILES: Final = {
     "randomize_va_space": "/proc/sys/kernel/randomize_va_space",
@@ -64,6 +70,7 @@ def write_sidecar(directory: Path, run: Run, parts: Sequence[Part]) -> None:
         "strace": run.strace,
         "system": _system(),
         "environment": {name: text for name, text in sorted(os.environ.items()) if name.startswith(_TUNING)},
+        "files": _files(parts),
         "images": [_image(part, traced=bool(run.strace)) for part in parts if part.line],
     }
     (directory / SIDECAR).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -132,12 +139,49 @@ def _image(part: Part, *, traced: bool) -> dict[str, Any]:
 
 
 def exec_image(mappings: Sequence[Mapping], auxv: dict[int, int]) -> list[Mapping]:
-    """Return those of the mappings that execve made: of the program, its interpreter, the stack and the kernel's."""
-    base = auxv.get(7, 0)
-    owners = [mapping.path for mapping in mappings if base and mapping.start == base]
-    header = auxv.get(3, 0)
-    owners += [mapping.path for mapping in mappings if mapping.start <= header < mapping.end]
-    return [mapping for mapping in mappings if mapping.path in owners or mapping.path.startswith(("[stack", "[v"))]
+    """Return what execve mapped, of which `mappings` is what ld.so made: program, interpreter, stack, the kernel's own.
+
+    The auxiliary vector tells where program and interpreter begin, their files what the kernel maps of them. Where a
+    file is gone, its mappings are taken as they are, which tells all but what ld.so made read-only.
+
+    Source: fs/binfmt_elf.c, create_elf_tables.
+    """
+    page = auxv.get(_AT_PAGESZ, os.sysconf("SC_PAGE_SIZE"))
+    image = [mapping for mapping in mappings if mapping.path.startswith(("[stack", "[v"))]
+    for place, is_base in ((auxv.get(_AT_PHDR, 0), False), (auxv.get(_AT_BASE, 0), True)):
+        path = next((mapping.path for mapping in mappings if place and mapping.start <= place < mapping.end), "")
+        file = read_elf(path) if path else None
+        if file is not None:
+            image += file.mappings(place if is_base else place - _headers_of(file), page)
+        elif path:
+            image += [mapping for mapping in mappings if mapping.path == path]
+    return sorted(image)
+
+
+def _headers_of(file: ElfFile) -> int:
+    """Return where a file's program headers are, relative to its base."""
+    told = file.of_type(_PT_PHDR)
+    return told.vaddr if told else file.loads[0].vaddr - file.loads[0].offset + _SIZE_OF_HEADER
+
+
+def _files(parts: Sequence[Part]) -> dict[str, Any]:
+    """Return what is known of each file of which code was mapped, by its path."""
+    mappings = [mapping for part in parts for mapping in parse_maps(_text(part.path.with_suffix(".maps")))]
+    found = {}
+    for path in sorted({mapping.path for mapping in mappings if mapping.path.startswith("/") and "x" in mapping.perms}):
+        file = read_elf(path)
+        if file is not None:
+            tls = file.of_type(PT_TLS)
+            found[path] = {
+                "build_id": file.build_id,
+                "type": file.type,
+                "bits": file.bits,
+                "interpreter": file.interpreter,
+                "loads": [list(load[1:]) for load in file.loads],
+                "relro": file.relro(os.sysconf("SC_PAGE_SIZE")),
+                "tls_bytes": tls.memsz if tls else 0,
+            }
+    return found
 
 
 def _auxv(path: Path) -> dict[int, int]:
