@@ -6,15 +6,13 @@ into colour or drops; what comes from a log passes `clean` first, so that it hol
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final, TextIO
 
-COLUMNS: Final = 80
-"""The width that every page keeps to."""
+from replay.console.terminal import columns, has_colour, speaks_unicode, text_width
 
 _END: Final = "\ue000"
 _STYLES: Final = {
@@ -30,6 +28,7 @@ _STYLES: Final = {
 """By name: the mark that begins the style, and the parameters of its escape sequence (SGR)."""
 
 _MARKS: Final = re.compile("[\ue000-\ue00f]")
+_AT_MARKS: Final = re.compile("([\ue000-\ue00f])")
 _DROPPED: Final = dict.fromkeys(range(0xE000, 0xE010))
 _CODES: Final = {mark: f"\x1b[{code}m" for mark, code in _STYLES.values()}
 _RESET: Final = "\x1b[0m"
@@ -58,6 +57,11 @@ def _escaped(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def _cleaned_between_marks(line: str) -> str:
+    """Return a line with all that is not to be printed escaped but the marks of styles."""
+    return "".join(part if _MARKS.fullmatch(part) else clean(part) for part in _AT_MARKS.split(line))
+
+
 def styled(style: str, text: str) -> str:
     """Return the text between the marks of a style; styles do not nest."""
     return f"{_STYLES[style][0]}{text}{_END}"
@@ -82,11 +86,13 @@ def shortened(text: str, width: int) -> str:
     """Return a text without marks that is cut in its middle, if need be, to fit into `width` columns."""
     if cells(text) <= width:
         return text
-    if width <= 1:
-        return "…"[:width]
-    tail = _fitting(reversed(text), (width - 1) * 2 // 3)
-    head = _fitting(iter(text), width - 1 - sum(map(cells, tail)))
-    return "".join(head) + "…" + "".join(reversed(tail))
+    dots = "…" if speaks_unicode() else "..."
+    room = width - len(dots)
+    if room <= 0:
+        return dots[:width]
+    tail = _fitting(reversed(text), room * 2 // 3)
+    head = _fitting(iter(text), room - sum(map(cells, tail)))
+    return "".join(head) + dots + "".join(reversed(tail))
 
 
 def _fitting(chars: Iterable[str], width: int) -> list[str]:
@@ -100,15 +106,16 @@ def _fitting(chars: Iterable[str], width: int) -> list[str]:
     return taken
 
 
-def wrapped(text: str, *, first: str = "", rest: str | None = None, width: int = COLUMNS) -> list[str]:
-    """Return the words of a text in lines of at most `width` columns; `first` and `rest` begin the lines.
+def wrapped(text: str, *, first: str = "", rest: str | None = None, width: int = 0) -> list[str]:
+    """Return the words of a text in lines; `first` and `rest` begin them.
 
-    A word that is longer than a line is broken.
+    A line has at most `width` columns, without it those of a paragraph. A word that is longer than a line is broken.
     """
+    width = width or text_width()
     indent = " " * cells(first) if rest is None else rest
     lines = [first]
     fresh = True
-    for word in _words(text, width - max(cells(first), cells(indent))):
+    for word in _words(text, max(width - max(cells(first), cells(indent)), 8)):
         if not fresh and cells(lines[-1]) + 1 + cells(word) > width:
             lines.append(indent)
             fresh = True
@@ -139,64 +146,45 @@ def _words(text: str, width: int) -> Iterator[str]:
             yield rest
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), give: int = -1, indent: str = "  "
-) -> list[str]:
-    """Return rows of cells as aligned columns below a dim heading, at most `COLUMNS` wide.
-
-    Args:
-        head: the headings.
-        rows: cells without marks, one text a column.
-        right: the columns that are aligned on their right.
-        give: the column whose texts are shortened where the table would be too wide.
-        indent: what every line begins with.
-    """
-    widths = [max(cells(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    over = cells(indent) + sum(widths) + 2 * (len(widths) - 1) - COLUMNS
-    if over > 0 and give >= 0:
-        widths[give] = max(8, widths[give] - over)
-        rows = [[shortened(cell, widths[give]) if at == give else cell for at, cell in enumerate(row)] for row in rows]
-    to_right = set(right)
-
-    def line(row: Sequence[str]) -> str:
-        parts = (padded(cell, widths[at], right=at in to_right) for at, cell in enumerate(row))
-        return (indent + "  ".join(parts)).rstrip()
-
-    return [styled("dim", line(head)), *map(line, rows)]
-
-
 def shown(lines: Iterable[str], *, colour: bool) -> Iterator[str]:
-    """Yield lines with their marks turned into escape sequences, or dropped; no style goes on past a line's end."""
+    """Yield lines with their marks turned into escape sequences, or dropped; no style goes on past a line's end.
+
+    What a terminal would obey is escaped here once more: a text of the log that nobody cleaned does no harm.
+    """
     for line in lines:
-        if not colour or line.isascii():
-            yield line.translate(_DROPPED) if not line.isascii() else line
+        if line.isascii():
+            yield line if line.isprintable() else clean(line)
             continue
-        text = _MARKS.sub(lambda mark: _CODES.get(mark[0], _RESET), line)
+        fit = line if line.isprintable() else _cleaned_between_marks(line)
+        if not colour:
+            yield fit.translate(_DROPPED)
+            continue
+        text = _MARKS.sub(lambda mark: _CODES.get(mark[0], _RESET), fit)
         yield text if text.rfind(_RESET) >= text.rfind("\x1b[") else text + _RESET
 
 
-def has_colour(stream: TextIO) -> bool:
-    """Tell whether to colour what is written there: a terminal, and neither NO_COLOR nor a dumb one."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return False
-    return stream.isatty()
-
-
 def print_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Write lines to standard output, coloured on a terminal, in words of the output's own encoding."""
+    """Write lines to standard output: coloured on a terminal, in characters it has, no wider than it is."""
     out = stream or sys.stdout
     write = out.write
-    unicode = _speaks_unicode(out)
-    for line in shown(lines, colour=has_colour(out)):
+    unicode = speaks_unicode(out)
+    for line in shown(_folded(lines, columns()), colour=has_colour(out)):
         write((line if unicode else in_encoding(line, out.encoding)) + "\n")
 
 
-def _speaks_unicode(stream: TextIO) -> bool:
-    return (stream.encoding or "utf-8").lower().replace("-", "").startswith("utf")
+def _folded(lines: Iterable[str], width: int) -> Iterator[str]:
+    """Yield lines with those that are wider than the output wrapped where words end."""
+    for line in lines:
+        if len(line) <= width or cells(line) <= width:
+            yield line
+            continue
+        indent = " " * min(len(line) - len(line.lstrip(" ")), width // 3)
+        yield from wrapped(line.strip(" "), first=indent, rest=indent + "  ", width=width)
 
 
 def in_encoding(text: str, encoding: str) -> str:
-    """Return the text with what `encoding` lacks replaced by its plain likeness, or escaped."""
+    """Return the text with what an output without Unicode lacks replaced by its plain likeness, or escaped."""
     if text.isascii():
         return text
-    return text.translate(_PLAIN).encode(encoding, "backslashreplace").decode(encoding)
+    known = "ascii" if encoding.lower().replace("-", "").startswith("utf") else encoding
+    return text.translate(_PLAIN).encode(known, "backslashreplace").decode(known)

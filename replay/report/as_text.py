@@ -1,6 +1,6 @@
 """The report as a letter: the verdict first, then what it means, then the findings one by one, each with its lines.
 
-In go findings, out come lines with style marks, at most 80 columns wide.
+In go findings, out come lines with style marks, no wider than the output.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 
 from replay.console import amounts
 from replay.console.amounts import address, duration, exact, number, percent, size
-from replay.console.screen import COLUMNS, clean, shortened, styled, table, wrapped
+from replay.console.screen import clean, shortened, styled, wrapped
+from replay.console.table import table
+from replay.console.terminal import width
 from replay.engine.columns import NULL
 from replay.report import address_map, advice, drawing
 from replay.report.findings import FailureGroup, Findings, MappingGroup, SpaceFacts
@@ -83,11 +85,11 @@ def _title(findings: Findings) -> Iterator[str]:
     files = [clean(path) for path in source.files]
     name = files[0] if files[0] != "-" else "standard input"
     also = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    yield styled("title", shortened(name, COLUMNS - len(also)) + also)
+    yield styled("title", shortened(name, width() - len(also)) + also)
     facts = [number(source.counters.lines, "line") + f" of {source.dialect}", _who(findings)]
     if summary["duration_ns"]:
         facts.append(duration(summary["duration_ns"]))
-    yield styled("dim", shortened(", ".join(fact for fact in facts if fact), COLUMNS))
+    yield styled("dim", shortened(", ".join(fact for fact in facts if fact), width()))
 
 
 def _who(findings: Findings) -> str:
@@ -156,7 +158,12 @@ def _failures(findings: Findings) -> Iterator[str]:
         head.insert(2, "space")
         for row, group in zip(rows, shown, strict=True):
             row.insert(2, str(group.space))
-    yield from table(head, rows, right=(0, len(head) - 1), give=len(head) - 2)
+    yield from table(
+        head,
+        rows,
+        right=(0, len(head) - 1),
+        give=(len(head) - 2,),
+    )
     yield from _more(len(groups) - MOST_ROWS, "groups")
 
 
@@ -185,7 +192,7 @@ def _fallbacks(findings: Findings) -> Iterator[str]:
     groups = findings.fallback_groups
     rows = [_fallback_row(findings, group) for group in groups[:MOST_ROWS]]
     if rows:
-        yield from table(["count", "kind", "bytes each", "bytes in all", "lines"], rows, right=(0, 2, 3), give=4)
+        yield from table(["count", "kind", "bytes each", "bytes in all", "lines"], rows, right=(0, 2, 3), give=(4,))
         yield from _more(len(groups) - MOST_ROWS, "sizes")
 
 
@@ -219,7 +226,7 @@ def _others(findings: Findings) -> Iterator[str]:
         for group in groups[:MOST_ROWS]
     ]
     if rows:
-        yield from table(["count", "what", "allocator", "bytes in all", "lines"], rows, right=(0, 3), give=1)
+        yield from table(["count", "what", "allocator", "bytes in all", "lines"], rows, right=(0, 3), give=(1,))
         yield from _more(len(groups) - MOST_ROWS, "kinds")
 
 
@@ -348,7 +355,12 @@ def _processes(findings: Findings) -> Iterator[str]:
     head = ["space", "pid", "made by", "lines", "peak mapped", "failed brk", "program"]
     if findings.places.several:
         head, rows = _without(head, 3), [_without(row, 3) for row in rows]
-    yield from table(head, rows, right=[head.index(name) for name in _COUNTED if name in head], give=len(head) - 1)
+    yield from table(
+        head,
+        rows,
+        right=[head.index(name) for name in _COUNTED if name in head],
+        give=(len(head) - 1,),
+    )
     yield from _more(len(spaces) - len(chosen), "address spaces")
 
 
@@ -382,7 +394,7 @@ def _problems(findings: Findings) -> Iterator[str]:
     for group in groups[:MOST_ROWS]:
         head = f"{group.count:,} x {group.reason.replace('_', ' ')}, first {group.first}:"
         yield from wrapped(head, first="  ")
-        yield "    " + shortened(clean(group.text), COLUMNS - 4)
+        yield "    " + shortened(clean(group.text), width() - 4)
     yield from _more(len(groups) - MOST_ROWS, "reasons")
 
 

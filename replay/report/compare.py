@@ -1,6 +1,6 @@
 """Two sides compared, as lines for the screen and as one JSON document.
 
-In goes a `Comparison`, out come lines with style marks, at most 80 columns wide, or plain values under stable keys.
+In goes a `Comparison`, out come lines with style marks, no wider than the output, or plain values under stable keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from replay.console.amounts import duration, number, size
-from replay.console.screen import COLUMNS, cells, clean, padded, shortened, styled, table, wrapped
+from replay.console.screen import cells, clean, padded, shortened, styled, wrapped
+from replay.console.table import table
+from replay.console.terminal import width
 from replay.datasets.comparison import FEW_RUNS, Comparison, Count, Curves, FloatArray, Group, Number, Row, Spread
 from replay.datasets.sides import Side
 from replay.report.drawing import BARS
@@ -64,7 +66,7 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
 def _title(found: Comparison) -> Iterator[str]:
     for name, side in zip(("before", "after"), found.sides, strict=True):
         facts = _facts(side)
-        room = COLUMNS - 9 - cells(facts) - 2
+        room = width() - 9 - cells(facts) - 2
         yield f"{name:<7}  {styled('strong', shortened(clean(side.label), room))}  {styled('dim', facts)}"
 
 
@@ -159,7 +161,7 @@ def _groups(found: Comparison, groups: Sequence[Group], keys: tuple[str, ...]) -
         return
     head = ["", "before", "after", *keys, "first line"]
     rows = [_group_row(found, group) for group in groups[:MOST_ROWS]]
-    yield from table(head, rows, right=(1, 2), give=4)
+    yield from table(head, rows, right=(1, 2), give=(4,))
     if len(groups) > MOST_ROWS:
         yield styled("dim", f"  and {len(groups) - MOST_ROWS:,} more: --json has all")
 
@@ -186,10 +188,10 @@ def _rows_text(count: Count | None, of_many: bool) -> str:
 def _summary(found: Comparison) -> Iterator[str]:
     if not found.of_many:
         rows = [_row(row) for row in found.rows]
-        yield from table(["", "before", "after", "change", "per cent"], rows, right=(1, 2, 3, 4), give=0)
+        yield from table(["", "before", "after", "change", "per cent"], rows, right=(1, 2, 3, 4), give=(0,))
         return
     head = ["", "before", "±", "after", "±", "per cent"]
-    yield from table(head, [_row_of_many(row) for row in found.rows], right=(1, 2, 3, 4, 5), give=0)
+    yield from table(head, [_row_of_many(row) for row in found.rows], right=(1, 2, 3, 4, 5), give=(0,))
     for line in wrapped(_significance(found), first="  "):
         yield styled("dim", line)
 
@@ -272,7 +274,7 @@ def _paired(found: Comparison) -> Iterator[str]:
     yield from wrapped(f"{number(len(found.paired), 'run')} of the same name{but} on both sides{others}:", first="  ")
     moved.sort(key=lambda row: row.pairs.chance if row.pairs else 1.0)
     rows = [_pair_row(row) for row in moved[:MOST_ROWS]]
-    yield from table(["", "up", "down", "same", "median", "by chance"], rows, right=(1, 2, 3, 4, 5), give=0)
+    yield from table(["", "up", "down", "same", "median", "by chance"], rows, right=(1, 2, 3, 4, 5), give=(0,))
     if len(moved) > MOST_ROWS:
         yield styled("dim", f"  and {len(moved) - MOST_ROWS:,} more columns: --json has all")
     note = "By chance: how often so uneven a split of ups and downs comes from nothing at all (sign test, two-sided)."

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from replay.console.amounts import address, exact, number, size
-from replay.console.screen import COLUMNS, cells, clean, shortened, styled
+from replay.console.screen import cells, clean, shortened, styled
+from replay.console.terminal import width as screen_width
 from replay.engine.columns import NULL
 from replay.errors import QueryError
 from replay.report.address_map import Piece, pieces_at
@@ -168,7 +169,7 @@ def _change_line(change: Change, run: Run, width: int) -> str:
     made = Places(run).of_clock(piece.made_clock) if change.after is not None else None
     head = f"{sign} {change.start:0{width}x}-{change.end:0{width}x} {size(change.bytes):>9} {perms} "
     tail = f" ({made})" if made and change.what == "new" else ""
-    room = max(COLUMNS - cells(head) - cells(tail), 8)
+    room = max(screen_width() - cells(head) - cells(tail), 8)
     return styled(style, head + shortened(clean(_name(change)), room)) + tail
 
 

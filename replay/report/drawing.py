@@ -1,6 +1,6 @@
 """Pictures in text: an address space with its gaps, and curves over the lines of a log.
 
-In go parts and curves, out come lines with style marks, at most 80 columns wide.
+In go parts and curves, out come lines with style marks, no wider than the output.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Final
 import numpy as np
 
 from replay.console import amounts
-from replay.console.screen import COLUMNS, cells, clean, padded, shortened, styled
+from replay.console.screen import cells, clean, padded, styled, wrapped
+from replay.console.terminal import width as screen_width
 from replay.report import address_map
 from replay.report.findings import Curve
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 _LONGEST_BAR: Final = 10
 _WIDE_GAP: Final = 1 << 30
-_CURVE_COLUMNS: Final = 60
+_CURVE_MARGIN: Final = 20
+"""Columns beside a curve: its label and the margins."""
 
 
 def layout_lines(
@@ -37,7 +39,7 @@ def layout_lines(
     for part in reversed(parts):
         if above is not None and above.start > part.end:
             yield from _gap_lines(above.start - part.end, indent + " " * width)
-        yield _part_line(part, use(part), note(part), f"{indent}{part.start:#{width}x}")
+        yield from _part_lines(part, use(part), note(part), f"{indent}{part.start:#{width}x}")
         above = part
 
 
@@ -48,21 +50,22 @@ def _gap_lines(size: int, left: str) -> Iterator[str]:
     yield from dots * (size >= _WIDE_GAP)
 
 
-def _part_line(part: address_map.Part, use: str, note: str, left: str) -> str:
+def _part_lines(part: address_map.Part, use: str, note: str, left: str) -> Iterator[str]:
+    """Yield a part as a line: address, bar, size, permissions, what it is; a label that does not fit goes on below."""
     bar = "█" * _bar_length(part.bytes)
     style = {"heap": "cool", "blocker": "hot"}.get(part.role, "")
     perms = part.pieces.mapped.perms
     shown = part.pieces.one(0).perms if (perms == perms[0]).all() else "    "
     head = f"{left}  {padded(bar, _LONGEST_BAR + 1)} {amounts.size(part.bytes):>9}  {shown}  "
-    note = f"  {note}" if note else ""
-    room = COLUMNS - cells(head) - cells(note)
-    name = address_map.names_of(part) + (f": {use}" if use else "")
-    if cells(name) > room:
-        name = name.replace("anonymous", "anon")
-    line = head + shortened(clean(name), max(room, 4))
+    label = clean(address_map.names_of(part) + (f": {use}" if use else ""))
+    if cells(head) + cells(label) > screen_width():
+        label = label.replace("anonymous", "anon")
+    words = f"{label}  {styled('strong', note)}" if note else label
+    fits = cells(head) + cells(words) <= screen_width()
+    lines = [head + words] if fits else wrapped(words, first=head, rest=" " * cells(head), width=screen_width())
     if style:
-        line = line.replace(bar, styled(style, bar), 1)
-    return line + (styled("strong", note) if note else "")
+        lines[0] = lines[0].replace(bar, styled(style, bar), 1)
+    yield from lines
 
 
 def _bar_length(size: int) -> int:
@@ -75,7 +78,7 @@ def curve_line(curve: Curve, first: int, last: int, *, lowest: bool = False, log
 
     A bar stands for the highest value of its stretch, for the lowest one if `lowest`; blank where nothing is known yet.
     """
-    values = _stretches(curve, first, last, _CURVE_COLUMNS, lowest=lowest)
+    values = _stretches(curve, first, last, screen_width() - _CURVE_MARGIN, lowest=lowest)
     known = values[~np.isnan(values)]
     if not known.size:
         return ""

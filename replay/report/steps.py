@@ -1,6 +1,6 @@
 """Each step of a run and what it did to its address space, one line a step.
 
-In go the columns of a run, out come lines of at most 80 columns, as fast as a terminal or a pipe takes them: columns
+In go the columns of a run, out come lines no wider than the output, as fast as a terminal or a pipe takes them: columns
 are turned into plain lists a slice at a time, and one small function words each call.
 """
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from replay.calls.reader import FAILED, OK
 from replay.console.amounts import address, number, size
-from replay.console.screen import COLUMNS, clean, shortened, styled
+from replay.console.screen import clean, shortened, styled
+from replay.console.terminal import width as screen_width
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, to_unsigned
 from replay.errors import QueryError
 from replay.linux import constants
@@ -82,7 +83,7 @@ def step_lines(run: Run, first: int = 0, last: int | None = None, pid: int | Non
     ]
     who = f"{'pid':>{widths[2]}} " if with_pid else ""
     yield styled("dim", f"{'step':>{widths[0]}} {'line':>{widths[1]}} {who}what it did")
-    room = COLUMNS - sum(widths) - 2 - (2 if with_pid else 1)
+    room = screen_width() - sum(widths) - 2 - (2 if with_pid else 1)
     words, of_blocks = _Words(run), _block_words(run)
     for begin in range(0, len(rows), _SLICE):
         chosen = rows[begin : begin + _SLICE]

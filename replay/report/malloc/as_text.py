@@ -1,6 +1,6 @@
 """The sections of the letter about malloc: blocks, leaks, the heap, what pins it and what made it grow.
 
-In go findings about malloc, out come lines with style marks, at most 80 columns wide.
+In go findings about malloc, out come lines with style marks, no wider than the output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 
 from replay.calls.enclosing import FREEING
 from replay.console.amounts import address, duration, exact, number, percent, size, times
-from replay.console.screen import clean, styled, table, wrapped
+from replay.console.screen import clean, styled, wrapped
+from replay.console.table import table
 from replay.heap import KEY_SIZES, Picture
 from replay.heap.diagnosis import LEAST_HELD
 from replay.report import drawing as curves
@@ -144,7 +145,12 @@ def _leaks(malloc: MallocFindings) -> Iterator[str]:
         for row, group in zip(rows, groups, strict=False):
             row.insert(0, str(group.space))
     right = [at for at, name in enumerate(head) if name in ("space", "blocks", "bytes", "oldest lived")]
-    yield from table(head, rows, right=right, give=head.index("call"))
+    yield from table(
+        head,
+        rows,
+        right=right,
+        give=(head.index("call"),),
+    )
     yield from _more(len(groups) - MOST_ROWS, "groups")
 
 
@@ -193,7 +199,12 @@ def _heap(malloc: MallocFindings) -> Iterator[str]:
     rows = [["", *lines, ""], *_measures(pictures)]
     if found.end.inferred:
         yield from _dim("Where no system call tells how large the heap is, that is inferred from its blocks.")
-    yield from table(["", *names, ""], rows, right=range(1, len(pictures) + 1), give=len(pictures) + 1)
+    yield from table(
+        ["", *names, ""],
+        rows,
+        right=range(1, len(pictures) + 1),
+        give=(len(pictures) + 1,),
+    )
     yield from _johnstone_wilson(malloc)
     yield from _free_ranges(malloc)
 
@@ -302,7 +313,12 @@ def _pins(malloc: MallocFindings) -> Iterator[str]:
     if all(pin.pid is None for pin in malloc.pins) or malloc.run.replayed.threads < 2:
         head, rows = [name for name in head if name != "thread"], [row[:6] + row[7:] for row in rows]
     right = [at for at, name in enumerate(head) if name not in ("block", "call")]
-    yield from table(head, rows, right=right, give=head.index("call"))
+    yield from table(
+        head,
+        rows,
+        right=right,
+        give=(head.index("call"),),
+    )
 
 
 def _pin_row(malloc: MallocFindings, pin: Pin) -> list[str]:
@@ -338,7 +354,7 @@ def _causes(malloc: MallocFindings) -> Iterator[str]:
     if causes:
         yield from _leading(malloc)
         rows = [_cause_row(malloc, cause) for cause in causes[:MOST_ROWS]]
-        yield from table(["count", "what", "each", "inside", "in all", "lines"], rows, right=(0, 4), give=3)
+        yield from table(["count", "what", "each", "inside", "in all", "lines"], rows, right=(0, 4), give=(3,))
         yield from _more(len(causes) - MOST_ROWS, "kinds")
         if any(cause.kind == "advised" for cause in causes):
             yield from _dim("Pages given back by madvise stay mapped and still count as heap here.")
