@@ -21,7 +21,7 @@ from replay.commands.fast_path import Sparing, SparingCommand
 from replay.errors import ReplayError
 from replay.version import __version__
 
-COMMANDS: Final = tuple("report maps steps diff export batch compare query dashboard html record schema".split())
+COMMANDS: Final = tuple("report maps steps diff export batch compare query dashboard html record whatif schema".split())
 """The commands, in the order in which the help lists them: each is a function of a module of its name."""
 
 SETTINGS: Final = {"record": {"allow_interspersed_args": False}}

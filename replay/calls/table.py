@@ -40,7 +40,7 @@ class Calls:
     |---|---|---|
     | prlimit | new soft limit (2**63-1: infinite), null if none is set | resource |
     | shmat, shmget, shmctl | shmid | op |
-    | prctl, fcntl | op | arg2, new_fd |
+    | prctl, mallopt, fcntl | op | arg2, new_fd |
     | pkey_mprotect | pkey | |
     | remap_file_pages | pgoff | |
     | dup2, dup3, close_range | new_fd, last_fd | |
@@ -97,6 +97,7 @@ _AUX: Final = {
     "shmget": ("shmid", ""),
     "shmctl": ("shmid", "op"),
     "prctl": ("op", "arg2"),
+    "mallopt": ("op", "arg2"),
     "fcntl": ("op", "new_fd"),
     "pkey_mprotect": ("pkey", ""),
     "remap_file_pages": ("pgoff", ""),

@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,4 +83,4 @@ def run(command: list[str], directory: Path, variables: Mapping[str, str] | None
     more = dict(variables or {})
     if "LD_PRELOAD" in more:
         more["LD_PRELOAD"] = f"{own['LD_PRELOAD']}:{more['LD_PRELOAD']}"
-    return subprocess.run(command, env=os.environ | own | more, check=False, stdout=sys.stderr).returncode
+    return subprocess.run(command, env=os.environ | own | more, check=False).returncode
