@@ -76,8 +76,9 @@ def _same_places(recorded: Int64Array, answered: Int64Array) -> Mask:
     known, back = np.unique(heap, return_inverse=True)
     usual = np.array([_most_frequent(distance[back == number]) for number in range(len(known))], np.int64)
     same: Mask = distance == usual[back] if len(known) else np.zeros(0, np.bool_)
-    mapped = (recorded >= _MMAP_ZONE) & (answered >= _MMAP_ZONE)
-    alone = mapped & (recorded & 0xFFF == _CHUNK_HEADER) & (answered & 0xFFF == _CHUNK_HEADER)
+    same &= (recorded >= _MMAP_ZONE) == (answered >= _MMAP_ZONE)
+    alone = (recorded >= _MMAP_ZONE) & (answered >= _MMAP_ZONE)
+    alone &= (recorded & 0xFFF == _CHUNK_HEADER) & (answered & 0xFFF == _CHUNK_HEADER)
     same |= alone
     return same
 

@@ -102,9 +102,10 @@ def _cell(column: _Column, row: Row, rows: Sequence[Row]) -> str:
         return "  "
     known = [other for each in rows if (other := column.value(each)) is not None]
     low, high = min(known), max(known)
-    if not column.ranked or low == high or value not in (low, high):
-        return column.text(value) + " "
-    return column.text(value) + (_BEST if value == low else _WORST)
+    mark = {low: _BEST, high: _WORST}.get(value, " ")
+    if not column.ranked or low == high or known.count(value) * 2 > len(known):
+        mark = " "
+    return column.text(value) + mark
 
 
 def proof(agreement: Agreement, reasons: Sequence[str]) -> str:
