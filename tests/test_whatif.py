@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +189,14 @@ def test_what_cannot_be_done_is_said(
         cli.main()
     assert end.value.code == status
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.live
+def test_tunables_that_were_recorded_are_set_again(recording: Path, tmp_path: Path) -> None:
+    program = recording.parent / "blocked"
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.top_pad=1048576", "PYTHONPATH": str(oracle.CHECKOUT)}
+    words = [sys.executable, "-m", "replay", "record", "--tool", "shim", "-o", tmp_path / "padded", "--", program]
+    subprocess.run(words, env=environment, check=False, stderr=subprocess.DEVNULL)
+    rows = what_if(replay.load(tmp_path / "padded"), [])
+    assert rows.agreement.brk_calls < what_if(replay.load(recording), []).agreement.brk_calls
+    assert rows.agreement.share == 1

@@ -20,6 +20,7 @@ from replay.engine.progress import Stage, Watch, unwatched
 from replay.errors import ReplayError
 from replay.heap.blocks import UNKNOWN_FREE
 from replay.linux.constants import CALL_CODE
+from replay.logs.recordings import LOG, SIDECAR, read_sidecar
 from replay.mm.address_space import KIND_BRK
 from replay.run.api import Run, load
 from replay.spaces.replay import SPACE_ORIGINS
@@ -110,7 +111,6 @@ def what_if(
     policies: Iterable[Policy],
     *,
     pid: int | None = None,
-    recorded: Policy = RECORDED,
     touch: bool = False,
     keep: Path | None = None,
     watch: Watch = unwatched,
@@ -121,7 +121,6 @@ def what_if(
         run: the recorded run.
         policies: what to try beside the recorded settings.
         pid: whose requests; without, those of the space with the most.
-        recorded: the recorded settings, as far as they are known.
         touch: whether each page that was asked for is touched, so that what is resident can be told.
         keep: a directory that gets a recording of each run.
         watch: is told how far the work is.
@@ -131,10 +130,11 @@ def what_if(
         PolicyError: there is no compiler for the player.
         ReplayError: the player ended before the stream did with the recorded settings.
     """
+    recorded = RECORDED._replace(settings=_recorded_settings(run))
     plain = stream_of(run, pid)
     obstacles = _foreign_mappings(run, plain.space)
     blocked = stream_of(run, pid, foreign=obstacles) if len(obstacles["size"]) else plain
-    chosen = [recorded, *policies]
+    chosen = [recorded, *(policy._replace(settings=(*recorded.settings, *policy.settings)) for policy in policies)]
     with _directory(keep) as directory:
         for stream, name in ((plain, "unblocked"), (blocked, "stream")):
             stream.write(directory / name)
@@ -186,6 +186,32 @@ def _directory(keep: Path | None) -> Iterator[Path]:
 
 def _folder(number: int, name: str) -> str:
     return f"{number:02}-" + "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in name)
+
+
+_OF_VARIABLES: Final = {
+    "MALLOC_ARENA_MAX": "glibc.malloc.arena_max",
+    "MALLOC_ARENA_TEST": "glibc.malloc.arena_test",
+    "MALLOC_TOP_PAD_": "glibc.malloc.top_pad",
+    "MALLOC_MMAP_MAX_": "glibc.malloc.mmap_max",
+    "MALLOC_MMAP_THRESHOLD_": "glibc.malloc.mmap_threshold",
+    "MALLOC_TRIM_THRESHOLD_": "glibc.malloc.trim_threshold",
+    "MALLOC_PERTURB_": "glibc.malloc.perturb",
+}
+"""Environment variables that set a tunable. Source: glibc manual, Tunables; glibc, elf/dl-tunables.list, env_alias."""
+
+
+def _recorded_settings(run: Run) -> tuple[tuple[str, str], ...]:
+    """Return the tunables that a recorded program was started with; the log alone does not tell."""
+    log = Path(run.source.logs[0].path)
+    if log.name != LOG or not (log.parent / SIDECAR).is_file():
+        return ()
+    environment = read_sidecar(log.parent).get("environment", {})
+    found = [(_OF_VARIABLES[name], value) for name, value in environment.items() if name in _OF_VARIABLES]
+    for text in environment.get("GLIBC_TUNABLES", "").split(":"):
+        name, equals, value = text.partition("=")
+        if equals and name.startswith("glibc.malloc."):
+            found.append((name, value))
+    return tuple(found)
 
 
 def _recorded_peak(run: Run, space: int) -> int:
