@@ -90,7 +90,7 @@ def whatif(
     from replay.console.screen import print_lines
     from replay.whatif.as_text import whatif_lines
 
-    print_lines(whatif_lines(found, 80))
+    print_lines(whatif_lines(found))
 
 
 def _policies(

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from replay.console.amounts import number, percent, size
-from replay.console.screen import styled, table, wrapped
+from replay.console.screen import styled, wrapped
+from replay.console.table import fitted_widths, room_for, table
 from replay.whatif.agreement import Agreement
 from replay.whatif.policies import Row, WhatIf
 
@@ -56,17 +57,15 @@ _COLUMNS: Final = (
 )
 
 
-def whatif_lines(found: WhatIf, width: int) -> Iterator[str]:
-    """Yield the page, at most `width` columns wide but for its table."""
-    yield from wrapped(
-        styled("good" if found.agreement.is_enough else "bad", proof(found.agreement, found.doubts)), width=width
-    )
+def whatif_lines(found: WhatIf) -> Iterator[str]:
+    """Yield the page."""
+    yield from wrapped(styled("good" if found.agreement.is_enough else "bad", proof(found.agreement, found.doubts)))
     yield ""
-    yield from wrapped(answer(found), width=width)
+    yield from wrapped(answer(found))
     yield ""
     shown = [row for row in found.rows if row.brk_calls is not None]
     names = [row.name if found.agreement.is_enough or row is shown[0] else f"{row.name} (indicative)" for row in shown]
-    columns = _fitting([column for column in _COLUMNS if any(column.value(row) for row in shown)], names, shown, width)
+    columns = _fitting([column for column in _COLUMNS if any(column.value(row) for row in shown)], names, shown)
     rows = [[name, *(_cell(column, row, shown) for column in columns)] for name, row in zip(names, shown, strict=True)]
     yield from table(
         ["policy", *(column.head for column in columns)], rows, right=range(1, len(columns) + 1), indent=""
@@ -74,24 +73,25 @@ def whatif_lines(found: WhatIf, width: int) -> Iterator[str]:
     yield ""
     yield from wrapped(
         f"{_BEST} least and {_WORST} most of a column; --json has all columns.",
-        width=width,
     )
     for row in found.rows:
         if row.note:
-            yield from wrapped(row.note, first=f"{row.name}: ", rest="  ", width=width)
+            yield from wrapped(row.note, first=f"{row.name}: ", rest="  ")
     if found.unserved:
         text = f"{number(found.unserved, 'request')} of a size that the log does not show (strdup) could not be served."
-        yield from wrapped(text, width=width)
+        yield from wrapped(text)
 
 
-def _fitting(columns: list[_Column], names: Sequence[str], rows: Sequence[Row], width: int) -> list[_Column]:
-    """Return the columns that a screen has room for; those that say least go first, and `--json` has them all."""
-    widths = {column: max(len(column.head), *(len(_cell(column, row, rows)) for row in rows)) + 2 for column in columns}
-    room = width - max(len("policy"), *map(len, names))
-    for column in sorted(columns, key=lambda column: column.weight):
-        if sum(widths[each] for each in columns) <= room:
+def _fitting(columns: list[_Column], names: Sequence[str], rows: Sequence[Row]) -> list[_Column]:
+    """Return the columns that the output has room for; those that say least go first, and `--json` has them all."""
+    for least in [None, *sorted(columns, key=lambda column: column.weight)]:
+        columns = [column for column in columns if column is not least]
+        cells = [
+            [name, *(_cell(column, row, rows) for column in columns)] for name, row in zip(names, rows, strict=True)
+        ]
+        head = ["policy", *(column.head for column in columns)]
+        if fitted_widths(head, cells, (), room_for(len(head))) is not None:
             break
-        columns = [each for each in columns if each is not column]
     return columns
 
 
