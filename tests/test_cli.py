@@ -300,7 +300,7 @@ def test_an_interrupt_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_a_full_disk_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replay.cli._forget_output", lambda: None)
+    monkeypatch.setattr("replay.commands.endings._forget_output", lambda: None)
     fail_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), monkeypatch)
     ended = run("schema")
     assert (ended.status, ended.err) == (1, "replay: the output: No space left on device\n")

@@ -53,7 +53,16 @@ class Sparing:
         for parameter in parameters:
             if not isinstance(parameter.process_value, ShortWay):
                 parameter.process_value = ShortWay(self, parameter, parameter.process_value)
+                _name_plainly(parameter)
         return parameters
+
+
+def _name_plainly(parameter: Any) -> None:
+    """Let help and usage call an argument as its metavar says, without Python's types."""
+    name = parameter.metavar
+    if parameter.param_type_name == "argument" and name:
+        parameter.get_usage_pieces = lambda ctx: [name]
+        parameter.get_help_record = lambda ctx: (name, parameter.help or "")
 
 
 class SparingCommand(Sparing, TyperCommand):

@@ -6,6 +6,8 @@ In go words of the command line, out come values or a usage error.
 from __future__ import annotations
 
 import gc
+import os
+import stat
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 NS: Final = 1_000_000_000
 _CLOCK_PARTS: Final = (3600, 60, 1)
+_LATEST: Final = 1 << 33
+"""Seconds below which a time lies: the year 2242, far below the end of 64-bit nanoseconds."""
 
 
 class Dialect(StrEnum):
@@ -38,13 +42,17 @@ def _power_of_two(value: int) -> int:
 Traces = Annotated[
     list[str],
     typer.Argument(
-        metavar="TRACE",
+        metavar="TRACE...",
+        default_factory=list,
         show_default=False,
-        help="Logs of one run: files (plain, .gz, .xz, .bz2, .zst), - for standard input, or the files or the common "
-        "prefix of a strace -ff set.",
+        help="Logs of one run: files (plain, .gz, .xz, .bz2, .zst), the files, the common prefix or the directory of a "
+        "strace -ff set, or a directory that `replay record` made. Without one, or with -, standard input.",
     ),
 ]
-Format = Annotated[Dialect, typer.Option("--format", help="Who wrote the logs; auto asks their content.")]
+Format = Annotated[
+    Dialect,
+    typer.Option("--format", metavar="auto|strace|ltrace", help="Who wrote the logs; auto asks their content."),
+]
 MapsFile = Annotated[
     str | None,
     typer.Option(
@@ -89,8 +97,29 @@ def read_run(
     """Return the run that the logs recorded; `watch` is told how far the work is."""
     from replay.run.api import load
 
+    traces = traces or _standard_input()
     gc.freeze()  # what the imports brought stays to the end: no need to search it for garbage then
     return load(traces, format=dialect, maps=maps, elf_root=elf_root, page_size=page_size, strict=strict, watch=watch)
+
+
+def _standard_input() -> list[str]:
+    """Return the trace that stands for none: standard input, where it is a pipe or a file.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if not input_waits():
+        raise typer.BadParameter("name a log; or give one on standard input", param_hint="TRACE")
+    return ["-"]
+
+
+def input_waits() -> bool:
+    """Tell whether standard input is a pipe or a file, and so may hold a log."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
 def warn_of_problems(run: Run) -> None:
@@ -123,12 +152,13 @@ def time_ns(text: str) -> int:
     from decimal import Decimal, InvalidOperation
 
     parts = text.split(":")
+    expected = typer.BadParameter(f"{text!r}: expected seconds (1795368030.52) or a time of day (14:03:07.5)")
     try:
         numbers = [Decimal(part) for part in parts]
     except InvalidOperation as error:
-        raise typer.BadParameter(f"{text!r}: expected seconds (1795368030.52) or a time of day (14:03:07.5)") from error
-    if len(parts) not in (1, 3) or not all(number.is_finite() for number in numbers):
-        raise typer.BadParameter(f"{text!r}: expected seconds (1795368030.52) or a time of day (14:03:07.5)")
+        raise expected from error
+    if len(parts) not in (1, 3) or not all(number.is_finite() and 0 <= number < _LATEST for number in numbers):
+        raise expected
     if len(parts) == 1:
         return int(numbers[0] * NS)
     return int(sum(number * part for number, part in zip(numbers, _CLOCK_PARTS, strict=True)) * NS)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from replay.errors import TraceFormatError
-from replay.logs.recordings import log_of
+from replay.logs.recordings import SIDECAR, log_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -46,15 +46,15 @@ class Log:
 def find_logs(paths: Iterable[str | Path]) -> list[Log]:
     """Return the logs of one run: the given files, a bare prefix standing for its `strace -ff` set.
 
-    A directory stands for the log of the recording that it is.
+    A directory stands for the log of the recording that it is, or for the one `strace -ff` set that it holds.
 
     Raises:
-        TraceFormatError: a path does not exist, is a directory but no recording, or cannot be read.
+        TraceFormatError: a path does not exist, is a directory of anything else, or cannot be read.
     """
     names: list[str] = []
     for path in map(str, paths):
         if path != STDIN and Path(path).is_dir():
-            names.append(str(log_of(Path(path))))
+            names += _logs_in(Path(path))
         else:
             names += [path] if path == STDIN or Path(path).exists() else _set_of_prefix(path)
     logs = [Log(name, index) for index, name in enumerate(names)]
@@ -62,6 +62,19 @@ def find_logs(paths: Iterable[str | Path]) -> list[Log]:
         names.sort(key=lambda name: int(_split_name(name)[1]))
         logs = [Log(name, index, int(_split_name(name)[1])) for index, name in enumerate(names)]
     return logs
+
+
+def _logs_in(directory: Path) -> list[str]:
+    """Return the log of a recording, or the files of the one `strace -ff` set in a directory."""
+    if not (directory / SIDECAR).exists():
+        names = [str(file) for file in sorted(directory.iterdir()) if _is_pid(_split_name(file.name)[1])]
+        if names and _is_set(names):
+            return names
+        several = "several sets" if names else "no set"
+        raise TraceFormatError(
+            f"{directory}: is a directory of {several} of strace -ff and no recording; `replay batch` reads many runs"
+        )
+    return [str(log_of(directory))]
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -79,7 +92,7 @@ def _set_of_prefix(prefix: str) -> list[str]:
     if folder.is_dir():
         wanted = Path(prefix).name
         parts = ((str(file), *_split_name(file.name)) for file in folder.iterdir())
-        found = [name for name, before, behind in parts if before == wanted and behind.isdigit()]
+        found = [name for name, before, behind in parts if before == wanted and _is_pid(behind)]
     if not found:
         raise TraceFormatError(f"{prefix}: no such file, and no set {prefix}.PID written by strace -ff")
     return sorted(found)
@@ -88,7 +101,12 @@ def _set_of_prefix(prefix: str) -> list[str]:
 def _is_set(names: list[str]) -> bool:
     """Return whether all names are `PREFIX.PID` of one prefix: what `strace -ff -o PREFIX` writes."""
     parts = [_split_name(name) for name in names]
-    return len({before for before, _ in parts}) == 1 and all(before and behind.isdigit() for before, behind in parts)
+    return len({before for before, _ in parts}) == 1 and all(before and _is_pid(behind) for before, behind in parts)
+
+
+def _is_pid(text: str) -> bool:
+    """Tell whether a text is a decimal number: other alphabets have digits too."""
+    return text.isascii() and text.isdigit()
 
 
 class _Counted(io.FileIO):
@@ -113,6 +131,8 @@ def open_log(path: str, log: Log | None = None) -> IO[bytes] | gzip.GzipFile:
     Raises:
         TraceFormatError: there is no such file, it is a directory, or it may not be read.
     """
+    if path == STDIN and sys.stdin is None:
+        raise TraceFormatError("standard input is closed; expected a log on it")
     try:
         raw = sys.stdin.buffer if path == STDIN else io.BufferedReader(_Counted(path, log))
     except FileNotFoundError as err:

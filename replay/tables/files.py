@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
+from replay.console.screen import clean
 from replay.errors import OutputExistsError, QueryError, ReplayError
 from replay.tables.arrow import in_order
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PathLike: TypeAlias = str | os.PathLike[str]
+
+STDOUT: Final = "-"
 
 ROW_GROUP_ROWS: Final = 128 * 1024
 """Rows of a parquet row group: few enough to be skipped by their statistics, many enough to compress well."""
@@ -46,10 +51,17 @@ class OutputError(ReplayError):
 def whole_file(path: PathLike, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary path whose file becomes `path` if the body ends well, and vanishes if it does not.
 
+    The path `-` is standard output: what was written goes there.
+
     Raises:
         OutputExistsError: `path` is there and `force` is not given.
         OutputError: the system refused to write.
     """
+    if path == STDOUT:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder, "output")
+            _write_out(Path(folder, "output"))
+        return
     with _system_errors(path):
         target = Path(os.path.realpath(path))
         _check_file(target, force=force)
@@ -60,6 +72,17 @@ def whole_file(path: PathLike, *, force: bool = False) -> Iterator[Path]:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _write_out(file: Path) -> None:
+    """Copy a file to standard output; a terminal gets no characters that it would obey."""
+    if sys.stdout.isatty():
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as text:
+            sys.stdout.writelines(clean(line.rstrip("\n")) + "\n" for line in text)
+        return
+    sys.stdout.flush()
+    with file.open("rb") as data:
+        shutil.copyfileobj(data, sys.stdout.buffer)
 
 
 @contextmanager

@@ -1,0 +1,115 @@
+"""How a command ends: exit statuses, messages, signals, and what becomes of output that nobody takes.
+
+In go exceptions and signals, out come exit statuses and words on standard error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+from replay.version import __version__
+
+UNUSABLE_INPUT: Final = 1
+WRONG_USAGE: Final = 2
+CONDITION_HELD: Final = 3
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+"""The exit statuses besides 0: those of an end by SIGINT and SIGTERM are the shell's, 128 and the signal's number."""
+
+_WRITE_ERRORS: Final = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
+"""What the system says when an output can take no more."""
+
+_SOON_SECONDS: Final = 0.02
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to end; `status` is how."""
+
+    def __init__(self, number: int) -> None:
+        """Take the number of the signal."""
+        super().__init__()
+        self.status = 128 + number
+
+
+def end_at_signals() -> None:
+    """Let SIGINT and SIGTERM end the command by an exception, so that temporary files go.
+
+    An exception that is raised while Python runs a finaliser is swallowed there: then it is raised once more, soon.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _raise_interrupted)
+    sys.unraisablehook = _raise_again
+
+
+def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _raise_again(lost: Any) -> None:
+    """Raise an interrupt that a finaliser swallowed once more, when that has ended."""
+    if not isinstance(lost.exc_value, Interrupted):
+        sys.__unraisablehook__(lost)
+        return
+    number = lost.exc_value.status - 128
+    signal.signal(signal.SIGALRM, lambda *_: _raise_interrupted(number, None))
+    signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
+
+
+def status_of(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit status after an interrupt."""
+    return interrupt.status if isinstance(interrupt, Interrupted) else INTERRUPTED
+
+
+def flushed(status: int) -> int:
+    """Write out what standard output still holds and return the exit status."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        return after_system_error(error) or status
+    return status
+
+
+def after_system_error(error: OSError) -> int:
+    """Return the exit status after the system refused a call: 0 where the reader of a pipe has gone, else 1."""
+    if error.errno == errno.EPIPE:
+        _forget_output()
+        return 0
+    place = f"{error.filename}: " if error.filename else "the output: " if error.errno in _WRITE_ERRORS else ""
+    say(f"{place}{error.strerror or error}")
+    if error.errno in _WRITE_ERRORS:
+        _forget_output()
+    return UNUSABLE_INPUT
+
+
+def _forget_output() -> None:
+    """Let what standard output still holds go nowhere: without this, Python complains of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(message: str) -> None:
+    """Print a message for people on standard error, free of what a terminal would obey."""
+    from replay.console.screen import clean
+
+    lines = message.splitlines() or [""]
+    print("\n".join([f"replay: {clean(lines[0])}", *map(clean, lines[1:])]), file=sys.stderr)
+
+
+def bug_report(error: Exception) -> str:
+    """Return what to say of an error that should not be: its type and place, and how to report it."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}, {frames[-1].name}" if frames else "unknown place"
+    return (
+        f"this is a bug: {type(error).__name__} in {place}: {str(error)[:200]}\n"
+        f"Please report it, with replay {__version__} and the lines of the log around it, if you can;\n"
+        "REPLAY_TRACEBACK=1 shows the whole traceback."
+    )

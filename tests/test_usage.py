@@ -1,0 +1,141 @@
+"""What people type: help, typos, standard input, directories, standard output, and how a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import oracle
+import pytest
+from test_cli import process, run
+
+BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("--strct", "--strict"), ("--page", "--page-size"), ("--jso", "--json"), ("--bogus", "")]
+)
+def test_a_wrong_option_is_answered_with_the_one_that_fits_or_with_none(typed: str, meant: str) -> None:
+    ended = run("report", BLOCKED, typed)
+    assert ended.status == 2
+    told = f"No such option: {typed}" + (f". Did you mean {meant}?" if meant else "")
+    assert ended.err.splitlines()[-1] == f"Error: {told}"
+
+
+def test_help_of_a_command_and_of_all() -> None:
+    assert run("help", "steps").out == run("steps", "--help").out
+    assert run("help").out == run("--help").out
+    assert run("-V").out == run("--version").out
+
+
+def test_help_names_arguments_as_people_do() -> None:
+    shown = run("report", "--help").out
+    assert shown.startswith("Usage: replay report [OPTIONS] TRACE...\n")
+    assert "\n  TRACE...  Logs of one run" in shown and "list[str]" not in shown
+
+
+def test_usage_errors_print_no_escapes() -> None:
+    ended = process("report", "--\x1b[31mred", BLOCKED)
+    assert ended.status == 2 and "\x1b" not in ended.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["report"], ["report", "-"]])
+def test_standard_input_is_read_without_a_dash_where_it_is_a_pipe(arguments: list[str]) -> None:
+    ended = process(*arguments, data=BLOCKED.read_bytes())
+    assert (ended.status, ended.out.splitlines()[0]) == (0, "standard input")
+
+
+def test_without_a_log_and_a_pipe_a_command_says_so() -> None:
+    with open(os.devnull, "rb") as nothing:
+        done = subprocess.run(
+            [sys.executable, "-m", "replay", "maps"],
+            stdin=nothing,
+            capture_output=True,
+            check=False,
+            cwd=oracle.CHECKOUT,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert "name a log; or give one on standard input" in done.stderr
+
+
+def test_closed_standard_input_is_a_message() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m replay report - <&-",
+        shell=True,
+        capture_output=True,
+        check=False,
+        cwd=oracle.CHECKOUT,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "replay: standard input is closed; expected a log on it\n"
+
+
+def test_a_directory_of_one_set_is_a_trace_and_of_two_is_not(tmp_path: Path) -> None:
+    for pid in (10, 11):
+        (tmp_path / f"log.{pid}").write_text("brk(NULL) = 0x1000000\nexit_group(0) = ?\n")
+    (tmp_path / "notes.txt").write_text("not of the set\n")
+    assert run("steps", tmp_path).out == run("steps", tmp_path / "log").out
+    (tmp_path / "other.12").write_text("brk(NULL) = 0x1000000\n")
+    ended = run("steps", tmp_path)
+    assert ended.status == 1 and "several sets of strace -ff" in ended.err and "replay batch" in ended.err
+
+
+def test_a_number_of_another_alphabet_is_no_pid(tmp_path: Path) -> None:
+    log = tmp_path / "st.²"
+    shutil.copy(BLOCKED, log)
+    assert run(log).status == 0
+
+
+@pytest.mark.parametrize("time", ["1e99999999", "-1e99999999", "1e30", "99999999999999999999", "-5"])
+def test_an_absurd_time_is_wrong_usage(time: str) -> None:
+    ended = run("maps", BLOCKED, f"--time={time}")
+    assert (ended.status, ended.out) == (2, "")
+
+
+def waiting(code: str) -> subprocess.Popen[str]:
+    """Start Python with the command's signals set; it prints a line when it is ready."""
+    begin = "from replay.commands.endings import end_at_signals, status_of\nend_at_signals()\n"
+    started = subprocess.Popen(
+        [sys.executable, "-c", begin + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None and started.stdout.readline() == "ready\n"
+    return started
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_and_temporary_files_go(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    code = (
+        "import sys, tempfile, time\n"
+        "try:\n"
+        f"    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):\n"
+        "        print('ready', flush=True); time.sleep(60)\n"
+        "except KeyboardInterrupt as end: sys.exit(status_of(end))\n"
+    )
+    with waiting(code) as started:
+        started.send_signal(number)
+        assert started.wait(timeout=30) == status
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_that_a_finaliser_swallows_is_raised_again() -> None:
+    code = (
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def __del__(self):\n"
+        "        print('ready', flush=True); time.sleep(60)\n"
+        "try:\n"
+        "    slow = Slow(); del slow\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt as end: sys.exit(status_of(end))\n"
+    )
+    with waiting(code) as started:
+        time.sleep(0.2)
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(timeout=30) == 143
