@@ -71,7 +71,8 @@ PROMISED = {
         end_brk_bytes int64 | peak_mapping_count int64 | min_headroom_bytes int64? | min_largest_gap_bytes int64?
         address_fragmentation float64? | allocations int64 | frees int64 | live_blocks int64? | live_bytes int64?
         peak_live_bytes int64? | peak_live_line int64? | heap_fragmentation float64? | pinned_bytes int64?
-        double_frees int64 | unknown_frees int64 | allocators string
+        double_frees int64 | unknown_frees int64 | allocators string | log_end dictionary
+        resident_at_most_bytes int64
     """,
 }
 

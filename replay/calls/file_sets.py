@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from replay.calls.one_run import Beginning, refuse_two_programs
 from replay.calls.table import COLUMNS, UNFINISHED, Calls, concatenated
 from replay.engine.column_store import PackedColumns, Shelf
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
@@ -34,20 +35,50 @@ _CLONE_VFORK: Final = CLONE["CLONE_VFORK"]
 _END_OF_TIME: Final = np.iinfo(np.int64).max
 
 
-def merged(files: Sequence[Iterable[Calls]], *, timed: Callable[[], bool]) -> Iterator[Calls]:
+def merged(
+    files: Sequence[Iterable[Calls]],
+    *,
+    timed: Callable[[], bool],
+    paths: Sequence[str] = (),
+    whole: Callable[[], bool] = lambda: False,
+) -> Iterator[Calls]:
     """Yield the calls of a `strace -ff` set in one order: by time, or else each child's after its creator's.
 
     Args:
         files: the calls of each file, in batches.
         timed: tells, once all files were read, whether times of different files can be compared.
+        paths: the files' names.
+        whole: tells, once all files were read, whether they show calls of all kinds, and so those that fork.
+
+    Raises:
+        ReplayError: the files are of two runs.
     """
     shelf, rows = Shelf(), min(PART_ROWS, max(1, USED_ROWS // max(1, len(files))))
     kept = [_kept(batches, shelf, rows) for batches in files]
     _join_moved_execs(kept)
-    if timed() and all(NULL not in file.begins for file in kept):
+    has_times = timed() and all(NULL not in file.begins for file in kept)
+    made = _made_processes(kept)
+    beginnings = [_beginning(file, path) for file, path in zip(kept, paths, strict=False) if file.columns.rows]
+    refuse_two_programs(beginnings, made, timed=has_times, forks_shown=bool(made) or whole())
+    if has_times:
         yield from _by_time(kept)
     else:
         yield from _by_creation(kept)
+
+
+def _made_processes(files: Sequence[_File]) -> set[int]:
+    """Return the processes and threads that calls of the files made."""
+    made: set[int] = set()
+    for file in files:
+        forks = np.isin(file.telling.call, _FORKS) & (file.telling.result > 0)
+        made |= set(file.telling.result[forks].tolist())
+    return made
+
+
+def _beginning(file: _File, path: str) -> Beginning:
+    """Return how a file that has calls begins, and the times that it is about."""
+    pid, call, line = (file.columns.one(name, 0) for name in ("pid", "call", "line"))
+    return Beginning(path, pid, call, line, min(file.begins), max(file.ends))
 
 
 # --- what is kept of a file ------------------------------------------------------------------------------------------

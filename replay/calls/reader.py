@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from replay.calls.file_sets import merged
+from replay.calls.one_run import Sequel, refuse_repeated
 from replay.calls.split_calls import TEXTS, Joiner, Rows, chosen
 from replay.calls.table import COLUMNS, FAILED, OK, UNFINISHED, Calls, calls_of, concatenated
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
@@ -190,10 +191,17 @@ class RunInput:
         total, before = sum(size_of(log.path) for log in self.logs), _Before()
         if len(self.logs) > 1 and all(log.pid is not None for log in self.logs):
             files = [self._read(log, before, total) for log in self.logs]
-            yield from merged(files, timed=lambda: not any(log.relative for log in self.logs))
+            yield from merged(
+                files,
+                timed=lambda: not any(log.relative for log in self.logs),
+                paths=self.files,
+                whole=lambda: self.counters.lines_passed_over > 0,
+            )
             return
+        sequel = Sequel()
         for log in self.logs:
-            for calls in self._read(log, before, total):
+            batches = self._read(log, before, total)
+            for calls in sequel.follow(log.path, batches) if len(self.logs) > 1 else batches:
                 yield _later(calls, before.lines)
             before.lines = self.counters.lines
 
@@ -253,8 +261,10 @@ def read_run(
     Raises:
         TraceFormatError: a file cannot be read or is no trace; later, while reading, too.
         TraceSyntaxError: while reading, for a line not understood, if `strict`.
+        ReplayError: two of the logs are the same file; while reading, where they cannot be one run.
     """
     logs = find_logs(paths)
+    refuse_repeated([log.path for log in logs])
     for log in logs:
         log.dialect = dialect
     return RunInput(logs, strict, watch=watch)

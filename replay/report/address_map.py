@@ -119,6 +119,11 @@ class Pieces:
         """Return each of them."""
         return [self.one(at) for at in range(len(self))]
 
+    def largest(self, most: int) -> list[Piece]:
+        """Return the largest ones, the largest first."""
+        by_size = np.argsort(~self.mapped.bytes, kind="stable")[:most]
+        return [self.one(at) for at in by_size.tolist()]
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -22,6 +22,10 @@ _MANY_DIRECT: Final = 100
 _MANY_ARENA_HEAPS: Final = 8
 _FIXED: Final = constants.MAP_FLAGS["MAP_FIXED"] | constants.MAP_FLAGS["MAP_FIXED_NOREPLACE"]
 _NARROW: Final = 1 << 32
+_NEARLY_FULL: Final = 2 << 30
+"""Bytes mapped from which on the 3 or 4 GiB of a 32-bit program may be used up. Heuristic."""
+
+_MANY_GROWTHS: Final = 100
 
 
 def meaning(findings: Findings) -> list[str]:
@@ -142,7 +146,15 @@ def _zone_is_full(findings: Findings, group: FailureGroup) -> str:
     blocker = group.blocker
     assert blocker is not None
     peak = findings.spaces[group.space].peak_mapped
-    if to_unsigned(blocker.start) < _NARROW and _is_narrow(findings, group.space):
+    start_brk = int(findings.run.replayed.spaces["start_brk"][group.space])
+    narrow = to_unsigned(blocker.start) < _NARROW and _is_narrow(findings, group.space)
+    if narrow and peak < _NEARLY_FULL:
+        return (
+            f"The space is not used up ({size(peak)} of 4 GiB mapped): the heap begins at {address(start_brk)}, among "
+            "the mappings, and the kernel put the next one right above the break. Have that mapping made elsewhere "
+            "(an address as a hint), or before the heap begins to grow; the legacy layout (setarch -L) does this."
+        )
+    if narrow:
         return (
             f"The heap has grown up to what the kernel placed above it: the 4 GiB of a 32-bit program are used up "
             f"({size(peak)} mapped). Build it for 64 bits, or need less: smaller thread stacks (ulimit -s), fewer "
@@ -239,6 +251,12 @@ def _habits(findings: Findings) -> Iterator[str]:
             f"{times(moves.returns).capitalize()} the break shrank only to grow again: a larger M_TRIM_THRESHOLD "
             "(glibc.malloc.trim_threshold) keeps the memory and saves the calls."
         )
+    if moves.grew >= _MANY_GROWTHS and moves.usual_growth < _WIDE_STEP:
+        fewer = -(-moves.grew_bytes // (_WIDE_STEP << 1))
+        yield (
+            f"The break grew {times(moves.grew)}, mostly by {size(moves.usual_growth)}: M_TOP_PAD of 16 MiB "
+            f"(GLIBC_TUNABLES=glibc.malloc.top_pad=16777216) would make that {number(fewer, 'call')}."
+        )
     kinds = {group.kind: group for group in findings.other_groups if not group.errno}
     direct = kinds.get("direct")
     if direct and direct.count >= _MANY_DIRECT:
@@ -249,6 +267,7 @@ def _habits(findings: Findings) -> Iterator[str]:
     heaps = kinds.get("arena_heap")
     if heaps and heaps.count >= _MANY_ARENA_HEAPS:
         yield (
-            f"{number(heaps.count, 'arena heap')} of 64 MiB of address space each were reserved for threads: fewer "
-            "arenas (MALLOC_ARENA_MAX=2) leave less free memory behind, at the price of threads that wait."
+            f"{number(heaps.count, 'arena heap')} of {size(heaps.total_bytes // heaps.count)} of address space each "
+            "were reserved for threads: fewer arenas (MALLOC_ARENA_MAX=2) leave less free memory behind, at the price "
+            "of threads that wait."
         )

@@ -14,6 +14,7 @@ import numpy as np
 
 from replay.engine.columns import NULL, to_unsigned
 from replay.report import address_map, advice
+from replay.report.cannot_tell import cannot_tell
 from replay.report.findings import Findings
 from replay.report.verdict import verdict
 from replay.run.places import Place
@@ -28,6 +29,8 @@ DOCUMENT_VERSION: Final = 1
 
 _ADDRESSES: Final = ("requested", "granted", "blocker_start", "blocker_end", "addr")
 _LARGEST_GAPS: Final = 10
+LARGEST: Final = 8
+"""As many mappings are listed as the largest ones."""
 
 
 def document(run: Run) -> dict[str, Any]:
@@ -40,14 +43,17 @@ def document(run: Run) -> dict[str, Any]:
         "verdict": [paragraph.text for paragraph in verdict(findings)],
         "meaning": advice.meaning(findings),
         "advice": advice.to_try(findings),
+        "cannot_tell": [one._asdict() for one in cannot_tell(findings)],
         "allocators": [
             {"name": name, "evidence": evidence, "spaces": spaces} for name, evidence, spaces in findings.allocators
         ],
         "brk_failures": _rows(findings, "brk_failures", run.activity.brk_failures),
         "fallbacks": _fallbacks(findings),
         "allocator_mmaps": _mmap_groups(findings),
+        "refused": _refused(findings),
         **_malloc(findings),
         "layout": _layout(findings),
+        "largest_mappings": _largest(findings),
         "processes": [_space(findings, space) for space in range(len(findings.spaces))],
         "problems": _problems(findings),
         "lines": {
@@ -154,6 +160,23 @@ def _mmap_groups(findings: Findings) -> list[dict[str, Any]]:
     ]
 
 
+def _refused(findings: Findings) -> list[dict[str, Any]]:
+    """Return the other calls for memory that were refused, alike ones together."""
+    return [
+        {
+            "call": group.call,
+            "errno": group.errno,
+            "count": group.count,
+            "least_bytes": group.least_bytes,
+            "most_bytes": group.most_bytes,
+            "reason": group.reason or None,
+            **_place_values(findings.places.of_step(group.first_step), "first_"),
+            **_place_values(findings.places.of_step(group.last_step), "last_"),
+        }
+        for group in findings.refused
+    ]
+
+
 def _layout(findings: Findings) -> dict[str, Any] | None:
     """Return the mappings, gaps and kinds of the space and moment that the letter draws."""
     space, moment = findings.main_space, findings.moment
@@ -190,6 +213,14 @@ def _mapping(findings: Findings, piece: address_map.Piece) -> dict[str, Any]:
         "origin": piece.origin,
         **_place_values(place),
     }
+
+
+def _largest(findings: Findings) -> list[dict[str, Any]]:
+    """Return the largest mappings of the space that is drawn when it had most mapped, with whose they are."""
+    if findings.main_space is None:
+        return []
+    pieces = address_map.pieces_at(findings.run, findings.main_space, findings.peak_clock)
+    return [_mapping(findings, piece) | {"owner": findings.owner(piece)} for piece in pieces.largest(LARGEST)]
 
 
 def _space(findings: Findings, space: int) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from replay.console.table import table
 from replay.console.terminal import width
 from replay.engine.columns import NULL
 from replay.report import address_map, advice, drawing
+from replay.report.cannot_tell import cannot_tell
 from replay.report.findings import FailureGroup, Findings, MappingGroup, SpaceFacts
-from replay.report.verdict import verdict
+from replay.report.verdict import MOST_REFUSALS, verdict
 from replay.run.places import Place, short_span, span
 
 if TYPE_CHECKING:
@@ -116,8 +117,31 @@ def _meaning(findings: Findings) -> Iterator[str]:
     return chain.from_iterable(map(_paragraph, advice.meaning(findings)))
 
 
+FIRST_ADVICE: Final = 2
+"""As many pieces of advice stand on the first screen."""
+
+
 def _to_try(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(_item, advice.to_try(findings)))
+    return chain.from_iterable(map(_item, advice.to_try(findings)[:FIRST_ADVICE]))
+
+
+def _more_to_try(findings: Findings) -> Iterator[str]:
+    return chain.from_iterable(map(_item, advice.to_try(findings)[FIRST_ADVICE:]))
+
+
+def _cannot_tell(findings: Findings) -> Iterator[str]:
+    """Yield the open questions, those with one reason together, each reason with its command."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for one in cannot_tell(findings):
+        reasons.setdefault((one.because, one.command), []).append(one.question)
+    commands: dict[str, list[str]] = {}
+    for (because, command), questions in reasons.items():
+        commands.setdefault(command, []).append(f"{', '.join(questions)}: {because}")
+    for command, said in commands.items():
+        for text in said:
+            yield from _item(text[0].upper() + text[1:])
+        for line in command.splitlines():
+            yield from wrapped(line, first="      ", rest="        ")
 
 
 def _allocators(findings: Findings) -> Iterator[str]:
@@ -228,6 +252,30 @@ def _others(findings: Findings) -> Iterator[str]:
     if rows:
         yield from table(["count", "what", "allocator", "bytes in all", "lines"], rows, right=(0, 3), give=(1,))
         yield from _more(len(groups) - MOST_ROWS, "kinds")
+    heaps = findings.arena_heaps
+    if heaps.count:
+        yield from _dim(
+            f"Heaps of arenas are reserves of addresses: {size(heaps.reserved_bytes)} in all, of which "
+            f"{size(heaps.used_bytes)} were made usable."
+        )
+
+
+def _refused(findings: Findings) -> Iterator[str]:
+    groups = findings.refused
+    if len(groups) <= MOST_REFUSALS:
+        return
+    rows = [
+        [
+            f"{group.count:,}",
+            group.call,
+            group.errno,
+            f"{group.most_bytes:,}",
+            short_span(findings.places.of_step(group.first_step), findings.places.of_step(group.last_step)),
+        ]
+        for group in groups[:MOST_ROWS]
+    ]
+    yield from table(["count", "call", "error", "bytes at most", "lines"], rows, right=(0, 3), give=4)
+    yield from _more(len(groups) - MOST_ROWS, "groups")
 
 
 # --- the address space -----------------------------------------------------------------------------------------------
@@ -251,6 +299,43 @@ def _layout(findings: Findings) -> Iterator[str]:
         yield from _dim(f"What {unseen} (program, ld.so, stack, vdso) no call shows; --maps FILE adds it.")
     yield from _gaps(pieces)
     yield from _kinds(pieces)
+    yield from _touchable(findings)
+
+
+def _touchable(findings: Findings) -> Iterator[str]:
+    """Yield how much of what is mapped can be resident at all: what has no access is only reserved."""
+    summary = findings.run.summary_values
+    mapped, most = summary["peak_mapped_bytes"], summary["resident_at_most_bytes"]
+    yield ""
+    reserved = f"{size(mapped - most)} of them without access, only reserved: " if most < mapped else ""
+    yield from _paragraph(
+        f"Mapped is not resident: at the peak {size(mapped)} were mapped, {reserved}at most {size(most)} can have been "
+        f"resident. At the end {size(summary['end_mapped_bytes'])} were mapped."
+    )
+
+
+LARGEST: Final = 8
+"""As many mappings stand in the list of the largest ones."""
+
+
+def _largest(findings: Findings) -> Iterator[str]:
+    """Yield the largest mappings when most was mapped, with whose they are and how sure that is."""
+    space = findings.main_space
+    if space is None:
+        return
+    pieces = address_map.pieces_at(findings.run, space, findings.peak_clock)
+    rows = [
+        [
+            f"{piece.bytes:,}",
+            piece.perms,
+            clean(findings.owner(piece)),
+            str(findings.places.of_clock(piece.made_clock) or "before the log"),
+        ]
+        for piece in pieces.largest(LARGEST)
+    ]
+    if len(rows) > 1:
+        yield from _dim(f"{findings.places.of_clock(findings.peak_clock)}, when most was mapped")
+        yield from table(["bytes", "", "whose", "made by"], rows, right=(0,), give=2)
 
 
 def _blocker_start(findings: Findings, space: int) -> int | None:
@@ -411,11 +496,15 @@ SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
     ("Verdict", _verdict),
     ("What it means", _meaning),
     ("What to try", _to_try),
+    ("What this log cannot tell", _cannot_tell),
+    ("Also worth a try", _more_to_try),
     ("Allocator", _allocators),
     ("Failed brk calls", _failures),
     ("Fallbacks", _fallbacks),
     ("Other mappings of allocators", _others),
+    ("Other calls refused", _refused),
     ("Address space", _layout),
+    ("Largest mappings", _largest),
     ("Over the log", _curves),
     ("Address spaces of the run", _processes),
     ("Problems in the log", _problems),

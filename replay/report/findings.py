@@ -8,22 +8,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from replay.allocator.arenas import HEAP_BYTES, HEAP_BYTES_NARROW
 from replay.calls.enclosing import is_call
 from replay.calls.reader import FAILED
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import ascending, distinct, is_among, take_groups
+from replay.lines.line_reader import DIALECTS
 from replay.linux import constants
 from replay.mm.address_space import KIND_BRK, ORIGIN_MAPS
 from replay.run.places import Place, Places
 
 if TYPE_CHECKING:
+    from replay.report.address_map import Piece
     from replay.report.malloc.findings import MallocFindings
+    from replay.report.refusals import Refused
+    from replay.report.unread_lines import UnreadCalls
     from replay.run.api import Run
 
 FALLBACKS: Final = ("fallback", "last_resort")
@@ -33,9 +38,8 @@ MEMORY_CALLS: Final = (
 ).split()
 """Calls that show that a log records memory at all."""
 
-_GIVING_CALLS: Final = ("mmap", "mremap", "shmat")
 _FOUND: Final = 0
-_ENOMEM: Final = constants.ERRNO["ENOMEM"]
+_LTRACE: Final = DIALECTS.index("ltrace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,15 @@ class MappingGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class ArenaHeaps:
+    """How many heaps of arenas there were, how many bytes of addresses they kept, and how many were made usable."""
+
+    count: int
+    reserved_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpaceFacts:
     """One address space: who ran in it, from which line to which, and how much it held. Sizes in bytes."""
 
@@ -112,6 +125,9 @@ class BreakMoves:
     shrank: int
     queried: int
     grew_bytes: int
+    shrank_bytes: int
+    usual_growth: int
+    """Median of the bytes of a growth, 0 without any."""
     returns: int
     """How often a growth followed a shrink of the same space."""
 
@@ -228,20 +244,28 @@ class Findings:
         resource = {"rlimit_data": "RLIMIT_DATA", "rlimit_as": "RLIMIT_AS"}.get(cause)
         if resource is None:
             return None
+        found = self.limit_before(resource, space, step)
+        return None if found is None else found[1]
+
+    def limit_before(self, resource: str, space: int, step: int) -> tuple[int, int] | None:
+        """Return the bytes of a limit that the log set last before a step, and the step that did, None for none."""
         steps, resources, spaces = self._limits_set
         earlier = (steps < step) & (resources == constants.RLIMIT[resource])
         mine = steps[earlier & (spaces == space)]
         chosen = mine if mine.size else steps[earlier]
-        return int(chosen[-1]) if chosen.size else None
+        if not chosen.size:
+            return None
+        limit = self.events.one("aux", int(chosen[-1]))
+        return (limit, int(chosen[-1])) if 0 <= limit < constants.RLIM_INFINITY else None
 
     @cached_property
     def _limits_set(self) -> tuple[Int64Array, Int64Array, Int64Array]:
         """The steps that set a limit, with the resource and the space of each."""
-        events, steps = self.events, self._steps_of(["prlimit"])
+        events, steps = self.events, self.steps_of(["prlimit"])
         steps = steps[(events.at("aux", steps) != NULL) & (events.at("status", steps) == 0)]
         return steps, events.at("aux2", steps), events.at("space", steps)
 
-    def _steps_of(self, names: Iterable[str]) -> Int64Array:
+    def steps_of(self, names: Iterable[str]) -> Int64Array:
         """Return the steps of some calls."""
         found = [np.zeros(0, np.int64)]
         for number in range(self.events.parts):
@@ -257,7 +281,7 @@ class Findings:
         known = before != NULL
         grew = known & (granted > before)
         shrank = known & (granted < before)
-        growth = int((granted[grew] - before[grew]).sum())
+        growth, shrink = (int(np.abs(granted[rows] - before[rows]).sum()) for rows in (grew, shrank))
         queried = int((asked == 0).sum())
         return BreakMoves(
             asked=int(grew.sum()) + self.failures,
@@ -265,6 +289,8 @@ class Findings:
             shrank=int(shrank.sum()),
             queried=queried,
             grew_bytes=growth,
+            shrank_bytes=shrink,
+            usual_growth=int(np.median(granted[grew] - before[grew])) if grew.any() else 0,
             returns=_returns(brks["space"], grew.astype(np.int64) - shrank),
         )
 
@@ -293,8 +319,44 @@ class Findings:
 
     @cached_property
     def other_groups(self) -> list[MappingGroup]:
-        """The other mappings of allocators by kind, allocator and outcome, sizes added up."""
-        return self._mapping_groups(~self._is_kind(FALLBACKS), by_size=False)
+        """The other mappings of allocators by kind, allocator and outcome, sizes added up; of arenas what is kept."""
+        groups = self._mapping_groups(~self._is_kind(FALLBACKS), by_size=False)
+        kept = self.arena_heaps.reserved_bytes
+        return [
+            replace(group, total_bytes=kept) if group.kind == "arena_heap" and not group.errno else group
+            for group in groups
+        ]
+
+    @cached_property
+    def arena_heaps(self) -> ArenaHeaps:
+        """The heaps of arenas that were granted: what is kept of their reserves, and what of it was made usable."""
+        mmaps = self.run.activity.allocator_mmaps
+        rows = np.flatnonzero(self._is_kind(["arena_heap"]) & (mmaps["errno"] == NO_TEXT))
+        steps, length = mmaps["step"][rows], mmaps["bytes"][rows]
+        kept = np.where(np.isin(length, (HEAP_BYTES, HEAP_BYTES_NARROW)), length, length // 2)
+        used = np.zeros(len(rows), np.int64)
+        regions = self.run.replayed.regions
+        for number in range(regions.parts if len(rows) else 0):
+            part = regions.part(number, ["made_step", "prot", "start", "end"])
+            mine = np.flatnonzero((part["prot"] & 2 != 0) & is_among(part["made_step"], steps))
+            place = np.searchsorted(steps, part["made_step"][mine])
+            np.maximum.at(used, place, (part["end"][mine] - 1) % kept[place] + 1)  # heaps are aligned to their size
+        return ArenaHeaps(len(rows), int(kept.sum()), int(used.sum()))
+
+    def owner(self, piece: Piece) -> str:
+        """Return whose a mapping is, in a few words, and how sure that is where it is not said by its name."""
+        origin = {"inferred": " (inferred)", "maps": " (--maps)"}.get(piece.origin, "")
+        if piece.path:
+            return piece.path + origin
+        if piece.stack:
+            return "thread stack" + origin
+        mmaps = self.run.activity.allocator_mmaps
+        wanted = distinct(np.array(piece.made_steps, np.int64))
+        rows = np.searchsorted(mmaps["step"], wanted[is_among(wanted, mmaps["step"])])
+        keys = [[self.text(mmaps[name][row]) for name in ("allocator", "kind", "certainty")] for row in rows.tolist()]
+        whose = Counter(f"{name} {kind.replace('_', ' ')} ({certainty})" for name, kind, certainty in keys)
+        found = [text for text, _ in whose.most_common(2)]
+        return ", ".join(found) or {"anon": "anonymous", "brk": "[heap]"}.get(piece.kind, piece.kind) + origin
 
     def _mapping_groups(self, chosen: np.ndarray, *, by_size: bool) -> list[MappingGroup]:
         mmaps = self.run.activity.allocator_mmaps
@@ -346,17 +408,19 @@ class Findings:
     # --- what else was refused ---
 
     @cached_property
-    def refused_steps(self) -> Int64Array:
-        """The steps of calls that give memory and were refused for want of it (ENOMEM), other than fallbacks."""
-        events, found = self.events, [np.zeros(0, np.int64)]
-        for number in range(events.parts):
-            rows = np.flatnonzero(events.part(number, ["status"])["status"] == FAILED)
-            if len(rows):
-                part = events.part(number, ["call", "errno"])
-                refused = is_call({"call": part["call"][rows]}, _GIVING_CALLS) & (part["errno"][rows] == _ENOMEM)
-                found.append(rows[refused] + events.starts[number])
-        steps = np.concatenate(found)
-        return steps[~is_among(steps, self.run.activity.allocator_mmaps["step"][self.fallback_rows])]
+    def refused(self) -> list[Refused]:
+        """The calls that map or protect memory and were refused, other than fallbacks, in groups."""
+        from replay.report.refusals import refused_groups
+
+        return refused_groups(self)
+
+    @cached_property
+    def denied_queries(self) -> Int64Array:
+        """The steps of brk(NULL) that were answered with an errno."""
+        events, steps = self.events, self.steps_of(["brk"])
+        denied = (events.at("status", steps) == FAILED) & (events.at("errno", steps) > 0)
+        queries: Int64Array = steps[denied & (events.at("addr", steps) == 0)]
+        return queries
 
     # --- processes and spaces ---
 
@@ -432,8 +496,13 @@ class Findings:
             answers = mmaps["step"][(mmaps["brk_failure_step"] == mine[-1]) & self._is_kind(FALLBACKS)]
             last = int(answers.max(initial=mine[-1]))
             return self.events.one("clock", last), "after the last failed brk"
+        return self.peak_clock, "when most was mapped"
+
+    @property
+    def peak_clock(self) -> int:
+        """The clock at which the main space had most mapped."""
         mapped = self.curve("mapped_bytes")
-        return int(mapped.clocks[np.argmax(mapped.values)]), "when most was mapped"
+        return int(mapped.clocks[np.argmax(mapped.values)])
 
     def curve(self, column: str) -> Curve:
         """Return a column of the table `fragmentation` over the life of the main space; unknown values are left out."""
@@ -452,7 +521,39 @@ class Findings:
             found.append({name: part[name][mine] for name in names})
         return {name: np.concatenate([part[name] for part in found]) for name in names}
 
+    @cached_property
+    def other_moves(self) -> tuple[int, int, int, int]:
+        """How often all but the main space's brk area grew, by how many bytes, and the same of what went back."""
+        mapped, brk = self._main_changes["mapped_bytes"], self._main_changes["brk_bytes"]
+        moves = np.diff(mapped - brk, prepend=0)
+        grew, shrank = moves[moves > 0], -moves[moves < 0]
+        return len(grew), int(grew.sum()), len(shrank), int(shrank.sum())
+
     # --- what the log has and lacks ---
+
+    @cached_property
+    def log_end(self) -> str:
+        """How the log of the first program ends: `exit`, `killed` or `cut`."""
+        return str(self.run.summary_values["log_end"])
+
+    @cached_property
+    def unread(self) -> UnreadCalls | None:
+        """The lines that name memory calls and could not be read, None where there are none."""
+        from replay.report.unread_lines import unread_calls
+
+        return unread_calls(self)
+
+    @cached_property
+    def system_calls(self) -> bool:
+        """Whether the log shows system calls: lines of strace, or those of ltrace's -S."""
+        named = np.zeros(len(self.strings) + 1, dtype=np.bool_)
+        for number in range(self.events.parts):
+            part = self.events.part(number, ["dialect", "name"])
+            if (part["dialect"] != _LTRACE).any():
+                return True
+            named[part["name"]] = True
+        names = (self.strings[text_id] for text_id in np.flatnonzero(named[:-1]).tolist())
+        return any(name.startswith("SYS_") or name.endswith("@SYS") for name in names)
 
     @cached_property
     def memory_calls(self) -> int:
@@ -480,6 +581,8 @@ class Findings:
         spaces = self.run.replayed.spaces
         if not len(spaces["space"]) or int(spaces["origin"][0]) != _FOUND:
             return False
+        if not self.system_calls:
+            return self.malloc is not None and self.malloc.many_unknown
         return int(spaces["start_brk"][0]) == NULL and not self.has_maps
 
     @cached_property

@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-from replay.console.amounts import exact, number, times
+from replay.console.amounts import exact, number, size, times
+from replay.linux import constants
 from replay.report.advice import malloc_of
+from replay.report.cannot_tell import STRACE
 from replay.report.findings import FailureGroup, Findings, MappingGroup
 from replay.run.places import span
-
-_CAPTURE: Final = (
-    "strace -f -y -ttt -e trace=%memory,%process,open,openat,close,prlimit64,setrlimit -o trace.log PROGRAM"
-)
 
 
 class Paragraph(NamedTuple):
@@ -27,11 +25,12 @@ class Paragraph(NamedTuple):
 
 
 def verdict(findings: Findings) -> list[Paragraph]:
-    """Return the verdict, the most important paragraph first."""
+    """Return the verdict, the most important paragraph first; lines that could not be read stand before all."""
+    unread = [Paragraph(findings.unread.sentence, "bad")] if findings.unread is not None else []
     reservations = _reservations(findings) if findings.memory_calls else ()
     judgement, of_malloc = list(_judgement(findings)), list(_of_malloc(findings))
     first = [*judgement, *of_malloc] if findings.failures else [*of_malloc, *judgement]
-    return [*first, *reservations]
+    return [*unread, *first, *_refusals(findings), *reservations]
 
 
 def _of_malloc(findings: Findings) -> Iterator[Paragraph]:
@@ -42,28 +41,39 @@ def _of_malloc(findings: Findings) -> Iterator[Paragraph]:
 
 
 def _judgement(findings: Findings) -> Iterator[Paragraph]:
-    if not findings.memory_calls:
-        yield from _nothing_to_judge(findings)
-        return
     if findings.failures:
         yield Paragraph(_failed(findings), "bad")
         yield from _reasons(findings)
         yield from _fallbacks(findings)
         yield from _recovery(findings)
-    else:
-        yield Paragraph(_sound(findings), "" if len(findings.refused_steps) else "good")
-    yield from _refusals(findings)
+    elif len(findings.denied_queries):
+        yield Paragraph(_denied(findings), "bad")
+    elif not findings.memory_calls:
+        yield from _nothing_to_judge(findings)
+    elif findings.system_calls:
+        yield Paragraph(_sound(findings))
+        if not findings.malloc_calls:
+            yield from _mapped(findings)
 
 
 def _nothing_to_judge(findings: Findings) -> Iterator[Paragraph]:
     if findings.malloc_calls:
-        yield Paragraph(
-            f"The break cannot be judged: the log has {number(findings.malloc_calls, 'call')} of malloc and its kin, "
-            "but no system calls. `ltrace -f -S` shows both."
-        )
         return
-    yield Paragraph("Nothing can be said: the log has no call that concerns memory (brk, mmap and their kin).")
-    yield Paragraph(f"A log that tells more: {_CAPTURE}")
+    if findings.unread is not None:
+        yield Paragraph("Besides these the log has no call that concerns memory: it cannot be judged.")
+    else:
+        yield Paragraph("Nothing can be said: the log has no call that concerns memory (brk, mmap and their kin).")
+    yield Paragraph(f"A log that tells more: {STRACE}")
+
+
+def _denied(findings: Findings) -> str:
+    steps = findings.denied_queries
+    errnos = {constants.ERRNO_NAME.get(errno, str(errno)) for errno in findings.events.at("errno", steps).tolist()}
+    lines = span(*(findings.places.of_step(int(step)) for step in (steps[0], steps[-1])))
+    return (
+        f"brk was refused with {', '.join(sorted(errnos))} ({lines}), which Linux itself never does: a seccomp filter, "
+        "an emulator or another kernel answers. The break is not known, and malloc can live on mmap only."
+    )
 
 
 def _failed(findings: Findings) -> str:
@@ -144,45 +154,65 @@ def _recovery(findings: Findings) -> Iterator[Paragraph]:
 def _sound(findings: Findings) -> str:
     """Return what is to be said where no brk failed."""
     moves, allocator = findings.moves, malloc_of(findings, findings.main_space or 0)
+    shrank = f"shrank {times(moves.shrank)}, by {exact(moves.shrank_bytes)}" if moves.shrank else "never shrank"
     if moves.grew:
-        shrank = f" and shrank {times(moves.shrank)}" if moves.shrank else ""
-        return (
-            f"Nothing is wrong with the break: it grew {times(moves.grew)}, by {exact(moves.grew_bytes)} in all"
-            f"{shrank}; no brk was refused."
-        )
+        each = f", mostly by {size(moves.usual_growth)}" if moves.grew >= _MANY_GROWTHS else ""
+        grew = f"grew {times(moves.grew)}{each}, by {exact(moves.grew_bytes)} in all"
+        return f"No brk was refused: the break {grew}, and {shrank}."
+    if moves.shrank:
+        before = " Whether it grew before the log begins is not known." if findings.begins_late else ""
+        return f"No brk was refused: the break {shrank}.{before}"
     pools = sum(group.count for group in findings.other_groups if group.kind == "pool" and not group.errno)
     instead = f"; {allocator} takes its memory by mmap" if pools and allocator != "unknown" else ""
     if moves.queried:
-        return f"Nothing is wrong with the break: the program never asks it to grow{instead}."
+        return f"No brk was refused: the program never asks the break to grow{instead}."
     if len(findings.run.replayed.brks["step"]):
-        return f"Nothing is wrong with the break: it never grew, and no brk was refused{instead}."
-    return f"No brk failed: the log has no brk call at all{instead}."
+        return f"No brk was refused, and the log shows no growth of the break{instead}."
+    return f"The log has no brk call at all{instead}."
+
+
+_MANY_GROWTHS: Final = 20
+"""From so many growths on the usual one is told. Heuristic."""
+
+
+def _mapped(findings: Findings) -> Iterator[Paragraph]:
+    """Yield what strace shows of the rest of the heap: how far the mappings grew, and whether they went back."""
+    if findings.main_space is None:
+        return
+    grew, grown, shrank, given_back = findings.other_moves
+    if grew:
+        back = f"gave {exact(given_back)} back ({times(shrank)})" if shrank else "gave nothing back"
+        whose = f" of space {findings.main_space}" if len(findings.spaces) > 1 else ""
+        yield Paragraph(f"The other mappings{whose} grew {times(grew)}, by {exact(grown)} in all, and {back}.")
+
+
+MOST_REFUSALS: Final = 3
 
 
 def _refusals(findings: Findings) -> Iterator[Paragraph]:
-    steps = findings.refused_steps
-    if len(steps):
-        first, last = findings.places.of_step(int(steps[0])), findings.places.of_step(int(steps[-1]))
-        besides = "Besides, " if findings.failures else "But "
-        refused = (
-            f"{number(len(steps), 'other call')} for memory"
-            if findings.failures
-            else (f"{number(len(steps), 'call')} for memory by mmap and its kin")
-        )
-        was = "was" if len(steps) == 1 else "were"
-        yield Paragraph(f"{besides}{refused} {was} refused with ENOMEM ({span(first, last)}).", "bad")
+    """Yield what else was refused, whatever the error; what only asks whether a place is free is no fault."""
+    from replay.report.refusals import sentence
+
+    groups = sorted(findings.refused, key=lambda group: group.is_probe)
+    for group in groups[:MOST_REFUSALS]:
+        yield Paragraph(sentence(findings, group), "" if group.is_probe else "bad")
+    left = sum(group.count for group in groups[MOST_REFUSALS:])
+    if left:
+        yield Paragraph(f"{number(left, 'other call')} for memory {'was' if left == 1 else 'were'} refused: see below.")
 
 
 def _reservations(findings: Findings) -> Iterator[Paragraph]:
     """Yield what the log lacks for a sure verdict."""
     if findings.begins_late:
         yield Paragraph(
-            "Mind: the log begins in the middle of the run. What was mapped before its first line is known only where "
-            "a later call touches it; --maps FILE adds a snapshot of /proc/PID/maps from then."
+            "Mind: the log begins in the middle of the run; --maps FILE adds what was mapped then (a copy of "
+            "/proc/PID/maps)."
         )
     left = findings.spaces_left
     if findings.cut_at is not None:
         yield Paragraph(f"Mind: the log is cut off in the middle of {findings.cut_at}.")
+    elif findings.log_end == "killed":
+        yield Paragraph("Mind: the program was killed; it did not end by itself.")
     elif left:
         whose = f"the exit of {number(left, 'process', 'processes')}"
         if len(findings.spaces) == 1:

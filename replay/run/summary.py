@@ -23,6 +23,8 @@ from replay.spaces.replay import Replay
 if TYPE_CHECKING:
     from replay.heap import Answer
 
+_ANY_ACCESS = 7
+
 FALLBACK_KINDS = ("fallback", "last_resort")
 
 
@@ -56,8 +58,36 @@ def summary_columns(
         **_failures(calls, activity, strings),
         **_mappings(activity.allocator_mmaps, strings),
         **_footprint(replayed, footprint),
+        "log_end": log_end(replayed, first_programs_space(replayed)),
         **_blocks(replayed, blocks, answer),
     }
+
+
+def first_programs_space(replayed: Replay) -> int:
+    """Return the last space of the first thread of the log: that of the program that the log is of."""
+    tids = replayed.events["tid"]
+    mine = np.flatnonzero(tids == tids[0]) if len(tids) else tids
+    return int(replayed.events.one("space", int(mine[-1]))) if len(mine) else 0
+
+
+def log_end(replayed: Replay, space: int) -> str:
+    """Return how the log of a space ends: `exit` by its own exit, `killed` by a signal, `cut` before either."""
+    ends = replayed.spaces["ended_by"]
+    ended_by = int(ends[space]) if space < len(ends) else NULL
+    if ended_by == constants.KILLED:
+        return "killed"
+    return "cut" if ended_by == NULL else "exit"
+
+
+def _resident_at_most(replayed: Replay, space: int, clock: int, mapped: int) -> int:
+    """Return how much of what a space has `mapped` at a line can be touched: the rest has no access."""
+    regions = replayed.regions
+    for number in range(regions.parts):
+        part = regions.part(number, ["prot", "born_line", "died_line", "space", "start", "end"])
+        reserved = (part["prot"] & _ANY_ACCESS == 0) & (part["space"] == space) & (part["born_line"] <= clock)
+        reserved &= (part["died_line"] == NULL) | (part["died_line"] > clock)
+        mapped -= int((part["end"][reserved] - part["start"][reserved]).sum())
+    return max(mapped, 0)
 
 
 def _programs(replayed: Replay, activity: Activity) -> dict[str, Any]:
@@ -114,9 +144,17 @@ def _footprint(replayed: Replay, footprint: Footprint) -> dict[str, Any]:
     peak, last = footprint.peak, footprint.last
     if peak is None or last is None:
         return dict.fromkeys(
-            ("peak_mapped_bytes", "end_mapped_bytes", "peak_brk_bytes", "end_brk_bytes", "peak_mapping_count"), 0
+            (
+                "peak_mapped_bytes",
+                "end_mapped_bytes",
+                "peak_brk_bytes",
+                "end_brk_bytes",
+                "peak_mapping_count",
+                "resident_at_most_bytes",
+            ),
+            0,
         )
-    names = ("step", "mapped_bytes", "brk_bytes", "gap_bytes", "largest_gap_bytes")
+    names = ("step", "line", "space", "mapped_bytes", "brk_bytes", "gap_bytes", "largest_gap_bytes")
     at_peak, at_end = (_row(replayed.changes, row, names) for row in (peak, last))
     gaps = at_end["gap_bytes"]
     return {
@@ -128,6 +166,9 @@ def _footprint(replayed: Replay, footprint: Footprint) -> dict[str, Any]:
         "peak_mapping_count": footprint.mapping_count,
         "min_headroom_bytes": footprint.least_headroom,
         "min_largest_gap_bytes": footprint.least_largest_gap,
+        "resident_at_most_bytes": _resident_at_most(
+            replayed, at_peak["space"], at_peak["line"], at_peak["mapped_bytes"]
+        ),
         "address_fragmentation": 1 - at_end["largest_gap_bytes"] / gaps if gaps else 0.0,
     }
 

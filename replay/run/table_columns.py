@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from replay.calls.reader import FAILED
 from replay.engine.column_store import PackedColumns, SortedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.errors import QueryError
@@ -89,6 +90,7 @@ def _event_columns(run: Run, events: Columns) -> dict[str, Any]:
     columns["call"] = Words(call, words)
     columns["prot"] = _decoded(call, events["prot"], lambda _call, prot: flag_words.prot_text(prot))
     columns["flags"] = _decoded(call, events["flags"], flag_words.flags_text)
+    columns["result"] = np.where(events["status"] == FAILED, NULL, events["result"])
     errno = np.where(events["errno"] == 0, NULL, events["errno"])
     columns["errno"] = _decoded(call, errno, lambda _call, number: constants.ERRNO_NAME.get(number, f"errno {number}"))
     columns["status"] = Words(events["status"], STATUSES)

@@ -54,6 +54,8 @@ class SpaceLife:
     born_step: int = NULL
     program: int = NO_TEXT
     ended_clock: int = NULL
+    ended_by: int = NULL
+    """Code of the call or notice that ended it, `NULL` where none did."""
     pid: int = NULL
     fresh: bool = False
 
@@ -467,6 +469,7 @@ class _Census:
     def _end_if_empty(self, space: int, row: int) -> None:
         if not self.population.get(space, 0):
             self.lives[space].ended_clock = int(self.calls.clock[row])
+            self.lives[space].ended_by = int(self.calls.call[row])
 
     # --- logs that show brk but no execve: a break from nowhere is a new image ---
 

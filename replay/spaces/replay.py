@@ -373,6 +373,7 @@ def _spaces(who: Processes, output: Outcome, start_brks: dict[int, int]) -> Colu
         "born_line": column([life.born_clock for life in lives]),
         "born_step": column([life.born_step for life in lives]),
         "died_line": ended,
+        "ended_by": column([life.ended_by for life in lives]),
         "died_step": np.where(ended == NULL, NULL, output.steps_at(ended)),
         "start_brk": column([brk if brk > 0 else NULL for brk in (start_brks.get(life.space, NULL) for life in lives)]),
     }

@@ -443,6 +443,18 @@ _SUMMARY: Final = Table(
             "word",
             "Allocators of all programs, separated by commas, the first one first.",
         ),
+        _column(
+            "log_end",
+            "dictionary",
+            "word",
+            "How the log of the first program ends: exit (its own), killed (by a signal) or cut (before either).",
+        ),
+        _column(
+            "resident_at_most_bytes",
+            "int64",
+            "bytes",
+            "Mapped at the peak less what has no access: no more can have been resident then.",
+        ),
     ),
 )
 

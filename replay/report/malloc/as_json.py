@@ -10,7 +10,7 @@ from math import isnan
 from typing import Any, Final
 
 from replay.console.amounts import address
-from replay.heap import ANSWERS, KEY_SIZES, Picture
+from replay.heap import KEY_SIZES, Picture
 from replay.report.findings import Curve
 from replay.report.malloc.findings import Fault, MallocFindings
 from replay.report.malloc.verdict import to_try, verdict
@@ -70,8 +70,8 @@ def _answer(malloc: MallocFindings) -> dict[str, Any] | None:
         return None
     found, (picture, moment) = malloc.answer, malloc.decisive
     return {
-        "answer": ANSWERS[found.code],
-        "leaking": found.leaking,
+        "answer": malloc.word,
+        "leaking": malloc.leaking and not malloc.leak_untold,
         "growing": found.growth.growing,
         "fragmented": found.fragmented,
         "fragmented_between": malloc.passing,

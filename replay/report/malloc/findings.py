@@ -25,11 +25,12 @@ from replay.heap import (
     threshold_raises,
 )
 from replay.heap.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
-from replay.heap.diagnosis import HELD_SHARE, LEAST_HELD
+from replay.heap.diagnosis import ANSWERS, FRAGMENTATION, HELD_SHARE, LEAK, LEAKED_SHARE, LEAST_HELD
 from replay.heap.free_space import taken_bytes
 from replay.linux import constants
 from replay.report.findings import Curve
 from replay.run.places import Place
+from replay.run.summary import log_end
 
 if TYPE_CHECKING:
     from replay.report.findings import Findings
@@ -38,6 +39,16 @@ MOST_PINS: Final = 8
 
 SCATTERED: Final = 50
 """If the worst pin has more blocks above it than this, no few blocks pin the heap. Heuristic."""
+
+_MANY_UNKNOWN: Final = 0.1
+_LEAST_UNKNOWN: Final = 10
+"""From this share of the frees on, and this number, unknown blocks make the counts doubtful. Heuristic."""
+
+_HALF_READ: Final = 0.1
+"""From this share of unread lines that name malloc or free on nothing is said of leaks. Heuristic."""
+
+_OTHERS_BLOCKS: Final = 1000
+"""Bytes between seen blocks from which on somebody else's blocks lie there: a buffer of stdio is larger. Heuristic."""
 
 SHRINKING: Final = ("brk_trimmed", "unmapped", "advised")
 """The kinds of causes that give memory back."""
@@ -174,8 +185,62 @@ class MallocFindings:
 
     @property
     def exited(self) -> bool:
-        """Whether the log shows the end of the space that is judged."""
-        return int(self.run.replayed.spaces["died_line"][self.space]) != NULL
+        """Whether the space that is judged ended by itself."""
+        return log_end(self.run.replayed, self.space) == "exit"
+
+    @cached_property
+    def leak_untold(self) -> str:
+        """Why the log cannot tell whether it is a leak, empty where it can."""
+        ends, unread = log_end(self.run.replayed, self.space), self.findings.unread
+        if ends == "killed":
+            return "the program was killed, and had no chance to free them"
+        if ends == "cut":
+            return "the log ends before the program's exit"
+        if unread is not None and unread.of_malloc and unread.count >= _HALF_READ * self.findings.malloc_calls:
+            return "too many lines that name malloc or free could not be read"
+        return "" if self.shows_frees else "the log shows no free at all, and may leave them out"
+
+    @cached_property
+    def shows_frees(self) -> bool:
+        """Whether the log would show a free: it shows one, or library calls that have nothing to do with memory."""
+        blocks = self.run.malloc_blocks
+        return bool(len(blocks.taken_steps) or self.resized or self.run.source.counters.lines_passed_over)
+
+    @cached_property
+    def leaves_out_callers(self) -> bool:
+        """Whether others than the seen callers allocate: calls through a PLT, which libc's own are not, are shown.
+
+        Where no caller is printed, blocks of others lie between the seen ones. Heuristic.
+        """
+        callers = self.run.malloc_blocks.columns["caller"]
+        unseen = max(self.answer.largest.unseen_bytes, self.answer.end.unseen_bytes) if len(callers) else 0
+        return bool((callers != NO_TEXT).any()) or unseen >= _OTHERS_BLOCKS
+
+    @cached_property
+    def many_unknown(self) -> bool:
+        """Whether so many frees are of blocks never seen that what is live is counted too low."""
+        return self.unknown_frees.count >= max(_MANY_UNKNOWN * len(self.run.malloc_blocks.taken_steps), _LEAST_UNKNOWN)
+
+    @cached_property
+    def left_elsewhere(self) -> list[SpaceBlocks]:
+        """The other spaces that ended with blocks not freed, the most bytes first."""
+        left = [row for row in self.spaces if row.live_blocks and row.space != self.space]
+        return sorted(left, key=lambda row: -row.live_bytes)
+
+    @cached_property
+    def leaking(self) -> bool:
+        """Whether much was left in the space that is judged, or as much in another one that ended by itself."""
+        much = LEAKED_SHARE * self.answer.peak.live_bytes
+        ended = (row for row in self.left_elsewhere if log_end(self.run.replayed, row.space) == "exit")
+        return self.answer.leaking or any(row.live_bytes >= much for row in ended)
+
+    @cached_property
+    def word(self) -> str | None:
+        """The answer as one of `heap.ANSWERS`, None where the log cannot tell it."""
+        leaking = self.leaking and not self.leak_untold
+        if self.leak_untold and not self.answer.fragmented:
+            return None
+        return ANSWERS[LEAK * leaking + FRAGMENTATION * self.answer.fragmented]
 
     @cached_property
     def whole_free_pages(self) -> int:

@@ -10,16 +10,12 @@ from typing import Final
 
 from replay.console.amounts import address, exact, number, percent, size
 from replay.heap import Growth, Picture
-from replay.heap.diagnosis import BOTH, FRAGMENTATION, LEAK, NEITHER
+from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.report.advice import malloc_of
 from replay.report.malloc.findings import SCATTERED, Fault, MallocFindings
 from replay.report.verdict import Paragraph
 
 QUESTION: Final = "Is it a leak, or is it fragmentation?"
-
-_MANY_UNKNOWN: Final = 0.1
-_LEAST_UNKNOWN: Final = 10
-"""From this share of the frees on, and this number, unknown blocks make the counts doubtful. Heuristic."""
 
 _LARGE_TOP: Final = 4 << 20
 """Bytes free at the top from which on a word about trimming is due. Heuristic."""
@@ -46,19 +42,54 @@ def _answer(malloc: MallocFindings) -> Paragraph:
     if len(malloc.spaces) < 2:
         return answer
     whose = f"This is said of space {malloc.space}, which had the most bytes live at once."
-    return Paragraph(f"{answer.text} {whose}", answer.tone)
+    return Paragraph(" ".join([answer.text, *_elsewhere(malloc), whose]), answer.tone)
+
+
+def _elsewhere(malloc: MallocFindings) -> Iterator[str]:
+    """Yield what other spaces left."""
+    left = malloc.left_elsewhere
+    if left:
+        most = left[0]
+        more = f" and {number(len(left) - 1, 'further space')}" if len(left) > 1 else ""
+        blocks, bytes_ = sum(row.live_blocks for row in left), sum(row.live_bytes for row in left)
+        yield f"In space {most.space}{more} {number(blocks, 'block')}, {exact(bytes_)}, were not freed either."
 
 
 def _judgement(malloc: MallocFindings) -> Paragraph:
-    found = malloc.answer
-    if found.code == LEAK and not found.growth.growing:
-        return Paragraph(f"{QUESTION} {_KEPT} {_left(malloc)} {_held(malloc)}")
-    head = {NEITHER: "Neither.", LEAK: "A leak.", FRAGMENTATION: "Fragmentation.", BOTH: "Both."}[found.code]
-    parts = [_held(malloc), _left(malloc)] if found.code == FRAGMENTATION else [_left(malloc), _held(malloc)]
-    return Paragraph(" ".join([QUESTION, head, *parts]), "bad" if found.code else "good")
+    fragmented = malloc.answer.fragmented
+    parts = [_left(malloc), _held(malloc)]
+    if malloc.word == ANSWERS[FRAGMENTATION]:
+        parts.reverse()
+    bad = fragmented or (malloc.word == ANSWERS[LEAK] and malloc.answer.growth.growing)
+    clear = malloc.word == ANSWERS[NEITHER] and not _is_left(malloc) and not malloc.leaves_out_callers
+    sound = clear and malloc.findings.unread is None
+    return Paragraph(" ".join([QUESTION, _head(malloc), *parts]), "bad" if bad else "good" if sound else "")
 
 
-_KEPT: Final = "A leak, unless the program keeps those blocks on purpose."
+def _head(malloc: MallocFindings) -> str:
+    """Return the answer in a few words: no more than the log can tell."""
+    fragmented = malloc.answer.fragmented
+    if malloc.leak_untold and _is_left(malloc):
+        head = "Fragmentation; whether" if fragmented else "Whether"
+        return f"{head} it is a leak{' as well' if fragmented else ''} cannot be told: {malloc.leak_untold}."
+    if malloc.word == ANSWERS[LEAK]:
+        return f"A leak, {_UNLESS}."
+    if malloc.word == ANSWERS[BOTH]:
+        return f"Both: a leak, {_UNLESS}, and fragmentation."
+    if fragmented:
+        return "Fragmentation."
+    if _is_left(malloc):
+        return f"Hardly a leak: little is left, {_ALSO}."
+    return "So far neither." if malloc.leak_untold else "Neither."
+
+
+_UNLESS: Final = "unless the program keeps those blocks on purpose"
+_ALSO: Final = "and the program may keep it on purpose"
+
+
+def _is_left(malloc: MallocFindings) -> bool:
+    """Return whether any space has blocks that were not freed."""
+    return bool(malloc.answer.leaked_blocks or malloc.left_elsewhere)
 
 
 def _left(malloc: MallocFindings) -> str:
@@ -92,6 +123,12 @@ def _held(malloc: MallocFindings) -> str:
         "end": "Just before the exit" if malloc.exited else "At the end of the log",
     }[moment]
     heap, share = size(picture.heap_bytes), percent(picture.held_bytes, picture.heap_bytes)
+    unseen = ""
+    if picture.unseen_bytes * 10 >= picture.heap_bytes:
+        unseen = (
+            f" {exact(picture.unseen_bytes)} of the heap lay in no block that the log shows: whether they were free is "
+            "not known."
+        )
     if malloc.passing:
         worst = malloc.worst
         held = f"{size(worst.held_bytes)} of the heap's {size(worst.heap_bytes)}"
@@ -101,9 +138,10 @@ def _held(malloc: MallocFindings) -> str:
         )
     if not malloc.answer.fragmented:
         if not picture.held_bytes:
-            return f"{when} nothing of the heap's {heap} was free below live blocks: no fragmentation."
+            none = f", as far as the log shows.{unseen}" if unseen else ": no fragmentation."
+            return f"{when} nothing of the heap's {heap} was free below live blocks{none}"
         held = f"{size(picture.held_bytes)} of the heap's {heap} ({share})"
-        return f"{when} {held} were free below live blocks: too little to call it fragmentation."
+        return f"{when} {held} were free below live blocks: too little to call it fragmentation.{unseen}"
     return (
         f"{when} {exact(picture.held_bytes)} of the heap's {heap} ({share}) were free but lay below live blocks, which "
         f"keep them from going back to the kernel; the largest free range had {size(picture.largest_free_bytes)}."
@@ -133,15 +171,10 @@ def _first(fault: Fault) -> str:
 
 def _doubts(malloc: MallocFindings) -> Iterator[Paragraph]:
     unknown, frees = malloc.unknown_frees, len(malloc.run.malloc_blocks.taken_steps)
-    if unknown.count >= max(_MANY_UNKNOWN * frees, _LEAST_UNKNOWN):
+    if malloc.many_unknown:
         yield Paragraph(
             f"Mind: {unknown.count:,} of {number(frees, 'free')} are of blocks that the log never saw handed out. It "
             "begins in the middle of the run, or leaves out libraries that allocate; what is live is counted too low."
-        )
-    if malloc.answer.end.inferred:
-        yield Paragraph(
-            "Mind: the log lacks system calls (ltrace -S), at least for a part of the heap; how large that is, is "
-            "inferred from its blocks."
         )
 
 
@@ -155,7 +188,7 @@ def to_try(malloc: MallocFindings) -> Iterator[str]:
     found = malloc.answer
     if malloc.double_frees.count:
         yield "For the double free: build with -fsanitize=address, which stops at it and shows who freed first."
-    if found.leaking:
+    if found.leaking and (not malloc.leak_untold or found.growth.growing):
         yield from _against_leak(malloc)
     glibc = malloc_of(malloc.findings, malloc.space) in ("glibc", "unknown")
     if found.fragmented:

@@ -1,0 +1,157 @@
+"""What a log cannot tell: questions against the kinds of logs, and the command whose log tells it.
+
+In go findings, out come the questions that stay open, each with its reason and the command that would show the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from replay.report.findings import Findings
+
+LTRACE: Final = "ltrace -L -f -S -x 'malloc+free+calloc+realloc@libc.so*' -o FILE PROG"
+"""Shows the calls of all libraries and of libc itself, with the system calls inside. Source: ltrace(1), -x, -L, -S."""
+
+RECORD: Final = "replay record PROG"
+STRACE: Final = "strace -f -y -ttt -e trace=%memory,%process,%file,prlimit64 -o FILE PROG"
+_FOLLOW: Final = "strace -f … or ltrace -f …"
+_RESIDENT: Final = "grep VmHWM /proc/PID/status"
+_BLOCKS: Final = f"{LTRACE}\n{RECORD}"
+_PATIENT: Final = _BLOCKS
+
+
+class Cell(NamedTuple):
+    """Why a kind of log cannot answer a question, and the commands that would show it, one a line."""
+
+    because: str
+    command: str
+
+
+class Open(NamedTuple):
+    """A question that a log leaves open."""
+
+    question: str
+    because: str
+    command: str
+
+
+_NO_MALLOC: Final = Cell("strace does not show malloc, so it cannot tell a leak from fragmentation", _BLOCKS)
+_NO_SYSTEM_CALLS: Final = Cell("without -S ltrace shows no system calls of the allocator", _BLOCKS)
+_MAIN_ONLY: Final = Cell("blocks of libraries, which the log does not show, lie in the heap as well", _BLOCKS)
+_LATE: Final = Cell("the log begins in the middle: what was there before is not known", STRACE)
+_LATE_BLOCKS: Final = Cell("the log begins in the middle: blocks handed out before are not known", _BLOCKS)
+_CUT: Final = Cell("the log ends before the program's exit, which may free the rest", _PATIENT)
+_KILLED: Final = Cell("the program was killed before it could free the rest", _PATIENT)
+_UNREAD: Final = Cell("lines that name such calls could not be read", STRACE)
+_UNREAD_BLOCKS: Final = Cell("lines that name malloc or free could not be read", _BLOCKS)
+_ALONE: Final = Cell("without -f the log leaves out the children that the program made", _FOLLOW)
+_MAPPED: Final = Cell("calls show what is mapped, not what is touched", _RESIDENT)
+_NO_FREES: Final = Cell("the log shows no free at all: it may have been left out", _BLOCKS)
+
+EVIDENCE: Final = (
+    "unread", "unread_malloc", "strace", "ltrace_without_system_calls", "begins_late", "killed", "cut", "no_frees",
+    "main_program_only", "children_left_out", "ltrace_with_system_calls", "no_times", "any",
+)  # fmt: skip
+"""Kinds of logs, those first whose reason stands before others where several apply."""
+
+TABLE: Final[dict[str, dict[str, Cell]]] = {
+    "whether the break failed": {
+        "unread": _UNREAD,
+        "ltrace_without_system_calls": _NO_SYSTEM_CALLS,
+        "begins_late": Cell("the log begins in the middle: what came before it is not known", STRACE),
+        "children_left_out": _ALONE,
+    },
+    "fallbacks to mmap": {
+        "unread": _UNREAD,
+        "ltrace_without_system_calls": _NO_SYSTEM_CALLS,
+        "children_left_out": _ALONE,
+    },
+    "leak": {
+        "unread_malloc": _UNREAD_BLOCKS,
+        "strace": _NO_MALLOC,
+        "killed": _KILLED,
+        "cut": _CUT,
+        "begins_late": _LATE_BLOCKS,
+        "no_frees": _NO_FREES,
+        "main_program_only": Cell("the log shows the main program's calls: libraries may leak besides", _BLOCKS),
+    },
+    "fragmentation": {
+        "unread_malloc": _UNREAD_BLOCKS,
+        "strace": _NO_MALLOC,
+        "ltrace_without_system_calls": Cell("without -S the size of the heap is inferred from its blocks", _BLOCKS),
+        "begins_late": _LATE_BLOCKS,
+        "main_program_only": _MAIN_ONLY,
+    },
+    "what pins the heap": {
+        "unread_malloc": _UNREAD_BLOCKS,
+        "strace": _NO_MALLOC,
+        "begins_late": _LATE_BLOCKS,
+        "main_program_only": _MAIN_ONLY,
+    },
+    "resident memory": {"any": _MAPPED},
+    "whose allocator": {
+        "ltrace_without_system_calls": Cell("without -S no library is seen being mapped", _BLOCKS),
+        "begins_late": Cell("the log begins in the middle: no library is seen being mapped", STRACE),
+    },
+}
+"""By question and kind of log why it cannot be told; where there is no cell, it can."""
+
+
+def cannot_tell(findings: Findings) -> list[Open]:
+    """Return the questions that stay open, each with the reason that weighs most."""
+    held = [kind for kind in EVIDENCE if _HOLDS[kind](findings)]
+    found = []
+    for question, cells in TABLE.items():
+        if question in _answered(findings):
+            continue
+        cell = next((cells[kind] for kind in held if kind in cells), None)
+        if cell is not None:
+            found.append(Open(question, *cell))
+    return found
+
+
+def _answered(findings: Findings) -> set[str]:
+    """Return the questions that a log answers whatever it lacks: what it shows has happened."""
+    answered = set()
+    if findings.failures:
+        answered |= {"whether the break failed"} | ({"fallbacks to mmap"} if len(findings.fallback_rows) else set())
+    if any(name != "unknown" for name, _, _ in findings.allocators):
+        answered.add("whose allocator")
+    return answered
+
+
+def _main_only(findings: Findings) -> bool:
+    """Return whether the log shows the calls of the main program only, or leaves out whoever else allocates. Heuristic.
+
+    Calls through a PLT bear their module's name; and blocks of others leave memory between the seen ones.
+    """
+    malloc = findings.malloc
+    return malloc is not None and malloc.leaves_out_callers
+
+
+def _children_left_out(findings: Findings) -> bool:
+    """Return whether a call made a process or thread of which no line of the log is."""
+    if findings.run.replayed.threads > 1:
+        return False
+    events = findings.events
+    made = findings.steps_of(["fork", "vfork", "clone", "clone3"])
+    return bool(((events.at("result", made) > 0) & (events.at("status", made) == 0)).any())
+
+
+_HOLDS: Final[dict[str, Callable[[Findings], bool]]] = {
+    "unread": lambda findings: findings.unread is not None and findings.unread.of_system,
+    "unread_malloc": lambda findings: findings.unread is not None and findings.unread.of_malloc,
+    "strace": lambda findings: not findings.malloc_calls,
+    "ltrace_without_system_calls": lambda findings: bool(findings.malloc_calls) and not findings.system_calls,
+    "ltrace_with_system_calls": lambda findings: bool(findings.malloc_calls) and findings.system_calls,
+    "begins_late": lambda findings: findings.begins_late,
+    "killed": lambda findings: findings.log_end == "killed",
+    "cut": lambda findings: findings.log_end == "cut",
+    "no_frees": lambda findings: findings.malloc is not None and not findings.malloc.shows_frees,
+    "main_program_only": _main_only,
+    "children_left_out": _children_left_out,
+    "no_times": lambda findings: findings.run.summary_values["duration_ns"] is None,
+    "any": lambda findings: bool(findings.memory_calls or findings.malloc_calls),
+}
+"""Whether a log is of a kind."""
