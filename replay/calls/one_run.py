@@ -17,7 +17,7 @@ import numpy as np
 from replay.calls.table import OK, Calls
 from replay.errors import ReplayError
 from replay.linux import constants
-from replay.logs.files import STDIN
+from replay.logs.files import STDIN, Log
 
 _ENDS: Final = (constants.CALL_CODE["exit_group"], constants.EXITED, constants.KILLED)
 _EXECS: Final = (constants.CALL_CODE["execve"], constants.CALL_CODE["execveat"])
@@ -32,27 +32,24 @@ def not_one_run(first: str, second: str, why: str) -> ReplayError:
     )
 
 
-def refuse_repeated(paths: Sequence[str]) -> None:
-    """Refuse logs of which two are the same file, or copies of one.
+def refuse_repeated(logs: Sequence[Log]) -> None:
+    """Refuse logs of which two are the same file, or copies of one; in a set threads may have done the same.
 
     Raises:
         ReplayError: two are.
     """
     sizes: dict[int, list[str]] = {}
-    for path in paths:
+    for log in logs if len(logs) > 1 else ():
+        path = log.path
         if path == STDIN or not os.path.isfile(path):
             continue
         alike = sizes.setdefault(os.path.getsize(path), [])
         for other in alike:
             if os.path.samefile(path, other):
                 raise not_one_run(other, path, "they are the same file")
-            if os.path.getsize(path) > _LEAST_COPY and filecmp.cmp(path, other, shallow=False):
+            if log.pid is None and filecmp.cmp(path, other, shallow=False):
                 raise not_one_run(other, path, "the one is a copy of the other")
         alike.append(path)
-
-
-_LEAST_COPY: Final = 200
-"""Bytes up to which logs may be equal by chance: threads of a set that do the same."""
 
 
 @dataclass(slots=True)

@@ -264,7 +264,7 @@ def read_run(
         ReplayError: two of the logs are the same file; while reading, where they cannot be one run.
     """
     logs = find_logs(paths)
-    refuse_repeated([log.path for log in logs])
+    refuse_repeated(logs)
     for log in logs:
         log.dialect = dialect
     return RunInput(logs, strict, watch=watch)
