@@ -274,7 +274,7 @@ def _refused(findings: Findings) -> Iterator[str]:
         ]
         for group in groups[:MOST_ROWS]
     ]
-    yield from table(["count", "call", "error", "bytes at most", "lines"], rows, right=(0, 3), give=4)
+    yield from table(["count", "call", "error", "bytes at most", "lines"], rows, right=(0, 3), give=(4,))
     yield from _more(len(groups) - MOST_ROWS, "groups")
 
 
@@ -335,7 +335,7 @@ def _largest(findings: Findings) -> Iterator[str]:
     ]
     if len(rows) > 1:
         yield from _dim(f"{findings.places.of_clock(findings.peak_clock)}, when most was mapped")
-        yield from table(["bytes", "", "whose", "made by"], rows, right=(0,), give=2)
+        yield from table(["bytes", "", "whose", "made by"], rows, right=(0,), give=(2,))
 
 
 def _blocker_start(findings: Findings, space: int) -> int | None:
