@@ -8,9 +8,11 @@ import typer
 
 from replay.commands.options import (
     Dialect,
+    ElfRoot,
     Force,
     Format,
     MapsFile,
+    NoElf,
     PageSize,
     Quiet,
     Strict,
@@ -38,6 +40,8 @@ def html(
     format: Format = Dialect.auto,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
+    elf_root: ElfRoot = "/",
+    no_elf: NoElf = False,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
@@ -50,7 +54,7 @@ def html(
     from replay.html.trace_tables import tables_of_run
 
     with progress(quiet) as watch:
-        run = read_run(traces, format.value, maps, page_size, strict, watch)
+        run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
         watch(Stage("drawing", 0, 0))
         write_trace(tables_of_run(run), output, most=most, force=force)
     warn_of_problems(run)

@@ -42,7 +42,7 @@ def curves(tables: TraceTables, mapped: Columns, colours: Int64Array) -> tuple[l
     def add(space: int, name: str, clock: Int64Array, value: Int64Array) -> None:
         kept = _seen(clock, value)
         whole = len(kept) <= MOST_POINTS
-        kept = kept if whole else kept[_extremes(value[kept])]
+        kept = kept if whole else kept[extremes(value[kept], MOST_POINTS // 4)]
         if len(kept):
             facts.append([space, name, len(kept), int(whole)])
             clocks.append(clock[kept])
@@ -110,9 +110,9 @@ def _seen(clock: Int64Array, value: Int64Array) -> Int64Array:
     return seen
 
 
-def _extremes(value: Int64Array) -> Int64Array:
-    """Return the first, the lowest, the highest and the last of each of `MOST_POINTS / 4` stretches."""
-    stretch = np.arange(len(value)) * (MOST_POINTS // 4) // len(value)
+def extremes(value: Int64Array, stretches: int) -> Int64Array:
+    """Return the first, the lowest, the highest and the last row of each of so many stretches of a curve."""
+    stretch = np.arange(len(value)) * stretches // len(value)
     order = np.lexsort((value, stretch))
     first = np.flatnonzero(np.append(True, stretch[1:] != stretch[:-1]))
     last = np.append(first[1:], len(value)) - 1
