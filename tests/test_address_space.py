@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from conftest import interpreted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from replay.engine.columns import NO_TEXT, NULL
-from replay.engine.native import compiled
 from replay.mm import address_space as a
 
 PAGE = 4096
@@ -96,7 +95,7 @@ class Driver:
         dead = np.zeros((100_000, a.DEAD_WIDTH), np.int64)
         done = 0
         while done < 1:
-            done, count = a.run(self.space, row, np.zeros(1, np.int64), (0, 1), dead, changes, met, PAGE)
+            done, count = a.apply_rows(self.space, row, np.zeros(1, np.int64), (0, 1), dead, changes, met, PAGE)
             self.ended += list(dead[:count].copy())
             if done < 1:
                 self.space = a.grown(self.space)
@@ -130,6 +129,17 @@ operation = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(operation, max_size=60), st.integers(0, PAGE - 1))
 def test_verbs_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
+    assert_equal_a_page_dictionary(operations, odd)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(operation, max_size=60), st.integers(0, PAGE - 1))
+def test_interpreted_verbs_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
+    with interpreted():
+        assert_equal_a_page_dictionary(operations, odd)
+
+
+def assert_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
     driver, naive = Driver(), Naive()
     driver.space.totals[a.START_BRK] = a.FRESH
     start_brk = BASE + 50 * PAGE + odd
@@ -212,13 +222,13 @@ def test_holes_are_cut_wherever_a_mapping_stands_in_its_leaf(verb: int) -> None:
     assert [row[a.DEAD_CLOCK] for row in driver.ended] == list(range(2, 2 + pages // 2))
 
 
-def outcome_of(rows: NDArray[np.int64], run: Callable[..., tuple[int, int]] = a.run) -> tuple[list, list, list]:
+def outcome_of(rows: NDArray[np.int64]) -> tuple[list, list, list]:
     """Return what becomes of rows that are run at once: the rectangles that end, the changes, and what is left."""
     space, done, ended = a.empty_space(), 0, []
     changes, met = np.zeros((len(rows), a.CHANGE_WIDTH), np.int64), np.zeros((1, a.MET_WIDTH), np.int64)
     dead = np.zeros((8 * len(rows) + 1000, a.DEAD_WIDTH), np.int64)
     while done < len(rows):
-        done, count = run(space, rows, np.arange(len(rows)), (done, len(rows)), dead, changes, met, PAGE)
+        done, count = a.apply_rows(space, rows, np.arange(len(rows)), (done, len(rows)), dead, changes, met, PAGE)
         ended += dead[:count].tolist()
         if done < len(rows):
             space = a.grown(space)
@@ -246,7 +256,7 @@ verbs = st.sampled_from([a.VERB_MAP, a.VERB_UNMAP, a.VERB_PROTECT])
 def test_reading_ahead_changes_nothing(columns: list[tuple[int, ...]]) -> None:
     rows = rows_of(*columns)
     whole = outcome_of(rows)
-    with pytest.MonkeyPatch.context() as patch:
+    with interpreted(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(a, "READ_AHEAD_ABOVE", 0)
         assert outcome_of(rows) == whole
 
@@ -263,7 +273,7 @@ def test_among_so_many_mappings_that_is_read_ahead() -> None:
         pages[page] = 1
         if verb == a.VERB_UNMAP:
             del pages[page]
-    _, changes, live = outcome_of(rows_of(*mapped), compiled(a.run, a.HELPERS, a.SMALL_HELPERS, results=2))
+    _, changes, live = outcome_of(rows_of(*mapped))
     found = {}
     for row in live:
         for page in range((row[a.DEAD_START] - BASE) // PAGE, (row[a.DEAD_END] - BASE) // PAGE):

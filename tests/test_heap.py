@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
+from conftest import interpreted
 
 import replay
 from replay import heap
@@ -18,7 +19,6 @@ from replay.calls import reader as calls
 from replay.calls.enclosing import Nesting, find_nesting
 from replay.engine.columns import NULL
 from replay.heap import Heaps
-from replay.heap import free_space as sweeping
 from replay.heap.blocks import Blocks, find_blocks
 from replay.heap.chunks import clusters_of
 from replay.spaces import replay as regions
@@ -416,16 +416,14 @@ def test_pictures_agree_with_columns(seed: int, tmp_path: Path) -> None:
         assert {name: getattr(picture, name) for name in row} == row
 
 
-def test_compiled_and_interpreted_sweeps_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_and_interpreted_sweeps_agree(tmp_path: Path) -> None:
     run = read(write(tmp_path, random_heap(7, 300)))
     line = np.arange(2, 400)
     space = np.zeros(len(line), np.int64)
-    interpreted = dict(heap.heap_columns(run.blocks, run.heaps, space, line))
-    monkeypatch.setattr(sweeping, "WORTH_COMPILING", 0)
     compiled = dict(heap.heap_columns(run.blocks, run.heaps, space, line))
-    assert {k: v.tolist() for k, v in interpreted.items()} == {k: v.tolist() for k, v in compiled.items()}
-    # What was compiled before there were columns is what they are swept with.
-    assert len(sweeping.compiled(sweeping._sweep).linked) == 1
+    with interpreted():
+        by_hand = dict(heap.heap_columns(run.blocks, run.heaps, space, line))
+    assert {k: v.tolist() for k, v in by_hand.items()} == {k: v.tolist() for k, v in compiled.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------- captures

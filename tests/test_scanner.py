@@ -3,17 +3,19 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import naive_scanner
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_maker import LINES, logs_of_captures, mutated
+from naive_scanner import is_passed_over
 
-import replay.lines.scan_loop
-from replay.lines.interest import NAMES, is_passed_over
-from replay.lines.scan import ADDRESS, Scan, scan
-from replay.lines.scan_loop import scan_compiled
+from replay.lines.interest import NAMES
+from replay.lines.scan import WEIGHTS, Scan, columns_of, names_of_interest, scan
+from replay.lines.scan_loop import LINE_TYPES, LONGEST_NAME, MOST_NAMES, SLOT_TYPES, scan_lines
 from replay.lines.shape_trie import CHILD, FIRST_WORD, MOST_PIECES, MOST_SIBLINGS, NEXT, PIECES, ROOT, empty_tree
+from replay.lines.slots import ADDRESS
 from replay.lines.templates import DIALECTS
 
 
@@ -29,7 +31,7 @@ def slots_of(found: Scan, index: int) -> tuple[object, ...]:
 def assert_both_see_the_same(text: bytes, dialect: str) -> None:
     tree = empty_tree()
     for _ in ("by the byte, at first", "along the tree of shapes"):
-        assert_same(text, scan(text, dialect), scan_compiled(text, dialect, tree), dialect)
+        assert_same(text, naive_scanner.scan(text, dialect), scan(text, dialect, tree), dialect)
 
 
 def assert_same(text: bytes, one: Scan, other: Scan, dialect: str) -> None:
@@ -100,7 +102,7 @@ def test_more_shapes_than_the_tree_has_room_for_are_seen_all_the_same() -> None:
     lines = [f"{name} 1 {other} 2 {name}\n" for name, other in zip(names, reversed(names), strict=True)]
     text = "".join(lines).encode() * 2
     tree = empty_tree()
-    assert_same(text, scan(text, "strace"), scan_compiled(text, "strace", tree), "strace")
+    assert_same(text, naive_scanner.scan(text, "strace"), scan(text, "strace", tree), "strace")
     assert tree.used[PIECES] <= MOST_PIECES
     siblings, piece = 0, int(tree.pieces[ROOT, CHILD])
     while piece:
@@ -110,7 +112,7 @@ def test_more_shapes_than_the_tree_has_room_for_are_seen_all_the_same() -> None:
 
 def test_the_most_frequent_shape_is_looked_for_first() -> None:
     tree = empty_tree()
-    scan_compiled(b"brk(1) = 1\nmunmap(1) = 1\n" + b"mmap(1) = 1\n" * 9 + b"munmap(1) = 1\n" * 3, "strace", tree)
+    scan(b"brk(1) = 1\nmunmap(1) = 1\n" + b"mmap(1) = 1\n" * 9 + b"munmap(1) = 1\n" * 3, "strace", tree)
     found, piece = [], int(tree.pieces[ROOT, CHILD])
     while piece:
         first = int(tree.pieces[piece, FIRST_WORD])
@@ -144,9 +146,13 @@ def test_a_line_is_scanned_in_linear_time(odd: str, before: str, ltrace: bool) -
     reads = []
     for count in (100, 200):
         line = Places((before + odd * count).encode())
-        lines, slots = replay.lines.scan_loop._room(1, 2 * len(line))
+        lines, slots = columns_of(LINE_TYPES, 2), columns_of(SLOT_TYPES, 2 * len(line))
         with np.errstate(over="ignore"):
-            names = replay.lines.scan_loop._names_of_interest()
-            replay.lines.scan_loop.scan_loop(line, replay.lines.scan.WEIGHTS, names, ltrace, lines, slots, empty_tree())
+            scan_lines(line, WEIGHTS, names_of_interest(), ltrace, lines, slots, empty_tree())  # type: ignore[arg-type]
         reads.append(line.reads)
     assert reads[1] < 2.2 * reads[0] + 200
+
+
+def test_all_names_of_interest_find_room_in_the_table() -> None:
+    assert max(map(len, NAMES)) <= LONGEST_NAME
+    assert len(NAMES) <= MOST_NAMES // 4

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import interpreted
 from line_maker import logs_of_captures
 from test_source import GLUED
 
-import replay.lines.scan_stream
 from replay.calls.reader import COLUMNS, RunInput, read_run
 from replay.engine.prefetch import AHEAD, THREAD_NAME
 from replay.errors import TraceFormatError, TraceSyntaxError
-from replay.lines.scan_loop import scan_compiled
+from replay.lines.scan import scan
 from replay.lines.scan_stream import scanned
 from replay.logs.chunks import Text, chunk_of, read_texts
 from replay.logs.files import Log
@@ -33,15 +33,9 @@ def scanners() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
 
 
-@pytest.fixture(params=[0, 3 * len(LINES[0]), 1 << 40], ids=["compiled", "from some chunk on", "interpreted"])
-def compiled_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(replay.lines.scan_stream, "WORTH_COMPILING", request.param)
-    return int(request.param)
-
-
-def test_chunks_keep_their_order_and_few_are_read_ahead(compiled_from: int) -> None:
+def test_chunks_keep_their_order_and_few_are_read_ahead() -> None:
     taken: list[int] = []
-    for number, (chunk, found) in enumerate(scanned(texts(taken), Log("x", dialect="strace"), 0)):
+    for number, (chunk, found) in enumerate(scanned(texts(taken), Log("x", dialect="strace"))):
         assert chunk.data == LINES[number]
         assert chunk.line.tolist() == [number + 1]
         assert found.data[found.start[0] : found.end[0]] == LINES[number][:-1]
@@ -50,34 +44,34 @@ def test_chunks_keep_their_order_and_few_are_read_ahead(compiled_from: int) -> N
     assert not scanners()
 
 
-def test_an_error_comes_behind_the_chunks_before_it(compiled_from: int) -> None:
+def test_an_error_comes_behind_the_chunks_before_it() -> None:
     seen = []
     with pytest.raises(TraceFormatError, match="broken"):
-        for chunk, _ in scanned(texts([], fails_at=20), Log("x", dialect="strace"), 0):
+        for chunk, _ in scanned(texts([], fails_at=20), Log("x", dialect="strace")):
             seen.append(chunk.data)
     assert seen == LINES[:20]
     assert not scanners()
 
 
-def test_one_who_stops_early_leaves_no_thread(compiled_from: int) -> None:
-    reading = scanned(texts([]), Log("x", dialect="strace"), 0)
+def test_one_who_stops_early_leaves_no_thread() -> None:
+    reading = scanned(texts([]), Log("x", dialect="strace"))
     next(reading)
     next(reading)
     reading.close()
     assert not scanners()
 
 
-def test_an_interrupt_leaves_no_thread(compiled_from: int) -> None:
+def test_an_interrupt_leaves_no_thread() -> None:
     def interrupted() -> Iterator[Text]:
         yield from list(texts([]))[:9]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(scanned(interrupted(), Log("x", dialect="strace"), 0))
+        list(scanned(interrupted(), Log("x", dialect="strace")))
     assert not scanners()
 
 
-def test_a_strict_error_leaves_no_thread(tmp_path: Path, compiled_from: int) -> None:
+def test_a_strict_error_leaves_no_thread(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(LINES[0] + b"7 brk(what?\n" + LINES[1])
     try:
         read_run([tmp_path / "x"], strict=True).calls()
@@ -85,16 +79,6 @@ def test_a_strict_error_leaves_no_thread(tmp_path: Path, compiled_from: int) -> 
         assert not scanners(), error
     else:
         pytest.fail("no error")
-
-
-def test_the_size_of_a_file_tells_how_it_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay.lines.scan_stream, "WORTH_COMPILING", 1000)
-    used = []
-    monkeypatch.setattr(replay.lines.scan_stream, "worked_ahead", lambda *_: used.append("ahead") or iter(()))
-    for name, count in (("short", 5), ("long", 55)):
-        (tmp_path / name).write_bytes(b"".join(LINES[:count]))
-        read_run([tmp_path / name]).calls()
-        assert len(used) == (count == 55)
 
 
 @pytest.mark.parametrize(
@@ -117,21 +101,21 @@ def test_a_text_that_is_to_be_cleaned_is_not_plain(text: bytes, before: int, beh
     whole = b"brk(0) = 1\n" * before + text + b"brk(0) = 1\n" * behind
     dialect = "ltrace" if b"->" in text else "strace"
     assert chunk_of(Text(whole, cut=False), 1, dialect).data != whole
-    assert not scan_compiled(whole, dialect).plain
+    assert not scan(whole, dialect).plain
 
 
 @pytest.mark.parametrize("path", logs_of_captures(), ids=lambda p: "/".join(p.parts[-3:]))
 def test_a_plain_text_has_nothing_to_be_cleaned_of(path: Path) -> None:
     for text in read_texts(Log(str(path)), 2000):
         for dialect in ("strace", "ltrace"):
-            found, chunk = scan_compiled(text.data, dialect), chunk_of(text, 1, dialect)
+            found, chunk = scan(text.data, dialect), chunk_of(text, 1, dialect)
             assert not found.plain or (chunk.data, chunk.diagnostics) == (text.data, 0)
             assert found.lines == len(text.data.split(b"\n")) - 1
 
 
-def test_diagnostics_are_taken_out_of_a_long_log(compiled_from: int) -> None:
+def test_diagnostics_are_taken_out_of_a_long_log() -> None:
     data = [LINES[0], b"7 fork(strace: Process 18 attached\n) = 18\n", b"Process 18 detached\n", LINES[1]]
-    made = [chunk for chunk, _ in scanned((Text(text, cut=False) for text in data), Log("x", dialect="strace"), 1000)]
+    made = [chunk for chunk, _ in scanned((Text(text, cut=False) for text in data), Log("x", dialect="strace"))]
     assert [chunk.line.tolist() for chunk in made] == [[1], [3], [], [5]]
     assert [chunk.data for chunk in made] == [chunk_of(Text(text, cut=False), 1, "strace").data for text in data]
     assert [notice.what for chunk in made for notice in chunk.notices] == ["attached", "detached"]
@@ -146,8 +130,11 @@ def columns_of(run: RunInput) -> dict[str, list[object]]:
     return columns | {"counted": [run.counters, run.problems, run.notices]}
 
 
-@pytest.mark.parametrize("path", logs_of_captures(), ids=lambda p: "/".join(p.parts[-3:]))
-def test_both_ways_give_the_same_calls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interpreted = columns_of(read_run([path]))
-    monkeypatch.setattr(replay.lines.scan_stream, "WORTH_COMPILING", 0)
-    assert columns_of(read_run([path])) == interpreted
+SHORT = [path for path in logs_of_captures() if path.stat().st_size < 20_000]
+
+
+@pytest.mark.parametrize("path", SHORT, ids=lambda p: "/".join(p.parts[-3:]))
+def test_interpreted_the_scanner_gives_the_same_calls(path: Path) -> None:
+    compiled = columns_of(read_run([path]))
+    with interpreted():
+        assert columns_of(read_run([path])) == compiled

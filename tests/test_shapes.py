@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_maker import LINES, logs_of_captures, mutated
+from naive_scanner import without_passed_over
 
 from replay.engine.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.grammar import LineError
-from replay.lines.interest import without_passed_over
 from replay.lines.line_reader import Counters, LineColumns, Shapes
-from replay.lines.scan import Scan, scan
-from replay.lines.scan_loop import scan_compiled
+from replay.lines.scan import scan
 from replay.lines.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, parse_line
 from replay.lines.text_ids import field_text
 from replay.linux.constants import CALL_CODE
@@ -63,12 +61,10 @@ def row_of_columns(columns: LineColumns, index: int, strings: Strings) -> dict[s
     return row | {key: strings[int(v[index])] for key, v in columns.texts.items() if v[index] != NO_TEXT}
 
 
-def assert_shapes_agree_with_grammar(
-    text: bytes, dialect: str, known: int = 20_000, scanner: Callable[[bytes, str], Scan] = scan
-) -> None:
+def assert_shapes_agree_with_grammar(text: bytes, dialect: str, known: int = 20_000) -> None:
     """Read lines by their shapes and line by line: both must say the same of each."""
     shapes = shapes_of(dialect, known)
-    columns = shapes.columns(chunk_of(text), scanner(text, dialect))
+    columns = shapes.columns(chunk_of(text), scan(text, dialect))
     by_row = {int(row): index for index, row in enumerate(columns.row)}
     counted = shapes.counters
     assert counted.lines == text.count(b"\n")
@@ -89,13 +85,10 @@ def test_shapes_say_what_the_grammar_says_of_every_captured_line(path: Path) -> 
         assert_shapes_agree_with_grammar(chunk.data, log.dialect)
 
 
-@pytest.mark.parametrize("scanner", [scan, scan_compiled])
 @pytest.mark.parametrize("dialect", ["strace", "ltrace", "mixed"])
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_shapes_say_what_the_grammar_says_of_mutated_lines(
-    scanner: Callable[[bytes, str], Scan], dialect: str, seed: int
-) -> None:
+def test_shapes_say_what_the_grammar_says_of_mutated_lines(dialect: str, seed: int) -> None:
     random_ = random.Random(seed)
     lines = LINES[random_.choice(DIALECTS) if dialect == "mixed" else dialect]
     if not lines:
@@ -106,4 +99,4 @@ def test_shapes_say_what_the_grammar_says_of_mutated_lines(
         twin = mutated(line, random_)
         text += [line, twin, re.sub(rb"\d+", lambda m: b"%d" % random_.randrange(10 ** len(m[0])), twin), line]
     random_.shuffle(text)
-    assert_shapes_agree_with_grammar(b"\n".join(text) + b"\n", dialect, random_.choice([20_000, 5]), scanner)
+    assert_shapes_agree_with_grammar(b"\n".join(text) + b"\n", dialect, random_.choice([20_000, 5]))

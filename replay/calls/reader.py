@@ -21,11 +21,11 @@ from replay.calls.one_run import Sequel, refuse_repeated
 from replay.calls.split_calls import TEXTS, Joiner, Rows, chosen
 from replay.calls.table import COLUMNS, FAILED, OK, UNFINISHED, Calls, calls_of, concatenated
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
-from replay.engine.prefetch import worked_ahead, worked_in_turn
+from replay.engine.prefetch import worked_ahead
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.engine.sorting import distinct
 from replay.lines.line_reader import Counters, LineColumns, Shapes
-from replay.lines.scan_stream import Scanned, is_long, scanned
+from replay.lines.scan_stream import Scanned, scanned
 from replay.lines.templates import KIND_CODE
 from replay.logs.chunks import Chunk, Notice, read_texts
 from replay.logs.files import Log, find_logs, size_of
@@ -219,12 +219,11 @@ class RunInput:
 
     def _batches(self, log: Log) -> Generator[Calls]:
         """Yield the calls of one log; those of a long one are made ready in a thread while the last are made use of."""
-        with closing(scanned(read_texts(log), log, size_of(log.path))) as chunks:
+        with closing(scanned(read_texts(log), log)) as chunks:
             first = list(islice(chunks, 1))  # now the dialect is known
             shapes = self._shapes_of(log)
             reading = Reading(log, shapes, self.notices, Joiner())
-            work = worked_ahead if is_long(size_of(log.path)) else worked_in_turn
-            with closing(work(chain(first, chunks), reading.batch)) as batches:
+            with closing(worked_ahead(chain(first, chunks), reading.batch)) as batches:
                 for _, calls in batches:
                     yield calls
             yield reading.rest()

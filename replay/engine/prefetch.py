@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -26,8 +26,22 @@ THREAD_NAME: Final = "ahead"
 def worked_ahead(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Generator[tuple[Thing, Made]]:
     """Yield each thing with what `work`, in a thread of its own and in the same order, makes of it.
 
-    An error of the things is raised behind the last one before it. The thread is gone when this ends, however it ends.
+    Where there is but one thing, no thread is started. An error of the things is raised behind the last one before it.
+    The thread is gone when this ends, however it ends.
     """
+    first, error = _next(things)
+    second, error = _next(things) if first else ([], error)
+    if second:
+        yield from _worked_in_thread(chain(first, second, things), work)
+        return
+    for thing in first:
+        yield thing, work(thing)
+    if error is not None:
+        raise error
+
+
+def _worked_in_thread(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Generator[tuple[Thing, Made]]:
+    """Do what `worked_ahead` says, with a thread."""
     from concurrent.futures import ThreadPoolExecutor
 
     waiting: deque[tuple[Thing, Future[Made]]] = deque()
@@ -48,12 +62,6 @@ def worked_ahead(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Gene
         finally:
             for _, made in waiting:
                 made.cancel()
-
-
-def worked_in_turn(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Generator[tuple[Thing, Made]]:
-    """Yield the same without a thread."""
-    for thing in things:
-        yield thing, work(thing)
 
 
 def _next(things: Iterator[Thing]) -> tuple[list[Thing], Exception | None]:

@@ -1,12 +1,11 @@
 """The heap after each change: how much of it is free, the largest free range, and what the topmost block holds back.
 
-In go chunks and the extents of heaps, out come columns for any lines. The largest gap between chunks is kept in a tree
-over their addresses, so that each change costs the logarithm of their number.
+In go chunks and the extents of heaps, out come columns for any lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from replay.calls.enclosing import Mask
 from replay.engine.columns import NULL, Columns, Int64Array
-from replay.engine.native import compiled, pays
+from replay.engine.gap_sweep import NONE, empty_tree, sweep
 from replay.engine.sorting import ascending, ascending_by, distinct
 from replay.heap.blocks import Blocks
 from replay.heap.chunks import MINSIZE, Heaps
@@ -26,23 +25,11 @@ COLUMNS: Final = (
 )  # fmt: skip
 """What is said of a heap."""
 
-WORTH_COMPILING: Final = 15_000
-"""Blocks and changes of heaps from which on compiling the loop pays, once on a machine. Heuristic, measured."""
-
-WORTH_LOADING: Final = 1_500
-"""The same for linking it where that is done. Heuristic, measured."""
-
-Sweep: TypeAlias = Callable[..., None]
-"""The loop over the tree, interpreted or compiled."""
-
 Rows: TypeAlias = Int64Array | slice
 """Rows of columns, all of them as a slice."""
 
 _SPARSE: Final = 8
 """Where one line in so many has a row, or more, a table finds the rows. Heuristic."""
-
-_NONE: Final = -1
-_FAR: Final = 1 << 62
 
 
 def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Array) -> Iterator[tuple[str, Int64Array]]:
@@ -53,7 +40,6 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
     (free and below the highest live block of the brk area). Spaces without blocks have `NULL`.
     """
     chunks, extents = heaps.chunks, heaps.extents
-    sweep = _sweep_for(len(blocks) + len(extents["line"]))
     owners, extent_owners = _rows_by_space(chunks["space"]), _rows_by_space(extents["space"])
     found: list[tuple[Rows, Iterator[Int64Array]]] = []
     for number, rows in _rows_by_space(space, line).items():
@@ -63,7 +49,7 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
             area = int(heaps.area_start[number])
             of_space = heaps.unseen["space"] == number
             unseen = {name: column[of_space] for name, column in heaps.unseen.items()}
-            found.append((rows, _space_columns(chunks, owners[number], changes, unseen, area, line[rows], sweep)))
+            found.append((rows, _space_columns(chunks, owners[number], changes, unseen, area, line[rows])))
     for name in COLUMNS:
         if len(found) == 1 and isinstance(found[0][0], slice):
             yield name, next(found[0][1])
@@ -109,7 +95,7 @@ def _rows_by_space(space: Int64Array, line: Int64Array | None = None) -> dict[in
 
 
 def _space_columns(
-    chunks: Columns, rows: Rows, extents: Columns, unseen: Columns, area: int, line: Int64Array, sweep: Sweep
+    chunks: Columns, rows: Rows, extents: Columns, unseen: Columns, area: int, line: Int64Array
 ) -> Iterator[Int64Array]:
     """Yield the `COLUMNS` of one space, whose chunks are `rows` and whose brk area begins at `area`; `line` ascends."""
     born, died, lines = chunks["born_line"][rows], chunks["died_line"][rows], _RowsOfLines(line)
@@ -131,7 +117,7 @@ def _space_columns(
     np.maximum(free, 0, out=free)
     yield free
     known = _Chunks(start, start + size, born, died, in_brk)
-    largest, top = _largest_and_top(known.beside(unseen), extents, line, sweep)
+    largest, top = _largest_and_top(known.beside(unseen), extents, line)
     del start, known
     yield np.where(largest >= MINSIZE, np.minimum(largest, free), 0)
     del largest
@@ -217,9 +203,7 @@ class _Chunks:
         )
 
 
-def _largest_and_top(
-    chunks: _Chunks, extents: Columns, line: Int64Array, sweep: Sweep
-) -> tuple[Int64Array, Int64Array]:
+def _largest_and_top(chunks: _Chunks, extents: Columns, line: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Return for each line the largest gap between chunks inside the heap, and the end of the brk area's topmost one.
 
     What is not heap counts as chunks too, a wall for each range between two borders that the heap ever had. `line`
@@ -238,25 +222,14 @@ def _largest_and_top(
     leaf[order] = np.arange(len(order), dtype=np.int32)
     del order
     walls, chunk_leaf = leaf[: len(borders) - 1], leaf[len(borders) - 1 :][np.searchsorted(places, chunks.start)]
-    wall_ends = np.full(len(leaf), _NONE, dtype=np.int64)
+    wall_ends = np.full(len(leaf), NONE, dtype=np.int64)
     wall_ends[walls] = borders[1:]
     del places
     until, what, ends, tops = _changes(chunks, extents, borders, walls, chunk_leaf, line)
     del chunk_leaf, leaf
     largest, top = (np.zeros(len(line), dtype=np.int64) for _ in range(2))
-    sweep(starts, wall_ends, (what, ends, tops), until, _tree(len(starts)), largest, top)
+    sweep(starts, wall_ends, (what, ends, tops), until, empty_tree(len(starts)), largest, top)
     return largest, top
-
-
-def _tree(leaves: int) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
-    """Return the nodes of a tree in which nothing is: the first start below each, last end, gap and topmost end."""
-    nodes = 2 << max(leaves - 1, 0).bit_length()
-    return (
-        np.full(nodes, _FAR, dtype=np.int64),
-        np.full(nodes, _NONE, dtype=np.int64),
-        np.zeros(nodes, dtype=np.int64),
-        np.full(nodes, _NONE, dtype=np.int64),
-    )
 
 
 def _changes(
@@ -282,77 +255,7 @@ def _changes(
     until = np.searchsorted(when[order], line, side="right").astype(np.int32)
     del when
     what = np.concatenate([leaf[ended], walls[cell], leaf])[order]
-    gone = np.broadcast_to(np.int64(_NONE), int(ended.sum()))
-    wall_ends = np.where(extents["sign"][extent] > 0, _NONE, borders[cell + 1])
+    gone = np.broadcast_to(np.int64(NONE), int(ended.sum()))
+    wall_ends = np.where(extents["sign"][extent] > 0, NONE, borders[cell + 1])
     tops = np.concatenate([np.zeros(len(gone) + len(cell), dtype=np.bool_), chunks.in_brk])[order]
     return until, what, np.concatenate([gone, wall_ends, chunks.end])[order], tops
-
-
-def _sweep_for(changes: int) -> Sweep:
-    """Return what applies about that many changes fastest."""
-    if not pays(_sweep, changes, loading=WORTH_LOADING, compiling=WORTH_COMPILING):
-        return _interpreted_sweep
-    sweep = compiled(_sweep)
-    # Compiling takes some 0.3 GB: here, where a heap of one byte is swept, not at the moment of most need.
-    none, one = np.zeros(0, dtype=np.int64), np.ones(1, dtype=np.int64)
-    byte = {"line": one, "start": one, "end": 2 * one, "sign": one}
-    _largest_and_top(_Chunks(none, none, none, none, np.zeros(0, dtype=np.bool_)), byte, one, sweep)
-    return sweep
-
-
-def _interpreted_sweep(*columns: Any) -> None:
-    """Apply the loop to lists, which the interpreter reads faster than arrays."""
-    largest, topmost = columns[-2:]
-    lists = [_listed(column) for column in columns]
-    _sweep(*lists)
-    largest[:], topmost[:] = lists[-2:]
-
-
-def _listed(column: Any) -> Any:
-    return tuple(map(_listed, column)) if isinstance(column, tuple) else column.tolist()
-
-
-def _sweep(
-    starts: Sequence[int],
-    wall_ends: Sequence[int],
-    changes: tuple[Sequence[int], Sequence[int], Sequence[bool]],
-    until: Sequence[int],
-    tree: tuple[MutableSequence[int], MutableSequence[int], MutableSequence[int], MutableSequence[int]],
-    largest: MutableSequence[int],
-    topmost: MutableSequence[int],
-) -> None:
-    """Tell the largest gap and the topmost end after the first `until` changes, for each of these, ascending.
-
-    A change gives a leaf an end or takes it away, and says whether that is of a chunk of the brk area. A node of the
-    tree holds the first start below it, the last end, the largest gap between, and the topmost end of a chunk of the
-    brk area. The children of node i are 2i and 2i + 1; leaves stand in the second half.
-    """
-    what, ends, tops = changes
-    first, last, gap, top = tree
-    size = len(first) // 2
-    for leaf in range(len(starts)):
-        if wall_ends[leaf] != _NONE:
-            first[size + leaf], last[size + leaf] = starts[leaf], wall_ends[leaf]
-    for node in range(size - 1, 0, -1):
-        left, right = 2 * node, 2 * node + 1
-        first[node], last[node] = min(first[left], first[right]), max(last[left], last[right])
-        between = first[right] - last[left] if first[right] != _FAR and last[left] != _NONE else 0
-        gap[node] = max(gap[left], gap[right], between)
-    done = 0
-    for row in range(len(until)):
-        while done < until[row]:
-            node = size + what[done]
-            present = ends[done] != _NONE
-            first[node] = starts[what[done]] if present else _FAR
-            last[node] = ends[done]
-            top[node] = ends[done] if present and tops[done] else _NONE
-            done += 1
-            node //= 2
-            while node:
-                left, right = 2 * node, 2 * node + 1
-                first[node], last[node] = min(first[left], first[right]), max(last[left], last[right])
-                between = first[right] - last[left] if first[right] != _FAR and last[left] != _NONE else 0
-                gap[node] = max(gap[left], gap[right], between)
-                top[node] = max(top[left], top[right])
-                node //= 2
-        largest[row], topmost[row] = gap[1], top[1]

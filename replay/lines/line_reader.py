@@ -16,7 +16,6 @@ from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
 from replay.errors import TraceSyntaxError
 from replay.grammar import LineError
 from replay.grammar.line import Line
-from replay.lines.interest import is_passed_over
 from replay.lines.scan import Bools, Scan
 from replay.lines.shape_table import DIRECT, NO_SHAPE, NOT_UNDERSTOOD, PASSED_OVER, ShapeTable, kind_of
 from replay.lines.templates import (
@@ -132,8 +131,6 @@ class Shapes:
         if end - start > LONGEST_LINE:
             return Refused("direct")
         text = found.data[start:end]
-        if is_passed_over(text, self.dialect):
-            return Refused("other_call")
         try:
             line, dialect = parse_line(text, self.dialect)
         except LineError as error:
@@ -157,8 +154,6 @@ class Shapes:
                 self.parsed.clear()
             try:
                 known = parse_line(text, self.dialect)
-                if is_passed_over(text, self.dialect):
-                    known = LineError("other_call")
             except LineError as error:
                 known = LineError(error.reason)  # a new one: that which was raised holds the parser's whole state
             self.parsed[text] = known

@@ -1,84 +1,52 @@
-"""The scanner as one loop over bytes, compiled, for long logs; it passes over lines on its way.
+"""The scanner as one loop over bytes; it passes over lines that name no call of interest on its way.
 
-In go bytes, out comes the `Scan` that `scanner.scan` makes of the same lines without those passed over. All below
-`scan_loop` is plain Python over arrays that numba compiles.
+In go bytes, out come columns of lines and of slots; see `scan.Scan`. What a line means is not known here. Whether it is
+passed over hangs on its first word behind the prefix; how the line goes on is not looked at.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
 
-from replay.engine.native import compiled
+from replay.engine.native import Loop
 from replay.lines import shape_trie, slots
-from replay.lines.interest import NAMES
-from replay.lines.scan import PATH, WEIGHTS, Bytes, Hashes, Scan
 from replay.lines.shape_trie import END, LEAF, MARK, PASSED_OVER, SHAPE, Tree, along, empty_tree, line_end, remember
-from replay.lines.slots import CLASS, DIGIT, LETTER, OTHER, QUOTE, is_word, number_slot, text_slot, text_value, word_end
+from replay.lines.slots import (
+    CLASS,
+    DIGIT,
+    LETTER,
+    LONGEST_SHAPE,
+    OTHER,
+    PATH,
+    QUOTE,
+    Bytes,
+    Hashes,
+    is_word,
+    number_slot,
+    text_slot,
+    text_value,
+    word_end,
+)
 from replay.logs.prefix import IN_PREFIX
 
-_ROOM: Final = ((32, 8), (2, 2))
-"""There is room for a line in so many bytes, and for a slot; and where that is not enough, for as many as can be."""
+MOST_NAMES: Final = 1 << 10
+"""Places of a table of names; a power of two."""
 
-_MOST_NAMES: Final = 1 << 10
-_LONGEST_NAME: Final = max(map(len, NAMES))
+LONGEST_NAME: Final = 32
+"""No name of interest is longer."""
 
 _IN_PREFIX: Final = np.array([byte in IN_PREFIX for byte in range(256)])
 """A table over bytes: a branch that a processor cannot foresee costs more than a look-up."""
 
 
-def scan_compiled(lines: bytes, dialect: str, tree: Tree | None = None) -> Scan:
-    """Return what `scan` returns, found by the compiled loop, faster where `tree` knows the shapes of earlier lines."""
-    buffer = np.frombuffer(lines, dtype=np.uint8)
-    known = empty_tree() if tree is None else tree
-    found = count = number = plain = -1
-    for room_for_line, room_for_slot in _ROOM:
-        if found < 0:
-            of_lines, of_slots = _room(len(lines) // room_for_line + 1, len(lines) // room_for_slot + 1)
-            arguments = (buffer, WEIGHTS, _names_of_interest(), dialect != "strace", of_lines, of_slots, known)
-            found, count, number, plain = _compiled_loop()(*arguments)
-    row, start, end, shape, leaf, unsure, first = of_lines
-    first[found] = count
-    of_found = (row[:found], start[:found], end[:found], shape[:found], leaf[:found], unsure[:found])
-    slot_start, slot_end, mark, value = (column[:count] for column in of_slots)
-    return Scan(lines, *of_found, first[: found + 1], slot_start, slot_end, mark, value, number, bool(plain))
+LINE_TYPES: Final = ("i8", "i8", "i8", "u8", "i8", "?", "i8")
+SLOT_TYPES: Final = ("i8", "i8", "u1", "u8")
+"""Types of the columns of lines and of slots."""
 
 
-def _room(lines: int, slots: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return empty columns for so many lines and slots."""
-    place, number = np.dtype(np.int64), np.dtype(np.uint64)
-    line_types = (place, place, place, number, place, np.dtype(np.bool_), place)
-    slot_types = (place, place, np.dtype(np.uint8), number)
-    return tuple(np.empty(lines + 1, t) for t in line_types), tuple(np.empty(slots, t) for t in slot_types)
-
-
-@cache
-def _names_of_interest() -> Hashes:
-    """Return the names of interest as a table of hashes: each is at its remainder, or in the next place that was free.
-
-    A place with 0 is free.
-    """
-    table = np.zeros(_MOST_NAMES, dtype=np.uint64)
-    for name in sorted(NAMES):
-        letters = np.frombuffer(name.encode(), dtype=np.uint8)
-        key = (WEIGHTS[: len(letters)] * letters).sum(dtype=np.uint64)
-        place = int(key) % _MOST_NAMES
-        while table[place]:
-            place = (place + 1) % _MOST_NAMES
-        table[place] = key
-    return table
-
-
-def _compiled_loop() -> Any:
-    """Return `scan_loop` as machine code."""
-    passing = (_is_passed_over, _is_result, _is_special, _behind_prefix, _behind_caller, _first_word, _is_name, _is_at)
-    helpers = (_has_controls, _has_plain_prefix, _scan_line, *passing, *slots.HELPERS, *shape_trie.HELPERS)
-    return compiled(scan_loop, helpers, (_is_plain, *slots.INLINED, *shape_trie.INLINED), results=4)
-
-
-def scan_loop(
+def scan_lines(
     buffer: Bytes, weights: Hashes, names: Hashes, ltrace: bool, of_lines: Any, of_slots: Any, tree: Tree
 ) -> tuple[int, int, int, bool]:
     """Fill the columns of lines and slots; return how many of both, how many lines in all, and whether those are plain.
@@ -210,7 +178,7 @@ def _scan_line(
     return place, slots, total, doubt or size > last
 
 
-# ---- lines passed over: what `passed_over` says in patterns ----
+# ---- lines passed over ----
 
 _SYS: Final = np.frombuffer(b"SYS_", dtype=np.uint8)
 _SYSCALL: Final = np.frombuffer(b"syscall_", dtype=np.uint8)
@@ -320,14 +288,14 @@ def _first_word(buffer: Bytes, start: int, ltrace: bool, in_library: bool) -> tu
 
 def _is_name(buffer: Bytes, start: int, stop: int, weights: Hashes, names: Hashes) -> bool:
     """Tell whether the word `[start, stop)` is in the table of names."""
-    if stop - start > _LONGEST_NAME:
+    if stop - start > LONGEST_NAME:
         return False
     key = np.uint64(0)
     for place in range(start, stop):
         key += weights[place - start] * np.uint64(buffer[place])
-    at = np.int64(key & np.uint64(_MOST_NAMES - 1))
+    at = np.int64(key & np.uint64(MOST_NAMES - 1))
     while names[at] != key and names[at] != 0:
-        at = (at + 1) & (_MOST_NAMES - 1)
+        at = (at + 1) & (MOST_NAMES - 1)
     return bool(names[at] == key) and stop > start
 
 
@@ -337,3 +305,22 @@ def _is_at(buffer: Bytes, place: int, text: Bytes) -> bool:
     while same < len(text) and buffer[place + same] == text[same]:
         same += 1
     return same == len(text)
+
+
+def _like() -> tuple[Any, ...]:
+    """Return arguments of the layout that the loop is compiled for."""
+    hashes = np.zeros(LONGEST_SHAPE, np.uint64)
+    of_lines, of_slots = (tuple(np.zeros(0, kind) for kind in kinds) for kinds in (LINE_TYPES, SLOT_TYPES))
+    return np.zeros(0, np.uint8), hashes, hashes, 0, of_lines, of_slots, empty_tree()
+
+
+scan_loop: Final = Loop(
+    scan_lines,
+    _like,
+    helpers=(
+        _has_controls, _has_plain_prefix, _scan_line, _is_passed_over, _is_result, _is_special, _behind_prefix,
+        _behind_caller, _first_word, _is_name, _is_at, *slots.HELPERS, *shape_trie.HELPERS,
+    ),
+    inlined=(_is_plain, *slots.INLINED, *shape_trie.INLINED),
+    results=4,
+)  # fmt: skip

@@ -12,7 +12,9 @@ from typing import Final
 import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, to_signed
-from replay.lines.scan import MOST_LEAVES, Hashes, Scan
+from replay.lines.scan import Scan
+from replay.lines.shape_trie import MOST_LEAVES
+from replay.lines.slots import Hashes
 from replay.lines.templates import Form, Refused, Span, Template
 from replay.lines.text_ids import Texts
 

@@ -14,8 +14,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from replay.engine.columns import Int64Array
-from replay.lines.scan import MOST_LEAVES, PATH, TEXT, Bytes, Hashes
-from replay.lines.slots import CLASS, DIGIT, LETTER, number_slot, text_slot, text_value
+from replay.lines.slots import CLASS, DIGIT, LETTER, PATH, TEXT, Bytes, Hashes, number_slot, text_slot, text_value
+
+MOST_LEAVES: Final = (1 << 12) - 1
+"""So many shapes a tree of shapes may have, see `Scan.leaf`."""
 
 MOST_PIECES: Final = MOST_LEAVES + 1
 MOST_WORDS: Final = 1 << 16

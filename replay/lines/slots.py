@@ -1,29 +1,27 @@
 """The slots of a line as loops over bytes: where a number or a text ends, its mark and its value.
 
 In go bytes and a place, out come numbers. All is plain Python over arrays that numba compiles; which bytes of a line
-are looked at is for `scanloop` and `shapetree`. A buffer ends with a newline.
+are looked at is for `scan_loop` and `shape_trie`. A buffer ends with a newline.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from replay.lines.scan import (
-    ADDRESS,
-    DECIMAL,
-    FRACTION,
-    HEXADECIMAL,
-    LEADING,
-    LONGEST_NUMBER,
-    LONGEST_SHAPE,
-    OCTAL,
-    PATH,
-    TEXT,
-    Bytes,
-    Hashes,
-)
+Bytes: TypeAlias = NDArray[np.uint8]
+Hashes: TypeAlias = NDArray[np.uint64]
+
+LONGEST_SHAPE: Final = 4096
+LONGEST_NUMBER: Final = 24
+
+TEXT, PATH, DECIMAL, HEXADECIMAL, OCTAL = 1, 2, 3, 4, 5
+FRACTION: Final = 0x0E
+LEADING: Final = 0x80
+ADDRESS: Final = 0xA0
+"""Marks of slots in a shape, bytes that hardly stand in lines. The last three have the length of the slot added."""
 
 OTHER, LETTER, DIGIT, QUOTE, LESS, NEWLINE = range(6)
 """Classes of bytes."""
@@ -130,7 +128,7 @@ def text_slot(buffer: Bytes, place: int, escaped_quotes: bool) -> tuple[int, int
 
 
 def text_value(buffer: Bytes, start: int, stop: int, weights: Hashes) -> np.uint64:
-    """Return the hash of the text `[start, stop)`, 0 if it is too long for one; see `scanner.Scan`."""
+    """Return the hash of the text `[start, stop)`, 0 if it is too long for one; see `scan.Scan`."""
     value = np.uint64(0)
     if stop - start > LONGEST_SHAPE:
         return value

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 from replay.engine.columns import Strings
 from replay.grammar import LineError, parse
 from replay.grammar.line import Line, Number, Text
-from replay.lines.scan import ADDRESS, PATH
+from replay.lines.slots import ADDRESS, PATH
 from replay.linux.constants import CALL_CODE
 
 KINDS: Final = "call opened closed detached pid_changed exited killed superseded signal exec notice frame noise".split()

@@ -3,20 +3,20 @@
 In go rows of verbs (map, unmap, protect, remap, brk …), out come rectangles: a mapping is written out when it dies,
 with the lines of its birth and death. Of traces, processes and allocators this module knows nothing.
 
-The functions are plain Python over NumPy arrays and keep to what numba compiles: small logs run them as they are, large
-ones compiled (see `compiled`). Mappings stand in leaves of at most `LEAF` neighbours, so a change costs the same with
-sixty thousand mappings as with sixty; what the report asks after each change (bytes, gaps, joined neighbours) is kept
-up to date by `_insert` and `_remove` alone.
+The functions are plain Python over NumPy arrays and keep to what numba compiles. Mappings stand in leaves of at most
+`LEAF` neighbours, so a change costs the same with sixty thousand mappings as with sixty; what the report asks after
+each change (bytes, gaps, joined neighbours) is kept up to date by `_insert` and `_remove` alone.
 """
 
 from __future__ import annotations
 
 from math import prod
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
+from replay.engine.native import Loop
 
 LEAF: Final = 24
 """Mappings that one leaf holds at most. Measured: among many, larger ones are slower to read, smaller ones to find."""
@@ -1348,20 +1348,28 @@ def _measure(space: Space, change: Int64Array, page: int) -> None:
         change[CHANGE_HEADROOM] = max(space.leaves[space.lists[ORDER, place], STARTS, index] - top, 0)
 
 
-HELPERS: Final = (
-    _read_ahead, _locate, _new_leaf, _split_leaf, _insert, _insert_free, _add, _write_out, _die, _lift, _shrink, _cut,
-    _clear, _add_new, _map, _unmap, _inferred, _infer_gaps, _protect, _start_of_mapping, _protected_up_to,
-    _may_refuse, _brk, _brk_grows, _set_brk, _stash, _unit_of, _taken_unit, _remap_take,
-    _mapped_up_to, _remap_give, _detach, _edit, _rename_path, _describe_above,
-)  # fmt: skip
-"""What `run` calls, for whoever compiles it, but for the small ones."""
+def _like() -> tuple[Any, ...]:
+    """Return arguments of the layout that the loop is compiled for."""
+    table = np.zeros((0, 0), np.int64)
+    return empty_space(), table, np.zeros(0, np.int64), (0, 0), table, table, table, 0
 
-SMALL_HELPERS: Final = (
-    _has_room, _is_impossible, _round_up, _shift_up, _shift_down, _count_up_to, _before, _after, _slot, _copy, _joined,
-    _account, _neighbours, _weigh, _change_gap, _remove, _mapped_inside, _largest_gap, _gap_of_leaf, _mark_changed,
-    _measure,
+
+apply_rows: Final = Loop(
+    run,
+    _like,
+    helpers=(
+        _read_ahead, _locate, _new_leaf, _split_leaf, _insert, _insert_free, _add, _write_out, _die, _lift, _shrink,
+        _cut, _clear, _add_new, _map, _unmap, _inferred, _infer_gaps, _protect, _start_of_mapping, _protected_up_to,
+        _may_refuse, _brk, _brk_grows, _set_brk, _stash, _unit_of, _taken_unit, _remap_take, _mapped_up_to,
+        _remap_give, _detach, _edit, _rename_path, _describe_above,
+    ),
+    inlined=(  # called for every row, some of them many times
+        _has_room, _is_impossible, _round_up, _shift_up, _shift_down, _count_up_to, _before, _after, _slot, _copy,
+        _joined, _account, _neighbours, _weigh, _change_gap, _remove, _mapped_inside, _largest_gap, _gap_of_leaf,
+        _mark_changed, _measure,
+    ),
+    results=2,
 )  # fmt: skip
-"""What is called for every row, some of it many times, and is worth being inlined where it is called."""
 
 
 def check(space: Space, page: int) -> None:

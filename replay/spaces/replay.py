@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -18,8 +18,7 @@ from replay.calls.table import Calls, concatenated
 from replay.calls.windows import Recording, record
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
-from replay.engine.native import compiled, pays
-from replay.engine.prefetch import worked_ahead, worked_in_turn
+from replay.engine.prefetch import worked_ahead
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.engine.sorting import ascending, firsts
 from replay.mm import address_space as aspace
@@ -32,12 +31,6 @@ SPACE_ORIGINS: Final = ("found", "exec", "fork")
 """How a space began, see `processes.SpaceLife`; the codes of the column `origin` of the spaces are places here."""
 
 ORIGIN_FORK: Final = SPACE_ORIGINS.index("fork")
-
-WORTH_LOADING: Final = 500
-"""Memory calls from which on linking the compiled loop costs less than interpreting them. Heuristic, measured."""
-
-WORTH_COMPILING: Final = 60_000
-"""The same for compiling it first, which happens once on a machine. Heuristic, measured."""
 
 
 class Replay(NamedTuple):
@@ -116,13 +109,11 @@ def _replay_with(
         images=known,
         strings=strings,
         page=page,
-        apply=_runner_for(recording.memory_calls),
         forks=deque(sorted((life for life in who.lives if life.origin == "fork"), key=lambda life: life.born_clock)),
         endings=_endings(who, recording),
     )
     # While a thread changes the mappings of one window, the next is made ready, and what became of the last is kept.
-    run = worked_ahead if recording.calls.parts > 1 else worked_in_turn
-    for ready, became in run(_ready(recording, who, output, strings, page), runner.run):
+    for ready, became in worked_ahead(_ready(recording, who, output, strings, page), runner.run):
         output.keep_changes(Ran(ready.window, ready.rows, became.changes, became.met, ready.limits))
         output.keep_regions(became.pieces)
         watch(Stage("replaying", ready.number + 1, recording.calls.parts))
@@ -205,7 +196,6 @@ class _Runner:
     images: Mapping[int, Image]
     strings: Strings
     page: int
-    apply: Callable[..., tuple[int, int]]
     forks: deque[SpaceLife]
     endings: dict[int, list[int]]
     pieces: list[tuple[int, Int64Array]] = field(default_factory=list)
@@ -284,7 +274,7 @@ class _Runner:
             if len(self.dead) < room:
                 self.dead = np.empty((room + room // 2, aspace.DEAD_WIDTH), np.int64)
             before = done
-            done, count = self.apply(space, values, chosen, (done, until), self.dead, changes, met, self.page)
+            done, count = aspace.apply_rows(space, values, chosen, (done, until), self.dead, changes, met, self.page)
             if count:
                 self.pieces.append((life.space, self.dead[:count].copy()))
             if done == before:
@@ -330,13 +320,6 @@ def _endings(who: Processes, recording: Recording) -> dict[int, list[int]]:
             by_step = bisect_right(recording.calls.starts, int(last_steps[life.space])) - 1
             endings.setdefault(max(by_clock, by_step), []).append(life.space)
     return endings
-
-
-def _runner_for(rows: int) -> Callable[..., tuple[int, int]]:
-    """Return what applies that many rows of verbs fastest: `address_space.run` itself, or the same compiled."""
-    if pays(aspace.run, rows, loading=WORTH_LOADING, compiling=WORTH_COMPILING):
-        return compiled(aspace.run, aspace.HELPERS, aspace.SMALL_HELPERS, results=2)
-    return aspace.run
 
 
 def space_copy(space: aspace.Space, clock: int) -> aspace.Space:

@@ -1,0 +1,174 @@
+"""What building the package adds to it: one shared library of the compiled loops, and small C libraries.
+
+In goes a checkout, out come the files of `LIBRARY` and `C_SOURCES` in it; a wheel takes them along. hatchling calls the
+class below; `python -m replay.engine.build_hook` does the same in place. What was built of the same sources is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+LOOPS: Final = ("replay.mm.address_space", "replay.lines.scan_loop", "replay.engine.gap_sweep")
+"""The modules in which loops stand, those that take the longest to compile first."""
+
+LIBRARY: Final = "replay/engine/_loops.so"
+
+
+class CSource(NamedTuple):
+    """A file of C, what is made of it and how; the package does without where there is no C compiler."""
+
+    source: str
+    made: str
+    flags: str
+
+
+C_SOURCES: Final = (
+    CSource(
+        "replay/record/shim.c",
+        "replay/record/_shim.so",
+        "-O2 -fPIC -shared -fvisibility=hidden -fno-builtin -ftls-model=initial-exec",
+    ),
+)
+
+ZIG: Final = "ziglang>=0.13"
+"""A linker, and a compiler of C, for machines that have none."""
+
+
+class BuildError(Exception):
+    """The library cannot be made; says what is missing."""
+
+
+class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Builds what is compiled, and has the wheel be one for this kind of machine."""
+
+    def dependencies(self) -> list[str]:
+        """Return what the build needs besides what `pyproject.toml` says."""
+        return [] if _linker() else [ZIG]
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Build in the tree that the wheel is made of; an editable installation uses that tree itself."""
+        made = build(Path(self.root))
+        build_data["artifacts"] += [f"/{name}" for name in made]
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+
+
+def build(root: Path) -> list[str]:
+    """Build what is not there yet, or older than its sources, and return the names of all files built."""
+    if not _is_fresh(root):
+        build_loops(root, root / LIBRARY)
+    return [LIBRARY, *(one.made for one in C_SOURCES if _is_made(root, one))]
+
+
+# --- the loops -------------------------------------------------------------------------------------------------------
+
+
+def build_loops(root: Path, library: Path, *options: str) -> None:
+    """Compile the loops of a checkout, in as many processes as there are modules, and link them.
+
+    Raises:
+        BuildError: numba or a linker is missing, or one of them failed.
+    """
+    missing = [name for name in ("numba", "llvmlite") if find_spec(name) is None]
+    if missing:
+        raise BuildError(f"replay's loops are compiled by {' and '.join(missing)}, not installed: pip install numba")
+    with tempfile.TemporaryDirectory(prefix="replay-build-") as folder:
+        objects = [Path(folder) / f"{module}.o" for module in LOOPS]
+        running = [_started(root, str(file), module, *options) for module, file in zip(LOOPS, objects, strict=True)]
+        names = sorted({name for process in running for name in _finished(process).splitlines()})
+        objects.append(Path(folder) / "origin.o")
+        _finished(_started(root, str(objects[-1]), "--origin", *names))
+        _link(objects, library)
+
+
+def _started(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start to compile in a process of its own, which sees the checkout first."""
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "replay.engine.compile_loops", *arguments]
+    return subprocess.Popen(command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE)
+
+
+def _finished(process: subprocess.Popen[str]) -> str:
+    """Return what a process printed."""
+    printed, _ = process.communicate()
+    if process.returncode:
+        raise BuildError(f"replay's loops: {' '.join(map(str, process.args))} failed")  # type: ignore[arg-type]
+    return printed
+
+
+def _linker() -> list[str]:
+    """Return the command that links a shared library, empty where there is none."""
+    for command in (["cc"], ["gcc"], ["clang"], ["ld"]):
+        if shutil.which(command[0]):
+            return command
+    return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else []
+
+
+def _link(objects: Iterable[Path], library: Path) -> None:
+    """Link object files into a library, which appears whole: a process may use the one before."""
+    linker = _linker()
+    if not linker:
+        raise BuildError("replay's loops are linked by cc or ld, neither is found: pip install ziglang has one")
+    alone = [] if linker == ["ld"] else ["-nostdlib"]
+    fresh = library.with_name(f"{library.name}.{os.getpid()}")
+    _run([*linker, "-shared", *alone, "-o", str(fresh), *map(str, objects)])
+    fresh.replace(library)
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)} failed: {done.stdout}{done.stderr}")
+
+
+def _is_fresh(root: Path) -> bool:
+    """Tell whether the library of a checkout is made of its sources as they are, for machines like this one."""
+    code = (
+        "import ctypes, sys; from replay.engine import native; "
+        "sys.exit(not native.is_of_sources(ctypes.CDLL(str(native.LIBRARY))))"
+    )
+    return (root / LIBRARY).exists() and subprocess.run(
+        [sys.executable, "-c", code], cwd=root, check=False, capture_output=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
+    ).returncode == 0  # fmt: skip
+
+
+# --- C ---------------------------------------------------------------------------------------------------------------
+
+
+def _is_made(root: Path, one: CSource) -> bool:
+    """Tell whether what is made of a file of C is there, made now if it was not; without a compiler it is not."""
+    source, made = root / one.source, root / one.made
+    if made.exists() and made.stat().st_mtime >= source.stat().st_mtime:
+        return True
+    compiler = _linker()
+    if not compiler or compiler == ["ld"]:
+        print(f"replay: no C compiler; built without {one.made}", file=sys.stderr)
+        return False
+    fresh = made.with_name(f"{made.name}.{os.getpid()}")
+    try:
+        _run([*compiler, *one.flags.split(), "-o", str(fresh), str(source)])
+    except BuildError as error:
+        print(f"replay: built without {one.made}: {error}", file=sys.stderr)
+        return False
+    fresh.replace(made)
+    return True
+
+
+if __name__ == "__main__":
+    try:
+        print(*build(Path(__file__).resolve().parents[2]), sep="\n")
+    except BuildError as error:
+        sys.exit(f"replay: {error}")

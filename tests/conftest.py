@@ -1,0 +1,42 @@
+"""What all tests need: the compiled loops of this checkout as it is, and the same loops interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+
+from replay.engine import build_hook, native
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the loops where they are not, before any process of the session needs them."""
+    if not hasattr(session.config, "workerinput"):
+        build_hook.build(oracle.CHECKOUT)
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Have every loop run as the plain Python that it is written in: slow, and each index is checked."""
+
+    def call(loop: native.Loop, *arguments: Any) -> Any:
+        with np.errstate(over="ignore"):  # hashes are sums modulo 2**64
+            return loop.function(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native.Loop, "__call__", call)
+        yield
+
+
+@pytest.fixture(params=["compiled", "interpreted"])
+def loops(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test on compiled loops and on interpreted ones."""
+    if request.param == "compiled":
+        yield request.param
+        return
+    with interpreted():
+        yield request.param
