@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from hypothesis import settings
 
 from replay.engine import build_hook, native
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import site
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
 
 import oracle
 import pytest
+
+from replay.engine import build_hook
 
 pytestmark = pytest.mark.slow
 
@@ -41,14 +43,16 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bin directory of a fresh environment that holds the wheel.
 
     The dependencies come from the running environment: what `pip install` finds for them is for the README's command.
+    Only what compiles the loops cannot be imported there.
     """
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     succeed(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel, cwd=folder)
     packages = next((folder / "lib").glob("python*/site-packages"))
-    borrowed = [*site.getsitepackages(), site.getusersitepackages()]
-    (packages / "zz_borrowed.pth").write_text("\n".join(path for path in borrowed if Path(path).is_dir()) + "\n")
+    borrowed = [path for path in sys.path if path.endswith("-packages")]
+    (packages / "zz_borrowed.pth").write_text("\n".join(borrowed) + "\n")
+    (packages / "zz_no_compiler.pth").write_text("import sys; sys.modules |= {'numba': None, 'llvmlite': None}\n")
     return folder / "bin"
 
 
@@ -58,7 +62,9 @@ def test_the_wheel_holds_the_package_and_the_grammars_and_nothing_else(wheel: Pa
     assert grammars and grammars < names
     assert "replay/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"replay"}
-    assert {Path(name).suffix for name in names} <= {".py", ".c", ".lark", ".typed"}
+    assert {Path(name).suffix for name in names} <= {".py", ".c", ".lark", ".typed", ".so"}
+    assert build_hook.LIBRARY in names
+    assert wheel.name.endswith(f"-py3-none-{sysconfig.get_platform().replace('-', '_')}.whl")
 
 
 def test_the_installed_command_reports_from_any_directory(installed: Path, tmp_path: Path) -> None:

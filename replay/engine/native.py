@@ -10,7 +10,6 @@ import ctypes
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -66,7 +65,8 @@ class Loop:
             ValueError: an argument is not laid out as the loop wants it.
         """
         run, layout = self._code
-        words = chain.from_iterable(map(_words, flat(arguments), layout))
+        given = zip(flat(arguments), layout, strict=True)
+        words = [word for argument, kind in given for word in _words(argument, kind)]
         found = (ctypes.c_int64 * MOST_RESULTS)()
         run(*words, found)
         return tuple(found[: self.results]) if self.results else None
