@@ -238,11 +238,18 @@ def test_wrong_usage(arguments: list[object], tmp_path: Path, monkeypatch: pytes
     [
         (["maps", PLAIN, "--step", "48"], "no step 48: the run has steps 0 to 47"),
         (["maps", PLAIN, "--pid", "1"], "no process or thread 1 in the run"),
-        (["maps", PLAIN, "--time", "1"], "no step at or before that time"),
+        (["maps", PLAIN, "--time", "1"], "no step at or before 1: the log has times from 1795"),
         (["maps", PLAIN, "--maps", "/none/maps"], "/none/maps: cannot read the maps file"),
         (["steps", PLAIN, "--to", "48"], "no step 48: the run has steps 0 to 47"),
         (["steps", PLAIN, "--pid", "1"], "no process or thread 1 in the run"),
         (["diff", PLAIN, "0", "48"], "no step 48: the run has steps 0 to 47"),
+        (["maps", BLOCKED, "--line", "9999"], "no line 9999: the log has lines 1 to 91"),
+        (["steps", BLOCKED, "--line", "92.."], "no line 92: the log has lines 1 to 91"),
+        (
+            ["report", BLOCKED, "--since", "17:00:00"],
+            "no step at or after 61200: the log has times from 1795373563.323731",
+        ),
+        (["steps", BLOCKED, "--program", "nosuch"], "no program 'nosuch' in the run; its programs are ./prog"),
     ],
     ids=lambda value: " ".join(str(part).rpartition("/")[2] for part in value) if isinstance(value, list) else "",
 )
@@ -418,6 +425,27 @@ def test_export_takes_both_meanings_of_format(tmp_path: Path) -> None:
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv"}
 
 
+def test_export_says_as_what_and_format_is_the_form_of_the_log(tmp_path: Path) -> None:
+    ended = run("export", PLAIN, "-o", tmp_path / "out", "--as", "csv", "--format", "strace")
+    assert ended.status == 0
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv"}
+
+
+def test_one_table_goes_to_standard_output_as_csv(tmp_path: Path) -> None:
+    shown = run("export", BLOCKED, "-o", "-", "--table", "brk_failures")
+    assert run("export", BLOCKED, "-o", tmp_path / "out", "--as", "csv").status == 0
+    assert shown.out == (tmp_path / "out" / "brk_failures.csv").read_text()
+    assert run("export", BLOCKED, "-o", "-").status == 2
+
+
+def test_a_window_leaves_out_rows_and_the_replay_is_whole(tmp_path: Path) -> None:
+    shown = run("export", BLOCKED, "-o", "-", "--table", "brk_failures", "--since", 60, "--until", 70).out
+    assert [row.split(",")[1] for row in shown.splitlines()[1:]] == ["61", "63", "65", "67", "69"]
+    ended = run("report", BLOCKED, "--since", 60, "--until", 70)
+    assert "The break failed to grow 5 times (lines 61 to 69)." in ended.out
+    assert "shown: from line 60 on, up to line 70" in ended.err
+
+
 def test_existing_output_is_overwritten_only_by_force(tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert run("export", PLAIN, "-o", output, "--format", "csv").status == 0
@@ -434,6 +462,31 @@ def test_schema_of_one_table_and_of_all() -> None:
     one = run("schema", "problems")
     assert one.out.splitlines()[0] == "problems"
     assert set(one.out.splitlines()) < set(run("schema").out.splitlines())
+
+
+def test_steps_by_lines_by_times_and_by_numbers_are_the_same_steps() -> None:
+    by_number = run("steps", BLOCKED, "--from", 26, "--to", 29).out
+    assert run("steps", BLOCKED, "--line", "27..30").out == by_number
+    assert run("steps", BLOCKED, "--since", 27, "--until", 30).out == by_number
+    first, last = (BLOCKED.read_text().splitlines()[line - 1].split()[1] for line in (27, 30))
+    assert run("steps", BLOCKED, "--time", f"{first}..{last}").out == by_number
+    assert run("steps", BLOCKED, "--line", "27", "--from", 3).status == 2
+
+
+def test_steps_maps_and_schema_as_json() -> None:
+    steps = json.loads(run("steps", BLOCKED, "--line", "27", "--json").out)
+    assert [(step["step"], step["line"], step["did"][:11]) for step in steps] == [(26, 27, "brk refused")]
+    maps = json.loads(run("maps", BLOCKED, "--json").out)
+    assert [entry["path"] for entry in maps].count("[heap]") == 1
+    assert [f"{int(entry['start'], 16):08x}" for entry in maps] == [
+        line.split("-")[0] for line in run("maps", BLOCKED).out.splitlines()
+    ]
+    (table,) = json.loads(run("schema", "problems", "--json").out)
+    assert [column["name"] for column in table["columns"]] == ["line", "reason", "text"]
+
+
+def test_diff_between_lines_is_that_between_their_steps() -> None:
+    assert run("diff", BLOCKED, 21, 72, "--line").out == run("diff", BLOCKED, 20, 71).out
 
 
 def test_diff_as_json_names_both_moments() -> None:

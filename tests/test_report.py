@@ -24,6 +24,7 @@ from replay.report.as_text import letter
 from replay.report.diff import difference, difference_lines
 from replay.report.findings import Curve
 from replay.report.steps import step_lines
+from replay.run.window import Window, steps_of
 
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
 
@@ -441,8 +442,8 @@ def test_each_step_in_words(tmp_path: Path) -> None:
 def test_steps_of_a_range_and_of_a_process() -> None:
     run = replay.load(oracle.SAMPLES / "fork_exec" / "strace.log")
     every = plain(step_lines(run))
-    assert plain(step_lines(run, 5, 9))[1:] == every[6:11]
-    child = plain(step_lines(run, pid=6447))
+    assert plain(step_lines(run, np.arange(5, 10)))[1:] == every[6:11]
+    child = plain(step_lines(run, steps_of(run, Window(pid=6447))))
     assert child[1:] == [line for line in every if " 6447 " in line and "clone" not in line]
 
 

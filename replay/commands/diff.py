@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,16 +19,25 @@ from replay.commands.options import (
     Quiet,
     Strict,
     Traces,
+    line_of,
     read_run,
+    time_of,
     warn_of_problems,
 )
 from replay.console.progress_bar import progress
 
+if TYPE_CHECKING:
+    from replay.run.window import Moment
+
 
 def diff(
     traces: Traces,
-    first: Annotated[int, typer.Argument(metavar="A", min=0, show_default=False, help="A step, from 0.")],
-    second: Annotated[int, typer.Argument(metavar="B", min=0, show_default=False, help="A later step.")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", show_default=False, help="A step, from 0; a line or a time, if so asked.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", show_default=False, help="A later one.")],
+    line: Annotated[bool, typer.Option("--line", help="A and B are lines of the log.")] = False,
+    time: Annotated[bool, typer.Option("--time", help="A and B are times, written as the log prints them.")] = False,
     as_json: AsJson = False,
     pid: Pid = None,
     format: Format = Dialect.auto,
@@ -39,16 +48,22 @@ def diff(
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
-    """Print what changed between step A and step B.
+    """Print what changed between step A and step B, or between two lines or times.
 
     Mappings gone, new and changed, the break, the totals. The space is the one in which step B ran, or that of --pid.
     """
+    if line and time:
+        raise typer.BadParameter("A and B are lines or times, not both")
+    before, after = ((line_of if line else time_of if time else _step_of)(text) for text in (first, second))
     from replay.report.diff import difference, difference_document, difference_lines
 
     with progress(quiet) as watch:
         run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
-    found = difference(run, first, second, pid)
-    warn_of_problems(run)
+    from replay.run.window import last_step
+
+    found = difference(run, last_step(run, before), last_step(run, after), pid)
+    if not quiet:
+        warn_of_problems(run)
     if as_json:
         from replay.report.as_json import write_json
 
@@ -57,3 +72,11 @@ def diff(
     from replay.console.screen import print_lines
 
     print_lines(difference_lines(found, run))
+
+
+def _step_of(text: str) -> Moment:
+    from replay.run.window import Moment
+
+    if not (text.isascii() and text.isdigit()):
+        raise typer.BadParameter(f"{text!r}: expected a step such as 20; --line and --time take lines and times")
+    return Moment(step=int(text))

@@ -13,12 +13,17 @@ from replay.commands.options import (
     MapsFile,
     NoElf,
     PageSize,
+    Pid,
+    Program,
     Quiet,
+    Since,
     Strict,
     Traces,
+    Until,
     read_run,
     warn,
     warn_of_problems,
+    window_of,
 )
 from replay.console.progress_bar import progress
 
@@ -29,18 +34,28 @@ def export(
     traces: Traces,
     output: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="DIR", show_default=False, help="The directory that gets the files."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="The directory that gets the files; - writes one table as CSV to standard output.",
+        ),
     ],
+    form: Annotated[
+        str | None, typer.Option("--as", metavar="parquet|csv", show_default="parquet", help="How files are written.")
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option("--table", metavar="NAME", show_default=False, help="The table that -o - writes.")
+    ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format",
-            metavar="parquet|csv",
-            show_default=False,
-            help="How the files are written; parquet if not given. May be given once more, with auto, strace or "
-            "ltrace: who wrote the logs.",
-        ),
+        typer.Option("--format", metavar="auto|strace|ltrace", show_default=False, help="Who wrote the logs."),
     ] = None,
+    since: Since = None,
+    until: Until = None,
+    pid: Pid = None,
+    program: Program = None,
     force: Force = False,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
@@ -51,19 +66,39 @@ def export(
 ) -> None:
     """Write all tables of the run into a directory, one file each.
 
-    All files come to be, or none. `replay schema` tells what the tables hold.
+    All files come to be, or none. `replay schema` tells what the tables hold. --since, --until, --pid and --program
+    leave out rows of what happened before, after or elsewhere; the summary is of the whole run.
     """
-    files, dialect = _told_apart(formats or [])
+    files, dialect = _told_apart([*(formats or []), *([form] if form else [])])
+    if form is not None and form not in FILES:
+        raise typer.BadParameter(f"{form!r} is none of {', '.join(FILES)}", param_hint="--as")
+    _check_table(output, table, form)
+    window = window_of(since, until, pid, program)
     with progress(quiet) as watch:
         run = read_run(traces, dialect, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
-        run.export(output, format=files, force=force, watch=watch)
+        if output == "-":
+            run.write_csv(str(table), output, window=window)
+        else:
+            run.export(output, format=files, force=force, watch=watch, window=window)
+    if quiet:
+        return
     warn_of_problems(run)
-    if not quiet:
+    if output != "-":
         warn(f"wrote the tables of the run to {output}")
 
 
+def _check_table(output: str, table: str | None, form: str | None) -> None:
+    """Raise typer.BadParameter unless a table is named just where it is written to standard output."""
+    from replay.tables import TABLES
+
+    if (output == "-") != (table is not None) or (output == "-" and form == "parquet"):
+        raise typer.BadParameter("standard output takes one table, as CSV: --table NAME -o -")
+    if table is not None and table not in TABLES:
+        raise typer.BadParameter(f"no table {table!r}; the tables are {', '.join(TABLES)}", param_hint="--table")
+
+
 def _told_apart(formats: list[str]) -> tuple[str, str]:
-    """Return the format of the files and the dialect of the logs; the last word of each kind counts."""
+    """Return the format of the files and the dialect of the logs; --format once named both, and still may."""
     files, dialect = FILES[0], Dialect.auto.value
     for word in formats:
         if word in FILES:
@@ -71,8 +106,5 @@ def _told_apart(formats: list[str]) -> tuple[str, str]:
         elif word in [known.value for known in Dialect]:
             dialect = word
         else:
-            raise typer.BadParameter(
-                f"{word!r} is none of parquet, csv (the files) and auto, strace, ltrace (the logs)",
-                param_hint="--format",
-            )
+            raise typer.BadParameter(f"{word!r} is none of auto, strace, ltrace", param_hint="--format")
     return files, dialect

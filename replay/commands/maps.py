@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from replay.commands.options import (
+    AsJson,
     Dialect,
     ElfRoot,
     Format,
@@ -45,6 +46,7 @@ def maps(
         ),
     ] = None,
     pid: Pid = None,
+    as_json: AsJson = False,
     format: Format = Dialect.auto,
     maps_file: MapsFile = None,
     page_size: PageSize = 4096,
@@ -63,11 +65,19 @@ def maps(
     moment = None if time is None else time_ns(time)
     with progress(quiet) as watch:
         run = read_run(traces, format.value, maps_file, page_size, strict, watch, elf_root=None if no_elf else elf_root)
-    text = run.maps(step=step, line=line, time=moment, pid=pid)
-    warn_of_problems(run)
-    if not text:
+    mapped = run.mapped_at(step=step, line=line, time=moment, pid=pid)
+    if not quiet:
+        warn_of_problems(run)
+    if not mapped:
         warn("nothing is mapped then, as far as the log shows")
-    _write(text)
+    if as_json:
+        from replay.report.as_json import mapping_values, write_json_rows
+
+        write_json_rows(map(mapping_values, mapped), sys.stdout)
+        return
+    from replay.linux.proc_maps import maps_text
+
+    _write(maps_text(mapped))
 
 
 def _write(text: str) -> None:

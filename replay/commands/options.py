@@ -17,7 +17,10 @@ import typer
 from replay.engine.progress import Watch, unwatched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replay.run.api import Run
+    from replay.run.window import Moment, Window
 
 NS: Final = 1_000_000_000
 _CLOCK_PARTS: Final = (3600, 60, 1)
@@ -79,6 +82,17 @@ Pid = Annotated[
     int | None,
     typer.Option("--pid", metavar="PID", show_default=False, help="The process or thread that is meant."),
 ]
+Program = Annotated[
+    str | None,
+    typer.Option("--program", metavar="NAME", show_default=False, help="Show only what this program did."),
+]
+_MOMENT: Final = "A line (72), or a time as the log prints it: seconds (1795368030.52) or a time of day (14:03:07.5)."
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="WHEN", show_default=False, help=f"Show from then on. {_MOMENT}")
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="WHEN", show_default=False, help="Show up to then, written as --since.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no closing words.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
@@ -139,6 +153,51 @@ def warn(text: str) -> None:
     from replay.console.screen import clean
 
     print(f"replay: {clean(text)}", file=sys.stderr)
+
+
+def moment_of(text: str) -> Moment:
+    """Return a line, or a time if there is a point or a colon in it.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    from replay.run.window import Moment
+
+    if text.isascii() and text.isdigit():
+        return Moment(line=int(text))
+    return Moment(time=time_ns(text))
+
+
+def ends_of(text: str, one: Callable[[str], Moment]) -> tuple[Moment | None, Moment | None]:
+    """Return the ends of `A..B`, of which either may be left out; `A` alone is both."""
+    first, dots, last = text.partition("..")
+    if not dots:
+        last = first
+    return (one(first) if first else None, one(last) if last else None)
+
+
+def line_of(text: str) -> Moment:
+    """Return a line; raise typer.BadParameter if the text is no number."""
+    from replay.run.window import Moment
+
+    if not (text.isascii() and text.isdigit()):
+        raise typer.BadParameter(f"{text!r}: expected a line such as 72, or lines such as 27..71")
+    return Moment(line=int(text))
+
+
+def time_of(text: str) -> Moment:
+    """Return a time; raise typer.BadParameter if the text is none."""
+    from replay.run.window import Moment
+
+    return Moment(time=time_ns(text))
+
+
+def window_of(since: str | None, until: str | None, pid: int | None, program: str | None) -> Window:
+    """Return what the options ask to be shown."""
+    from replay.run.window import Window
+
+    begin, end = (None if text is None else moment_of(text) for text in (since, until))
+    return Window(begin, end, pid, program)
 
 
 def time_ns(text: str) -> int:

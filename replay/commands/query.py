@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from replay.commands.options import warn
+from replay.commands.options import AsJson, warn
 
 
 class AnswerFormat(StrEnum):
@@ -38,7 +38,10 @@ def query(
         ),
     ] = "",
     show_list: Annotated[bool, typer.Option("--list", help="Print the questions that have names, and end.")] = False,
-    format: Annotated[AnswerFormat, typer.Option("--format", help="How the answer is printed.")] = AnswerFormat.table,
+    form: Annotated[
+        AnswerFormat, typer.Option("--as", "--format", metavar="table|csv|json", help="How the answer is printed.")
+    ] = AnswerFormat.table,
+    as_json: AsJson = False,
 ) -> None:
     """Answer a question over the runs of a dataset.
 
@@ -55,7 +58,7 @@ def query(
     check_duckdb()
     from replay.report.query import FORMATS
 
-    rows = FORMATS[format.value](ask(dataset, sql), sys.stdout)
+    rows = FORMATS[AnswerFormat.json if as_json else form](ask(dataset, sql), sys.stdout)
     if not rows and nothing:
         warn(f"no rows: {nothing}")
 

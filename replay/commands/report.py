@@ -14,10 +14,16 @@ from replay.commands.options import (
     MapsFile,
     NoElf,
     PageSize,
+    Pid,
+    Program,
     Quiet,
+    Since,
     Strict,
     Traces,
+    Until,
     read_run,
+    warn,
+    window_of,
 )
 from replay.console.progress_bar import progress
 from replay.engine.progress import Stage
@@ -29,6 +35,10 @@ if TYPE_CHECKING:
 def report(
     traces: Traces,
     as_json: AsJson = False,
+    since: Since = None,
+    until: Until = None,
+    pid: Pid = None,
+    program: Program = None,
     format: Format = Dialect.auto,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
@@ -44,10 +54,16 @@ def report(
     both came about, and what was not understood. `replay TRACE...` is short for this command.
     """
     conditions = conditions_of(fail_if)
+    window = window_of(since, until, pid, program)
     with progress(quiet) as watch:
         run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
         watch(Stage("examining", 0, 0))
         run.examine()
+    if not window.is_all:
+        from replay.run.part import part_of
+
+        run = part_of(run, window)
+        warn(f"shown: {window}; what is mapped, blocks of malloc and what was read are of the whole log")
     _print(run, as_json)
     end_if_one_holds(judge_run(conditions, run))
 

@@ -7,7 +7,7 @@ the line of the log with each.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import numpy as np
@@ -22,6 +22,7 @@ from replay.tables import table_of
 from replay.version import __version__
 
 if TYPE_CHECKING:
+    from replay.linux.proc_maps import Mapping as Mapping_
     from replay.run.api import Run
 
 DOCUMENT_VERSION: Final = 1
@@ -80,6 +81,29 @@ def write_json(values: Any, stream: TextIO) -> None:
     for piece in encoder.iterencode(_decoded(values)):
         stream.write(piece)
     stream.write("\n")
+
+
+def write_json_rows(rows: Iterable[Mapping[str, Any]], stream: TextIO) -> int:
+    """Write rows of values as a JSON array, one a line, as they come; return how many they are."""
+    count = 0
+    stream.write("[")
+    for count, row in enumerate(rows, 1):
+        text = json.dumps(_decoded(row), ensure_ascii=True, allow_nan=False, default=str)
+        stream.write(("\n  " if count == 1 else ",\n  ") + text)
+    stream.write("\n]\n" if count else "]\n")
+    return count
+
+
+def mapping_values(mapping: Mapping_) -> dict[str, Any]:
+    """Return a line of /proc/PID/maps as values: addresses and offset in hexadecimal, the path null for none."""
+    return {
+        "start": f"{mapping.start:#x}",
+        "end": f"{mapping.end:#x}",
+        "size": mapping.end - mapping.start,
+        "perms": mapping.perms,
+        "offset": f"{mapping.offset:#x}",
+        "path": mapping.path or None,
+    }
 
 
 def _decoded(value: Any) -> Any:

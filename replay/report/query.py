@@ -6,7 +6,6 @@ In go the names of columns and rows of plain values, out goes text. Where the ro
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -17,6 +16,7 @@ from replay.console.screen import cells, clean, print_lines, shortened, styled, 
 from replay.console.table import fitted_widths, room_for, table
 from replay.console.terminal import width as screen_width
 from replay.datasets.questions import QUESTIONS, Answer
+from replay.report.as_json import write_json_rows
 from replay.tables.schema import TABLES
 
 MOST_ROWS: Final = 1000
@@ -40,32 +40,35 @@ def print_table(answer: Answer, stream: TextIO) -> int:
     if rows:
         print_lines(table_lines(answer.columns, rows[:MOST_ROWS]), stream)
     if len(rows) > MOST_ROWS:
-        print_lines(
-            [styled("dim", f"and more: these are the first {MOST_ROWS:,}; --format csv or json has all")], stream
-        )
+        print_lines([styled("dim", f"and more: these are the first {MOST_ROWS:,}; --as csv or json has all")], stream)
     return len(rows)
 
 
 def print_csv(answer: Answer, stream: TextIO) -> int:
-    """Print an answer as CSV: a head, then the rows, nulls empty; return the number of rows."""
+    """Print an answer as CSV: a head, then the rows, nulls empty; return the number of rows.
+
+    On a terminal, texts are made fit for it; elsewhere values are as they are.
+    """
     writer = csv.writer(stream, lineterminator="\n")
+    on_terminal = stream.isatty()
     writer.writerow(answer.columns)
     count = 0
     for row in answer.rows:
-        writer.writerow(["" if value is None else value for value in row])
+        writer.writerow([_csv_value(value, on_terminal=on_terminal) for value in row])
         count += 1
     return count
 
 
+def _csv_value(value: Any, *, on_terminal: bool) -> Any:
+    if value is None:
+        return ""
+    return clean(value) if on_terminal and isinstance(value, str) else value
+
+
 def print_json(answer: Answer, stream: TextIO) -> int:
     """Print an answer as a JSON array with an object for each row; return the number of rows."""
-    count = 0
-    stream.write("[")
-    for count, row in enumerate(answer.rows, 1):
-        values = {name: _json_value(value) for name, value in zip(answer.columns, row, strict=True)}
-        stream.write(("\n  " if count == 1 else ",\n  ") + json.dumps(values, allow_nan=False, default=str))
-    stream.write("\n]\n" if count else "]\n")
-    return count
+    names = answer.columns
+    return write_json_rows((dict(zip(names, map(_json_value, row), strict=True)) for row in answer.rows), stream)
 
 
 FORMATS: Final[Mapping[str, Callable[[Answer, TextIO], int]]] = {

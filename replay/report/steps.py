@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from replay.console.amounts import address, number, size
 from replay.console.screen import clean, shortened, styled
 from replay.console.terminal import width as screen_width
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, to_unsigned
-from replay.errors import QueryError
 from replay.linux import constants
 from replay.linux.flag_words import flags_text
 from replay.linux.proc_maps import perms_text
@@ -64,13 +63,9 @@ class _Step(NamedTuple):
     injected: int
 
 
-def step_lines(run: Run, first: int = 0, last: int | None = None, pid: int | None = None) -> Iterator[str]:
-    """Yield a heading and a line for each step from `first` to `last` (both included) of thread or process `pid`.
-
-    Raises:
-        QueryError: `first` or `last` is no step of the run, or the process is not in it.
-    """
-    rows = _chosen(run, first, last, pid)
+def step_lines(run: Run, steps: Int64Array | None = None) -> Iterator[str]:
+    """Yield a heading and a line for each of the steps, which are numbers in order; without any, for all."""
+    rows = np.arange(run.replayed.events.rows, dtype=np.int64) if steps is None else steps
     events = run.replayed.events
     tids = events["tid"][rows]
     with_pid = bool((events["tid"] > 0).any())
@@ -99,20 +94,28 @@ def step_lines(run: Run, first: int = 0, last: int | None = None, pid: int | Non
             yield f"{step:>{widths[0]}} {lines[at]:>{widths[1]}} {who}{what}"
 
 
-def _chosen(run: Run, first: int, last: int | None, pid: int | None) -> Int64Array:
-    """Return the steps asked for."""
-    events = run.replayed.events
-    count = len(events["step"])
-    for step in (first, last):
-        if step is not None and not 0 <= step < max(count, 1):
-            raise QueryError(f"no step {step}: the run has steps 0 to {count - 1}" if count else "the run has no steps")
-    rows = np.arange(first, min(count, count if last is None else last + 1), dtype=np.int64)
-    if pid is None:
-        return rows
-    if not (events["tid"] == pid).any():
-        raise QueryError(f"no process or thread {pid} in the run")
-    mine: Int64Array = rows[events["tid"][rows] == pid]
-    return mine
+def step_values(run: Run, steps: Int64Array) -> Iterator[dict[str, Any]]:
+    """Yield each of the steps as values for JSON; `did` is what its line says."""
+    events, several = run.replayed.events, len(run.source.files) > 1
+    for begin in range(0, len(steps), _SLICE):
+        chosen = steps[begin : begin + _SLICE]
+        columns = (events.at(name, chosen).tolist() for name in ("line", "file", "tid", "space", "time_ns"))
+        for step, line, file, pid, space, time, did in zip(chosen.tolist(), *columns, _said(run, chosen), strict=True):
+            yield {
+                "step": step,
+                "line": line,
+                **({"file": run.source.files[file]} if several else {}),
+                "pid": pid if pid > 0 else None,
+                "space": space,
+                "time_ns": None if time == NULL else time,
+                "did": did,
+            }
+
+
+def _said(run: Run, steps: Int64Array) -> Iterator[str]:
+    """Yield what steps did, in words."""
+    words, of_blocks = _Words(run), _block_words(run)
+    return words.of(steps) if of_blocks is None else of_blocks.added(steps, words.of(steps))
 
 
 def _block_words(run: Run) -> BlockWords | None:

@@ -26,6 +26,8 @@ from replay.linux import constants
 from replay.linux.proc_maps import Mapping, join_equal, maps_text, perms_text, read_maps
 from replay.logs.recordings import recorded_images
 from replay.mm.address_space import IMPOSSIBLE_RANGE, KIND_BRK
+from replay.run import window as moments
+from replay.run.window import EVERYTHING, Window
 from replay.spaces import replay
 from replay.spaces.exec_image import images_of_files
 from replay.spaces.footprint import Footprint
@@ -197,8 +199,11 @@ class Run:
         format: str = "parquet",
         force: bool = False,
         watch: Watch = unwatched,
+        window: Window = EVERYTHING,
     ) -> None:
         """Write all tables into `directory`, one file each, whole or not at all; `watch` is told how far that is.
+
+        Rows of what happened before, after or elsewhere than `window` shows are left out; the summary is of the run.
 
         Raises:
             OutputExistsError: a file is there already and `force` is not set.
@@ -207,12 +212,37 @@ class Run:
         from replay.tables import TABLES, export_tables
 
         def parts(name: str, number: int) -> Iterator[pa.Table]:
-            for part in self.arrow_parts(name):
+            for part in self._shown_parts(name, window):
                 watch(Stage(f"writing {name}", number, len(TABLES)))
                 yield part
 
         tables = {name: parts(name, number) for number, name in enumerate(TABLES)}
         export_tables(tables, Path(directory), format, force=force)
+
+    def write_csv(self, table: str, path: str | Path, *, force: bool = False, window: Window = EVERYTHING) -> None:
+        """Write a table as one CSV file, `-` for standard output; `window` as in `export`.
+
+        Raises:
+            QueryError: there is no such table.
+            OutputExistsError: the file is there already and `force` is not set.
+        """
+        from replay.tables import arrow_schema
+        from replay.tables.files import CsvStream
+
+        with CsvStream(arrow_schema(table), path, force=force) as stream:
+            for part in self._shown_parts(table, window):
+                stream.write(part)
+
+    def _shown_parts(self, table: str, window: Window) -> Iterator[pa.Table]:
+        """Yield the parts of a table with the rows that a window shows."""
+        if window.is_all:
+            yield from self.arrow_parts(table)
+            return
+        from replay.run.part import rows_shown, shown_by
+
+        shown = shown_by(self, window)
+        for part in self.arrow_parts(table):
+            yield rows_shown(part, shown, window.pid)
 
     @cached_property
     def calls_made(self) -> Int64Array:
@@ -294,9 +324,15 @@ class Run:
         Raises:
             QueryError: the step, line or process is not in the run.
         """
+        return maps_text(self.mapped_at(step, line, time, pid))
+
+    def mapped_at(
+        self, step: int | None = None, line: int | None = None, time: int | None = None, pid: int | None = None
+    ) -> list[Mapping]:
+        """Return the lines that `maps` prints, as values, in order of addresses."""
         clock = self._clock_of(step, line, time)
         space = self.space_at(clock, step, pid)
-        return maps_text(join_equal(self.mappings(space, self._last_clock(space) if clock is None else clock)))
+        return list(join_equal(self.mappings(space, self._last_clock(space) if clock is None else clock)))
 
     def mappings(self, space: int, clock: int) -> list[Mapping]:
         """Return the mappings of a space once line `clock` had been printed, in order of addresses, not joined."""
@@ -395,19 +431,12 @@ class Run:
         """Return the line of the moment asked for, None for the end of the trace."""
         if sum(value is not None for value in (step, line, time)) > 1:
             raise QueryError("say when by one of step, line and time")
-        events = self.replayed.events
-        if step is not None:
-            if not 0 <= step < len(events["clock"]):
-                raise QueryError(f"no step {step}: the run has steps 0 to {len(events['clock']) - 1}")
-            return int(events["clock"][step])
-        if line is not None and line < 1:
-            raise QueryError(f"no line {line}: lines count from 1")
-        if time is not None:
-            earlier = np.flatnonzero((events["time_ns"] != NULL) & (events["time_ns"] <= time))
-            if not earlier.size:
-                raise QueryError("no step at or before that time; has the log times (-ttt)?")
-            return int(events["clock"][earlier[-1]])
-        return line
+        if line is not None:
+            moments.check_line(self, line)
+            return line
+        if step is None and time is None:
+            return None
+        return self.replayed.events.one("clock", moments.last_step(self, moments.Moment(time=time, step=step)))
 
     def space_at(self, clock: int | None, step: int | None = None, pid: int | None = None) -> int:
         """Return the space of `pid` then, of the step, or of who made the last step by line `clock`."""

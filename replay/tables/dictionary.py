@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from textwrap import wrap
-from typing import Final
+from typing import Any, Final
 
 from replay.tables.schema import TABLES, Column, Table, table_of
 
@@ -34,6 +34,11 @@ def schema_text(table: str | None = None) -> str:
     """
     tables = TABLES.values() if table is None else (table_of(table),)
     return "\n\n".join([*("\n".join(_screen_lines(facts)) for facts in tables), LEGEND]) + "\n"
+
+
+def schema_values(table: Table) -> dict[str, Any]:
+    """Return a table of the dictionary as values for JSON."""
+    return {"table": table.name, "meaning": table.meaning, "columns": [column._asdict() for column in table.columns]}
 
 
 def type_text(column: Column) -> str:

@@ -1,0 +1,195 @@
+"""Which part of a run is meant: from when to when, whose.
+
+In go lines, times, steps, process ids and names of programs, out come steps and spaces. How they are shown this module
+does not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from replay.engine.columns import NO_TEXT, NULL, Int64Array
+from replay.errors import QueryError
+
+if TYPE_CHECKING:
+    from replay.run.api import Run
+
+_NS: Final = 1_000_000_000
+_DAY_SECONDS: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A line (from 1), a time (ns, as in `events.time_ns`) or a step (from 0): one of them is given."""
+
+    line: int | None = None
+    time: int | None = None
+    step: int | None = None
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        if self.line is not None:
+            return f"line {self.line}"
+        return f"step {self.step}" if self.step is not None else f"time {time_text(_given(self.time))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is to be shown: from one moment up to and with another, of a process or thread, of a program."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+    pid: int | None = None
+    program: str | None = None
+
+    def __str__(self) -> str:
+        """Return it in words: `lines 27 to 71, pid 5`."""
+        words = [f"from {self.since} on"] if self.since else []
+        words += [f"up to {self.until}"] if self.until else []
+        words += [f"pid {self.pid}"] if self.pid is not None else []
+        words += [self.program] if self.program is not None else []
+        return ", ".join(words)
+
+    @property
+    def is_all(self) -> bool:
+        """Tell whether it leaves nothing out."""
+        return self == Window()
+
+
+EVERYTHING: Final = Window()
+
+
+def check_line(run: Run, line: int) -> None:
+    """Raise QueryError if the log has no such line."""
+    last = run.source.counters.lines
+    if not 1 <= line <= last:
+        raise QueryError(f"no line {line}: the log has lines 1 to {last:,}")
+
+
+def check_step(run: Run, step: int) -> None:
+    """Raise QueryError if the run has no such step."""
+    count = run.replayed.events.rows
+    if not 0 <= step < count:
+        raise QueryError(f"no step {step}: the run has steps 0 to {count - 1}" if count else "the run has no steps")
+
+
+def first_step(run: Run, moment: Moment) -> int:
+    """Return the first step that completes at or after a moment; it may lie behind the last one.
+
+    Raises:
+        QueryError: the log has no such line, step or time.
+    """
+    events = run.replayed.events
+    if moment.step is not None:
+        check_step(run, moment.step)
+        return moment.step
+    if moment.line is not None:
+        check_line(run, moment.line)
+        return int(events.count_up_to("clock", moment.line - 1))
+    times = _times(run)
+    later = np.flatnonzero(times >= _given(moment.time))
+    if not later.size:
+        raise QueryError(f"no step at or after {time_text(_given(moment.time))}: {_times_of(run, times)}")
+    return int(_timed(run)[later[0]])
+
+
+def last_step(run: Run, moment: Moment) -> int:
+    """Return the last step that has completed at a moment, -1 if none has.
+
+    Raises:
+        QueryError: the log has no such line, step or time.
+    """
+    events = run.replayed.events
+    if moment.step is not None:
+        check_step(run, moment.step)
+        return moment.step
+    if moment.line is not None:
+        check_line(run, moment.line)
+        return int(events.count_up_to("clock", moment.line)) - 1
+    times = _times(run)
+    earlier = np.flatnonzero(times <= _given(moment.time))
+    if not earlier.size:
+        raise QueryError(f"no step at or before {time_text(_given(moment.time))}: {_times_of(run, times)}")
+    return int(_timed(run)[earlier[-1]])
+
+
+def _given(value: int | None) -> int:
+    if value is None:
+        raise QueryError("say when by one of step, line and time")
+    return value
+
+
+def _timed(run: Run) -> Int64Array:
+    return np.flatnonzero(run.replayed.events["time_ns"] != NULL)
+
+
+def _times(run: Run) -> Int64Array:
+    times: Int64Array = run.replayed.events["time_ns"][_timed(run)]
+    return times
+
+
+def _times_of(run: Run, times: Int64Array) -> str:
+    """Return what times a log has, in words."""
+    if not times.size:
+        return "the log has no times (strace -ttt writes them)"
+    return f"the log has times from {time_text(int(times.min()))} to {time_text(int(times.max()))}"
+
+
+def time_text(ns: int) -> str:
+    """Return a time in seconds, as `--time` takes it: `1795368030.523899`."""
+    return f"{ns // _NS}.{ns % _NS:09d}".rstrip("0").rstrip(".")
+
+
+def steps_of(run: Run, window: Window) -> Int64Array:
+    """Return the steps that a window shows, in order.
+
+    Raises:
+        QueryError: the log has no such line, step or time, process or program.
+    """
+    events = run.replayed.events
+    first = 0 if window.since is None else first_step(run, window.since)
+    last = events.rows - 1 if window.until is None else last_step(run, window.until)
+    steps = np.arange(first, max(last + 1, first), dtype=np.int64)
+    if window.pid is not None:
+        steps = steps[_of_pid(run, window.pid)[steps]]
+    if window.program is not None:
+        spaces = spaces_of_program(run, window.program)
+        steps = steps[np.isin(events["space"][steps], spaces)]
+    return steps
+
+
+def _of_pid(run: Run, pid: int) -> np.ndarray:
+    mine: np.ndarray = run.replayed.events["tid"] == pid
+    if not mine.any():
+        raise QueryError(f"no process or thread {pid} in the run")
+    return mine
+
+
+def spaces_of(run: Run, window: Window) -> Int64Array | None:
+    """Return the spaces that a window shows, None for all."""
+    spaces = None
+    if window.pid is not None:
+        spaces = np.unique(run.replayed.events["space"][_of_pid(run, window.pid)])
+    if window.program is not None:
+        of_program = spaces_of_program(run, window.program)
+        spaces = of_program if spaces is None else np.intersect1d(spaces, of_program)
+    return spaces
+
+
+def spaces_of_program(run: Run, program: str) -> Int64Array:
+    """Return the spaces in which a program ran, named by its path or the last part of it.
+
+    Raises:
+        QueryError: none of the run's programs has that name.
+    """
+    ids = run.replayed.spaces["program"]
+    names = ["" if text == NO_TEXT else run.strings[text] for text in ids.tolist()]
+    found = [space for space, name in enumerate(names) if name and program in (name, PurePath(name).name)]
+    if not found:
+        known = ", ".join(dict.fromkeys(filter(None, names)))
+        raise QueryError(f"no program {program!r} in the run" + (f"; its programs are {known}" if known else ""))
+    return np.array(found, np.int64)
