@@ -10,7 +10,9 @@ from urllib.parse import quote
 import pyarrow as pa
 
 import replay
-from replay.tables import TABLES, arrow_schema, write_parquet
+from replay.tables import SCHEMA_VERSION, TABLES, arrow_schema, write_parquet
+
+TEXTS = ("run", "source", "location", "content_hash", "version", "schema_version", "options", "status", "error")
 
 
 def make_dataset(directory: Path, logs: Mapping[str, Path | str], errors: Mapping[str, str] | None = None) -> Path:
@@ -30,12 +32,13 @@ def make_dataset(directory: Path, logs: Mapping[str, Path | str], errors: Mappin
 
 
 def run_row(name: str, source: str, status: str, error: str | None) -> dict[str, Any]:
-    facts = {"run": name, "source": source, "size_bytes": 1, "hash": "00", "version": "0.1.0"}
+    facts = {"run": name, "source": source, "location": source, "size_bytes": 1, "content_hash": "00"}
+    facts |= {"version": "0.1.0", "schema_version": SCHEMA_VERSION, "options": ""}
     return facts | {"status": status, "error": error}
 
 
 def write_runs(directory: Path, rows: list[dict[str, Any]]) -> None:
-    texts = [pa.field(name, pa.string()) for name in ("run", "source", "hash", "version", "status", "error")]
+    texts = [pa.field(name, pa.string()) for name in TEXTS]
     fields = {field.name: field for field in [*texts, pa.field("size_bytes", pa.int64())]}
     for field in arrow_schema("summary"):
         fields.setdefault(field.name, field.with_nullable(True))

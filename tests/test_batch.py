@@ -56,9 +56,13 @@ def runs_of(place: Path) -> dict[str, dict[str, object]]:
 
 
 def files_of(place: Path) -> dict[str, bytes]:
-    """All files of a dataset by name, the lock aside, which holds nothing that lasts."""
+    """All files of a dataset by name, without what tells of this batch alone: the lock, and when a run was added."""
     files = sorted(file for file in place.rglob("*") if file.is_file() and file.name != "lock")
-    return {str(file.relative_to(place)): file.read_bytes() for file in files}
+    found = {str(file.relative_to(place)): file.read_bytes() for file in files}
+    if "runs.parquet" in found:
+        rows = pq.read_table(place / "runs.parquet").drop_columns(["added_at"])
+        found["runs.parquet"] = repr(rows.to_pylist()).encode()
+    return found
 
 
 def replay_command(*words: object) -> list[str]:
@@ -77,7 +81,10 @@ def run_command(*words: object, **how: object) -> subprocess.CompletedProcess[st
 def test_layout_and_rows(logs: Path, tmp_path: Path) -> None:
     result = batch(logs, tmp_path / "set", jobs=0)
     assert sorted(result.written) == ["deep/er/blocked.log.gz", "plain.log"]
-    assert (result.unchanged, result.errors, result.no_traces) == ([], {}, 3)
+    assert (result.unchanged, result.errors) == ([], {})
+    assert result.passed_over == {
+        str(logs / "core"): "binary", str(logs / "empty"): "empty", str(logs / "notes.md"): "no calls"
+    }  # fmt: skip
     names = ["deep%2Fer%2Fblocked.log.gz", "plain.log"]
     expected = [f"{table}/run={name}/part-0.parquet" for table in TABLES for name in names]
     assert sorted(files_of(tmp_path / "set")) == sorted(["runs.parquet", *expected])
@@ -245,7 +252,8 @@ def test_bad_logs_do_not_stop_the_others(logs: Path, tmp_path: Path) -> None:
 def test_named_file_that_is_no_trace_is_an_error(logs: Path, tmp_path: Path) -> None:
     result = batch([logs / "core", logs / "empty", logs / "plain.log"], tmp_path / "set", jobs=0)
     assert (result.written, sorted(result.errors)) == (["plain.log"], ["core", "empty"])
-    assert "a binary file" in result.errors["core"]
+    assert result.errors["core"].startswith("binary: ")
+    assert result.errors["empty"].startswith("empty: ")
 
 
 def test_bug_in_one_run_is_told_and_stops_no_other(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -555,7 +563,7 @@ def test_dataset_and_logs_behind_urls(logs: Path, tmp_path: Path, scheme: str) -
         copy_to(f"{scheme}{tmp_path.name}/logs", name, logs / file)
     url = f"{scheme}{tmp_path.name}/logs"
     result = batch(url, store.url, jobs=0)
-    assert (sorted(result.written), result.no_traces) == (["x/b.gz", "x/plain.log"], 1)
+    assert (sorted(result.written), len(result.passed_over)) == (["x/b.gz", "x/plain.log"], 1)
     assert batch(url, store.url, jobs=0).unchanged == result.written
     assert sorted(batch(f"{url}/*/*.gz", store.url, jobs=0, force=True).written) == ["x/b.gz"]
     runs = pq.read_table(pa.BufferReader(store.read("runs.parquet"))).to_pylist()
@@ -610,3 +618,6 @@ def test_no_scheduler_is_told(logs: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("replay.batch.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(ReplayError, match="no Dask scheduler answers there"):
         batch(logs, tmp_path / "set", scheduler="tcp://127.0.0.1:9")
+    for address in ("foo://x", "", "tcp://host", "tcp://host:99999", "127.0.0.1:x"):
+        with pytest.raises(ReplayError, match="no address of a Dask scheduler"):
+            batch(logs, tmp_path / "set", scheduler=address)

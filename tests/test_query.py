@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from replay.report.query import FORMATS, table_lines
 
 duckdb = pytest.importorskip("duckdb")
 
+from replay.batch import compact  # noqa: E402
+from replay.batch.storage import existing_store  # noqa: E402
 from replay.datasets.questions import BY_NAME, QUESTIONS, Answer, ask  # noqa: E402
 
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"
@@ -80,7 +83,7 @@ def test_failed_breaks_are_those_of_the_runs(dataset: Path) -> None:
 def test_blockers_are_mappings_and_limits(dataset: Path) -> None:
     limit = replay.load(LIMITED).brk_failures["limit_bytes"].iloc[0]
     found = {row["in_the_way"]: row["first_run"] for row in rows(dataset, "blockers")}
-    assert found == {"anonymous memory": "blocked/1", f"rlimit_data of {limit} bytes": "limited"}
+    assert found == {"anonymous": "blocked/1", f"rlimit_data of {limit} bytes": "limited"}
 
 
 def test_fallbacks_are_added_up_by_program(dataset: Path) -> None:
@@ -181,7 +184,7 @@ def test_sql_sees_every_table_with_the_name_of_the_run(dataset: Path) -> None:
     assert {row["run"]: row["steps"] for row in found} == {
         name: len(replay.load(log).events) for name, log in logs.items()
     }
-    assert len(rows(dataset, "SHOW TABLES")) == 10
+    assert len(rows(dataset, "SHOW TABLES")) == 11
 
 
 def test_a_table_that_no_run_has_is_empty(tmp_path: Path) -> None:
@@ -315,23 +318,75 @@ SNIPPETS = {
 }
 
 
+@pytest.mark.parametrize("flat", [False, True], ids=["folders", "compacted"])
 @pytest.mark.parametrize("library", SNIPPETS)
-def test_other_readers_see_the_same_tables(library: str, dataset: Path, tmp_path: Path) -> None:
+def test_other_readers_see_the_same_tables(library: str, flat: bool, dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip(library)
-    (tmp_path / "fleet").symlink_to(dataset)
-    done = subprocess.run(
-        [sys.executable, "-c", SNIPPETS[library]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    shutil.copytree(dataset, tmp_path / "fleet")
+    if flat:
+        compact(existing_store(str(tmp_path / "fleet")))
+    done = run_python(SNIPPETS[library], tmp_path)
     assert done.returncode == 0, done.stderr
     for row in rows(dataset, "failed-breaks"):
         assert row["run"].partition("/")[0] in done.stdout
         assert str(row["failures"]) in done.stdout
         assert str(row["short_bytes"]) in done.stdout
+
+
+def run_python(code: str, place: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-c", code]
+    return subprocess.run(line, cwd=place, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_joins_of_the_readme_find_the_mapping_in_the_way(dataset: Path) -> None:
+    (sql,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    found = [row for row in rows(dataset, sql) if row["run"] == "blocked/1"]
+    assert len(found) == len(replay.load(BLOCKED).brk_failures)
+    assert {(row["blocker"], row["size_bytes"], row["blocks"]) for row in found} == {("anonymous", 4096, 0)}
+    assert all("MAP_FIXED" in row["flags"] for row in found)
+
+
+def test_the_database_of_the_readme_has_the_tables(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "fleet").symlink_to(dataset)
+    (code,) = re.findall(r"```python\n(import duckdb\n\nwith .*?)```", README, re.DOTALL)
+    assert run_python(code, tmp_path).returncode == 0
+    with duckdb.connect(str(tmp_path / "fleet.duckdb")) as database:
+        failures = database.sql("SELECT run, count(*) FROM brk_failures GROUP BY run ORDER BY run").fetchall()
+    assert failures == [(row["run"], row["failures"]) for row in sorted(rows(dataset, "failed-breaks"), key=str)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1) TO '{place}/f'",
+        "ATTACH '{place}/x.db'",
+        "EXPORT DATABASE '{place}/e'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM glob('/*')",
+        "SELECT * FROM location",
+        "SET enable_external_access = true",
+        "SET python_enable_replacements = true; SELECT * FROM dataset",
+    ],
+)
+def test_sql_reaches_nothing_but_the_tables(sql: str, dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(QueryError):
+        rows(dataset, sql.format(place=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_csv_for_spreadsheets_has_no_formulas(dataset: Path, tmp_path: Path) -> None:
+    sql = "SELECT '=1+1' AS a, '-5' AS b, -5 AS c, 'x=1' AS d, '' AS e"
+    plain, safe = (command("query", dataset, sql, *words).stdout for words in (("--as", "csv"), ("--safe-csv",)))
+    assert plain.splitlines()[1:] == ["=1+1,-5,-5,x=1,"]
+    assert safe.splitlines()[1:] == ["'=1+1,'-5,-5,x=1,"]
+    log = tmp_path / "odd.log"
+    log.write_text(PLAIN.read_text() + "=cmd|' /C calc'!A0(\n")
+    assert command("export", log, "-o", tmp_path / "out", "--format", "csv", "--safe-csv").returncode == 0
+    assert "\"'=cmd" in (tmp_path / "out" / "problems.csv").read_text()
 
 
 def test_pandas_reads_the_runs(dataset: Path) -> None:

@@ -29,29 +29,34 @@ PROMISED = {
         time_ns int64? | duration_ns int64? | call dictionary | name dictionary | addr uint64? | length uint64?
         old_length uint64? | prot dictionary? | flags dictionary? | fd int32? | path dictionary? | offset int64?
         result uint64? | errno dictionary? | status dictionary | parent_step int64? | caller dictionary?
+        time timestamp_ns? | elapsed_ns int64?
     """,
     "regions": """
         space int32 | start uint64 | end uint64 | perms dictionary | kind dictionary | path dictionary?
         offset int64? | origin dictionary | born_step int64 | died_step int64? | born_line int64? | died_line int64?
+        owner dictionary | size_bytes int64 | born_time_ns int64? | died_time_ns int64?
     """,
     "blocks": """
         space int32 | addr uint64 | size uint64 | call dictionary | pid int32? | caller dictionary?
         born_step int64 | died_step int64? | born_line int64 | died_line int64? | backing dictionary | end dictionary
+        born_time_ns int64? | died_time_ns int64?
     """,
     "brk_failures": """
         step int64 | line int64 | pid int32? | space int32 | time_ns int64? | requested uint64 | granted uint64
         shortfall_bytes int64 | cause dictionary | blocker_start uint64? | blocker_end uint64?
         blocker_path dictionary? | blocker_line int64? | limit_bytes int64? | evidence string
+        time timestamp_ns? | elapsed_ns int64? | blocker dictionary | blocker_born_step int64?
+        shortfall_capped_bytes int64
     """,
     "allocator_mmaps": """
         step int64 | line int64 | pid int32? | space int32 | time_ns int64? | kind dictionary | addr uint64?
         bytes int64 | errno dictionary? | brk_failure_step int64? | request_bytes int64? | allocator dictionary
-        certainty dictionary | evidence string
+        certainty dictionary | evidence string | time timestamp_ns? | elapsed_ns int64?
     """,
     "mmap_fallbacks": """
         step int64 | line int64 | pid int32? | space int32 | time_ns int64? | kind dictionary | addr uint64?
         bytes int64 | errno dictionary? | brk_failure_step int64? | request_bytes int64? | allocator dictionary
-        certainty dictionary | evidence string
+        certainty dictionary | evidence string | time timestamp_ns? | elapsed_ns int64?
     """,
     "fragmentation": """
         step int64 | line int64 | time_ns int64? | space int32 | mapped_bytes int64 | mapping_count int64
@@ -59,6 +64,14 @@ PROMISED = {
         address_fragmentation float64 | live_blocks int64? | live_bytes int64? | heap_bytes int64?
         free_bytes int64? | largest_free_bytes int64? | heap_fragmentation float64? | pinned_bytes int64?
         unseen_bytes int64?
+        time timestamp_ns? | elapsed_ns int64?
+    """,
+    "timeline": """
+        space int32 | bucket int32 | step int64 | line int64 | elapsed_ns int64? | time timestamp_ns?
+        mapped_bytes int64 | brk_bytes int64 | live_bytes int64? | pinned_bytes int64? | unseen_bytes int64?
+        largest_gap_bytes int64 | heap_fragmentation float64?
+        mapped_bytes_max int64 | brk_bytes_max int64 | live_bytes_max int64? | pinned_bytes_max int64?
+        unseen_bytes_max int64? | largest_gap_bytes_max int64 | heap_fragmentation_max float64?
     """,
     "problems": "line int64 | reason dictionary | text string",
     "summary": """
@@ -67,12 +80,14 @@ PROMISED = {
         spaces int64 | duration_ns int64? | brk_calls int64 | brk_failures int64 | brk_failure_causes string
         brk_failure_shortfall_bytes int64 | mmap_fallbacks int64 | mmap_fallback_bytes int64
         mmap_fallbacks_refused int64 | direct_mmaps int64 | direct_mmap_bytes int64 | arena_heaps int64
-        peak_mapped_bytes int64 | peak_mapped_line int64? | end_mapped_bytes int64 | peak_brk_bytes int64
-        end_brk_bytes int64 | peak_mapping_count int64 | min_headroom_bytes int64? | min_largest_gap_bytes int64?
-        address_fragmentation float64? | allocations int64 | frees int64 | live_blocks int64? | live_bytes int64?
+        peak_mapped_bytes int64? | peak_mapped_line int64? | end_mapped_bytes int64? | peak_brk_bytes int64?
+        end_brk_bytes int64? | peak_mapping_count int64? | min_headroom_bytes int64? | min_largest_gap_bytes int64?
+        address_fragmentation float64? | allocations int64? | frees int64? | live_blocks int64? | live_bytes int64?
         peak_live_bytes int64? | peak_live_line int64? | heap_fragmentation float64? | pinned_bytes int64?
-        double_frees int64 | unknown_frees int64 | allocators string | log_end dictionary
-        resident_at_most_bytes int64
+        double_frees int64? | unknown_frees int64? | allocators string | log_end dictionary
+        resident_at_most_bytes int64?
+        program string? | clock dictionary | start_time timestamp_us? | end_time timestamp_us?
+        peak_mapped_space int32?
     """,
 }
 
@@ -83,6 +98,8 @@ ARROW_TYPES = {
     "float64": pa.float64(),
     "string": pa.string(),
     "dictionary": pa.dictionary(pa.int32(), pa.string()),
+    "timestamp_ns": pa.timestamp("ns", "UTC"),
+    "timestamp_us": pa.timestamp("us", "UTC"),
 }
 
 TOP_BIT = 0xFFFF_FFFF_FF60_0000
@@ -114,6 +131,9 @@ def brk_failures(rows: int = 3) -> pa.Table:
             "blocker_start": np.where(number % 2 == 0, to_signed(TOP_BIT), NULL),
             "blocker_path": np.where(number % 2 == 0, 2, -1),
             "evidence": [f"step {step} says so" for step in range(rows)],
+            "time": np.where(number % 2 == 0, 1_700_000_000_123_456_789, NULL),
+            "blocker": Words(number % 2, ["[stack]", "rlimit_data"]),
+            "shortfall_capped_bytes": np.full(rows, 135168),
         },
         strings,
     )
@@ -163,6 +183,7 @@ class TestSchema:
         assert metadata[b"replay.table"] == b"regions"
         assert metadata[b"replay.schema_version"] == tables.SCHEMA_VERSION.encode()
         assert metadata[b"replay.meaning"].startswith(b"One row a rectangle")
+        assert metadata[b"unit.start"] == b"address"
 
     def test_rows_are_sorted_by_columns_that_are_never_null(self) -> None:
         for table in tables.TABLES.values():
@@ -203,6 +224,11 @@ class TestToArrow:
                 "blocker_line": None,
                 "limit_bytes": None,
                 "evidence": "step 0 says so",
+                "time": pd.Timestamp(1_700_000_000_123_456_789, tz="UTC"),
+                "elapsed_ns": None,
+                "blocker": "[stack]",
+                "blocker_born_step": None,
+                "shortfall_capped_bytes": 135168,
             },
             {
                 "step": 1,
@@ -220,6 +246,11 @@ class TestToArrow:
                 "blocker_line": None,
                 "limit_bytes": None,
                 "evidence": "step 1 says so",
+                "time": None,
+                "elapsed_ns": None,
+                "blocker": "rlimit_data",
+                "blocker_born_step": None,
+                "shortfall_capped_bytes": 135168,
             },
         ]
 
@@ -316,6 +347,11 @@ class TestToPandas:
             "blocker_path": "category",
             "blocker_line": "Int64",
             "limit_bytes": "Int64",
+            "time": "datetime64[ns, UTC]",
+            "elapsed_ns": "Int64",
+            "blocker": "category",
+            "blocker_born_step": "Int64",
+            "shortfall_capped_bytes": "int64",
         }
         assert pd.api.types.is_string_dtype(frame["evidence"])
 
@@ -357,6 +393,18 @@ class TestParquet:
         metadata = pq.read_metadata(tmp_path / "t.parquet")
         assert metadata.metadata[b"replay.schema_version"] == tables.SCHEMA_VERSION.encode()
         assert metadata.row_group(0).column(0).compression == "ZSTD"
+
+    def test_file_says_how_it_is_sorted_and_has_a_page_index(self, tmp_path: Path) -> None:
+        tables.write_parquet(brk_failures(), tmp_path / "t.parquet")
+        metadata = pq.read_metadata(tmp_path / "t.parquet")
+        assert metadata.row_group(0).sorting_columns == (pq.SortingColumn(0),)
+        assert metadata.row_group(0).column(0).has_column_index
+
+    def test_pandas_gives_integers_with_nulls_back_exactly(self, tmp_path: Path) -> None:
+        tables.write_parquet(brk_failures(), tmp_path / "t.parquet")
+        frame = pd.read_parquet(tmp_path / "t.parquet")
+        assert (str(frame["blocker_start"].dtype), frame["blocker_start"][0]) == ("UInt64", TOP_BIT)
+        assert [str(frame[name].dtype) for name in ("pid", "elapsed_ns")] == ["Int32", "Int64"]
 
     def test_same_rows_same_bytes(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
@@ -594,6 +642,6 @@ def allocator_mmap_columns(kinds: list[str]) -> dict[str, Any]:
 
 def regions(**columns: list[Any]) -> pa.Table:
     rows = len(next(iter(columns.values())))
-    numbers = {name: [0] * rows for name in ("space", "start", "end", "born_step")}
-    texts = {name: ["x"] * rows for name in ("perms", "kind", "origin")}
+    numbers = {name: [0] * rows for name in ("space", "start", "end", "born_step", "size_bytes")}
+    texts = {name: ["x"] * rows for name in ("perms", "kind", "origin", "owner")}
     return to_arrow("regions", numbers | texts | columns)

@@ -6,7 +6,21 @@ In go files, directories and URLs, out come `TABLE/run=NAME/part-0.parquet` for 
 
 from __future__ import annotations
 
+from replay.batch.compaction import Compacted, compact
+from replay.batch.forgetting import forget
 from replay.batch.job import Options
-from replay.batch.run_batch import BatchResult, UnwritableError, batch
+from replay.batch.labels import Labels, labels_from
+from replay.batch.run_batch import BatchResult, UnwritableError, Upkeep, batch
 
-__all__ = ["BatchResult", "Options", "UnwritableError", "batch"]
+__all__ = [
+    "BatchResult",
+    "Compacted",
+    "Labels",
+    "Options",
+    "UnwritableError",
+    "Upkeep",
+    "batch",
+    "compact",
+    "forget",
+    "labels_from",
+]

@@ -5,6 +5,8 @@ In go jobs and the address of a scheduler, out come outcomes in the order in whi
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -20,7 +22,11 @@ TASK_JOBS: Final = 32
 TASKS_A_THREAD: Final = 2
 """How many tasks the cluster has at a time for each of its threads: none of them waits, few are lost."""
 
-CONNECT_SECONDS: Final = 15
+CONNECT_SECONDS: Final = 5
+"""How long a scheduler may take to answer."""
+
+_ADDRESS: Final = re.compile(r"(?:(?P<protocol>[a-z]+)://)?(?P<host>[^/:]+|\[[0-9a-fA-F:]+\]):(?P<port>\d+)/?")
+_PROTOCOLS: Final = (None, "tcp", "tls", "ws", "wss", "ucx")
 
 _ONE_AT_A_TIME: Final = threading.Lock()
 
@@ -36,12 +42,28 @@ def on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Outcome]:
         OutputError: the dataset's place refused the row of a job whose worker died.
     """
     distributed = _distributed()
+    _check(address)
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise ReplayError(f"{address}: no Dask scheduler answers there: {error}") from error
     with client:
         yield from _Tasks(distributed, client).outcomes(_bunches(jobs))
+
+
+def _check(address: str) -> None:
+    """Refuse an address that is none, or where nobody listens.
+
+    Raises:
+        ReplayError: says which.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or match["protocol"] not in _PROTOCOLS or int(match["port"]) >= 1 << 16:
+        raise ReplayError(f"{address!r}: no address of a Dask scheduler; expected tcp://host:8786")
+    try:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ReplayError(f"{address}: no Dask scheduler answers there: {error.strerror or error}") from error
 
 
 def work_on(jobs: Sequence[Job]) -> list[Outcome]:

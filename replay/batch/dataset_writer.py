@@ -13,13 +13,27 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from replay.batch.runs_table import runs_table
-from replay.batch.storage import OWN, STAGING, Store
+from replay.batch.runs_table import LABELS, labels_of, runs_table
+from replay.batch.storage import STAGING, Store
+from replay.datasets.layout import (
+    COMPACTED,
+    OWN,
+    PART_FILE,
+    RUNS_FILE,
+    SWITCH,
+    Switch,
+    escaped,
+    flat_files,
+    runs_in,
+    table_folder,
+    typed_as_text,
+)
 from replay.errors import OutputExistsError, ReplayError
 from replay.tables import TABLES, write_parquet
 
@@ -28,8 +42,6 @@ if TYPE_CHECKING:
 
     from replay.batch.discovery import FoundRun
 
-RUNS_FILE: Final = "runs.parquet"
-PART_FILE: Final = "part-0.parquet"
 JOURNAL: Final = f"{OWN}/journal"
 
 WRITING: Final = "writing"
@@ -52,16 +64,6 @@ class Known:
     schema_version: str
     options: str
     status: str
-
-
-def escaped(name: str) -> str:
-    """Return a run's name as it stands in paths: percent-encoded, as hive and its readers do."""
-    return quote(name, safe="")
-
-
-def table_folder(table: str, run: str) -> str:
-    """Return the folder of a run's part of a table, below the dataset."""
-    return f"{table}/run={escaped(run)}"
 
 
 # ---- one run, put into place by whoever replayed it ----
@@ -87,9 +89,33 @@ def commit(store: Store, row: dict[str, Any], tables: Path | None, *, replaces: 
 
 
 def remove_tables(store: Store, run: str) -> None:
-    """Take a run out of all tables."""
+    """Take a run's folders out of all tables, those too whose names older versions escaped another way."""
     for table in TABLES:
-        store.remove(table_folder(table, run))
+        for folder in {table_folder(table, run), f"{table}/run={quote(run, safe='')}"}:
+            store.remove(folder)
+
+
+def complete_switch(store: Store) -> None:
+    """Put the files that `compact` made into the place of what is in them, from wherever that was interrupted.
+
+    Without a switch nothing of it was done: then the files are cleared away.
+    """
+    switch = Switch.read(store.read(SWITCH))
+    if switch is not None:
+        for table, files in switch.files.items():
+            staged = store.names(f"{COMPACTED}/{table}")
+            for name in files:
+                if name in staged:
+                    store.move(f"{COMPACTED}/{table}/{name}", f"{table}/{name}")
+            there, runs = store.names(table), set(switch.runs)
+            for name in flat_files(there):
+                if name not in files:
+                    store.remove(f"{table}/{name}")
+            for run, folder in runs_in(there).items():
+                if run in runs:
+                    store.remove(f"{table}/{folder}")
+        store.remove(SWITCH)
+    store.remove(COMPACTED)
 
 
 def _json(row: dict[str, Any]) -> bytes:
@@ -133,10 +159,14 @@ def read_runs(store: Store) -> pa.Table | None:
         # Not by `read_table`: its threads may still hold `data`, which is Python's, when the interpreter ends, and
         # abort.
         with pq.ParquetFile(pa.BufferReader(data)) as file:
-            return file.read(use_threads=False)
+            table = file.read(use_threads=False)
+        missing = Known.__dataclass_fields__.keys() - set(table.column_names)
+        if missing:
+            raise pa.ArrowInvalid(f"no column {', '.join(sorted(missing))}")
     except (pa.ArrowException, OSError) as error:
         place = f"{store.url}/{RUNS_FILE}"
         raise ReplayError(f"{place}: cannot be read ({error}); without that file all runs are made again") from error
+    return table
 
 
 class Dataset:
@@ -150,6 +180,7 @@ class Dataset:
             OutputError: the store refused.
         """
         self.store = store
+        complete_switch(store)
         self.rows: dict[str, dict[str, Any]] = {}
         self._kept = read_runs(store)
         self._gone: set[str] = set()
@@ -160,23 +191,61 @@ class Dataset:
         self._by_location = {known.location: known.run for known in self.known.values()}
 
     def holds(self, run: str) -> bool:
-        """Tell whether every table has a part of the run."""
+        """Tell whether every table has a part of the run, or all of them are in the compacted files."""
         if not self._listed:
             self._listed = {table: set(self.store.names(table)) for table in TABLES}
-        return all(f"run={escaped(run)}" in names for names in self._listed.values())
+        if all(f"run={escaped(run)}" in names for names in self._listed.values()):
+            return True
+        return run in self.compacted and all(flat_files(list(names)) for names in self._listed.values())
+
+    @cached_property
+    def compacted(self) -> frozenset[str]:
+        """The runs that are in the compacted files."""
+        if not flat_files(self.store.names("summary")):
+            return frozenset()
+        from replay.datasets.dataset import Dataset as Reader
+
+        return Reader(self.store.url).compacted
 
     def record(self, row: dict[str, Any]) -> None:
         """Take the row of a run that was committed."""
         self.rows[row["run"]] = row
         self._changed = True
 
-    def moved(self, run: str, location: str) -> None:
-        """Take note that the unchanged log of a run is elsewhere now."""
+    def changed(self, run: str, facts: dict[str, Any]) -> None:
+        """Take note that some facts about a run are others now, its tables being what they were."""
         if run not in self.rows:
             assert self._kept is not None
             names = self._kept.column("run").to_pylist()
-            self.rows[run] = self._kept.slice(names.index(run), 1).to_pylist()[0]
-        self.record(self.rows[run] | {"location": location})
+            row = self._kept.slice(names.index(run), 1).to_pylist()[0]
+            self.rows[run] = row | {LABELS: labels_of(row)}
+        self.record(self.rows[run] | facts)
+
+    def labels(self, run: str) -> dict[str, str]:
+        """Return the labels that a run has."""
+        return self._notes.get(run, ({}, None))[0]
+
+    def added_at(self, run: str) -> Any:
+        """Return when a run came into the dataset; None for one that is not there."""
+        return self._notes.get(run, ({}, None))[1]
+
+    @cached_property
+    def _notes(self) -> dict[str, tuple[dict[str, str], Any]]:
+        """The labels and the time of coming of each run."""
+        notes = {run: (row[LABELS], row["added_at"]) for run, row in self.rows.items()}
+        if self._kept is None or "added_at" not in self._kept.column_names:
+            return notes
+        own = [name for name in self._kept.column_names if name in ("run", "added_at") or name.startswith("label_")]
+        rows = self._kept.select(own).to_pylist()
+        return {row["run"]: (labels_of(row), row["added_at"]) for row in rows} | notes
+
+    def forget(self, run: str) -> None:
+        """Take a run out: its folders at once, its row when the work is finished."""
+        self.store.write(f"{JOURNAL}/{escaped(run)}.json", _json({"run": run, "status": WRITING}))
+        remove_tables(self.store, run)
+        self.rows.pop(run, None)
+        self._gone.add(run)
+        self._changed = True
 
     def finish(self) -> None:
         """Write `runs.parquet`, whole, and clear the journal.
@@ -198,22 +267,23 @@ class Dataset:
         import pyarrow as pa
 
         kept = self._kept
-        if kept is not None:
-            dropped = self.rows.keys() | self._gone
+        if kept is not None and self._gone:
             names = kept.column("run").to_pylist()
-            kept = kept.take(pa.array([place for place, name in enumerate(names) if name not in dropped], pa.int64()))
+            rows = [place for place, name in enumerate(names) if name not in self._gone or name in self.rows]
+            kept = kept.take(pa.array(rows, pa.int64()))
         return runs_table(list(self.rows.values()), kept)
 
     def _collect_journal(self) -> None:
         """Take the rows that workers left in the journal, and undo what they left half done."""
         for file in self.store.names(JOURNAL):
-            row = json.loads(self.store.read(f"{JOURNAL}/{file}") or b"{}")
-            if row.get("status") == WRITING:
-                remove_tables(self.store, row["run"])
-                self.rows.pop(row["run"], None)
-                self._gone.add(row["run"])
+            run = unquote(file.removesuffix(".json"))
+            row = _entry(self.store.read(f"{JOURNAL}/{file}"), run)
+            if row is None:
+                remove_tables(self.store, run)
+                self.rows.pop(run, None)
+                self._gone.add(run)
                 self._changed = True
-            elif row:
+            else:
                 self.record(row)
         self.store.remove(STAGING)
 
@@ -255,12 +325,27 @@ class Dataset:
         return fitting(f"{run.name}~{_digest(run.location)}")
 
 
+def _entry(data: bytes | None, run: str) -> dict[str, Any] | None:
+    """Return the row of a run that the journal holds; None for one that was being written, or whose entry is damaged.
+
+    Such a run is made again.
+    """
+    try:
+        row = json.loads(data or b"null")
+    except ValueError:
+        return None
+    needed = {*Known.__dataclass_fields__, LABELS, "added_at"}
+    if not isinstance(row, dict) or row.get("status") == WRITING or row.get("run") != run or needed - row.keys():
+        return None
+    return row
+
+
 def fitting(name: str) -> str:
-    """Return a run's name, its beginning replaced by a digest where it is too long for a path."""
-    if len(escaped(name)) <= LONGEST_NAME:
+    """Return a run's name as readers take it for a text, its beginning a digest where it is too long for a path."""
+    name = end = typed_as_text(name)
+    if len(escaped(name).encode()) <= LONGEST_NAME:
         return name
-    end = name
-    while len(escaped(end)) > LONGEST_NAME - 10:
+    while len(escaped(end).encode()) > LONGEST_NAME - 10:
         end = end[1:]
     return f"{_digest(name)}~{end}"
 

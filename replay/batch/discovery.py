@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from replay.batch.local_copies import head_of
-from replay.batch.storage import OWN, file_system, local_path
+from replay.batch.storage import file_system, local_path
+from replay.datasets.layout import OWN
 from replay.errors import ReplayError
 
 _NUMBERED: Final = re.compile(r"(.+)\.(\d+)(?:\.(?:gz|xz|bz2|zst))?")

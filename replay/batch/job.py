@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from replay.batch.dataset_writer import Known, commit
 from replay.batch.discovery import FoundRun
-from replay.batch.local_copies import content_hash, fetched, is_archive, is_compressed, state_of
-from replay.batch.runs_table import ERROR, OK, summary_columns
+from replay.batch.local_copies import beginning, content_hash, fetched, is_archive, is_compressed, state_of
+from replay.batch.runs_table import ERROR, LABELS, OK, summary_columns
 from replay.batch.storage import open_store
 from replay.errors import ReplayError, TraceFormatError
 from replay.logs.chunks import CHUNK_BYTES, SAMPLE_BYTES, read_chunks
@@ -61,6 +61,8 @@ class Options:
     page_size: int = 4096
     strict: bool = False
     elf_root: str | None = "/"
+    every: int = 1
+    """Of the table fragmentation one change in so many is kept."""
 
     def text(self) -> str:
         """Return the options that are not at their defaults, as on the command line."""
@@ -71,6 +73,8 @@ class Options:
             words.append(f"--page-size {self.page_size}")
         if self.elf_root != "/":
             words.append("--no-elf" if self.elf_root is None else f"--elf-root {self.elf_root}")
+        if self.every != 1:
+            words.append(f"--every {self.every}")
         return " ".join([*words, *(["--strict"] if self.strict else [])])
 
 
@@ -78,7 +82,8 @@ class Options:
 class Job:
     """One run to be brought into a dataset: under which name, from which log, and what the dataset has of it.
 
-    `known` is what may be kept if the log is still the same; `replaces` says that there are tables or a row of it.
+    `known` is what may be kept if the log is still the same; `replaces` says that there are tables or a row of it;
+    `labels` are what its row shall say, and `added_at` since when the dataset has it, in microseconds since 1970.
     """
 
     run: str
@@ -88,6 +93,8 @@ class Job:
     options_text: str
     known: Known | None
     replaces: bool
+    labels: dict[str, str]
+    added_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,8 @@ def refuse(job: Job, message: str) -> Outcome:
     for file in job.found.files:
         message = message.replace(file.path, file.source)
     message = message.removeprefix(f"{job.found.source}: ")
-    row = _facts(job) | {"status": ERROR, "error": message, "size_bytes": job.found.size, "content_hash": None}
+    facts = {"status": ERROR, "error": message, "size_bytes": job.found.size, "content_hash": None, "log_mtime": None}
+    row = _facts(job) | facts
     commit(open_store(job.dataset), row, None, replaces=job.replaces)
     return Outcome(job, REFUSED, row, message)
 
@@ -155,15 +163,19 @@ def _attempted(job: Job) -> Outcome:
     before = state_of(files)
     with fetched(files) as paths:
         paths_with_text = [path for path in paths if os.path.getsize(path)] or list(paths)
-        if job.known is None and not job.found.named and not any(map(_begins_as_trace, paths_with_text)):
-            return Outcome(job, NO_TRACE)
+        kind = "" if job.known is not None else _no_trace(paths_with_text)
+        if kind and (job.found.named or is_named_like_a_log(job.found)):
+            _refuse_no_trace(kind, paths_with_text)
+        elif kind:
+            return Outcome(job, NO_TRACE, message=kind)
         facts = _facts(job) | {"size_bytes": sum(state[0] for state in before), "content_hash": content_hash(paths)}
+        facts["log_mtime"] = max((state[1] for state in before if state[1]), default=0) // 1000 or None
         if job.known is not None and _is_same(job.known, facts):
             return Outcome(job, UNCHANGED)
         run = _replayed(job, paths_with_text)
         store = open_store(job.dataset)
         with store.staging() as folder:
-            row = facts | _written(run, folder / "tables")
+            row = facts | _written(run, folder / "tables", job.options.every)
             if state_of(files) != before:
                 raise _ChangedError
             commit(store, row, folder / "tables", replaces=job.replaces)
@@ -181,6 +193,8 @@ def _facts(job: Job) -> dict[str, Any]:
         "options": job.options_text,
         "status": OK,
         "error": None,
+        "added_at": job.added_at,
+        LABELS: job.labels,
     }
 
 
@@ -190,19 +204,58 @@ def _is_same(known: Known, facts: dict[str, Any]) -> bool:
     return all(getattr(known, field) == facts[field] for field in fields)
 
 
-def _begins_as_trace(path: str) -> bool:
-    """Tell by its content whether a file is a trace; one that may not be read is not said to be none.
+EMPTY: Final = "empty"
+BINARY: Final = "binary"
+NO_CALLS: Final = "no calls"
+"""Why a file is no trace."""
+
+_LOG_NAME: Final = re.compile(r".+\.(?:log|strace|ltrace|txt|\d+)(?:\.(?:gz|xz|bz2|zst))?", re.IGNORECASE)
+
+
+def is_named_like_a_log(found: FoundRun) -> bool:
+    """Tell whether files have names that logs have: then one that is no trace is a capture that failed."""
+    return all(_LOG_NAME.fullmatch(os.path.basename(file.source)) for file in found.files)
+
+
+def _refuse_no_trace(kind: str, paths: Sequence[str]) -> None:
+    """Say why files that should be a trace are none.
 
     Raises:
-        TraceFormatError: the file may not be read.
+        TraceFormatError: with the reason.
     """
+    words = {
+        EMPTY: "the file has no lines; was the capture killed, or the disk full?",
+        BINARY: "a binary file, no log of strace or ltrace",
+        NO_CALLS: "few lines or none are calls as strace and ltrace print them",
+    }
+    raise TraceFormatError(f"{paths[0]}: {kind}: {words[kind]}")
+
+
+def _no_trace(paths: Sequence[str]) -> str:
+    """Return by their content why files are no trace, nothing for a trace.
+
+    Raises:
+        TraceFormatError: a file may not be read.
+    """
+    kinds = [_kind(path) for path in paths]
+    return "" if "" in kinds or not kinds else next(kind for kind in (BINARY, NO_CALLS, EMPTY) if kind in kinds)
+
+
+def _kind(path: str) -> str:
     if not os.access(path, os.R_OK):
         raise TraceFormatError(f"{path}: cannot be read (permission denied)")
+    if not os.path.getsize(path):
+        return EMPTY
     if is_archive(path):
-        return False
+        return BINARY
     sample = _sample(path, CHUNK_BYTES) or (_sample(path, _SMALL_BYTES) if is_compressed(path) else b"")
     lines = [line for line in sample.splitlines() if line.strip()]
-    return sum(_CALL_LINE.match(line) is not None for line in lines) >= LEAST_CALLS * len(lines) > 0
+    if sum(_CALL_LINE.match(line) is not None for line in lines) >= LEAST_CALLS * len(lines) > 0:
+        return ""
+    start = beginning(path, _SMALL_BYTES)
+    if not start.strip():
+        return EMPTY
+    return BINARY if b"\0" in start else NO_CALLS
 
 
 def _sample(path: str, size: int) -> bytes:
@@ -233,10 +286,10 @@ def _replayed(job: Job, paths: Sequence[str]) -> Run:
     return run
 
 
-def _written(run: Run, folder: Path) -> dict[str, Any]:
+def _written(run: Run, folder: Path, every: int) -> dict[str, Any]:
     """Write the tables of a run into a directory; return the summary's part of its row."""
-    run.export(folder)
-    summary = run.arrow("summary").to_pylist()[0]
+    run.export(folder, every=every)
+    summary = run.summary_values
     return {name: summary[name] for name in summary_columns()}
 
 

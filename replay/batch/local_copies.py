@@ -71,16 +71,16 @@ def head_of(file: LogFile) -> bytes:
     """Return how a log begins, decompressed; nothing if it cannot be read."""
     try:
         if not file.base:
-            return _beginning(file.path)
+            return beginning(file.path)
         with tempfile.TemporaryDirectory(prefix="replay-") as folder:
-            return _beginning(_copied(file, Path(folder), limit=HEAD_BYTES))
+            return beginning(_copied(file, Path(folder), limit=HEAD_BYTES))
     except (OSError, TraceFormatError):
         return b""
 
 
 def is_archive(path: str) -> bool:
     """Tell whether a log is a tar archive, compressed or not, of which it would be the text."""
-    return _beginning(path, 512)[257:262] == b"ustar"  # Source: tar(5), the field magic
+    return beginning(path, 512)[257:262] == b"ustar"  # Source: tar(5), the field magic
 
 
 def is_compressed(path: str) -> bool:
@@ -89,7 +89,7 @@ def is_compressed(path: str) -> bool:
         return not isinstance(stream, io.BufferedReader)
 
 
-def _beginning(path: str, size: int = HEAD_BYTES) -> bytes:
+def beginning(path: str, size: int = HEAD_BYTES) -> bytes:
     """Return the first bytes of a log, decompressed; of a broken one what comes before the break."""
     pieces: list[bytes] = []
     with open_log(path) as stream:

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
-from replay.batch.storage import OWN, LocalStore, Store
+from replay.batch.storage import LocalStore, Store
+from replay.datasets.layout import OWN
 from replay.errors import ReplayError
 from replay.tables import OutputError
 

@@ -6,20 +6,24 @@ In go the user's words, out comes a dataset that holds every run whole, and a `B
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+import time
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from replay.batch.cluster import on_cluster
+from replay.batch.compaction import rewrite
 from replay.batch.dataset_writer import Dataset, read_runs, refuse_foreign
 from replay.batch.discovery import FoundRun, find_runs, is_gone
 from replay.batch.job import NO_TRACE, REFUSED, UNCHANGED, UNWRITABLE, WRITTEN, Job, Options, Outcome
+from replay.batch.labels import Labels
 from replay.batch.locking import locked
 from replay.batch.pool import cores, in_processes, in_this_process
 from replay.batch.progress import shown
-from replay.batch.runs_table import OK
+from replay.batch.runs_table import LABELS, OK
 from replay.batch.storage import Store, open_store
 from replay.errors import ReplayError
 
@@ -32,14 +36,17 @@ class UnwritableError(ReplayError):
 class BatchResult:
     """What became of the runs of a batch, by name: `written` anew or again, `unchanged`, or `errors` with the reason.
 
-    `no_traces` counts the files that were found beside the logs and are none.
+    `passed_over` holds the files that were found beside the logs and are none, with the kind of each: `empty`,
+    `binary`, `no calls`. `pruned` are runs that went since their logs are gone, `left` those that were not compacted.
     """
 
     dataset: str
     written: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
-    no_traces: int = 0
+    passed_over: dict[str, str] = field(default_factory=dict)
+    pruned: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of `runs.parquet` of the batch's runs that are in the dataset, sorted by name."""
@@ -57,7 +64,18 @@ class BatchResult:
         elif outcome.kind == REFUSED:
             self.errors[run] = outcome.message
         elif outcome.kind == NO_TRACE:
-            self.no_traces += 1
+            self.passed_over[outcome.job.found.source] = outcome.message
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What a batch does to a dataset besides bringing runs into it."""
+
+    labels: Labels = field(default_factory=Labels)
+    prune: bool = False
+    """Whether runs go whose logs are gone."""
+    flat: bool = False
+    """Whether the dataset is compacted in the end."""
 
 
 def batch(
@@ -69,6 +87,7 @@ def batch(
     scheduler: str | None = None,
     progress: bool = False,
     options: Options | None = None,
+    how: Upkeep | None = None,
 ) -> BatchResult:
     """Bring the runs that logs recorded into one dataset; those that it holds already, of unchanged logs, are kept.
 
@@ -80,6 +99,7 @@ def batch(
         scheduler: the address of a Dask scheduler whose cluster does the work instead.
         progress: whether a bar on standard error tells how far the batch is.
         options: how the logs are read.
+        how: the labels of the runs, whether runs go whose logs are gone, and how the dataset lies in the end.
 
     Raises:
         ReplayError: nothing was found, another batch is at work on the dataset, or the dataset cannot be written; runs
@@ -94,30 +114,45 @@ def batch(
     if not force:
         refuse_foreign(store)
     with locked(store):
-        return _run(store, found, options or Options(), jobs=jobs, force=force, scheduler=scheduler, progress=progress)
+        work = _Work(store, found, options or Options(), how or Upkeep(), force)
+        return _run(work, jobs=jobs, scheduler=scheduler, progress=progress)
 
 
-def _run(
-    store: Store,
-    found: Sequence[FoundRun],
-    options: Options,
-    *,
-    jobs: int | None,
-    force: bool,
-    scheduler: str | None,
-    progress: bool,
-) -> BatchResult:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be done: the logs found, how they are read, and what is done to the dataset besides."""
+
+    store: Store
+    found: Sequence[FoundRun]
+    options: Options
+    how: Upkeep
+    force: bool
+
+
+def _run(work: _Work, *, jobs: int | None, scheduler: str | None, progress: bool) -> BatchResult:
     """Do the jobs and leave a complete dataset, whether they are all done or not."""
-    held = Dataset(store)
-    todo = _jobs(held, found, options, force=force)
-    result = BatchResult(store.url)
+    held = Dataset(work.store)
+    todo = _jobs(held, work)
+    result = BatchResult(work.store.url)
     try:
         with closing(_worked_on(todo, jobs, scheduler)) as outcomes:
             for outcome in shown(outcomes, todo) if progress else outcomes:
                 _count(held, outcome, result)
+        if work.how.prune:
+            _prune(held, {job.run for job in todo}, result)
     finally:
         held.finish()
+    if work.how.flat or held.compacted & {*result.written, *result.errors, *result.pruned}:
+        result.left = rewrite(work.store).left
     return result
+
+
+def _prune(held: Dataset, found: Collection[str], result: BatchResult) -> None:
+    """Take out the runs whose logs are gone."""
+    for known in list(held.known.values()):
+        if known.run not in found and is_gone(known.location):
+            held.forget(known.run)
+            result.pruned.append(known.run)
 
 
 def _count(held: Dataset, outcome: Outcome, result: BatchResult) -> None:
@@ -130,9 +165,11 @@ def _count(held: Dataset, outcome: Outcome, result: BatchResult) -> None:
         raise UnwritableError(f"{outcome.message}; complete runs are kept, the next batch makes the others")
     if outcome.row is not None:
         held.record(outcome.row)
-    known = outcome.job.known
-    if outcome.kind == UNCHANGED and known is not None and known.location != outcome.job.found.location:
-        held.moved(known.run, outcome.job.found.location)
+    job = outcome.job
+    if outcome.kind == UNCHANGED and job.known is not None:
+        now = {"location": job.found.location, LABELS: job.labels}
+        if now != {"location": job.known.location, LABELS: held.labels(job.run)}:
+            held.changed(job.run, now)
     result.add(outcome)
 
 
@@ -146,15 +183,24 @@ def _worked_on(todo: Sequence[Job], jobs: int | None, scheduler: str | None) -> 
         yield from in_processes(todo, cores() if jobs is None else jobs)
 
 
-def _jobs(held: Dataset, found: Sequence[FoundRun], options: Options, *, force: bool) -> list[Job]:
+def _jobs(held: Dataset, work: _Work) -> list[Job]:
     """Return the jobs, those of large logs first, so that none of them is alone at the end."""
-    text = options.text()
+    options, text, now = work.options, work.options.text(), time.time_ns() // 1000
     if options.maps is not None:
         options = replace(options, maps=str(Path(options.maps).absolute()))
-    names = held.names_for(found, is_gone)
+    names = held.names_for(work.found, is_gone)
     made = []
-    for name, run in zip(names, found, strict=True):
+    for name, run in zip(names, work.found, strict=True):
         known = held.known.get(name)
-        usable = known if known and not force and known.status == OK and held.holds(name) else None
-        made.append(Job(name, run, held.store.url, options, text, usable, known is not None))
+        usable = known if known and not work.force and known.status == OK and held.holds(name) else None
+        labels = held.labels(name) | work.how.labels.of(name, run)
+        added = _microseconds(held.added_at(name), now)
+        made.append(Job(name, run, held.store.url, options, text, usable, known is not None, labels, added))
     return sorted(made, key=lambda job: (-job.found.size, job.run))
+
+
+def _microseconds(when: datetime | int | None, now: int) -> int:
+    """Return a time of a row, as read or as the journal has it, in microseconds since 1970; now where there is none."""
+    if isinstance(when, datetime):
+        return int((when - datetime.fromtimestamp(0, UTC)) / timedelta(microseconds=1)) or now
+    return when or now

@@ -5,10 +5,12 @@ In go facts of runs, out come the Arrow table and its schema. Where rows are kep
 
 from __future__ import annotations
 
-from functools import cache
+import re
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from replay.tables import TABLES, Column, arrow_schema
+from replay.errors import ReplayError
+from replay.tables import TABLES, Column, Table, arrow_field, metadata_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +37,8 @@ RUN_COLUMNS: Final = (
     Column("options", "string", False, "option", "The options of reading that were not left at their defaults."),
     Column("status", "string", False, "word", "ok, or error: then the run has no rows in other tables."),
     Column("error", "string", True, "sentence", "Why the log could not be replayed."),
+    Column("log_mtime", "timestamp_us", True, "time", "When the log was last written to; null where nothing tells."),
+    Column("added_at", "timestamp_us", False, "time", "When the run came into the dataset."),
 )
 """What stands before the columns of `summary` in a row of `runs`; `source` is said once."""
 
@@ -45,41 +49,97 @@ def summary_columns() -> tuple[str, ...]:
     return tuple(column.name for column in TABLES["summary"].columns if column.name not in own)
 
 
-@cache
-def runs_schema() -> pa.Schema:
-    """Return the Arrow schema of `runs`, each field with `unit` and `meaning`."""
+LABEL: Final = "label_"
+LABELS: Final = "labels"
+_LABEL_NAME: Final = re.compile(r"\w[\w.-]*")
+_LABELS_MEANING: Final = "What users said of the run: names and values, each also in a column `label_NAME`."
+
+
+def check_label(name: str) -> None:
+    """Refuse a name that no label can have.
+
+    Raises:
+        ReplayError: it is none.
+    """
+    if not _LABEL_NAME.fullmatch(name):
+        raise ReplayError(f"label {name!r}: expected a name of letters, digits, _, . and -")
+
+
+def runs_schema(labels: Iterable[str] = ()) -> pa.Schema:
+    """Return the Arrow schema of `runs` with these labels, each field with `unit` and `meaning`."""
     import pyarrow as pa
 
-    own = [
-        pa.field(
-            column.name,
-            getattr(pa, column.type)(),
-            nullable=column.nullable,
-            metadata={"unit": column.unit, "meaning": column.meaning},
-        )
-        for column in RUN_COLUMNS
-    ]
-    summary = arrow_schema("summary")
-    facts = {b"replay.schema_version": summary.metadata[b"replay.schema_version"]}
-    facts |= {b"replay.table": b"runs", b"replay.meaning": MEANING.encode()}
-    return pa.schema([*own, *(summary.field(name).with_nullable(True) for name in summary_columns())], metadata=facts)
+    of_summary = {column.name: column._replace(nullable=True) for column in TABLES["summary"].columns}
+    columns = [*RUN_COLUMNS, *(of_summary[name] for name in summary_columns())]
+    columns += [Column(LABEL + name, "string", True, "name", f"The label {name}.") for name in sorted(labels)]
+    fields = [arrow_field(column) for column in columns]
+    facts = {"unit": "name", "meaning": _LABELS_MEANING}
+    fields.insert(len(RUN_COLUMNS), pa.field(LABELS, pa.map_(pa.string(), pa.string()), nullable=False, metadata=facts))
+    return pa.schema(fields, metadata=metadata_of(Table("runs", MEANING, tuple(columns))))
+
+
+def labels_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels of a row of `runs` as read: what its columns `label_NAME` say, which users may have changed."""
+    found = {name.removeprefix(LABEL): value for name, value in row.items() if name.startswith(LABEL)}
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def runs_table(rows: list[dict[str, Any]], kept: pa.Table | None = None) -> pa.Table:
-    """Return the table `runs` of new rows and of those kept from before, sorted by name.
+    """Return the table `runs` of new rows, with their `labels`, and of those kept from before, sorted by name.
 
-    Columns that a row does not have are null: an error has no summary, an older version has fewer columns.
+    Columns that a row does not have are null: an error has no summary, an older version has fewer columns. Columns
+    that users added to the kept rows stay; a new row has what the kept row of its name has there.
     """
     import pyarrow as pa
 
-    schema = runs_schema()
-    parts = [pa.Table.from_pylist(rows, schema=schema)]
-    if kept is not None and kept.num_rows:
-        columns = [
-            kept.column(field.name).cast(field.type)
-            if field.name in kept.schema.names
-            else pa.nulls(kept.num_rows, field.type)
-            for field in schema
-        ]
-        parts.append(pa.Table.from_arrays(columns, schema=schema))
-    return pa.concat_tables(parts).sort_by("run")
+    names = {row["run"] for row in rows}
+    before = _empty(runs_schema()) if kept is None else kept
+    labels = {name.removeprefix(LABEL) for name in before.column_names if name.startswith(LABEL)}
+    schema = runs_schema(labels.union(*(row[LABELS] for row in rows)))
+    added = [field for field in before.schema if field.name not in schema.names]
+    schema_with_added = pa.schema([*schema, *added], metadata=schema.metadata)
+    of_user = before.select(["run", *(field.name for field in added)]).to_pylist() if added else []
+    said = {row.pop("run"): row for row in of_user}
+    new = [_with_labels(row) | said.get(row["run"], {}) for row in rows]
+    run = before.column("run").to_pylist()
+    before = before.take(pa.array([at for at, name in enumerate(run) if name not in names], pa.int64()))
+    columns = [_column_of(before, field) for field in schema_with_added]
+    columns[schema.names.index(LABELS)] = _maps(before, schema.field(LABELS).type)
+    old = pa.Table.from_arrays(columns, schema=schema_with_added)
+    return pa.concat_tables([pa.Table.from_pylist(new, schema=schema_with_added), old]).sort_by("run")
+
+
+def _with_labels(row: Mapping[str, Any]) -> dict[str, Any]:
+    labels = sorted(row[LABELS].items())
+    return {**row, LABELS: labels} | {LABEL + name: value for name, value in labels}
+
+
+def _maps(table: pa.Table, type_: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    columns = table.select([name for name in table.column_names if name.startswith(LABEL)])
+    rows = columns.to_pylist() if columns.num_columns else [{}] * table.num_rows
+    return pa.array([sorted(labels_of(row).items()) for row in rows], type_)
+
+
+def _empty(schema: pa.Schema) -> pa.Table:
+    table: pa.Table = schema.empty_table()
+    return table
+
+
+def _column_of(table: pa.Table, field: pa.Field) -> Any:
+    """Return a column as the schema has it; one that the table lacks is null, or, if it may not be, as it was first.
+
+    Raises:
+        ReplayError: it holds something else.
+    """
+    import pyarrow as pa
+
+    if field.name in table.column_names and field.name != LABELS:
+        try:
+            return table.column(field.name).cast(field.type)
+        except pa.ArrowException as error:
+            raise ReplayError(f"runs.parquet: column {field.name}: {error}; expected {field.type}") from error
+    if field.nullable or field.name == LABELS:
+        return pa.nulls(table.num_rows, field.type)
+    return pa.array([0 if pa.types.is_timestamp(field.type) else ""] * table.num_rows, field.type)

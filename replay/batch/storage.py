@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from replay.datasets.layout import OWN, RUNS_FILE
 from replay.errors import ReplayError
 from replay.tables import OutputError
-
-OWN: Final = "_replay"
-"""The folder of a dataset that holds no data: lock, journal and files in the making. Readers of parquet skip `_`."""
 
 STAGING: Final = f"{OWN}/staging"
 
@@ -76,6 +74,10 @@ class Store(ABC):
         """Let a complete local file, made in `staging()`, appear under a name; what was there is replaced at once."""
 
     @abstractmethod
+    def move(self, name: str, target: str) -> None:
+        """Give a file another name; what was there is replaced."""
+
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it, if it is there."""
 
@@ -117,6 +119,11 @@ class LocalStore(Store):
         """Let a complete file appear under a name, by renaming it."""
         with _refusals(str(self.root / name)):
             self._moved(file, name)
+
+    def move(self, name: str, target: str) -> None:
+        """Give a file another name; what was there is replaced at once."""
+        with _refusals(str(self.root / target)):
+            self._moved(self.root / name, target)
 
     def _moved(self, file: Path, name: str) -> None:
         target = self.root / name
@@ -180,12 +187,20 @@ class ObjectStore(Store):
                 self._copy(file, target)
                 return
             beside = self._path(f"{STAGING}/{secrets.token_hex(8)}")
-            for path in (beside, target):
-                self.files.create_dir(path.rpartition("/")[0], recursive=True)
+            self.files.create_dir(beside.rpartition("/")[0], recursive=True)
             self._copy(file, beside)
-            if self._is_there(target):
-                self.files.delete_file(target)
-            self.files.move(beside, target)
+            self._moved(beside, target)
+
+    def move(self, name: str, target: str) -> None:
+        """Give a file another name; what was there is replaced."""
+        with _refusals(f"{self.url}/{target}"):
+            self._moved(self._path(name), self._path(target))
+
+    def _moved(self, path: str, target: str) -> None:
+        self.files.create_dir(target.rpartition("/")[0], recursive=True)
+        if self._is_there(target):
+            self.files.delete_file(target)
+        self.files.move(path, target)
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it, if it is there."""
@@ -233,6 +248,18 @@ def open_store(where: str) -> Store:
     """
     path = local_path(where)
     return ObjectStore(where.rstrip("/")) if path is None else LocalStore(Path(os.path.abspath(path)))
+
+
+def existing_store(where: str) -> Store:
+    """Return the place of a dataset that is there.
+
+    Raises:
+        ReplayError: there is none.
+    """
+    store = open_store(where)
+    if RUNS_FILE not in store.names(""):
+        raise ReplayError(f"{where}: no {RUNS_FILE} in it, so it is no dataset; `replay batch` makes one")
+    return store
 
 
 @contextmanager

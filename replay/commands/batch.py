@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from replay.commands.fail_if import CONDITION_HELD, FailIf, conditions_of
-from replay.commands.options import Dialect, ElfRoot, Force, Format, MapsFile, NoElf, PageSize, Quiet, Strict, warn
+from replay.commands.options import (
+    Dialect,
+    ElfRoot,
+    Every,
+    Force,
+    Format,
+    MapsFile,
+    NoElf,
+    PageSize,
+    Quiet,
+    Strict,
+    warn,
+)
 
 if TYPE_CHECKING:
     from replay.batch import BatchResult
     from replay.conditions import Condition
 
 ERRORS_SHOWN: Final = 10
+
+
+class Layout(StrEnum):
+    """How the dataset lies in the end."""
+
+    runs = "runs"
+    flat = "flat"
 
 
 def batch(
@@ -49,8 +70,41 @@ def batch(
             "the same paths or URLs.",
         ),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", metavar="NAME=VALUE", show_default=False, help="Say something of all runs of this batch."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE.csv",
+            show_default=False,
+            help="Say something of single runs: a column run or source, and one for each label.",
+        ),
+    ] = None,
+    label_from: Annotated[
+        str | None,
+        typer.Option(
+            "--label-from",
+            metavar="PATTERN",
+            show_default=False,
+            help="Take labels from the paths of the logs, below the directory given: '{commit}/{host}/{test}'.",
+        ),
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Take out the runs whose logs are gone.")] = False,
+    layout: Annotated[
+        Layout,
+        typer.Option(
+            help="runs: a folder for each run. flat: one sorted file a table in the end, as `replay compact` makes it."
+        ),
+    ] = Layout.runs,
+    every: Every = 1,
     force: Force = False,
     quiet: Quiet = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name the files that are passed over.")] = False,
     fail_if: FailIf = None,
     format: Format = Dialect.auto,
     maps: MapsFile = None,
@@ -62,11 +116,12 @@ def batch(
     """Replay many runs into one dataset: TABLE/run=NAME/part-0.parquet, and runs.parquet with a row for each run.
 
     Runs that are in the dataset already are made again only if their log, the version of replay or the options changed,
-    or with --force. A log that cannot be replayed gets a row that says why, and the exit status is 1. Interrupted or
-    killed, the dataset holds whole runs only, and the next batch makes the others.
+    or with --force. A log that cannot be replayed gets a row that says why, and the exit status is 1; so does a file
+    that is named like a log and is empty, binary or without calls. Interrupted or killed, the dataset holds whole runs
+    only, and the next batch makes the others.
     """
     conditions = conditions_of(fail_if)
-    from replay.batch import Options
+    from replay.batch import Options, Upkeep, labels_from
     from replay.batch import batch as run_batch
 
     result = run_batch(
@@ -76,17 +131,20 @@ def batch(
         force=force,
         scheduler=scheduler,
         progress=not quiet and sys.stderr.isatty(),
-        options=Options(format.value, maps, page_size, strict, None if no_elf else elf_root),
+        options=Options(format.value, maps, page_size, strict, None if no_elf else elf_root, every),
+        how=Upkeep(labels_from(label or (), labels, label_from), prune, layout is Layout.flat),
     )
-    _tell(result, quiet=quiet)
+    _tell(result, quiet=quiet, verbose=verbose)
     if conditions:
         _end_if_one_holds(conditions, result)
     if result.errors:
         raise typer.Exit(1)
 
 
-def _tell(result: BatchResult, *, quiet: bool) -> None:
+def _tell(result: BatchResult, *, quiet: bool, verbose: bool) -> None:
     """Say what became of the logs; errors are said in any case."""
+    from replay.datasets.dataset import Dataset
+
     errors = sorted(result.errors.items())
     if errors:
         for run, reason in errors[:ERRORS_SHOWN]:
@@ -94,9 +152,19 @@ def _tell(result: BatchResult, *, quiet: bool) -> None:
         rest = f", the first {ERRORS_SHOWN} above" if len(errors) > ERRORS_SHOWN else ""
         counted = "1 log" if len(errors) == 1 else f"{len(errors)} logs"
         warn(f"{counted} could not be replayed{rest}: status error in {result.dataset}/runs.parquet")
+    if verbose:
+        for source, kind in sorted(result.passed_over.items()):
+            warn(f"{source}: passed over: {kind}")
+    if result.left:
+        warn(f"{len(result.left)} runs were written by another version and keep their folders: make them again")
     if not quiet:
-        beside = f", {result.no_traces} files that are no traces passed over" if result.no_traces else ""
-        warn(f"{result.dataset}: {len(result.written)} runs written, {len(result.unchanged)} unchanged{beside}")
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(result.passed_over.values()).items()))
+        beside = f", {len(result.passed_over)} files that are no traces passed over ({kinds})" if kinds else ""
+        gone = f", {len(result.pruned)} taken out since their logs are gone" if result.pruned else ""
+        done = f"{len(result.written)} runs written, {len(result.unchanged)} unchanged"
+        warn(f"{result.dataset}: {done}{gone}{beside}")
+        for complaint in Dataset(result.dataset).complaints():
+            warn(complaint)
 
 
 def _end_if_one_holds(conditions: Sequence[Condition], result: BatchResult) -> None:

@@ -23,7 +23,10 @@ def dashboard(
     Which runs had failed breaks and why, what was in the way, who fell back to mmap, footprint and fragmentation over
     runs and versions, the worst ten, and all that is known of each run.
     """
+    from replay.datasets.dataset import complaints
     from replay.html import write_dashboard
 
     write_dashboard(dataset, output, force=force)
+    for complaint in complaints(dataset):
+        warn(complaint)
     warn(f"wrote the dashboard of {dataset} to {output}")

@@ -9,6 +9,7 @@ import typer
 from replay.commands.options import (
     Dialect,
     ElfRoot,
+    Every,
     Force,
     MapsFile,
     NoElf,
@@ -42,6 +43,7 @@ def export(
             help="The directory that gets the files; - writes one table as CSV to standard output.",
         ),
     ],
+    *,
     form: Annotated[
         str | None, typer.Option("--as", metavar="parquet|csv", show_default="parquet", help="How files are written.")
     ] = None,
@@ -56,6 +58,13 @@ def export(
     until: Until = None,
     pid: Pid = None,
     program: Program = None,
+    safe_csv: Annotated[
+        bool,
+        typer.Option(
+            "--safe-csv", help="Write CSV for a spreadsheet: a text that it would take for a formula begins with '."
+        ),
+    ] = False,
+    every: Every = 1,
     force: Force = False,
     maps: MapsFile = None,
     page_size: PageSize = 4096,
@@ -79,7 +88,9 @@ def export(
         if output == "-":
             run.write_csv(str(table), output, window=window)
         else:
-            run.export(output, format=files, force=force, watch=watch, window=window)
+            run.export(
+                output, format="safe-csv" if safe_csv else files, force=force, every=every, watch=watch, window=window
+            )
     if quiet:
         return
     warn_of_problems(run)

@@ -23,8 +23,9 @@ from replay.commands.fast_path import Sparing, SparingCommand
 from replay.commands.options import input_waits
 from replay.console.terminal import COLOUR_CHOICES, choose_colour
 
-COMMANDS: Final = tuple(
-    "report maps steps diff export batch compare query dashboard html perfetto record whatif schema".split()
+COMMANDS: Final = (
+    *("report", "maps", "steps", "diff", "export", "batch", "compact", "forget", "compare", "query", "dashboard"),
+    *("html", "perfetto", "record", "whatif", "schema"),
 )
 """The commands, in the order in which the help lists them: each is a function of a module of its name."""
 

@@ -95,6 +95,16 @@ Until = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no closing words.")]
+Every = Annotated[
+    int,
+    typer.Option(
+        "--every",
+        metavar="N",
+        min=1,
+        show_default=False,
+        help="Of the table fragmentation write one change in N of each space, and its last one.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 
 

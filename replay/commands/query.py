@@ -42,10 +42,17 @@ def query(
         AnswerFormat, typer.Option("--as", "--format", metavar="table|csv|json", help="How the answer is printed.")
     ] = AnswerFormat.table,
     as_json: AsJson = False,
+    safe_csv: Annotated[
+        bool,
+        typer.Option(
+            "--safe-csv", help="Print CSV for a spreadsheet: a text that it would take for a formula begins with '."
+        ),
+    ] = False,
 ) -> None:
     """Answer a question over the runs of a dataset.
 
     The tables are `runs`, one row a run, and those that `replay schema` tells of, with `run` as their first column.
+    SQL sees nothing else: no file, no network; it can write nowhere.
     """
     if show_list or (dataset and not question):
         _print_questions()
@@ -53,14 +60,21 @@ def query(
     if not dataset:
         raise typer.BadParameter("name a dataset and a question; --list prints the questions", param_hint="DATASET")
     sql, nothing = _sql_of(question)
+    from replay.datasets.dataset import complaints
     from replay.datasets.questions import ask, check_duckdb
 
     check_duckdb()
-    from replay.report.query import FORMATS
+    from replay.report.query import FORMATS, print_csv
 
-    rows = FORMATS[AnswerFormat.json if as_json else form](ask(dataset, sql), sys.stdout)
+    answer = ask(dataset, sql)
+    if safe_csv:
+        rows = print_csv(answer, sys.stdout, safe=True)
+    else:
+        rows = FORMATS[AnswerFormat.json if as_json else form](answer, sys.stdout)
     if not rows and nothing:
         warn(f"no rows: {nothing}")
+    for complaint in complaints(dataset):
+        warn(complaint)
 
 
 def _print_questions() -> None:

@@ -198,7 +198,7 @@ class Comparison:
     @cached_property
     def failures(self) -> list[Group]:
         """The failed brk calls by cause and what was in the way, the most after first."""
-        return self._groups("brk_failures", ("cause", "blocker"), "shortfall_bytes")
+        return self._groups("brk_failures", ("cause", "blocker"), "shortfall_capped_bytes")
 
     @cached_property
     def fallbacks(self) -> list[Group]:
@@ -294,7 +294,7 @@ def _side_values(side: Side) -> dict[str, Any]:
 # --- groups of rows --------------------------------------------------------------------------------------------------
 
 _READ: Final = {
-    "brk_failures": ("cause", "blocker_path", "blocker_start", "shortfall_bytes", "line"),
+    "brk_failures": ("cause", "blocker", "shortfall_capped_bytes", "line"),
     "mmap_fallbacks": ("kind", "allocator", "errno", "bytes", "line"),
 }
 
@@ -302,8 +302,6 @@ _READ: Final = {
 def _counts(side: Side, table: str, keys: Sequence[str], amount: str) -> dict[tuple[str, ...], Count]:
     """Return the groups of a table's rows by their keys; `amount` is the column of bytes that is added up."""
     rows = side.table(table, _READ[table])
-    if table == "brk_failures":
-        rows = _with_blocker(rows)
     sums = [("line", "count"), ("run", "count_distinct"), (amount, "sum"), ("run", "min")]
     grouped = rows.group_by(list(keys), use_threads=False).aggregate(sums).to_pylist()
     firsts = _first_lines(rows, keys)
@@ -322,14 +320,6 @@ def _first_lines(rows: pa.Table, keys: Sequence[str]) -> dict[tuple[str, ...], t
     for group in sorted(lines, key=lambda entry: str(entry["run"])):
         firsts.setdefault(tuple(str(group[name] or "") for name in keys), (group["run"], group["line_min"]))
     return firsts
-
-
-def _with_blocker(rows: pa.Table) -> pa.Table:
-    """Return failed brk calls with what was in the way: its path, or that it has none."""
-    import pyarrow.compute as pc
-
-    nameless = pc.if_else(pc.is_valid(rows["blocker_start"]), "anonymous memory", "")
-    return rows.append_column("blocker", pc.coalesce(rows["blocker_path"], nameless))
 
 
 def _rows(count: Count | None) -> int:

@@ -1,4 +1,4 @@
-"""A dataset of many runs, opened for reading: `runs.parquet` and the hive-partitioned tables beside it.
+"""A dataset of many runs, opened for reading: `runs.parquet` and the tables beside it, in folders or compacted.
 
 In goes the path or URL of a dataset, out come Arrow tables with a column `run`. How a dataset is made, and what is
 asked of it, this module does not know.
@@ -11,8 +11,9 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from replay.datasets.layout import COMPACTED, SWITCH, Switch, TableFiles, files_of
 from replay.errors import QueryError, ReplayError
-from replay.tables import TABLES, arrow_schema
+from replay.tables import SCHEMA_VERSION, TABLES, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,20 +67,104 @@ class Dataset:
     def scan(self, name: str) -> Any:
         """Return a table of all runs as a `pyarrow.dataset.Dataset`, of which nothing is read yet; texts are plain.
 
+        A run that was made again since `compact` is that of its folder. A run of an error has no rows.
+
         Raises:
-            ReplayError: its directory cannot be listed.
+            ReplayError: its directory cannot be listed, or a file cannot be read.
         """
         import pyarrow as pa
         import pyarrow.dataset as ds
 
-        schema = plain_schema(table_schema(name))
-        if not is_directory(self.filesystem, f"{self.path}/{name}"):
-            return ds.dataset(schema.empty_table())
-        parts = ds.HivePartitioning(pa.schema([schema.field("run")]), segment_encoding="uri")
+        schema, files = plain_schema(table_schema(name)), self.files(name)
+        run = ds.field("run")
+        old = self._replaced
         try:
-            return ds.dataset(f"{self.path}/{name}", schema, "parquet", self.filesystem, partitioning=parts)
+            if not old:
+                return self._dataset(schema, [(file, None) for file in files.flat], files.of_run)
+            kept = self._dataset(schema, [(file, None) for file in files.flat], {})
+            flat = kept.to_table(filter=~run.isin(old)) if files.flat else schema.empty_table()
+            return ds.dataset(pa.concat_tables([flat, self._dataset(schema, [], files.of_run).to_table()]))
         except (pa.ArrowException, OSError) as error:
             raise ReplayError(f"{self.location}/{name}: cannot be read: {first_line(error)}") from error
+
+    def _dataset(self, schema: pa.Schema, flat: Sequence[tuple[str, Any]], of_run: dict[str, str]) -> Any:
+        import pyarrow.dataset as ds
+
+        form, run = ds.ParquetFileFormat(), ds.field("run")
+        files = [*flat, *((file, run == name) for name, file in of_run.items())]
+        fragments = [form.make_fragment(f"{self.path}/{file}", self.filesystem, known) for file, known in files]
+        return ds.FileSystemDataset(fragments, schema, form, self.filesystem)
+
+    def files(self, name: str) -> TableFiles:
+        """Return the files of a table, below the dataset."""
+        return files_of(name, self._names(name), self._switch, self._names(f"{COMPACTED}/{name}"))
+
+    def _names(self, folder: str) -> list[str]:
+        from pyarrow import fs
+
+        try:
+            found = self.filesystem.get_file_info(fs.FileSelector(f"{self.path}/{folder}", allow_not_found=True))
+        except NotADirectoryError:
+            return []
+        except OSError as error:
+            raise ReplayError(f"{self.location}/{folder}: cannot be read: {first_line(error)}") from error
+        return sorted(info.base_name for info in found)
+
+    @cached_property
+    def _switch(self) -> Switch | None:
+        """What `compact` is putting into place."""
+        if not is_file(self.filesystem, f"{self.path}/{SWITCH}"):
+            return None
+        with self.filesystem.open_input_stream(f"{self.path}/{SWITCH}") as stream:
+            return Switch.read(stream.read())
+
+    @cached_property
+    def compacted(self) -> frozenset[str]:
+        """The runs that are in the compacted files."""
+        import pyarrow as pa
+
+        files = [(file, None) for file in self.files("summary").flat]
+        if not files:
+            return frozenset()
+        try:
+            rows = self._dataset(plain_schema(table_schema("summary")), files, {}).to_table(columns=["run"])
+        except (pa.ArrowException, OSError) as error:
+            raise ReplayError(f"{self.location}/summary: cannot be read: {first_line(error)}") from error
+        return frozenset(rows["run"].to_pylist())
+
+    @cached_property
+    def _replaced(self) -> list[str]:
+        """The runs in the compacted files that are not what they were: made again, errors, forgotten."""
+        if not self.compacted:
+            return []
+        good = set(self._good)
+        return sorted(self.compacted - (good - self.files("summary").of_run.keys()))
+
+    @property
+    def _good(self) -> list[str]:
+        return [row["run"] for row in self.rows if row["status"] == OK]
+
+    def complaints(self) -> list[str]:
+        """Return sentences on parts without a row in `runs.parquet`, on rows without parts, and on other versions."""
+        good, listed = set(self._good), {row["run"] for row in self.rows}
+        missing: dict[str, list[str]] = {}
+        parts: set[str] = set()
+        for table in TABLES:
+            held = self.files(table).of_run.keys() | self.compacted
+            parts |= held
+            for run in good - held:
+                missing.setdefault(run, []).append(table)
+        others = sorted(row["run"] for row in self.rows if _other_schema(row))
+        found = []
+        if parts - listed:
+            names = _some(sorted(parts - listed))
+            found.append(f"{names}: parts without a row in {RUNS}: a batch is at work, or was killed (run it again)")
+        if missing:
+            tables = ", ".join(sorted({table for names in missing.values() for table in names}))
+            found.append(f"{_some(sorted(missing))}: no part in {tables}; `replay batch` makes these runs again")
+        if others:
+            found.append(f"{_some(others)}: written by another version, whose tables differ; batch makes them again")
+        return [f"{self.location}: {sentence}" for sentence in found]
 
     def table(self, name: str, columns: Sequence[str], runs: Collection[str] | None = None) -> pa.Table:
         """Return columns of a table of all runs, or of some, with `run` as the first; texts are plain strings.
@@ -95,6 +180,22 @@ class Dataset:
             return self.scan(name).to_table(columns=["run", *columns], filter=chosen)
         except (pa.ArrowException, OSError) as error:
             raise ReplayError(f"{self.location}/{name}: cannot be read: {first_line(error)}") from error
+
+
+def complaints(location: str) -> list[str]:
+    """Return what is to be said of the parts of a dataset; nothing of an exported run."""
+    return Dataset(location).complaints() if is_dataset(location) else []
+
+
+def _other_schema(row: dict[str, Any]) -> bool:
+    return row["status"] == OK and row.get("schema_version") not in (None, SCHEMA_VERSION)
+
+
+def _some(runs: Sequence[str]) -> str:
+    """Return how many runs they are and the first of their names."""
+    if len(runs) == 1:
+        return f"run {runs[0]}"
+    return f"{len(runs):,} runs ({', '.join(runs[:3])}{', …' if len(runs) > 3 else ''})"
 
 
 def version_in(*texts: str | None) -> str:

@@ -21,23 +21,35 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROWS_AT_ONCE: Final = 2048
-_NO_NETWORK: Final[dict[str, str | bool | int | float | list[str]]] = {
+_SHUT: Final[dict[str, str | bool | int | float | list[str]]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "temp_directory": "",
 }
+"""What DuckDB may not do: read or write files, load extensions, ask the network, look at variables of Python."""
 
 PROGRAM_SQL: Final = "regexp_replace(split_part(programs, ',', 1), '^.*/', '')"
 """The name of a run's first program, without its directory."""
 
 _VERSION_SQL: Final = (
-    f"coalesce(nullif(regexp_extract(run, '{VERSION.pattern}', 1), ''), "
-    f"nullif(regexp_extract(source, '{VERSION.pattern}', 1), ''))"
+    "coalesce(list_extract(map_extract(labels, 'version'), 1), "
+    f"nullif(regexp_extract(run, '{VERSION.pattern}', 1), ''), "
+    f"nullif(regexp_extract(source, '{VERSION.pattern}', 1), ''), list_extract(map_extract(labels, 'commit'), 1))"
 )
+"""The version of a run: its label, else what its name or the path of its log tells, else its label `commit`."""
 
 _VERSION_ORDER_SQL: Final = (
     "list_transform(regexp_extract_all(of_version, '[0-9]+'), lambda digits: CAST(digits AS HUGEINT))"
 )
 """What versions are sorted by: v1.10 comes after v1.9."""
+
+_ORDER_SQL: Final = (
+    f"CASE WHEN regexp_matches(' ' || of_version, '{VERSION.pattern}') THEN {_VERSION_ORDER_SQL} END, first_seen, "
+    "of_version"
+)
+"""The same for other words too: they come in the order in which they were first seen."""
 
 
 class Question(NamedTuple):
@@ -53,7 +65,7 @@ QUESTIONS: Final = (
     Question(
         "failed-breaks",
         "Which runs had failed breaks, and why?",
-        """SELECT run, cause, count(*) AS failures, sum(shortfall_bytes) AS short_bytes, min(line) AS first_line,
+        """SELECT run, cause, count(*) AS failures, sum(shortfall_capped_bytes) AS short_bytes, min(line) AS first_line,
                   arg_min(evidence, step) AS evidence
            FROM brk_failures GROUP BY run, cause ORDER BY failures DESC, run, cause""",
         "no brk failed in any run",
@@ -61,9 +73,8 @@ QUESTIONS: Final = (
     Question(
         "blockers",
         "What stands in the way of the breaks?",
-        """SELECT coalesce(blocker_path, CASE WHEN blocker_start IS NOT NULL THEN 'anonymous memory' END,
-                           cause || coalesce(' of ' || limit_bytes || ' bytes', '')) AS in_the_way,
-                  count(DISTINCT run) AS runs, count(*) AS failures, sum(shortfall_bytes) AS short_bytes,
+        """SELECT blocker || coalesce(' of ' || limit_bytes || ' bytes', '') AS in_the_way,
+                  count(DISTINCT run) AS runs, count(*) AS failures, sum(shortfall_capped_bytes) AS short_bytes,
                   min(run) AS first_run, arg_min(line, (run, step)) AS first_line
            FROM brk_failures GROUP BY in_the_way ORDER BY runs DESC, failures DESC, in_the_way""",
         "no brk failed in any run",
@@ -74,7 +85,7 @@ QUESTIONS: Final = (
         f"""SELECT {PROGRAM_SQL} AS program, count(*) AS runs, sum(mmap_fallbacks) AS fallbacks,
                    sum(mmap_fallbacks_refused) AS refused, sum(mmap_fallback_bytes) AS bytes,
                    arg_max(run, mmap_fallbacks) AS worst_run
-            FROM runs WHERE mmap_fallbacks > 0 GROUP BY program ORDER BY fallbacks DESC, program""",
+            FROM runs WHERE mmap_fallbacks > 0 GROUP BY 1 ORDER BY fallbacks DESC, 1""",
         "no run fell back to mmap",
     ),
     Question(
@@ -96,10 +107,11 @@ QUESTIONS: Final = (
     ),
     Question(
         "leaks",
-        "Which call sites leave the most blocks live at the end?",
-        """SELECT caller, call, size, count(*) AS blocks, sum(size) AS bytes, count(DISTINCT run) AS runs,
-                  min(run) AS first_run, arg_min(born_line, (run, born_step)) AS first_line
-           FROM blocks WHERE "end" = 'live' GROUP BY caller, call, size
+        "Which call sites leave the most bytes live at the end, by size class?",
+        """SELECT caller, call, CASE WHEN size > 0 THEN 1::UBIGINT << floor(log2(size))::INT ELSE 0 END AS size_class,
+                  count(*) AS blocks, sum(size) AS bytes, count(DISTINCT run) AS runs, min(run) AS first_run,
+                  arg_min(born_line, (run, born_step)) AS first_line
+           FROM blocks WHERE "end" = 'live' GROUP BY caller, call, size_class
            ORDER BY bytes DESC, blocks DESC, caller, call LIMIT 20""",
         "no block is live at the end of a run, as far as the logs show malloc calls",
     ),
@@ -117,15 +129,16 @@ QUESTIONS: Final = (
                 SELECT {PROGRAM_SQL} AS program, {_VERSION_SQL} AS of_version, count(*) AS runs,
                        CAST(median(peak_mapped_bytes) AS BIGINT) AS peak_mapped_bytes,
                        CAST(median(peak_live_bytes) AS BIGINT) AS peak_live_bytes,
-                       sum(brk_failures) AS brk_failures
+                       sum(brk_failures) AS brk_failures,
+                       min(coalesce(start_time, log_mtime, added_at)) AS first_seen
                 FROM runs WHERE status = 'ok' GROUP BY 1, 2)
             SELECT program, of_version AS version, runs, peak_mapped_bytes,
                    round(100 * (peak_mapped_bytes / lag(peak_mapped_bytes) OVER by_version - 1), 1) AS per_cent,
                    peak_live_bytes, brk_failures
             FROM versions WHERE of_version IS NOT NULL
-            WINDOW by_version AS (PARTITION BY program ORDER BY {_VERSION_ORDER_SQL})
-            ORDER BY program, {_VERSION_ORDER_SQL}""",
-        "no run has a version such as v1.2 in its name or in the path of its log",
+            WINDOW by_version AS (PARTITION BY program ORDER BY {_ORDER_SQL})
+            ORDER BY program, {_ORDER_SQL}""",
+        "no run has a label version or commit, or a version such as v1.2 in its name or in the path of its log",
     ),
     Question(
         "problems",
@@ -157,15 +170,19 @@ class Answer:
 def ask(location: str, sql: str) -> Answer:
     """Return the answer to a question in SQL over the tables of a dataset or of an exported run.
 
+    The SQL sees these tables and nothing else: no file, no network, no variable of Python; it can write nowhere.
+
     Raises:
         ReplayError: DuckDB is not installed, or there is no dataset.
         QueryError: the question is not one that DuckDB can answer.
+        KeyboardInterrupt: the user interrupted.
     """
     import duckdb
 
-    connection = duckdb.connect(config=_NO_NETWORK)
+    connection = duckdb.connect(config=_SHUT)
     try:
         _register(connection, location, sql)
+        connection.execute("SET lock_configuration = true")
         result = connection.execute(sql)
     except duckdb.Error as error:
         raise _refusal(error) from error
@@ -198,7 +215,11 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         raise _refusal(error) from error
 
 
-def _refusal(error: Exception) -> QueryError:
+def _refusal(error: Exception) -> BaseException:
+    import duckdb
+
+    if isinstance(error, duckdb.InterruptException):
+        return KeyboardInterrupt()
     tables = ", ".join(("runs", *TABLES))
     said = str(error).partition("Traceback")[0].strip()
     return QueryError(f"DuckDB cannot answer that: {said}\nThe tables are {tables}.")
@@ -214,7 +235,7 @@ def _register(connection: duckdb.DuckDBPyConnection, location: str, sql: str) ->
     if is_dataset(location):
         dataset = Dataset(location)
         for name in names:
-            connection.register(name, dataset.runs if name == "runs" else dataset.scan(name))
+            connection.register(name, _with_labels(dataset.runs) if name == "runs" else dataset.scan(name))
         return
     if not os.path.isfile(os.path.join(location, "summary.parquet")):
         raise ReplayError(
@@ -222,6 +243,19 @@ def _register(connection: duckdb.DuckDBPyConnection, location: str, sql: str) ->
         )
     for name in names:
         connection.register(name, _exported(location, name))
+
+
+def _with_labels(runs: pa.Table) -> pa.Table:
+    """Return the table `runs` with the columns that a dataset of another version does not have."""
+    import pyarrow as pa
+
+    time = pa.timestamp("us", "UTC")
+    for name, type_ in (("start_time", time), ("log_mtime", time), ("added_at", time)):
+        if name not in runs.column_names:
+            runs = runs.append_column(name, pa.nulls(runs.num_rows, type_))
+    if "labels" not in runs.column_names:
+        runs = runs.append_column("labels", pa.array([[]] * runs.num_rows, pa.map_(pa.string(), pa.string())))
+    return runs
 
 
 def _exported(location: str, name: str) -> pa.Table:
@@ -238,4 +272,4 @@ def _exported(location: str, name: str) -> pa.Table:
     facts = {"run": run, "status": "ok", "error": None} if name == "runs" else {"run": run}
     for at, (column, value) in enumerate(facts.items()):
         table = table.add_column(at, pa.field(column, pa.string()), pa.array([value] * table.num_rows, pa.string()))
-    return table
+    return _with_labels(table) if name == "runs" else table

@@ -7,6 +7,7 @@ is compared and how it looks this module does not know.
     DIR                 what `replay export` wrote
     DATASET             all runs of a dataset
     DATASET#NAME        the run of that name, or all whose names match a pattern: DATASET#v2-*
+    DATASET#LABEL=VALUE all runs that have the label: DATASET#commit=abc,host=ci-01
     DATASET/run=NAME    the same run, as a path
 """
 
@@ -171,6 +172,8 @@ def _dataset_side(named: str, location: str, name: str) -> Side:
     dataset = Dataset(location)
     rows = {row["run"]: row for row in dataset.rows}
     names = [run for run in rows if not name or run in (name, unquote(name))]
+    if not names and "=" in name:
+        names = [run for run, row in rows.items() if _has_labels(row, name)]
     if not names and any(sign in name for sign in _PATTERN_SIGNS):
         names = [run for run in rows if fnmatchcase(run, name)]
     good = [run for run in names if rows[run]["status"] == OK]
@@ -180,6 +183,12 @@ def _dataset_side(named: str, location: str, name: str) -> Side:
         why = f": {rows[names[0]].get('error')}" if len(names) == 1 else ""
         raise ReplayError(f"{named}: no run of it could be read{why}")
     return _Runs(named, dataset, good)
+
+
+def _has_labels(row: Mapping[str, Any], said: str) -> bool:
+    """Tell whether a run has labels: `commit=abc`, several with commas between them, values as they are or patterns."""
+    pairs = (pair.partition("=") for pair in said.split(","))
+    return all(fnmatchcase(str(row.get(f"label_{name.strip()}") or ""), value.strip()) for name, _, value in pairs)
 
 
 def _exported_side(named: str) -> Side:

@@ -39,7 +39,7 @@ _LABEL: Final = 36
 _FORMULA_SIGNS: Final = re.compile(r"[$\\]")
 """What Bokeh takes for the ends of formulas, as in `$$x^2$$`; something invisible behind it prevents that."""
 
-_TEXT_UNITS: Final = ("word", "path")
+_TEXT_UNITS: Final = ("word", "path", "time")
 _FACTS: Final = ("run", "program", "of_version", "source")
 _BYTES: Final = "0.0ib"
 _TICKS_IN_BYTES: Final = """

@@ -17,6 +17,7 @@ from replay.console.table import fitted_widths, room_for, table
 from replay.console.terminal import width as screen_width
 from replay.datasets.questions import QUESTIONS, Answer
 from replay.report.as_json import write_json_rows
+from replay.tables import no_formula
 from replay.tables.schema import TABLES
 
 MOST_ROWS: Final = 1000
@@ -44,25 +45,20 @@ def print_table(answer: Answer, stream: TextIO) -> int:
     return len(rows)
 
 
-def print_csv(answer: Answer, stream: TextIO) -> int:
+def print_csv(answer: Answer, stream: TextIO, *, safe: bool = False) -> int:
     """Print an answer as CSV: a head, then the rows, nulls empty; return the number of rows.
 
-    On a terminal, texts are made fit for it; elsewhere values are as they are.
+    On a terminal texts are free of what it would obey. With `safe` they are no formulas of a spreadsheet either.
     """
     writer = csv.writer(stream, lineterminator="\n")
-    on_terminal = stream.isatty()
-    writer.writerow(answer.columns)
+    shown = clean if stream.isatty() else str
+    writer.writerow(map(shown, answer.columns))
     count = 0
     for row in answer.rows:
-        writer.writerow([_csv_value(value, on_terminal=on_terminal) for value in row])
+        texts = ("" if value is None else shown(value) if isinstance(value, str) else value for value in row)
+        writer.writerow([no_formula(text) if safe and isinstance(text, str) else text for text in texts])
         count += 1
     return count
-
-
-def _csv_value(value: Any, *, on_terminal: bool) -> Any:
-    if value is None:
-        return ""
-    return clean(value) if on_terminal and isinstance(value, str) else value
 
 
 def print_json(answer: Answer, stream: TextIO) -> int:

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from replay.allocator import Activity
+    from replay.engine.column_store import PackedColumns
     from replay.heap import Answer, Heaps
+    from replay.run.clock import Clock
 
 DIALECTS: Final = ("strace", "ltrace")
 _MAPPED: Final = ("start", "end", "prot", "shared", "path", "offset", "kind")
@@ -177,8 +179,10 @@ class Run:
 
         return columns_of(self, table)
 
-    def arrow_parts(self, table: str) -> Iterator[pa.Table]:
+    def arrow_parts(self, table: str, every: int = 1) -> Iterator[pa.Table]:
         """Yield a table in parts that are short enough for memory, rows in the order of its schema.
+
+        Of `fragmentation` only one change in `every` of each space is there, and its last one.
 
         Raises:
             QueryError: there is no such table.
@@ -189,7 +193,7 @@ class Run:
         if table == "mmap_fallbacks":
             yield in_order(self.arrow(table))
             return
-        for columns in parts_of(self, table):
+        for columns in parts_of(self, table, every):
             yield to_arrow(table, columns, self.strings)
 
     def export(
@@ -198,12 +202,14 @@ class Run:
         *,
         format: str = "parquet",
         force: bool = False,
+        every: int = 1,
         watch: Watch = unwatched,
         window: Window = EVERYTHING,
     ) -> None:
         """Write all tables into `directory`, one file each, whole or not at all; `watch` is told how far that is.
 
         Rows of what happened before, after or elsewhere than `window` shows are left out; the summary is of the run.
+        Of `fragmentation` only one change in `every` of each space is written, and its last one.
 
         Raises:
             OutputExistsError: a file is there already and `force` is not set.
@@ -212,7 +218,7 @@ class Run:
         from replay.tables import TABLES, export_tables
 
         def parts(name: str, number: int) -> Iterator[pa.Table]:
-            for part in self._shown_parts(name, window):
+            for part in self._shown_parts(name, window, every):
                 watch(Stage(f"writing {name}", number, len(TABLES)))
                 yield part
 
@@ -233,21 +239,44 @@ class Run:
             for part in self._shown_parts(table, window):
                 stream.write(part)
 
-    def _shown_parts(self, table: str, window: Window) -> Iterator[pa.Table]:
+    def _shown_parts(self, table: str, window: Window, every: int = 1) -> Iterator[pa.Table]:
         """Yield the parts of a table with the rows that a window shows."""
         if window.is_all:
-            yield from self.arrow_parts(table)
+            yield from self.arrow_parts(table, every)
             return
         from replay.run.part import rows_shown, shown_by
 
         shown = shown_by(self, window)
-        for part in self.arrow_parts(table):
+        for part in self.arrow_parts(table, every):
             yield rows_shown(part, shown, window.pid)
 
     @cached_property
     def calls_made(self) -> Int64Array:
         """How many calls the run has, by code."""
         return count_calls(self.replayed.events)
+
+    @cached_property
+    def clock(self) -> Clock:
+        """What the times of the log count from, and when each step began."""
+        from replay.run.clock import Clock
+
+        return Clock.of(self.source, self.replayed.events)
+
+    @cached_property
+    def mapping_owners(self) -> tuple[Int64Array, Int64Array]:
+        """The steps of the mappings that allocators made, in order, and for each the id of `ALLOCATOR KIND`."""
+        from replay.run.owners import mapping_owners
+
+        return mapping_owners(self)
+
+    @cached_property
+    def changes(self) -> PackedColumns:
+        """The changes of the spaces in order of lines; blocks change the heap in between them."""
+        from replay.heap import changes_with_heap
+
+        if not len(self.malloc_blocks):
+            return self.replayed.changes
+        return changes_with_heap(self.replayed, self.malloc_blocks, self.heaps)
 
     @cached_property
     def footprint(self) -> Footprint:
@@ -294,7 +323,7 @@ class Run:
         from replay.run.summary import summary_columns
 
         found = self.activity, self.malloc_blocks, lambda: self.answer
-        return summary_columns(self.source, self.replayed, self.calls_made, self.footprint, *found)
+        return summary_columns(self.source, self.replayed, self.clock, self.calls_made, self.footprint, *found)
 
     def examine(self) -> None:
         """Find out all that a report says; it is kept, and need not be asked for."""

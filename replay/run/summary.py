@@ -17,8 +17,11 @@ from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.heap.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks
 from replay.linux import constants
+from replay.run.clock import EPOCH, Clock
+from replay.run.table_columns import capped
 from replay.spaces.footprint import Footprint
 from replay.spaces.replay import Replay
+from replay.tables import MOST_SUMMED, TABLES
 
 if TYPE_CHECKING:
     from replay.heap import Answer
@@ -31,6 +34,7 @@ FALLBACK_KINDS = ("fallback", "last_resort")
 def summary_columns(
     source: RunInput,
     replayed: Replay,
+    clock: Clock,
     calls: Int64Array,
     footprint: Footprint,
     activity: Activity,
@@ -43,7 +47,7 @@ def summary_columns(
     its family.
     """
     strings = replayed.strings
-    return {
+    found = {
         "source": ",".join(source.files),
         "dialect": source.dialect,
         **_programs(replayed, activity),
@@ -54,13 +58,16 @@ def summary_columns(
         "processes": replayed.processes,
         "threads": replayed.threads,
         "spaces": len(replayed.spaces["space"]),
-        "duration_ns": _duration(replayed.events),
+        "duration_ns": clock.duration_ns,
+        "clock": clock.kind,
+        **_epoch_times(clock),
         **_failures(calls, activity, strings),
         **_mappings(activity.allocator_mmaps, strings),
         **_footprint(replayed, footprint),
         "log_end": log_end(replayed, first_programs_space(replayed)),
         **_blocks(replayed, blocks, answer),
     }
+    return {column.name: found.get(column.name) for column in TABLES["summary"].columns}
 
 
 def first_programs_space(replayed: Replay) -> int:
@@ -98,20 +105,16 @@ def _programs(replayed: Replay, activity: Activity) -> dict[str, Any]:
     first = [name for name, space in zip(names, found["space"], strict=True) if space == 0]
     return {
         "programs": ",".join(dict.fromkeys(programs)) or None,
+        "program": programs[0] if programs else None,
         "allocator": first[0] if first else "unknown",
         "allocators": ",".join(dict.fromkeys(names)) or "unknown",
     }
 
 
-def _duration(events: PackedColumns) -> int | None:
-    """Return the nanoseconds between the first and the last time, None where there is none."""
-    ends: list[int] = []
-    for number in range(events.parts):
-        times = events.part(number, ["time_ns"])["time_ns"]
-        known = times[times != NULL]
-        if known.size:
-            ends += [int(known.min()), int(known.max())]
-    return max(ends) - min(ends) if ends else None
+def _epoch_times(clock: Clock) -> dict[str, int | None]:
+    """Return the first and the last time in microseconds since 1970, None where the log tells no date."""
+    times = {"start_time": clock.first_ns, "end_time": clock.last_ns}
+    return {name: None if time is None or clock.kind != EPOCH else time // 1000 for name, time in times.items()}
 
 
 def _failures(calls: Int64Array, activity: Activity, strings: Strings) -> dict[str, Any]:
@@ -121,12 +124,12 @@ def _failures(calls: Int64Array, activity: Activity, strings: Strings) -> dict[s
         "brk_calls": int(calls[constants.CALL_CODE["brk"]]),
         "brk_failures": len(failures["step"]),
         "brk_failure_causes": ",".join(strings[cause] for cause, _ in causes.most_common()),
-        "brk_failure_shortfall_bytes": int(failures["shortfall_bytes"].sum()),
+        "brk_failure_shortfall_bytes": min(sum(capped(failures["shortfall_bytes"]).tolist()), MOST_SUMMED),
     }
 
 
 def _mappings(mmaps: Columns, strings: Strings) -> dict[str, Any]:
-    granted, size = mmaps["errno"] == NO_TEXT, mmaps["bytes"]
+    granted, size = mmaps["errno"] == NO_TEXT, capped(mmaps["bytes"])
     fallback = np.isin(mmaps["kind"], strings.intern_all(FALLBACK_KINDS))
     direct, arena_heap = (mmaps["kind"] == strings.intern(kind) for kind in ("direct", "arena_heap"))
     return {
@@ -143,22 +146,13 @@ def _footprint(replayed: Replay, footprint: Footprint) -> dict[str, Any]:
     """Return peaks over all spaces; what is said of the end is said of the space that held the most memory."""
     peak, last = footprint.peak, footprint.last
     if peak is None or last is None:
-        return dict.fromkeys(
-            (
-                "peak_mapped_bytes",
-                "end_mapped_bytes",
-                "peak_brk_bytes",
-                "end_brk_bytes",
-                "peak_mapping_count",
-                "resident_at_most_bytes",
-            ),
-            0,
-        )
+        return {}
     names = ("step", "line", "space", "mapped_bytes", "brk_bytes", "gap_bytes", "largest_gap_bytes")
     at_peak, at_end = (_row(replayed.changes, row, names) for row in (peak, last))
     gaps = at_end["gap_bytes"]
     return {
         "peak_mapped_bytes": at_peak["mapped_bytes"],
+        "peak_mapped_space": at_peak["space"],
         "peak_mapped_line": _row(replayed.events, at_peak["step"], ["line"])["line"],
         "end_mapped_bytes": at_end["mapped_bytes"],
         "peak_brk_bytes": int(footprint.most_brk.max()),
@@ -183,14 +177,8 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
 
     What is said of the heap's end is said of the space that had the most bytes live at once.
     """
-    counts = {
-        "allocations": int(np.count_nonzero(blocks.columns["inherited"] == 0)),
-        "frees": len(blocks.taken_steps),
-        "double_frees": blocks.count(DOUBLE_FREE),
-        "unknown_frees": blocks.count(UNKNOWN_FREE),
-    }
     if not blocks.seen:
-        return counts
+        return {}
     from replay.heap.live_bytes import course_of_all, one_space
 
     columns, found = blocks.columns, answer()
@@ -200,7 +188,11 @@ def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> d
         peak_bytes, peak_clock = course_of_all(columns, replayed.spaces).peak()
     step = replayed.events.count_up_to("clock", peak_clock - 1)
     last, end = replayed.events.rows - 1, found.end
-    return counts | {
+    return {
+        "allocations": int(np.count_nonzero(columns["inherited"] == 0)),
+        "frees": len(blocks.taken_steps),
+        "double_frees": blocks.count(DOUBLE_FREE),
+        "unknown_frees": blocks.count(UNKNOWN_FREE),
         "live_blocks": len(live),
         "live_bytes": int(columns.at("size", live).sum()),
         "peak_live_bytes": peak_bytes,

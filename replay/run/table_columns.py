@@ -16,14 +16,16 @@ from replay.calls.reader import FAILED
 from replay.engine.column_store import PackedColumns, SortedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.errors import QueryError
-from replay.heap import HEAP_COLUMNS, changes_with_heap
+from replay.heap import HEAP_COLUMNS
 from replay.heap import fragmentation as heap_fragmentation
 from replay.heap.blocks import BACKINGS, ENDS, LIVE
 from replay.lines.line_reader import DIALECTS
 from replay.linux import constants, flag_words
 from replay.linux.proc_maps import perms_text
 from replay.mm.address_space import KINDS, ORIGINS
-from replay.tables import TABLES, Words
+from replay.run.owners import blockers_of, owners_of
+from replay.run.timeline import thinned, timeline_columns
+from replay.tables import MOST_SUMMED, TABLES, Words
 
 if TYPE_CHECKING:
     from replay.run.api import Run
@@ -40,15 +42,18 @@ def columns_of(run: Run, table: str) -> dict[str, Any]:
     return _whole(run, table)
 
 
-def parts_of(run: Run, table: str) -> Iterator[dict[str, Any]]:
+def parts_of(run: Run, table: str, every: int = 1) -> Iterator[dict[str, Any]]:
     """Yield the columns of a table in parts, the rows in the order of its schema.
+
+    Of `fragmentation` only one row in so many of each space is there, and its last one.
 
     Raises:
         QueryError: there is no such table.
     """
     if table in _PARTED:
         source, make = _PARTED[table]
-        rows = SortedColumns(source(run), TABLES[table].order).packed()
+        columns = thinned(source(run), every) if table == "fragmentation" and every > 1 else source(run)
+        rows = SortedColumns(columns, TABLES[table].order).packed()
         if not rows.rows:
             yield make(run, rows)
         for number, (start, end) in enumerate(pairwise(rows.starts)):
@@ -97,10 +102,15 @@ def _event_columns(run: Run, events: Columns) -> dict[str, Any]:
     if len(run.source.files) > 1:
         columns["file"] = Words(events["file"], run.source.files)
     columns["parent_step"] = run.nesting.around(events["step"])
-    return columns
+    return columns | run.clock.columns(events["step"])
 
 
-def _region_columns(_run: Run, regions: Columns) -> dict[str, Any]:
+def _lives(run: Run, rows: Columns) -> dict[str, Int64Array]:
+    """Return the times at which what lives between two steps was born and died."""
+    return {f"{end}_time_ns": run.clock.times_at(rows[f"{end}_step"]) for end in ("born", "died")}
+
+
+def _region_columns(run: Run, regions: Columns) -> dict[str, Any]:
     perms = regions["prot"] * 2 + regions["shared"]
     words = [perms_text(code >> 1, bool(code & 1)) for code in range(16)]
     columns: dict[str, Any] = {
@@ -110,21 +120,17 @@ def _region_columns(_run: Run, regions: Columns) -> dict[str, Any]:
     columns["perms"] = Words(perms, words)
     columns["kind"] = Words(regions["kind"], KINDS)
     columns["origin"] = Words(regions["origin"], ORIGINS)
-    return columns
-
-
-def _changes(run: Run) -> PackedColumns:
-    """Return the changes of the spaces; blocks change the heap in between them."""
-    if not len(run.malloc_blocks):
-        return run.replayed.changes
-    return changes_with_heap(run.replayed, run.malloc_blocks, run.heaps)
+    columns["owner"] = owners_of(run, regions)
+    columns["size_bytes"] = regions["end"] - regions["start"]
+    return columns | _lives(run, regions)
 
 
 def _change_columns(run: Run, changes: Columns) -> dict[str, Any]:
     """Return the changes with their times and with what share of the free memory is not in its largest part."""
     nothing = np.broadcast_to(np.int64(NULL), len(changes["step"]))
     columns: dict[str, Any] = dict.fromkeys(HEAP_COLUMNS, nothing) | dict(changes)
-    columns["time_ns"] = run.replayed.events.at("time_ns", changes["step"])
+    columns["time_ns"] = run.clock.times_at(changes["step"])
+    columns |= run.clock.columns(changes["step"])
     gaps = changes["gap_bytes"].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         columns["address_fragmentation"] = np.where(gaps > 0, 1 - changes["largest_gap_bytes"] / gaps, 0.0)
@@ -141,7 +147,7 @@ def _problem_columns(run: Run) -> dict[str, Any]:
     }
 
 
-def _block_columns(_run: Run, blocks: Columns) -> dict[str, Any]:
+def _block_columns(run: Run, blocks: Columns) -> dict[str, Any]:
     """Return the blocks but those that a forked child has from its parent and leaves alone."""
     hidden = (blocks["inherited"] == 1) & (blocks["end"] == LIVE)
     shown = ~hidden if hidden.any() else slice(None)
@@ -152,7 +158,27 @@ def _block_columns(_run: Run, blocks: Columns) -> dict[str, Any]:
     columns["call"] = Words(blocks["call"][shown], constants.CALLS)
     columns["backing"] = Words(blocks["backing"][shown], BACKINGS)
     columns["end"] = Words(blocks["end"][shown], ENDS)
+    return columns | _lives(run, columns)
+
+
+def _failure_columns(run: Run) -> dict[str, Any]:
+    failures = run.activity.brk_failures
+    columns = dict(failures) | run.clock.columns(failures["step"])
+    columns["blocker"], columns["blocker_born_step"] = blockers_of(run)
+    columns["shortfall_capped_bytes"] = capped(failures["shortfall_bytes"])
     return columns
+
+
+def _mmap_columns(run: Run) -> dict[str, Any]:
+    mmaps = run.activity.allocator_mmaps
+    columns = dict(mmaps) | run.clock.columns(mmaps["step"])
+    asked = mmaps["request_bytes"]
+    return columns | {"bytes": capped(mmaps["bytes"]), "request_bytes": np.where(asked == NULL, NULL, capped(asked))}
+
+
+def capped(sizes: Int64Array) -> Int64Array:
+    """Return sizes that are safe to add up: none above `MOST_SUMMED`, of which the bits of more than 2^63 are taken."""
+    return np.minimum(sizes.view(np.uint64), np.uint64(MOST_SUMMED)).astype(np.int64)
 
 
 def _sorted(columns: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
@@ -174,13 +200,14 @@ _PARTED: Final[dict[str, tuple[Callable[[Run], PackedColumns], Callable[[Run, Co
     "events": (lambda run: run.replayed.events, _event_columns),
     "regions": (lambda run: run.replayed.regions, _region_columns),
     "blocks": (lambda run: run.malloc_blocks.columns, _block_columns),
-    "fragmentation": (_changes, _change_columns),
+    "fragmentation": (lambda run: run.changes, _change_columns),
 }
 """The tables that are as long as the run, by what their rows are made of and how."""
 
 _WHOLE: Final[dict[str, Callable[[Run], dict[str, Any]]]] = {
-    "brk_failures": lambda run: dict(run.activity.brk_failures),
-    "allocator_mmaps": lambda run: dict(run.activity.allocator_mmaps),
+    "brk_failures": _failure_columns,
+    "allocator_mmaps": _mmap_columns,
+    "timeline": lambda run: timeline_columns(run.changes, run.clock),
     "problems": _problem_columns,
     "summary": lambda run: {name: [value] for name, value in run.summary_values.items()},
 }

@@ -6,7 +6,16 @@ how a value was found it does not know. Importing this package loads neither pya
 
 from __future__ import annotations
 
-from replay.tables.arrow import Words, arrow_schema, in_order, mmap_fallbacks_of, to_arrow, to_pandas
+from replay.tables.arrow import (
+    Words,
+    arrow_field,
+    arrow_schema,
+    in_order,
+    metadata_of,
+    mmap_fallbacks_of,
+    to_arrow,
+    to_pandas,
+)
 from replay.tables.dictionary import (
     DICTIONARY_BEGIN,
     DICTIONARY_END,
@@ -19,30 +28,37 @@ from replay.tables.files import (
     OutputError,
     ParquetStream,
     export_tables,
+    no_formula,
     whole_directory,
     whole_file,
     write_csv,
     write_parquet,
 )
-from replay.tables.schema import SCHEMA_VERSION, TABLES, Column, Table, table_of
+from replay.tables.schema import CHARTED, MOST_SUMMED, SCHEMA_VERSION, TABLES, TIMELINE_ROWS, Column, Table, table_of
 
 __all__ = [
+    "CHARTED",
     "DICTIONARY_BEGIN",
     "DICTIONARY_END",
     "FORMATS",
+    "MOST_SUMMED",
     "SCHEMA_VERSION",
     "TABLES",
+    "TIMELINE_ROWS",
     "Column",
     "CsvStream",
     "OutputError",
     "ParquetStream",
     "Table",
     "Words",
+    "arrow_field",
     "arrow_schema",
     "data_dictionary_markdown",
     "export_tables",
     "in_order",
+    "metadata_of",
     "mmap_fallbacks_of",
+    "no_formula",
     "schema_text",
     "table_of",
     "to_arrow",

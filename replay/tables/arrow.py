@@ -6,6 +6,7 @@ values mean is for `schema`, where they are stored for `write`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -49,7 +50,9 @@ Values: TypeAlias = NDArray[Any] | Words | Sequence[Any]
 def arrow_schema(table: str) -> pa.Schema:
     """Return the Arrow schema of a table, each field with `unit` and `meaning`.
 
-    The schema's own metadata are `replay.schema_version`, `replay.table` and `replay.meaning`.
+    The schema's own metadata are `replay.schema_version`, `replay.table` and `replay.meaning`, the units once more as
+    `unit.COLUMN` for readers that see no metadata of fields, and `pandas`: what pandas needs to give integers with
+    nulls back as such, and not as floats.
 
     Raises:
         QueryError: there is no such table.
@@ -57,22 +60,41 @@ def arrow_schema(table: str) -> pa.Schema:
     import pyarrow as pa
 
     facts = table_of(table)
-    return pa.schema(
-        [
-            pa.field(
-                column.name,
-                _arrow_type(column.type),
-                nullable=column.nullable,
-                metadata={"unit": column.unit, "meaning": column.meaning},
-            )
-            for column in facts.columns
-        ],
-        metadata={
-            "replay.schema_version": SCHEMA_VERSION,
-            "replay.table": facts.name,
-            "replay.meaning": facts.meaning,
-        },
-    )
+    return pa.schema([arrow_field(column) for column in facts.columns], metadata=metadata_of(facts))
+
+
+def arrow_field(column: Column) -> pa.Field:
+    """Return a column as a field of a schema, with `unit` and `meaning`."""
+    import pyarrow as pa
+
+    facts = {"unit": column.unit, "meaning": column.meaning}
+    return pa.field(column.name, _arrow_type(column.type), nullable=column.nullable, metadata=facts)
+
+
+def metadata_of(facts: Table) -> dict[str, str]:
+    """Return the metadata of the schema of a table."""
+    own = {"schema_version": SCHEMA_VERSION, "table": facts.name, "meaning": facts.meaning}
+    units = {f"unit.{column.name}": column.unit for column in facts.columns}
+    return {f"replay.{key}": value for key, value in own.items()} | units | {"pandas": _for_pandas(facts)}
+
+
+def _for_pandas(facts: Table) -> str:
+    """Return which columns are integers with nulls, as pyarrow's `to_pandas` reads it.
+
+    Source: pandas, "Storing pandas DataFrame objects in Apache Parquet format".
+    """
+    columns = [
+        {
+            "name": column.name,
+            "field_name": column.name,
+            "pandas_type": column.type,
+            "numpy_type": column.type.replace("i", "I", 1).replace("uI", "UI"),
+            "metadata": None,
+        }
+        for column in facts.columns
+        if column.nullable and "int" in column.type
+    ]
+    return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "2.2"})
 
 
 def to_arrow(table: str, columns: Mapping[str, Values], strings: Strings | None = None) -> pa.Table:
@@ -110,19 +132,24 @@ def mmap_fallbacks_of(allocator_mmaps: pa.Table) -> pa.Table:
 
 def in_order(table: pa.Table) -> pa.Table:
     """Return the table with its rows in the order that its schema names; equal keys keep their places."""
-    facts = facts_of(table)
-    if facts is None or not facts.order or table.num_rows < 2:
+    order = order_of(table.schema)
+    if not order or table.num_rows < 2:
         return table
-    keys = [table.column(name).to_numpy() for name in facts.order]
+    keys = [table.column(name).to_numpy() for name in order]
     if is_ascending(keys):
         return table
     return table.take(np.lexsort(keys[::-1]))
 
 
-def facts_of(table: pa.Table) -> Table | None:
-    """Return the facts of an Arrow table that has the schema of one of `TABLES`; None for any other table."""
-    name = (table.schema.metadata or {}).get(b"replay.table")
-    return None if name is None else TABLES.get(name.decode())
+def order_of(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns by which rows of a schema are sorted, none for a schema that is none of `TABLES`.
+
+    With a column `run` before the others the rows of each run are together.
+    """
+    facts = TABLES.get((schema.metadata or {}).get(b"replay.table", b"").decode())
+    if facts is None:
+        return ()
+    return ("run", *facts.order) if "run" in schema.names else facts.order
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
@@ -140,7 +167,10 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
 def _arrow_type(name: str) -> pa.DataType:
     import pyarrow as pa
 
-    return pa.dictionary(pa.int32(), pa.string()) if name == "dictionary" else getattr(pa, name)()
+    if name == "dictionary":
+        return pa.dictionary(pa.int32(), pa.string())
+    kind, _, unit = name.partition("_")
+    return pa.timestamp(unit, "UTC") if kind == "timestamp" else getattr(pa, name)()
 
 
 def _row_count(table: str, columns: Mapping[str, Values]) -> int:
@@ -273,7 +303,7 @@ def _pandas_column(column: pa.ChunkedArray, field: pa.Field) -> Any:
     import pandas as pd
     import pyarrow as pa
 
-    if pa.types.is_dictionary(field.type) or pa.types.is_string(field.type):
+    if pa.types.is_dictionary(field.type) or pa.types.is_string(field.type) or pa.types.is_timestamp(field.type):
         return column.to_pandas()
     if pa.types.is_floating(field.type) or not field.nullable:
         return column.to_numpy().copy()

@@ -7,6 +7,7 @@ replaced only where that was asked for, and only by a file that is complete.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -16,11 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias
 
 from replay.console.screen import clean
 from replay.errors import OutputExistsError, QueryError, ReplayError
-from replay.tables.arrow import in_order
+from replay.tables.arrow import in_order, order_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +33,7 @@ STDOUT: Final = "-"
 ROW_GROUP_ROWS: Final = 128 * 1024
 """Rows of a parquet row group: few enough to be skipped by their statistics, many enough to compress well."""
 
-_RISING_UNITS: Final = (b"step", b"line", b"ns")
+_RISING_UNITS: Final = (b"step", b"line", b"ns", b"time")
 """Units whose columns mostly rise from row to row: stored as differences they need little room."""
 
 _CSV_BATCH_ROWS: Final = 16 * 1024
@@ -89,8 +90,9 @@ def _write_out(file: Path) -> None:
 def whole_directory(directory: PathLike, files: Iterable[str], *, force: bool = False) -> Iterator[Path]:
     """Give a temporary directory for `files`, which come to stand in `directory` if the body ends well.
 
-    A directory that is not there appears whole. Into one that is there the complete files are moved one by
-    one, and other files in it are left alone.
+    They appear all at once: the directory takes the place of the one that is there, whose other files it has then.
+    Only where that is not possible (one holds other directories, or is the working directory) are the complete files
+    moved one by one.
 
     Raises:
         OutputExistsError: one of `files` is in `directory` and `force` is not given.
@@ -101,7 +103,7 @@ def whole_directory(directory: PathLike, files: Iterable[str], *, force: bool = 
         target = Path(os.path.realpath(directory))
         _check_directory(target, names, force=force)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_in(target if target.exists() else target.parent)
+        temporary = _temporary_in(target if target.exists() and not _is_replaceable(target) else target.parent)
         temporary.mkdir()
         try:
             yield temporary
@@ -160,6 +162,12 @@ class ParquetStream(_Stream):
 
     _held: pa.Table
     """Rows that do not fill a row group yet."""
+    _temporary: Path
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes are in the file so far."""
+        return self._temporary.stat().st_size
 
     def write(self, table: pa.Table) -> None:
         """Append the rows of a table of the stream's schema, in the order in which they are."""
@@ -175,13 +183,17 @@ class ParquetStream(_Stream):
         import pyarrow.parquet as pq
 
         self._held = self._schema.empty_table()
+        self._temporary = temporary
         rising = [field.name for field in self._schema if _is_rising(field)]
+        order = [(name, "ascending") for name in order_of(self._schema)]
         with pq.ParquetWriter(
             temporary,
             self._schema,
             compression="zstd",
             use_dictionary=[name for name in self._schema.names if name not in rising],
             column_encoding=dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
+            sorting_columns=pq.SortingColumn.from_ordering(self._schema, order) if order else None,
+            write_page_index=True,
         ) as self._writer:
             yield
             self._write_groups(self._held)
@@ -194,9 +206,13 @@ class ParquetStream(_Stream):
 class CsvStream(_Stream):
     """A CSV file that grows by tables: plain integers, nulls empty, strings in double quotes."""
 
+    safe: ClassVar[bool] = False
+    """Whether texts that a spreadsheet takes for formulas get a sign that keeps it from that."""
+
     def write(self, table: pa.Table) -> None:
         """Append the rows of a table of the stream's schema, in the order in which they are."""
-        self._writer.write_table(table.cast(self._plain))
+        plain = table.cast(self._plain)
+        self._writer.write_table(_without_formulas(plain) if self.safe else plain)
 
     @contextmanager
     def _writing(self, temporary: Path) -> Iterator[None]:
@@ -209,6 +225,32 @@ class CsvStream(_Stream):
             file.write((",".join(self._schema.names) + "\n").encode())
             with pa.csv.CSVWriter(file, self._plain, write_options=options) as self._writer:
                 yield
+
+
+class SafeCsvStream(CsvStream):
+    """A CSV file for spreadsheets: no text in it is a formula."""
+
+    safe = True
+
+
+FORMULA_SIGNS: Final = "=+-@\t\r"
+"""With which of these a text begins, a spreadsheet takes it for a formula. Source: OWASP, "CSV Injection"."""
+
+
+def no_formula(text: str) -> str:
+    """Return a text that a spreadsheet does not take for a formula: behind a `'` if it would."""
+    return f"'{text}" if text[:1] in FORMULA_SIGNS and text else text
+
+
+def _without_formulas(table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for at, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            text = pc.replace_substring_regex(table.column(at), f"^([{re.escape(FORMULA_SIGNS)}])", r"'\1")
+            table = table.set_column(at, field, text)
+    return table
 
 
 def write_parquet(table: pa.Table, path: PathLike, *, force: bool = False) -> None:
@@ -233,14 +275,14 @@ def write_csv(table: pa.Table, path: PathLike, *, force: bool = False) -> None:
         stream.write(in_order(table))
 
 
-FORMATS: Final[Mapping[str, type[_Stream]]] = {"parquet": ParquetStream, "csv": CsvStream}
-"""How a table is written, by the name of the format, which is also the end of its files' names."""
+FORMATS: Final[Mapping[str, type[_Stream]]] = {"parquet": ParquetStream, "csv": CsvStream, "safe-csv": SafeCsvStream}
+"""How a table is written, by the name of the format, whose last word is also the end of its files' names."""
 
 
 def export_tables(
     tables: Mapping[str, Iterable[pa.Table]], directory: PathLike, format: str = "parquet", *, force: bool = False
 ) -> None:
-    """Write each table, which comes in parts, to `directory/NAME.FORMAT`, all of them or none.
+    """Write each table, which comes in parts, to `directory/NAME.parquet` or `.csv`, all of them or none.
 
     Raises:
         QueryError: there is no such format.
@@ -249,7 +291,7 @@ def export_tables(
     """
     if format not in FORMATS:
         raise QueryError(f"no format {format!r}; the formats are {', '.join(FORMATS)}")
-    files = {f"{name}.{format}": iter(parts) for name, parts in tables.items()}
+    files = {f"{name}.{format.rpartition('-')[2]}": iter(parts) for name, parts in tables.items()}
     with whole_directory(directory, files, force=force) as temporary:
         for file, parts in files.items():
             first = next(parts)
@@ -286,12 +328,44 @@ def _check_directory(target: Path, names: Iterable[str], *, force: bool) -> None
 
 
 def _move_directory(temporary: Path, target: Path) -> None:
-    """Give the directory its name, or move its files into the directory that has it."""
-    if not target.exists():
+    """Give the directory its name, in exchange for the one that has it, or move its files into that one."""
+    if not target.exists() or (_is_replaceable(target) and not any(target.iterdir())):
         temporary.rename(target)
         return
+    if _is_replaceable(target) and temporary.parent == target.parent:
+        for file in target.iterdir():
+            if not (temporary / file.name).exists():
+                os.link(file, temporary / file.name, follow_symlinks=False)
+        shutil.copymode(target, temporary)
+        if _exchanged(temporary, target):
+            return
     for file in sorted(temporary.iterdir()):
         os.replace(file, target / file.name)
+
+
+def _is_replaceable(target: Path) -> bool:
+    """Tell whether another directory can take the place of one: it holds files alone, and we do not work in it."""
+    where = Path.cwd()
+    inside = target == where or target in where.parents
+    return not inside and os.access(target.parent, os.W_OK) and not any(map(_is_folder, target.iterdir()))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+"""Source: renameat2(2), linux/fs.h."""
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Give two directories each other's name at once; return whether the system can."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = os.fsencode(one), os.fsencode(other)
+    return rename is not None and not rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
 
 
 def _temporary_in(directory: Path) -> Path:
@@ -303,7 +377,8 @@ def _is_rising(field: pa.Field) -> bool:
     """Tell whether a column is of integers that mostly rise from row to row."""
     import pyarrow as pa
 
-    return pa.types.is_int64(field.type) and (field.metadata or {}).get(b"unit") in _RISING_UNITS
+    is_long = pa.types.is_int64(field.type) or pa.types.is_timestamp(field.type)
+    return is_long and (field.metadata or {}).get(b"unit") in _RISING_UNITS
 
 
 def _without_dictionary(type_: pa.DataType) -> pa.DataType:

@@ -9,14 +9,19 @@ from typing import Final, NamedTuple
 
 from replay.errors import QueryError
 
-SCHEMA_VERSION: Final = "1"
-"""Changes only when a column is renamed, retyped or taken away; new columns at the end leave it alone."""
+SCHEMA_VERSION: Final = "2"
+"""Changes with every release in which a table has other columns: parts of a dataset that differ are told by it."""
+
+MOST_SUMMED: Final = 1 << 53
+"""The most that a column which people add up says of one request: what a log may print up to 2^64 would make sums
+overflow, and a float is exact up to here."""
 
 
 class Column(NamedTuple):
-    """One column: its type (`int32 int64 uint64 float64 string dictionary`), nullability, unit and meaning.
+    """One column: its type, nullability, unit and meaning.
 
-    `dictionary` is a string that repeats, stored once.
+    Types are `int32 int64 uint64 float64 string dictionary timestamp_ns timestamp_us`: `dictionary` is a string that
+    repeats, stored once; timestamps are of UTC.
     """
 
     name: str
@@ -51,6 +56,23 @@ _TIME: Final = _column(
     "Time at entry: since the epoch for -ttt, since midnight for -t and -tt, since the start for -r; null "
     "without such an option.",
 )
+
+_WHEN: Final = (
+    _column("time", "timestamp_ns?", "time", "`time_ns` as a time of UTC; null unless the clock is the epoch."),
+    _column(
+        "elapsed_ns",
+        "int64?",
+        "ns",
+        "Time since the run's first, whatever the clock, over midnight too; null without times.",
+    ),
+)
+"""The columns of charts over time."""
+
+_LIFE: Final = (
+    _column("born_time_ns", "int64?", "ns", "`time_ns` of `born_step`; null before the trace."),
+    _column("died_time_ns", "int64?", "ns", "`time_ns` of `died_step`; null while alive."),
+)
+"""The columns of times of what lives between two steps."""
 
 _EVENTS: Final = Table(
     "events",
@@ -119,6 +141,7 @@ _EVENTS: Final = Table(
             "name",
             "Who called: the module of ltrace, or the first libc frame of strace -k.",
         ),
+        *_WHEN,
     ),
     ("step",),
 )
@@ -175,6 +198,14 @@ _REGIONS: Final = Table(
             "line",
             "First line behind its life [born_line, died_line); null while alive.",
         ),
+        _column(
+            "owner",
+            "dictionary",
+            "name",
+            "Whose it is, to group by: its path, [heap], allocator and kind of `allocator_mmaps`, or anonymous.",
+        ),
+        _column("size_bytes", "int64", "bytes", "`end` minus `start`."),
+        *_LIFE,
     ),
     ("born_step", "space", "start"),
 )
@@ -205,6 +236,7 @@ _BLOCKS: Final = Table(
             "Memory that it lies in: brk (the brk area), mmap or unknown (not traced).",
         ),
         _column("end", "dictionary", "word", "How it ended: live (it did not), freed, or moved by realloc."),
+        *_LIFE,
     ),
     ("born_step", "space", "addr"),
 )
@@ -235,6 +267,20 @@ _BRK_FAILURES: Final = Table(
         _column("blocker_line", "int64?", "line", "Line that made the mapping in the way; null: before the trace."),
         _column("limit_bytes", "int64?", "bytes", "The limit that was in force, where a limit is the cause."),
         _column("evidence", "string", "text", "One sentence: what in the log speaks for the cause."),
+        *_WHEN,
+        _column(
+            "blocker",
+            "dictionary",
+            "name",
+            "What was in the way, to group by: the owner of the mapping, as in `regions`; without one, the cause.",
+        ),
+        _column(
+            "blocker_born_step",
+            "int64?",
+            "step",
+            "`born_step` of the region in the way: with `space` and `blocker_start` its row of `regions`.",
+        ),
+        _column("shortfall_capped_bytes", "int64", "bytes", "`shortfall_bytes`, at most 2^53: safe to add up."),
     ),
     ("step",),
 )
@@ -254,7 +300,7 @@ _ALLOCATOR_MMAP_COLUMNS: Final = (
         "memory of an allocator that does not live on brk.",
     ),
     _column("addr", "uint64?", "address", "Where the mapping was put; null where it was refused."),
-    _column("bytes", "int64", "bytes", "Length asked for."),
+    _column("bytes", "int64", "bytes", "Length asked for; 2^53 stands for more, so that sums are safe."),
     _column("errno", "dictionary?", "word", "Error with which the kernel refused it; null where it did not."),
     _column(
         "brk_failure_step",
@@ -266,7 +312,7 @@ _ALLOCATOR_MMAP_COLUMNS: Final = (
         "request_bytes",
         "int64?",
         "bytes",
-        "Size of the malloc that caused it, where the log shows that call.",
+        "Size of the malloc that caused it, where the log shows that call; 2^53 stands for more.",
     ),
     _column(
         "allocator",
@@ -281,6 +327,7 @@ _ALLOCATOR_MMAP_COLUMNS: Final = (
         "observed: the log shows the libc call around it. inferred: told by size, flags and neighbouring calls.",
     ),
     _column("evidence", "string", "text", "One sentence: what in the log speaks for this kind."),
+    *_WHEN,
 )
 
 _ALLOCATOR_MMAPS: Final = Table(
@@ -345,8 +392,42 @@ _FRAGMENTATION: Final = Table(
             "bytes",
             "Part of `heap_bytes` between seen blocks that no seen call ever handed out: neither free nor pinned.",
         ),
+        *_WHEN,
     ),
     ("step", "space"),
+)
+
+TIMELINE_ROWS: Final = 1000
+"""Rows of `timeline` for one space at most."""
+
+CHARTED: Final = (
+    _column("mapped_bytes", "int64", "bytes", "Sum of all regions."),
+    _column("brk_bytes", "int64", "bytes", "Size of the brk area."),
+    _column("live_bytes", "int64?", "bytes", "Sum of the live blocks, as requested."),
+    _column("pinned_bytes", "int64?", "bytes", "Free bytes below the highest live block of the brk area."),
+    _column("unseen_bytes", "int64?", "bytes", "Heap of which the log never saw what was handed out."),
+    _column("largest_gap_bytes", "int64", "bytes", "The largest gap."),
+    _column("heap_fragmentation", "float64?", "ratio", "1 - largest free range / free bytes of the heap."),
+)
+"""The columns of `fragmentation` that `timeline` has, twice each: as the last value of a bucket and as its highest."""
+
+_TIMELINE: Final = Table(
+    "timeline",
+    f"For charts: at most {TIMELINE_ROWS:,} rows a space, each a bucket of as many changes (rows of fragmentation) as "
+    "the others; a space of fewer changes has a row for each.",
+    (
+        _SPACE,
+        _column("bucket", "int32", "count", "Number of the bucket in its space, from 0."),
+        _column("step", "int64", "step", "Step of the last change in the bucket."),
+        _column("line", "int64", "line", "Line of the log from which the last state holds, from 1."),
+        *_WHEN[::-1],
+        *CHARTED,
+        *(
+            column._replace(name=f"{column.name}_max", meaning=f"The highest value in the bucket of: {column.meaning}")
+            for column in CHARTED
+        ),
+    ),
+    ("space", "bucket"),
 )
 
 _PROBLEMS: Final = Table(
@@ -364,7 +445,7 @@ _PROBLEMS: Final = Table(
 _SUMMARY: Final = Table(
     "summary",
     "One row: the numbers of the report as columns, for dashboards. Columns about blocks are null where "
-    "the log has no malloc calls.",
+    "the log has no malloc calls, those about mapped memory where no call changes it.",
     (
         _column("source", "string", "path", "The log as it was named; several are separated by commas."),
         _column("dialect", "dictionary", "word", "The tracer that wrote it: strace or ltrace."),
@@ -396,19 +477,21 @@ _SUMMARY: Final = Table(
             "word",
             "The causes met, most frequent first, separated by commas; empty where no brk failed.",
         ),
-        _column("brk_failure_shortfall_bytes", "int64", "bytes", "Sum of the shortfalls."),
+        _column(
+            "brk_failure_shortfall_bytes", "int64", "bytes", "Sum of `shortfall_capped_bytes`, at most 2^53 itself."
+        ),
         _column("mmap_fallbacks", "int64", "count", "Rows of the table mmap_fallbacks."),
         _column("mmap_fallback_bytes", "int64", "bytes", "Sum of the fallbacks that the kernel granted."),
         _column("mmap_fallbacks_refused", "int64", "count", "Fallbacks that the kernel refused too."),
         _column("direct_mmaps", "int64", "count", "Mappings of one large request each."),
         _column("direct_mmap_bytes", "int64", "bytes", "Sum of the direct mappings that the kernel granted."),
         _column("arena_heaps", "int64", "count", "Heaps of non-main arenas."),
-        _column("peak_mapped_bytes", "int64", "bytes", "The most that one space had mapped."),
+        _column("peak_mapped_bytes", "int64?", "bytes", "The most that one space had mapped."),
         _column("peak_mapped_line", "int64?", "line", "Line where that was reached first."),
-        _column("end_mapped_bytes", "int64", "bytes", "Mapped at the end of the trace, before the exits."),
-        _column("peak_brk_bytes", "int64", "bytes", "The largest brk area."),
-        _column("end_brk_bytes", "int64", "bytes", "The brk area at the end of the trace, before the exits."),
-        _column("peak_mapping_count", "int64", "count", "The most mappings that one space had."),
+        _column("end_mapped_bytes", "int64?", "bytes", "Mapped at the end of the trace, before the exits."),
+        _column("peak_brk_bytes", "int64?", "bytes", "The largest brk area."),
+        _column("end_brk_bytes", "int64?", "bytes", "The brk area at the end of the trace, before the exits."),
+        _column("peak_mapping_count", "int64?", "count", "The most mappings that one space had."),
         _column("min_headroom_bytes", "int64?", "bytes", "The least headroom; null where it was never known."),
         _column("min_largest_gap_bytes", "int64?", "bytes", "The smallest value of largest_gap_bytes."),
         _column(
@@ -417,8 +500,8 @@ _SUMMARY: Final = Table(
             "ratio",
             "1 - largest gap / sum of gaps at the end, before the exits.",
         ),
-        _column("allocations", "int64", "count", "Blocks handed out."),
-        _column("frees", "int64", "count", "Blocks given back."),
+        _column("allocations", "int64?", "count", "Blocks handed out."),
+        _column("frees", "int64?", "count", "Blocks given back."),
         _column("live_blocks", "int64?", "count", "Blocks live at the end."),
         _column("live_bytes", "int64?", "bytes", "Their bytes, as requested."),
         _column("peak_live_bytes", "int64?", "bytes", "The most bytes live at once."),
@@ -435,8 +518,8 @@ _SUMMARY: Final = Table(
             "bytes",
             "Free bytes below the highest live block of the brk area, at the end.",
         ),
-        _column("double_frees", "int64", "count", "Frees of a block that was freed before."),
-        _column("unknown_frees", "int64", "count", "Frees of an address that the log never saw handed out."),
+        _column("double_frees", "int64?", "count", "Frees of a block that was freed before."),
+        _column("unknown_frees", "int64?", "count", "Frees of an address that the log never saw handed out."),
         _column(
             "allocators",
             "string",
@@ -451,10 +534,15 @@ _SUMMARY: Final = Table(
         ),
         _column(
             "resident_at_most_bytes",
-            "int64",
+            "int64?",
             "bytes",
             "Mapped at the peak less what has no access: no more can have been resident then.",
         ),
+        _column("program", "string?", "path", "The first of `programs`."),
+        _column("clock", "dictionary", "word", "What times count from: epoch, midnight, start; none without times."),
+        _column("start_time", "timestamp_us?", "time", "First time of the log; null unless its clock is the epoch."),
+        _column("end_time", "timestamp_us?", "time", "Last time of the log; null unless its clock is the epoch."),
+        _column("peak_mapped_space", "int32?", "id", "The space that had the most mapped."),
     ),
 )
 
@@ -468,6 +556,7 @@ TABLES: Final[dict[str, Table]] = {
         _ALLOCATOR_MMAPS,
         _MMAP_FALLBACKS,
         _FRAGMENTATION,
+        _TIMELINE,
         _PROBLEMS,
         _SUMMARY,
     )
