@@ -17,7 +17,7 @@ from replay.calls import file_sets as filesets
 from replay.calls.reader import COLUMNS, FAILED, OK, UNFINISHED, Calls, RunInput, read_run
 from replay.engine.columns import NO_TEXT, NULL
 from replay.errors import TraceSyntaxError
-from replay.linux.constants import CALLS, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, SUPERSEDED
+from replay.linux.constants import CALLS, CHILD_ENDED, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, SEEN, SUPERSEDED
 from replay.logs.chunks import read_texts
 
 NOTICES = {
@@ -26,6 +26,7 @@ NOTICES = {
     SUPERSEDED: "SUPERSEDED",
     EXEC_NOTICE: "EXEC_NOTICE",
     PID_CHANGED: "PID_CHANGED",
+    CHILD_ENDED: "CHILD_ENDED",
 }
 
 
@@ -36,7 +37,7 @@ def run_of(folder: Path, text: str, **options: Any) -> RunInput:
 
 
 def rows_of(run: RunInput, calls: Calls | None = None) -> list[dict[str, Any]]:
-    """The calls as dicts of what they have."""
+    """The calls as dicts of what they have; first sights of pids have a test of their own."""
     calls = run.calls() if calls is None else calls
     rows = []
     for index in range(len(calls)):
@@ -46,8 +47,8 @@ def rows_of(run: RunInput, calls: Calls | None = None) -> list[dict[str, Any]]:
             text = row.pop(name)
             if text != NO_TEXT:
                 row[name] = run.strings[text]
-        row["call"] = NOTICES.get(row["call"]) or CALLS[row["call"]]
-        rows.append(row)
+        if row["call"] != SEEN:
+            rows.append(row | {"call": NOTICES.get(row["call"]) or CALLS[row["call"]]})
     return rows
 
 

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replay.calls.file_sets import merged
 from replay.calls.one_run import Sequel, refuse_repeated
-from replay.calls.split_calls import TEXTS, Joiner, Rows, chosen
+from replay.calls.split_calls import TEXTS, Joiner, Rows, chosen, stacked
 from replay.calls.table import COLUMNS, FAILED, OK, UNFINISHED, Calls, calls_of, concatenated
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.engine.prefetch import worked_ahead
 from replay.engine.progress import Stage, Watch, unwatched
-from replay.engine.sorting import distinct
+from replay.engine.sorting import distinct, firsts
+from replay.lines.first_sights import FirstSights
 from replay.lines.line_reader import Counters, LineColumns, Shapes
+from replay.lines.scan import Scan
 from replay.lines.scan_stream import Scanned, scanned
 from replay.lines.templates import KIND_CODE
 from replay.logs.chunks import Chunk, Notice, read_texts
@@ -34,7 +37,8 @@ from replay.logs.problems import Problems
 __all__ = ["COLUMNS", "FAILED", "OK", "UNFINISHED", "Calls", "RunInput", "concatenated", "read_run"]
 
 _OPENED, _PID_CHANGED, _FRAME, _NOTICE = (KIND_CODE[k] for k in ("opened", "pid_changed", "frame", "notice"))
-_IS_END: Final = np.array([kind in ("exited", "killed", "superseded", "exec") for kind in KIND_CODE])
+_OF_PROCESSES: Final = "exited killed superseded exec child_ended seen".split()
+_IS_END: Final = np.array([kind in _OF_PROCESSES for kind in KIND_CODE])
 
 
 @dataclass(slots=True)
@@ -45,6 +49,7 @@ class Reading:
     shapes: Shapes
     notices: list[Notice]
     joiner: Joiner = field(default_factory=Joiner)
+    sights: FirstSights = field(default_factory=FirstSights)
     elapsed_ns: int = 0
     last_line: int = 0
 
@@ -55,6 +60,8 @@ class Reading:
         if self.log.pid is not None and "pid" in columns.numbers and (columns.numbers["pid"] != NULL).any():
             self.log.pid = None  # no file of a -ff set: its lines say whose they are
         rows = self._rows(chunk, columns)
+        if self.log.pid is None:
+            rows = _with_sights(rows, chunk, self._first_sights(chunk, found, columns))
         self.last_line = int(chunk.line[-1]) if len(chunk.line) else self.last_line
         return calls_of(self.joiner.joined(rows), self.log)
 
@@ -88,8 +95,20 @@ class Reading:
         rows |= {key: columns.texts[key] for key in TEXTS if key in columns.texts}
         if (columns.kind == _FRAME).any():
             rows["caller"] = _callers(columns, rows.get("caller"), self.shapes.strings)
-        shown = ((columns.kind <= _PID_CHANGED) & (columns.call >= 0)) | _IS_END[columns.kind]
+        shown = _is_shown(columns)
         return rows if shown.all() else chosen(rows, np.flatnonzero(shown))
+
+    def _first_sights(self, chunk: Chunk, found: Scan, columns: LineColumns) -> list[tuple[int, int]]:
+        """Return row and pid of the lines that are the first of their pid and become no calls, such as signals."""
+        sights = self.sights.among(chunk.data, len(chunk.line), found.row)
+        if "pid" in columns.numbers:
+            told = np.flatnonzero(~_is_shown(columns) & (columns.numbers["pid"] != NULL))
+            pids, places = firsts(columns.numbers["pid"][told])
+            for pid, place in zip(pids.tolist(), places.tolist(), strict=True):
+                if pid not in self.sights.pids:
+                    self.sights.pids.add(pid)
+                    sights.append((int(columns.row[told[place]]), pid))
+        return sights
 
     def _note(self, chunk: Chunk, columns: LineColumns) -> None:
         """Keep what the tracer said about processes: attached, detached, how wide their words are."""
@@ -105,6 +124,32 @@ class Reading:
         elapsed = np.cumsum(np.array(steps, dtype=np.int64)) + self.elapsed_ns
         self.elapsed_ns = int(elapsed[-1]) if len(elapsed) else self.elapsed_ns
         return elapsed
+
+
+def _is_shown(columns: LineColumns) -> NDArray[np.bool_]:
+    """Return which lines are calls of interest, or notices that become rows."""
+    shown: NDArray[np.bool_] = ((columns.kind <= _PID_CHANGED) & (columns.call >= 0)) | _IS_END[columns.kind]
+    return shown
+
+
+def _with_sights(rows: Rows, chunk: Chunk, sights: list[tuple[int, int]]) -> Rows:
+    """Return the rows with one for each first sight of a pid, in the order of lines."""
+    if not sights:
+        return rows
+    row, pid = np.array(sights, dtype=np.int64).T
+    nothing = np.full(len(row), -1, dtype=np.int64)
+    seen: Rows = {
+        "kind": np.full(len(row), KIND_CODE["seen"], dtype=np.int64),
+        "line": chunk.line[row],
+        "entry_line": chunk.entry_line[row],
+        "call": nothing,
+        "name": nothing,
+        "dialect": np.zeros(len(row), dtype=np.int64),
+        "pid": pid.copy(),
+        "carried": np.zeros(len(row), dtype=np.int64),
+    }
+    both = stacked([rows, seen])
+    return chosen(both, np.argsort(both["line"], kind="stable"))
 
 
 _RELATIVE: Final = re.compile(

@@ -36,7 +36,7 @@ class Joiner:
 
     def joined(self, rows: Rows) -> Rows:
         """Return the calls that completed in `rows`, and the notices, in order; keep those that stay open."""
-        rows = _stacked([self.open, rows]) if self.open else rows
+        rows = stacked([self.open, rows]) if self.open else rows
         changed = rows["kind"] == _PID_CHANGED
         opening = (rows["kind"] == _OPENED) | changed
         closing = rows["kind"] == _CLOSED
@@ -113,7 +113,7 @@ def null_of(key: str) -> int:
     return NO_TEXT if key in TEXTS else NULL
 
 
-def _stacked(parts: list[Rows]) -> Rows:
+def stacked(parts: list[Rows]) -> Rows:
     """Return several row sets as one, with nulls where one lacks a column."""
     keys = dict.fromkeys(key for part in parts for key in part)
     return {

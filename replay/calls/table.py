@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from replay.calls.split_calls import Rows, null_of
 from replay.engine.columns import NULL, Int64Array
 from replay.lines.templates import DIALECTS, KIND_CODE
-from replay.linux.constants import CALL_CODE, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, PSEUDO, SUPERSEDED
+from replay.linux.constants import (
+    CALL_CODE,
+    CHILD_ENDED,
+    EXEC_NOTICE,
+    EXITED,
+    KILLED,
+    PID_CHANGED,
+    PSEUDO,
+    SEEN,
+    SUPERSEDED,
+)
 from replay.logs.files import Log
 
 OK: Final = 0
@@ -38,7 +48,7 @@ class Calls:
 
     | call | aux | aux2 |
     |---|---|---|
-    | prlimit | new soft limit (2**63-1: infinite), null if none is set | resource |
+    | prlimit | new soft limit (2**63-1: infinite), null if none is set; the old one is `length` | resource |
     | shmat, shmget, shmctl | shmid | op |
     | prctl, mallopt, fcntl | op | arg2, new_fd |
     | pkey_mprotect | pkey | |
@@ -48,7 +58,9 @@ class Calls:
     | posix_memalign, aligned_alloc, memalign, new | align | |
     | exit, exit_group, EXITED | exit status | |
     | execve | the thread that called it, where it ended in another | |
-    | SUPERSEDED, PID_CHANGED | the pid named | |
+    | SUPERSEDED, PID_CHANGED, CHILD_ENDED | the pid named | |
+    | io_setup | nr_events | |
+    | bpf | op | |
     """
 
     clock: Int64Array
@@ -113,6 +125,8 @@ _AUX: Final = {
     "new[]": ("align", ""),
     "exit": ("exit_status", ""),
     "exit_group": ("exit_status", ""),
+    "io_setup": ("nr_events", ""),
+    "bpf": ("op", ""),
     "execve": ("from_pid", ""),
     "execveat": ("from_pid", ""),
 }
@@ -123,6 +137,8 @@ _PSEUDO_OF_KIND: Final = {
     KIND_CODE["superseded"]: SUPERSEDED,
     KIND_CODE["exec"]: EXEC_NOTICE,
     KIND_CODE["pid_changed"]: PID_CHANGED,
+    KIND_CODE["child_ended"]: CHILD_ENDED,
+    KIND_CODE["seen"]: SEEN,
 }
 _OPENED, _DETACHED = KIND_CODE["opened"], KIND_CODE["detached"]
 
@@ -130,6 +146,7 @@ _AUX_OF_CODE: Final = {CALL_CODE[name]: sources for name, sources in _AUX.items(
     EXITED: ("exit_status", ""),
     SUPERSEDED: ("to_pid", ""),
     PID_CHANGED: ("to_pid", ""),
+    CHILD_ENDED: ("to_pid", ""),
 }
 
 

@@ -28,7 +28,7 @@ _CODE = constants.CALL_CODE
 _FORKS: Final = tuple(_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
 _EXECS: Final = tuple(_CODE[name] for name in ("execve", "execveat"))
 _EXITS: Final = tuple(_CODE[name] for name in ("exit", "exit_group"))
-_NOTICES: Final = range(constants.PSEUDO, constants.PID_CHANGED + 1)
+_NOTICES: Final = range(constants.PSEUDO, constants.LAST_NOTICE + 1)
 _SIZES_AND_LIMITS: Final = tuple(_CODE[name] for name in ("prlimit", "shmget", "shmctl"))
 _TAKING: Final = tuple(_CODE[name] for name in ("munmap", "shmdt", "mremap", "brk"))
 _BRK: Final = _CODE["brk"]
@@ -39,7 +39,7 @@ _MEMORY_CALLS: Final = _CODE["mlock"]
 
 def _table(codes: Iterable[int]) -> np.ndarray:
     """Return for each code of a call, and the one place more of -1, whether it is one of `codes`."""
-    table = np.zeros(constants.PID_CHANGED + 2, dtype=bool)
+    table = np.zeros(constants.LAST_NOTICE + 2, dtype=bool)
     table[list(codes)] = True
     return table
 

@@ -18,7 +18,7 @@ from lark.common import LexerConf
 from lark.lexer import BasicLexer, ContextualLexer, LexerState
 
 from replay.engine.cache import cache_directory
-from replay.grammar.fields import call_name
+from replay.grammar.fields import ONLY_DESCRIPTORS, call_name
 from replay.grammar.line import Line
 
 REASONS: Final = {
@@ -134,7 +134,9 @@ def _line_error(error: UnexpectedInput, text: str) -> LineError:
     """Return the reason for which Lark did not accept `text`."""
     at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
     column = len(text) if at_end or error.pos_in_stream is None else error.pos_in_stream
+    named = CALLED.search(text)
+    if named and call_name(named[1]) in ONLY_DESCRIPTORS:
+        return LineError("other_call", column)
     if at_end or UNCLOSED.fullmatch(text, column):
         return LineError("cut_line", column)
-    named = CALLED.search(text)
     return LineError("unknown_call_form" if named and call_name(named[1]) else "unknown_line", column)

@@ -14,9 +14,14 @@ NORMAL_NAMES: Final = {
     "old_mmap": "mmap",
     "_exit": "exit",
     "setrlimit": "prlimit",
+    "getrlimit": "prlimit",
+    "ugetrlimit": "prlimit",
     "prlimit64": "prlimit",
     "fcntl64": "fcntl",
     "old_shmat": "shmat",
+    "unlinkat": "unlink",
+    "renameat": "rename",
+    "renameat2": "rename",
 }
 """Calls that are printed under another name than the one they go by here."""
 
@@ -55,6 +60,8 @@ ARGUMENTS: Final = {
         "prctl": "op arg2 arg3 arg4 arg5",
         "prlimit": "to_pid resource new_limit old_limit",
         "setrlimit": "resource new_limit",
+        "getrlimit": "resource old_limit",
+        "ugetrlimit": "resource old_limit",
         "personality": "flags",
         "restart_syscall": "",
         "open": "path flags mode",
@@ -69,6 +76,16 @@ ARGUMENTS: Final = {
         "fcntl": "fd op arg3",
         "memfd_create": "path flags",
         "unlink": "path",
+        "unlinkat": "dirfd path flags",
+        "rename": "path new_path",
+        "renameat": "dirfd path new_dirfd new_path",
+        "renameat2": "dirfd path new_dirfd new_path flags",
+        "io_setup": "nr_events context",
+        "io_destroy": "addr",
+        "memfd_secret": "flags",
+        "io_uring_setup": "entries params",
+        "perf_event_open": "attr to_pid cpu group_fd flags",
+        "bpf": "op attr size",
     }.items()
 }
 """The fields of each system call's arguments in the order of the call.
@@ -107,15 +124,30 @@ ARGUMENT_NAMES: Final = {
 """Fields by the names that `strace -N` and older versions of clone print before arguments."""
 
 NUMBER_FIELDS: Final = frozenset(field for fields in ARGUMENTS.values() for field in fields) - frozenset(
-    "argv envp args how buf new_limit old_limit vec key mode path size".split()
+    "argv envp args how buf new_limit old_limit vec key mode path size new_path context params attr new_dirfd "
+    "group_fd cpu entries".split()
 )
 """Fields that are plain numbers."""
 
 FORKS: Final = frozenset({"fork", "vfork", "clone", "clone3"})
 """Calls that return the id of a new process or thread."""
 
-OPENS: Final = frozenset("open openat openat2 creat dup dup2 dup3 fcntl memfd_create".split())
+OPENS: Final = frozenset(
+    "open openat openat2 creat dup dup2 dup3 fcntl memfd_create memfd_secret io_uring_setup perf_event_open bpf".split()
+)
 """Calls that return a file descriptor."""
+
+
+ONLY_DESCRIPTORS: Final = frozenset({"bpf", "perf_event_open", "io_uring_setup", "memfd_secret"})
+"""Calls of interest for the descriptor that they return alone: lines of theirs in other forms are passed over."""
+
+PRINTED_LAST: Final = {
+    "io_setup": ("context",),
+    "prlimit64": ("old_limit",),
+    "getrlimit": ("old_limit",),
+    "ugetrlimit": ("old_limit",),
+}
+"""The arguments that the kernel fills in: they stand in the second half of a split call."""
 
 
 def call_name(printed: str) -> str:

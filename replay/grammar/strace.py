@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from lark import Token, Transformer
 
 from replay.grammar import LineError
-from replay.grammar.fields import FORKS, NUMBER_FIELDS, OPENS, argument_fields, call_name, field_of
+from replay.grammar.fields import (
+    FORKS,
+    NUMBER_FIELDS,
+    OPENS,
+    PRINTED_LAST,
+    argument_fields,
+    call_name,
+    field_of,
+)
 from replay.grammar.line import Line, Number, Text, token_value
 from replay.linux.constants import ERRNO, ERRNO_ALIASES, KERNEL_ERRNO, PR, VALUES
 
@@ -33,6 +42,13 @@ MEMORY_OPTIONS: Final = frozenset({PR["PR_SET_VMA"], PR["PR_SET_MM"]})
 
 SLOT: Final = re.compile(r'(?<![A-Za-z_])[0-9]|"')
 """What lines of one shape may differ in; a text that has none is the same in all of them."""
+
+
+CHILD_ENDED: Final = re.compile(r"si_code=CLD_(?:EXITED|KILLED|DUMPED)\b")
+"""Source: sigaction(2): si_code of SIGCHLD."""
+
+FIRST: Final = "[0]"
+"""The name of an array's first element."""
 
 
 class Value(NamedTuple):
@@ -205,9 +221,10 @@ class Lines(Transformer[Token, Line]):
         """Return a structure: its members by name."""
         return Value(members={member.name: member for member in parts if member and member.name})
 
-    def opaque(self, _: list[Any]) -> Value:
-        """Return nothing: no field is made of an array's elements, of a macro or of what was left out."""
-        return Value()
+    def opaque(self, parts: list[Any]) -> Value:
+        """Return the first element of an array; nothing is made of the others, a macro or what was left out."""
+        first = next((part for part in parts if isinstance(part, Value)), None)
+        return Value(members={FIRST: first}) if first is not None else Value()
 
     def with_path(self, parts: list[Any]) -> Value:
         """Return a descriptor with its path."""
@@ -255,8 +272,12 @@ class Lines(Transformer[Token, Line]):
     # -- other events --
 
     def signal(self, parts: list[Token]) -> Event:
-        """Return a signal: the first of the names, which is its own."""
+        """Return a signal, the first of the names; if it tells of the end of a child, that and the child's pid."""
         names = [part for part in parts if part.type == "SIGNAL"]
+        if names and names[0] == "SIGCHLD" and any(CHILD_ENDED.search(part) for part in parts):
+            behind = [part for before, part in pairwise(parts) if before.endswith("si_pid=") and part.type == "NUMBER"]
+            if behind:
+                return Event("child_ended", {"to_pid": _number(behind[0])})
         return Event("signal", {"signal": Text(str(names[0]))} if names else {})
 
     def exited(self, parts: list[Token]) -> Event:
@@ -369,7 +390,10 @@ def _arguments(head: Head) -> Fields:
 def _named_arguments(head: Head) -> Fields:
     """Return the fields of the arguments that have names: in the rest of a call the others' places are unknown."""
     call, places = call_name(head.name), argument_fields(head.name)
-    return _merged([_field(_field_name(call, places, value), value) for value in head.arguments])
+    last = PRINTED_LAST.get(head.name, ())
+    unnamed = [value for value in head.arguments if not value.name]
+    fields = _merged([_field(_field_name(call, places, value), value) for value in head.arguments])
+    return fields | _merged([_field(name, value) for name, value in zip(last, unnamed, strict=False)])
 
 
 def _field_name(call: str, places: Sequence[str], value: Value) -> str:
@@ -386,6 +410,8 @@ def _field(name: str, value: Value) -> Fields:
     fields: Fields = dict(_numbers(name, value))
     if name in {"path", "arg5"} and value.text is not None:
         fields["path"] = value.text
+    if name == "new_path" and value.text is not None:
+        fields["result_path"] = value.text
     if name in {"fd", "dirfd"} and value.path is not None:
         fields["path" if name == "fd" else "dirfd_path"] = value.path
         if value.deleted:
@@ -398,6 +424,8 @@ MEMBERS: Final = {
     "args": {"flags": "flags"},
     "how": {"flags": "flags"},
     "buf": {"shm_segsz": "length"},
+    "old_limit": {"rlim_cur": "length"},
+    "context": {FIRST: "addr"},
 }
 """Fields that members of a structure are, by the name of the argument's place."""
 

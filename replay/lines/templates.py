@@ -14,7 +14,9 @@ from replay.grammar.line import Line, Number, Text
 from replay.lines.slots import ADDRESS, PATH
 from replay.linux.constants import CALL_CODE
 
-KINDS: Final = "call opened closed detached pid_changed exited killed superseded signal exec notice frame noise".split()
+KINDS: Final = (
+    "call opened closed detached pid_changed exited killed superseded signal exec notice frame noise child_ended seen"
+).split()
 """What a line can be; a kind's code is its place here."""
 
 KIND_CODE: Final = {name: code for code, name in enumerate(KINDS)}

@@ -11,11 +11,13 @@ from typing import Final
 CALLS: Final = (
     # memory
     "brk mmap munmap mremap mprotect pkey_mprotect madvise remap_file_pages shmat shmdt shmget shmctl "
+    "io_setup io_destroy "
     "mlock mlock2 munlock mlockall munlockall mseal map_shadow_stack mincore msync "
     # processes and limits
     "execve execveat fork vfork clone clone3 exit exit_group prctl prlimit personality restart_syscall "
     # names of files
     "open openat openat2 creat close close_range dup dup2 dup3 fcntl memfd_create unlink "
+    "rename memfd_secret io_uring_setup perf_event_open bpf "
     # the malloc family
     "malloc calloc realloc reallocarray free posix_memalign aligned_alloc memalign valloc pvalloc strdup strndup "
     "asprintf malloc_usable_size malloc_trim mallopt abort "
@@ -38,6 +40,11 @@ EXEC_NOTICE: Final = 1003
 """ltrace's `--- Called exec() ---`"""
 PID_CHANGED: Final = 1004
 """`execve(… <pid changed to N ...>`: the open execve ends in that pid"""
+CHILD_ENDED: Final = 1005
+"""`--- SIGCHLD {si_code=CLD_EXITED, si_pid=N, …} ---`: N was a process, a child of the one that is told"""
+SEEN: Final = 1006
+"""The first line of a pid whose lines are passed over: it names no call of interest, but the pid is there"""
+LAST_NOTICE: Final = SEEN
 
 ERRNO: Final = {
     name: number
@@ -313,6 +320,10 @@ OTHER_FLAGS: Final = {
     "CLOSE_RANGE_UNSHARE": 2,
     "CLOSE_RANGE_CLOEXEC": 4,
     "FD_CLOEXEC": 1,
+    "BPF_MAP_CREATE": 0,
+    "RENAME_NOREPLACE": 1,
+    "RENAME_EXCHANGE": 2,
+    "RENAME_WHITEOUT": 4,
     "F_DUPFD": 0,
     "F_GETFD": 1,
     "F_SETFD": 2,
@@ -362,13 +373,19 @@ VALUES: Final = (
 """The number of every name that stands for one in the arguments of a call; no two tables disagree about a name."""
 
 UNNAMED_CALLS: Final = {
+    206: "io_setup",
+    207: "io_destroy",
+    298: "perf_event_open",
     319: "memfd_create",
+    321: "bpf",
     322: "execveat",
     325: "mlock2",
     329: "pkey_mprotect",
+    425: "io_uring_setup",
     435: "clone3",
     436: "close_range",
     437: "openat2",
+    447: "memfd_secret",
     453: "map_shadow_stack",
     462: "mseal",
     356: "memfd_create",

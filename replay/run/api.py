@@ -45,8 +45,13 @@ if TYPE_CHECKING:
     from replay.run.clock import Clock
 
 DIALECTS: Final = ("strace", "ltrace")
-_MAPPED: Final = ("start", "end", "prot", "shared", "path", "offset", "kind")
+_MAPPED: Final = ("start", "end", "prot", "shared", "path", "offset", "kind", "flags")
 """Columns of regions that say what a line of /proc/PID/maps shows."""
+
+_KEEPS_APART: Final = sum(
+    constants.MAP_FLAGS[name] for name in ("MAP_NORESERVE", "MAP_GROWSDOWN", "MAP_LOCKED", "MAP_STACK", "MAP_HUGETLB")
+)
+"""Flags by which anonymous memory is no neighbour of the heap's kind. Source: mm/mmap.c, calc_vm_flag_bits."""
 
 _PAGE_LIMIT: Final = 1 << 30
 _HIGHEST: Final = (1 << 63) - 1
@@ -409,7 +414,8 @@ class Run:
         start, end, offset, path = (columns[name] for name in ("start", "end", "offset", "path"))
         plain = (path == NO_TEXT) & (offset <= 0)
         same: NDArray[np.bool_] = plain[1:] & plain[:-1] & (start[1:] == end[:-1])
-        for column in (_in_heap(heap, columns), offset, columns["kind"], columns["prot"], columns["shared"]):
+        in_heap = _with_neighbours(_in_heap(heap, columns), columns)
+        for column in (in_heap, offset, columns["kind"], columns["prot"], columns["shared"]):
             same &= column[1:] == column[:-1]
         return same
 
@@ -420,7 +426,9 @@ class Run:
         names = list(dict.fromkeys(["", "[heap]", *texts]))
         places = {name: place for place, name in enumerate(names)}
         place = np.array([places[text] for text in texts], np.int64)[np.searchsorted(known, columns["path"])]
-        place[(place == 0) & _in_heap(heap, columns)] = 1
+        place[place == 1] = 0
+        in_heap = _with_neighbours(_in_heap(heap, columns), columns)
+        place[(place == 0) & in_heap] = 1
         return place, names
 
     def alive(self, space: int, clock: int) -> Int64Array:
@@ -439,8 +447,8 @@ class Run:
         """Return `[start_brk, brk)` by its pages. Source: task_mmu.c: [heap] overlaps it and is no file."""
         brk = columns["kind"] == KIND_BRK
         start = int(self.replayed.spaces["start_brk"][space])
-        low = int(columns["start"][brk].min(initial=start if start != NULL else _HIGHEST))
-        high = int(columns["end"][brk].max(initial=self._break_at(space, clock)))
+        low = start if start != NULL else int(columns["start"][brk].min(initial=_HIGHEST))
+        high = self._break_at(space, clock) or int(columns["end"][brk].max(initial=0))
         return (low, high) if low < high else (0, 0)
 
     def _break_at(self, space: int, clock: int) -> int:
@@ -471,13 +479,11 @@ class Run:
         """Return the space of `pid` then, of the step, or of who made the last step by line `clock`."""
         events = self.replayed.events
         if pid is not None:
-            mine = np.flatnonzero(events["tid"] == pid)
-            if not mine.size:
+            until = events.rows if clock is None else events.count_up_to("clock", clock)
+            space = self.replayed.who.space_of(pid, until - 1)
+            if space == NULL:
                 raise QueryError(f"no process or thread {pid} in the run")
-            if clock is None:
-                return int(events["space"][mine[-1]])
-            before = mine[events["clock"][mine] <= clock]
-            return int(events["space"][before[-1] if before.size else mine[0]])
+            return space
         if step is not None:
             return int(events["space"][step])
         if clock is not None:
@@ -503,6 +509,22 @@ def _heads(begins: NDArray[np.bool_], count: int) -> Int64Array:
 def _lasts(heads: Int64Array, count: int) -> Int64Array:
     """Return the last ones of those that belong together, of which `heads` are the first."""
     return np.append(heads[1:], count)[: len(heads)] - 1
+
+
+def _with_neighbours(in_heap: NDArray[np.bool_], columns: Columns) -> NDArray[np.bool_]:
+    """Tell which mappings are those of the heap or joined to them by the kernel: plain memory right beside them.
+
+    Source: mm/vma.c, vma_merge_new_range; task_mmu.c: the label is of the whole VMA.
+    """
+    plain = (columns["path"] == NO_TEXT) & (columns["offset"] == NULL) & (columns["shared"] == 0)
+    plain &= (columns["flags"] & _KEEPS_APART) == 0
+    touches = (columns["start"][1:] == columns["end"][:-1]) & (columns["prot"][1:] == columns["prot"][:-1])
+    joined = in_heap.copy()
+    for low in np.flatnonzero(touches).tolist():
+        joined[low + 1] |= joined[low] & plain[low + 1]
+    for low in np.flatnonzero(touches)[::-1].tolist():
+        joined[low] |= joined[low + 1] & plain[low]
+    return joined
 
 
 def _in_heap(heap: tuple[int, int], columns: Columns) -> NDArray[np.bool_]:

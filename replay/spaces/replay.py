@@ -22,7 +22,7 @@ from replay.engine.prefetch import worked_ahead
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.engine.sorting import ascending, firsts
 from replay.mm import address_space as aspace
-from replay.spaces import call_effects, open_files, processes
+from replay.spaces import call_effects, census, open_files
 from replay.spaces.initial_maps import Image, Images, no_images, seeded
 from replay.spaces.processes import Processes, SpaceLife
 from replay.spaces.results import Outcome, Ran
@@ -52,6 +52,7 @@ class Replay(NamedTuple):
     processes: int
     last_clock: int
     images: Mapping[int, Image]
+    who: Processes
 
 
 def replay(
@@ -101,7 +102,7 @@ def _replay_with(
     watch: Watch,
 ) -> tuple[Replay, Processes]:
     """Return the replay in which the threads `forked` got copies, and what it took every thread to be."""
-    who = processes.assign(recording.told, forked)
+    who = census.assign(recording.told, forked)
     known = images(recording, who)
     output = Outcome(recording, who.lives)
     runner = _Runner(
@@ -131,6 +132,7 @@ def _replay_with(
         processes=who.processes,
         last_clock=recording.last_clock,
         images=known,
+        who=who,
     )
     return made, who
 
