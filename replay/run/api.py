@@ -512,7 +512,7 @@ def _lasts(heads: Int64Array, count: int) -> Int64Array:
 
 
 def _with_neighbours(in_heap: NDArray[np.bool_], columns: Columns) -> NDArray[np.bool_]:
-    """Tell which mappings are those of the heap or joined to them by the kernel: plain memory right beside them.
+    """Tell which mappings are those of the heap or joined to them by the kernel: plain memory right above them.
 
     Source: mm/vma.c, vma_merge_new_range; task_mmu.c: the label is of the whole VMA.
     """
@@ -522,8 +522,6 @@ def _with_neighbours(in_heap: NDArray[np.bool_], columns: Columns) -> NDArray[np
     joined = in_heap.copy()
     for low in np.flatnonzero(touches).tolist():
         joined[low + 1] |= joined[low] & plain[low + 1]
-    for low in np.flatnonzero(touches)[::-1].tolist():
-        joined[low] |= joined[low + 1] & plain[low]
     return joined
 
 
