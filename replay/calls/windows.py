@@ -29,7 +29,7 @@ _FORKS: Final = tuple(_CODE[name] for name in ("fork", "vfork", "clone", "clone3
 _EXECS: Final = tuple(_CODE[name] for name in ("execve", "execveat"))
 _EXITS: Final = tuple(_CODE[name] for name in ("exit", "exit_group"))
 _NOTICES: Final = range(constants.PSEUDO, constants.LAST_NOTICE + 1)
-_SIZES_AND_LIMITS: Final = tuple(_CODE[name] for name in ("prlimit", "shmget", "shmctl"))
+_SIZES_AND_LIMITS: Final = tuple(_CODE[name] for name in ("prlimit", "personality", "shmget", "shmctl"))
 _TAKING: Final = tuple(_CODE[name] for name in ("munmap", "shmdt", "mremap", "brk"))
 _BRK: Final = _CODE["brk"]
 _MMAP: Final = _CODE["mmap"]
@@ -49,7 +49,7 @@ _IS_TAKING: Final = _table(_TAKING)
 _IS_EXEC: Final = _table((*_EXECS, constants.EXEC_NOTICE))
 
 
-class Told(NamedTuple):
+class KeyCalls(NamedTuple):
     """Calls and notices that tell more than of themselves: `step` is the call's, or that of the next one behind it."""
 
     calls: Calls
@@ -60,7 +60,7 @@ class Told(NamedTuple):
 class Recording:
     """The calls of a run, one a step; `ends` are the last clocks of the windows, which are the parts of `calls`.
 
-    told: what `processes` follows (forks, execs, exits and other notices, the first lines of each thread), limits, and
+    told: what `census` follows (forks, execs, exits and other notices, the first lines of each thread), limits, and
         sizes of shared memory. early: calls that took memory in an earlier window than the one in which they completed.
     names_files: whether some mapping's file is told only by the calls that opened it. memory_calls: how many calls may
         have changed an address space. heard: the last step of each pid.
@@ -69,8 +69,8 @@ class Recording:
     shelf: Shelf
     calls: PackedColumns
     ends: list[int]
-    told: Told
-    early: Told
+    told: KeyCalls
+    early: KeyCalls
     names_files: bool
     memory_calls: int
     heard: dict[int, int]
@@ -89,7 +89,7 @@ def record(batches: Iterable[Calls]) -> Recording:
     """Return the recording of all batches."""
     shelf = Shelf()
     made = Recording(shelf, PackedColumns(shelf, COLUMNS), [], _together([]), _together([]), False, 0, {})
-    listener = _Listener()
+    listener = _KeyCallPicker()
     early: list[tuple[Calls, Int64Array]] = []
     end = NULL
     for window in _windows(batches):
@@ -115,8 +115,8 @@ def record(batches: Iterable[Calls]) -> Recording:
 _NONE: Final = np.zeros(0, dtype=np.int64)
 
 
-def _together(parts: list[tuple[Calls, Int64Array]]) -> Told:
-    return Told(concatenated(calls for calls, _ in parts), np.concatenate([_NONE, *(step for _, step in parts)]))
+def _together(parts: list[tuple[Calls, Int64Array]]) -> KeyCalls:
+    return KeyCalls(concatenated(calls for calls, _ in parts), np.concatenate([_NONE, *(step for _, step in parts)]))
 
 
 def _windows(batches: Iterable[Calls]) -> Iterator[Calls]:
@@ -140,7 +140,7 @@ def _pieces(calls: Calls) -> Iterator[Calls]:
 
 
 @dataclass(slots=True)
-class _Listener:
+class _KeyCallPicker:
     """Picks out, window by window, the rows that tell more than of themselves."""
 
     picked: list[tuple[Calls, Int64Array]] = field(default_factory=list)
@@ -164,7 +164,7 @@ class _Listener:
         if chosen.any():
             self.picked.append((calls.take(chosen), step[chosen]))
 
-    def told(self) -> Told:
+    def told(self) -> KeyCalls:
         """Return all that was picked."""
         return _together(self.picked)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from replay.calls.windows import Told
+from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux import constants
@@ -40,7 +40,7 @@ from replay.spaces.processes import (
 _CODE = constants.CALL_CODE
 
 
-def assign(told: Told, forked: Iterable[int] = ()) -> Processes:
+def assign(told: KeyCalls, forked: Iterable[int] = ()) -> Processes:
     """Return which thread and space the calls of a run belong to, from those that tell of it.
 
     A thread that no call of the log made is a child process where a SIGCHLD names it, with a copy of the space of who
@@ -75,7 +75,7 @@ class _Origin(NamedTuple):
 class _Census:
     """Follows threads through forks, execs and exits, row by row of those that matter."""
 
-    def __init__(self, told: Told, tids: Int64Array, unprinted: Unprinted, forked: frozenset[int]) -> None:
+    def __init__(self, told: KeyCalls, tids: Int64Array, unprinted: Unprinted, forked: frozenset[int]) -> None:
         self.told = told
         self.calls = told.calls
         self.tids = tids

@@ -10,14 +10,14 @@ from collections import OrderedDict
 import numpy as np
 
 from replay.calls.table import Calls
-from replay.calls.windows import Told
+from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux import constants
 from replay.spaces.processes import EXECS, EXIT_GROUP, EXITS, FIRST_THREAD, FORKS, Unprinted, rows_of
 
 
-def threads_of_rows(told: Told) -> tuple[Int64Array, Unprinted]:
+def threads_of_rows(told: KeyCalls) -> tuple[Int64Array, Unprinted]:
     """Return the thread of each row: the printed pid, and for lines without one the only tracee alive then.
 
     Source: strace.c, printleader: the pid is printed only while more than one tracee is alive.
@@ -53,7 +53,7 @@ def give_execs_to_leaders(calls: Calls, tids: Int64Array) -> None:
             tids[execs[at]] = tids[row]
 
 
-def _follow_alive(told: Told, tids: Int64Array, unprinted: np.ndarray, first: int) -> Unprinted:
+def _follow_alive(told: KeyCalls, tids: Int64Array, unprinted: np.ndarray, first: int) -> Unprinted:
     """Fill the threads of the rows without a pid by following who is alive, and return whose all such lines are."""
     calls = told.calls
     alive = OrderedDict({first: None})

@@ -3,7 +3,7 @@
 In go the calls of a run, window by window, with their tables of open files, out comes for each row the path that its
 descriptor names.
 
-Source: open(2), dup(2), close(2), unlink(2), clone(2) on CLONE_FILES, memfd_create(2).
+Source: open(2), dup(2), close(2), unlink(2), rename(2), clone(2) on CLONE_FILES, memfd_create(2).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Final
 
 import numpy as np
 
-from replay.calls.reader import Calls
-from replay.engine.columns import NO_TEXT, Int64Array, Strings
+from replay.calls.table import Calls
+from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.linux import constants
+from replay.spaces.kernel_files import DELETED, OF_DESCRIPTOR, names, renamed
 
 _CODE = constants.CALL_CODE
 _OPENS: Final = tuple(_CODE[name] for name in ("open", "openat", "openat2", "creat"))
@@ -24,7 +25,12 @@ _DUPS: Final = tuple(_CODE[name] for name in ("dup", "dup2", "dup3", "fcntl"))
 _MEMFD: Final = _CODE["memfd_create"]
 _CLOSE: Final = _CODE["close"]
 _UNLINK: Final = _CODE["unlink"]
+_RENAME: Final = _CODE["rename"]
+_BPF: Final = _CODE["bpf"]
+_EXCHANGE: Final = constants.VALUES["RENAME_EXCHANGE"]
+_MAP_CREATE: Final = constants.VALUES["BPF_MAP_CREATE"]
 _MMAP: Final = _CODE["mmap"]
+_NAMING: Final = (*_OPENS, *_DUPS, *OF_DESCRIPTOR, _MEMFD, _CLOSE, _UNLINK, _RENAME)
 
 
 @dataclass(slots=True)
@@ -49,30 +55,32 @@ def mapped_paths(calls: Calls, files: Int64Array, known: OpenFiles, strings: Str
     """
     paths = calls.path.copy()
     wanted = (calls.call == _MMAP) & (calls.fd >= 0) & (paths == NO_TEXT)
-    naming = np.isin(calls.call, [*_OPENS, *_DUPS, _MEMFD, _CLOSE, _UNLINK]) & (calls.status == 0)
+    naming = np.isin(calls.call, _NAMING) & (calls.status == 0)
     for row in np.flatnonzero(wanted | naming):
         table = known.table(int(files[row]))
         if wanted[row]:
             paths[row] = table.get(int(calls.fd[row]), NO_TEXT)
-        elif calls.call[row] == _UNLINK:
-            if calls.path[row] != NO_TEXT:
-                _unlink(strings[int(calls.path[row])], known.tables.values(), strings)
+        elif calls.call[row] in (_UNLINK, _RENAME):
+            _change_names(calls, int(row), known.tables.values(), strings)
         else:
             _note(calls, int(row), table, strings)
     return paths
 
 
-def names(name: str, path: str) -> bool:
-    """Tell whether a call's `name`, which may be relative, can be that of the file at `path`."""
-    return path == name or path.endswith(name if name.startswith("/") else "/" + name.removeprefix("./"))
-
-
-def _unlink(name: str, tables: Iterable[dict[int, int]], strings: Strings) -> None:
-    """Mark the open files of that name: what is mapped of them from now on shows ` (deleted)`."""
+def _change_names(calls: Calls, row: int, tables: Iterable[dict[int, int]], strings: Strings) -> None:
+    """Give the open files that an unlink or a rename names the paths that they have from then on."""
+    if calls.path[row] == NO_TEXT or (calls.call[row] == _RENAME and calls.result_path[row] == NO_TEXT):
+        return
+    name = strings[int(calls.path[row])]
+    target = strings[int(calls.result_path[row])] if calls.call[row] == _RENAME else None
+    exchanges = target is not None and calls.flags[row] != NULL and bool(calls.flags[row] & _EXCHANGE)
     for table in tables:
         for fd, path in table.items():
-            if path != NO_TEXT and names(name, strings[path]):
-                table[fd] = strings.intern(strings[path] + " (deleted)")
+            text = strings[path] if path != NO_TEXT else ""
+            new = text + DELETED if target is None and text and names(name, text) else ""
+            new = new or (renamed(name, target, [text], exchanges=exchanges).get(text, "") if target and text else "")
+            if new:
+                table[fd] = strings.intern(new)
 
 
 def _note(calls: Calls, row: int, table: dict[int, int], strings: Strings) -> None:
@@ -82,6 +90,9 @@ def _note(calls: Calls, row: int, table: dict[int, int], strings: Strings) -> No
     elif code == _MEMFD:
         name = int(calls.path[row])
         table[result] = NO_TEXT if name == NO_TEXT else strings.intern(f"/memfd:{strings[name]} (deleted)")
+    elif code in OF_DESCRIPTOR:
+        if code != _BPF or calls.aux[row] == _MAP_CREATE:
+            table[result] = strings.intern(OF_DESCRIPTOR[code])
     elif code in _OPENS:
         printed = int(calls.result_path[row])
         table[result] = printed if printed != NO_TEXT else int(calls.path[row])

@@ -23,6 +23,7 @@ from replay.engine.progress import Stage, Watch, unwatched
 from replay.engine.sorting import ascending, firsts
 from replay.mm import address_space as aspace
 from replay.spaces import call_effects, census, open_files
+from replay.spaces.call_window import CallWindow
 from replay.spaces.initial_maps import Image, Images, no_images, seeded
 from replay.spaces.processes import Processes, SpaceLife
 from replay.spaces.results import Outcome, Ran
@@ -141,26 +142,26 @@ class _Ready(NamedTuple):
     """A window with the verbs of its calls, ready to be run; `limits` are those at its brk calls."""
 
     number: int
-    window: call_effects.Window
-    rows: call_effects.VerbRows
+    window: CallWindow
+    rows: call_effects.OperationRows
     limits: Int64Array
 
 
 def _ready(recording: Recording, who: Processes, output: Outcome, strings: Strings, page: int) -> Iterator[_Ready]:
     """Yield the windows of a run with their verbs; what is known of their calls is kept in `output`."""
-    carried = call_effects.carried(recording.told, who, strings, page)
+    across = call_effects.across_windows(recording.told, who, strings, page)
     files = open_files.OpenFiles(who.files_parents) if recording.names_files else None
     for number in range(recording.calls.parts):
         window = _window(recording, number, who, files, strings)
         output.keep_events(number, window)
-        rows = call_effects.rows_of_verbs(window, carried)
+        rows = call_effects.operations_of(window, across)
         brks = rows.sources[rows.values[aspace.ROW_VERB] == aspace.VERB_BRK]
-        yield _Ready(number, window, rows, carried.limits.at(window.spaces[brks], window.steps[brks]))
+        yield _Ready(number, window, rows, across.limits.at(window.spaces[brks], window.steps[brks]))
 
 
 def _window(
     recording: Recording, number: int, who: Processes, files: open_files.OpenFiles | None, strings: Strings
-) -> call_effects.Window:
+) -> CallWindow:
     """Return a window's calls, and behind them those that took memory in it and completed later."""
     calls, first = recording.window(number), recording.calls.starts[number]
     steps = np.arange(first, first + len(calls))
@@ -173,7 +174,7 @@ def _window(
     tids = who.tids_of(calls.pid, steps)
     spaces = who.spaces_of(tids, steps)
     paths = calls.path if files is None else open_files.mapped_paths(calls, who.files_of(tids, steps), files, strings)
-    return call_effects.Window(calls, steps, tids, spaces, paths, after, until)
+    return CallWindow(calls, steps, tids, spaces, paths, after, until)
 
 
 # --- running the spaces ----------------------------------------------------------------------------------------------

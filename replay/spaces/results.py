@@ -18,7 +18,8 @@ from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct
 from replay.mm import address_space as aspace
-from replay.spaces.call_effects import VerbRows, Window
+from replay.spaces.call_effects import OperationRows
+from replay.spaces.call_window import CallWindow
 from replay.spaces.processes import SpaceLife
 
 BEFORE_TRACE: Final = -1
@@ -79,8 +80,8 @@ class Ran(NamedTuple):
     `changes` has a row for each verb, `met` one for each brk call; `limits` are those at the brk calls.
     """
 
-    window: Window
-    rows: VerbRows
+    window: CallWindow
+    rows: OperationRows
     changes: Int64Array
     met: Int64Array
     limits: Int64Array
@@ -104,7 +105,7 @@ class Outcome:
         steps = [life.born_step for life in lives] or [0]
         self._birth_steps = np.where(found, BEFORE_TRACE, np.array(steps, np.int64))
 
-    def keep_events(self, number: int, window: Window) -> None:
+    def keep_events(self, number: int, window: CallWindow) -> None:
         """Keep the calls of a window with their threads and spaces; those that complete later are in a later one."""
         own = slice(self.recording.calls.starts[number + 1] - self.recording.calls.starts[number])
         told = {"step": window.steps[own], "tid": window.tids[own], "space": window.spaces[own]}

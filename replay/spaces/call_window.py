@@ -1,0 +1,134 @@
+"""The calls of a window, as the effects on spaces look at them, and what each effect gives: rows of operations.
+
+In go calls with their spaces, out come choices among them. What a call does to a space is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.calls.table import OK, Calls
+from replay.engine.columns import NO_TEXT, Int64Array, Strings
+from replay.linux import constants
+from replay.mm.address_space import DEFAULT_HUGE_PAGE
+from replay.spaces.limits import Limits, Personalities
+
+_CODE = constants.CALL_CODE
+
+
+class CallWindow(NamedTuple):
+    """The calls whose operations act at the clocks `(after, until]`, with step, thread, space and file path of each.
+
+    Among them are those that took memory then and completed later.
+    """
+
+    calls: Calls
+    steps: Int64Array
+    tids: Int64Array
+    spaces: Int64Array
+    paths: Int64Array
+    after: int
+    until: int
+
+
+@dataclass(slots=True)
+class AcrossWindows:
+    """What the operations of a window must know of others; all from `breaks` on move on with the windows.
+
+    found: for each space whether its beginning is not in the log. segments: size in bytes and key of each System V
+    segment. breaks: the last break of each space. shrunk: steps of shrinking brk calls that acted in an earlier window
+    than the one in which they completed. mapped: the paths of files mapped so far. huge: bytes of the pages of files
+    that have huge ones. rings: bytes of each ring of `io_setup`, by space and address.
+    """
+
+    strings: Strings
+    page: int
+    found: NDArray[np.bool_]
+    segments: Mapping[int, tuple[int, int]]
+    limits: Limits
+    personalities: Personalities
+    breaks: dict[int, int] = field(default_factory=dict)
+    shrunk: set[int] = field(default_factory=set)
+    mapped: set[int] = field(default_factory=set)
+    huge: dict[int, int] = field(default_factory=dict)
+    rings: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def huge_unit(self, file: int) -> int:
+        """Return the bytes of a huge page of a file, 0 where it has none. Heuristic: where hugetlbfs is mounted."""
+        if file == NO_TEXT:
+            return 0
+        if file not in self.huge:
+            self.huge[file] = DEFAULT_HUGE_PAGE if self.strings[file].startswith("/dev/hugepages/") else 0
+        return self.huge[file]
+
+
+class Operations(NamedTuple):
+    """Operations of one kind for the calls at `sources`, acting at the lines `clock`; columns not named are null."""
+
+    verb: int
+    sources: Int64Array
+    clock: Int64Array
+    columns: Mapping[str, Int64Array | int]
+
+
+def operations(verb: int, sources: Int64Array, clock: Int64Array, **columns: Int64Array | int) -> list[Operations]:
+    """Return the operations of one kind, as effects give them."""
+    return [Operations(verb, sources, clock, columns)]
+
+
+@dataclass
+class WindowCalls:
+    """The calls of a window by name."""
+
+    window: CallWindow
+    across: AcrossWindows
+
+    @property
+    def calls(self) -> Calls:
+        """The calls."""
+        return self.window.calls
+
+    @property
+    def strings(self) -> Strings:
+        """The texts of the run."""
+        return self.across.strings
+
+    @cached_property
+    def _met(self) -> NDArray[np.int64]:
+        """Return how often each code of a call is met."""
+        return np.bincount(self.calls.call)
+
+    @cached_property
+    def ran(self) -> NDArray[np.bool_]:
+        """Return which calls the kernel ran."""
+        ran: NDArray[np.bool_] = self.calls.injected != 1
+        return ran
+
+    @cached_property
+    def _succeeded(self) -> NDArray[np.bool_]:
+        succeeded: NDArray[np.bool_] = self.ran & (self.calls.status == OK)
+        return succeeded
+
+    @cached_property
+    def implies_exec(self) -> NDArray[np.bool_]:
+        """Return which calls are made under READ_IMPLIES_EXEC."""
+        return self.across.personalities.imply_exec(self.window.spaces, self.window.steps)
+
+    def named(self, *names: str, among: NDArray[np.bool_] | None = None) -> Int64Array:
+        """Return the rows of the named calls, all or those `among` some."""
+        codes = [_CODE[name] for name in names]
+        chosen = np.zeros(len(self.calls), np.bool_)
+        for code in codes:
+            if code < len(self._met) and self._met[code]:
+                chosen |= self.calls.call == code
+        return np.flatnonzero(chosen if among is None else chosen & among).astype(np.int64, copy=False)
+
+    def succeeded(self, *names: str) -> Int64Array:
+        """Return the rows of the named calls that the kernel ran and that succeeded."""
+        return self.named(*names, among=self._succeeded)
