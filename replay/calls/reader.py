@@ -7,7 +7,7 @@ known here.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -132,22 +132,42 @@ def _is_shown(columns: LineColumns) -> NDArray[np.bool_]:
     return shown
 
 
+def _seen_at(clock: int, pids: list[int], log: Log) -> Calls:
+    """Return notices that there are threads `pids`, of which no file has a call, behind the last line."""
+    rows = _sights(np.array(pids, dtype=np.int64))
+    rows["line"] = rows["entry_line"] = np.full(len(pids), clock, dtype=np.int64)
+    return calls_of(rows, replace(log, pid=None))
+
+
+def _with_silent(batches: Iterable[Calls], logs: Sequence[Log]) -> Iterator[Calls]:
+    """Yield the calls of a set, and at the end that the threads are there whose files have none."""
+    silent, clock = {log.pid for log in logs} - {None}, 0
+    for calls in batches:
+        silent -= set(distinct(calls.pid).tolist())
+        clock = max(clock, int(calls.clock[-1])) if len(calls) else clock
+        yield calls
+    yield _seen_at(clock, sorted(pid for pid in silent if pid is not None), logs[0])
+
+
+def _sights(pids: Int64Array) -> Rows:
+    """Return rows that say that threads are there; their lines are to be filled in."""
+    nothing = np.full(len(pids), -1, dtype=np.int64)
+    return {
+        "kind": np.full(len(pids), KIND_CODE["seen"], dtype=np.int64),
+        "call": nothing,
+        "name": nothing,
+        "dialect": np.zeros(len(pids), dtype=np.int64),
+        "pid": pids,
+        "carried": np.zeros(len(pids), dtype=np.int64),
+    }
+
+
 def _with_sights(rows: Rows, chunk: Chunk, sights: list[tuple[int, int]]) -> Rows:
     """Return the rows with one for each first sight of a pid, in the order of lines."""
     if not sights:
         return rows
     row, pid = np.array(sights, dtype=np.int64).T
-    nothing = np.full(len(row), -1, dtype=np.int64)
-    seen: Rows = {
-        "kind": np.full(len(row), KIND_CODE["seen"], dtype=np.int64),
-        "line": chunk.line[row],
-        "entry_line": chunk.entry_line[row],
-        "call": nothing,
-        "name": nothing,
-        "dialect": np.zeros(len(row), dtype=np.int64),
-        "pid": pid.copy(),
-        "carried": np.zeros(len(row), dtype=np.int64),
-    }
+    seen = _sights(pid.copy()) | {"line": chunk.line[row], "entry_line": chunk.entry_line[row]}
     both = stacked([rows, seen])
     return chosen(both, np.argsort(both["line"], kind="stable"))
 
@@ -236,12 +256,13 @@ class RunInput:
         total, before = sum(size_of(log.path) for log in self.logs), _Before()
         if len(self.logs) > 1 and all(log.pid is not None for log in self.logs):
             files = [self._read(log, before, total) for log in self.logs]
-            yield from merged(
+            made = merged(
                 files,
                 timed=lambda: not any(log.relative for log in self.logs),
                 paths=self.files,
                 whole=lambda: self.counters.lines_passed_over > 0,
             )
+            yield from _with_silent(made, self.logs)
             return
         sequel = Sequel()
         for log in self.logs:

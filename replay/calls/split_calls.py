@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -24,6 +25,8 @@ TEXTS: Final = ("path", "result_path", "caller")
 
 _OPENED, _CLOSED, _PID_CHANGED = KIND_CODE["opened"], KIND_CODE["closed"], KIND_CODE["pid_changed"]
 _ENDS: Final = (KIND_CODE["exited"], KIND_CODE["killed"])
+_SUPERSEDED: Final = KIND_CODE["superseded"]
+_EXECS: Final = (CALL_CODE["execve"], CALL_CODE["execveat"])
 _EXITS: Final = (CALL_CODE["exit"], CALL_CODE["exit_group"])
 
 
@@ -45,6 +48,7 @@ class Joiner:
         rows = {key: column if column.flags.writeable else column.copy() for key, column in rows.items()}
         rows["from_pid"] = np.where(changed, rows["pid"], rows.get("from_pid", _nulls(rows)))
         effective = np.where(changed, rows.get("to_pid", _nulls(rows)), rows["pid"])
+        _give_to_leaders(rows, effective)
         openers, closers = _pairs(effective, rows["call"], opening, closing)
         if "reopened" in rows:
             openers, closers = _with_first_halves(rows, openers, closers, opening)
@@ -63,6 +67,27 @@ class Joiner:
         """Return the calls that were never closed, in the order in which they were opened."""
         rows, self.open = self.open, {}
         return chosen(rows, np.flatnonzero(rows["reopened"] != 1)) if "reopened" in rows else rows
+
+
+def _give_to_leaders(rows: Rows, effective: Int64Array) -> None:
+    """Let each open execve of a thread that supersedes its leader end under the leader's pid.
+
+    `PID +++ superseded by execve in pid TID +++` stands between the halves where another thread's line comes in.
+    Source: ptrace(2) on execve under ptrace: the thread gets the id of its leader.
+    """
+    superseded = np.flatnonzero(rows["kind"] == _SUPERSEDED)
+    if not len(superseded):
+        return
+    execs = np.flatnonzero((rows["kind"] == _OPENED) & np.isin(rows["call"], _EXECS))
+    latest: dict[int, list[int]] = {}
+    for place in execs.tolist():
+        latest.setdefault(int(rows["pid"][place]), []).append(place)
+    for place in superseded.tolist():
+        opened = latest.get(int(rows["to_pid"][place]), [])
+        before = bisect_left(opened, place) - 1
+        if before >= 0:
+            effective[opened[before]] = rows["pid"][place]
+            rows["from_pid"][opened[before]] = rows["to_pid"][place]
 
 
 def _with_first_halves(
@@ -163,19 +188,24 @@ def _pairs(
 
 def _left_over_pairs(places: list[int], opens: list[bool], pid: Int64Array, call: Int64Array) -> list[tuple[int, int]]:
     """Pair what brackets do not, the latest open call of the same name first; a missing pid matches any."""
-    pending: list[int] = []
+    of_thread: dict[tuple[int, int], list[int]] = {}
+    of_name: dict[int, list[int]] = {}
+    closed: set[int] = set()
     pairs: list[tuple[int, int]] = []
     for place, is_open in zip(places, opens, strict=True):
+        thread, name = int(pid[place]), int(call[place])
         if is_open:
-            pending.append(place)
+            of_thread.setdefault((thread, name), []).append(place)
+            of_name.setdefault(name, []).append(place)
             continue
-        same = [p for p in pending if call[p] == call[place]]
-        fitting = [p for p in same if pid[p] == pid[place]] or [
-            p for p in same if NULL in (int(pid[p]), int(pid[place]))
-        ]
-        if fitting:
-            pairs.append((fitting[-1], place))
-            pending.remove(fitting[-1])
+        others = of_name.get(name, []) if thread == NULL else of_thread.get((NULL, name), [])
+        for pending in (of_thread.get((thread, name), []), others):
+            while pending and pending[-1] in closed:
+                pending.pop()
+            if pending:
+                closed.add(pending[-1])
+                pairs.append((pending.pop(), place))
+                break
     return pairs
 
 

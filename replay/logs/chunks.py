@@ -43,6 +43,9 @@ _HEAP_ABORT_TEXT: Final = (
     rb"|corrupted |double free|break adjusted|malloc: )[^\n]*\Z"
 )
 """glibc's last words, printed by the tracee into the open line of ltrace: `free(0x5637d78672a0free(): double …`."""
+_BEGUN_CALL: Final = rb"(?m)^[ 0-9:.]*[a-z_][a-z_0-9]*\("
+"""All that a thread has in its file that was inside a call when the tracer came, and stays there."""
+
 _FRAMES: Final = (b" > ", b"\t")
 
 
@@ -121,6 +124,7 @@ def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: 
     """
     blocks = _blocks(stream, log.path, size)
     seen: list[bytes] = []
+    steps: list[Step] = []
     total = 0
     asked = log.dialect
     for block in blocks:
@@ -130,7 +134,9 @@ def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: 
         steps = _tell(log, sample, asked)
         if log.dialect != "unknown" or total >= PATIENCE_BYTES:
             break
-    if not total:
+    if log.of_set and (not total or (log.dialect == "unknown" and re.search(_BEGUN_CALL, seen[0]))):
+        log.dialect = "strace"
+    elif not total:
         raise TraceFormatError(f"{log.path}: empty; expected a strace or ltrace log")
     if log.dialect == "unknown":
         raise TraceFormatError(f"{log.path}: {what_it_is(seen[0])}; expected a strace or ltrace log")

@@ -32,6 +32,7 @@ class Log:
 
     Reading it tells its dialect, whether it writes null pointers as `nil` (ltrace 0.7.91 and later), and whether its
     lines have nothing but the time since the line before (`-r`); `bytes_read` counts what of the file was read so far.
+    `of_set` says that it is one of several files of a set: what a thread did not do leaves its file empty.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Log:
     nil: bool = False
     relative: bool = False
     bytes_read: int = 0
+    of_set: bool = False
 
 
 def find_logs(paths: Iterable[str | Path]) -> list[Log]:
@@ -60,7 +62,10 @@ def find_logs(paths: Iterable[str | Path]) -> list[Log]:
     logs = [Log(name, index) for index, name in enumerate(names)]
     if _is_set(names):
         names.sort(key=lambda name: int(_split_name(name)[1]))
-        logs = [Log(name, index, int(_split_name(name)[1])) for index, name in enumerate(names)]
+        of_set = len(names) > 1
+        logs = [Log(name, index, int(_split_name(name)[1]), of_set=of_set) for index, name in enumerate(names)]
+        if of_set and not any(size_of(name) for name in names):
+            raise TraceFormatError(f"{names[0]}: empty, as all of the set; expected a strace or ltrace log")
     return logs
 
 

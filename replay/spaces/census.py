@@ -102,7 +102,8 @@ class _Census:
     def take(self) -> Processes:
         """Walk through the rows that matter and return what became of everyone."""
         calls, tids = self.calls, self.tids
-        self.seen = set(distinct(tids).tolist())
+        named = rows_of(calls, (constants.SUPERSEDED, constants.PID_CHANGED))
+        self.seen = set(distinct(np.append(tids, calls.aux[named])).tolist()) - {NULL}
         for row in rows_of(calls, FORKS):
             if calls.result[row] > 0 and calls.status[row] == 0:
                 self.makers.setdefault(int(calls.result[row]), deque()).append(int(row))
