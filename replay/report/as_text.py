@@ -398,6 +398,8 @@ def _curves(findings: Findings) -> Iterator[str]:
     if space is None:
         return
     mapped = findings.curve("mapped_bytes")
+    if not len(mapped.clocks):
+        return
     first, last = int(mapped.clocks[0]), int(mapped.clocks[-1])
     if last - first < 2:
         return

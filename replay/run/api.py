@@ -446,7 +446,8 @@ class Run:
     def _heap_range(self, space: int, clock: int, columns: Columns) -> tuple[int, int]:
         """Return `[start_brk, brk)` by its pages. Source: task_mmu.c: [heap] overlaps it and is no file."""
         brk = columns["kind"] == KIND_BRK
-        start = int(self.replayed.spaces["start_brk"][space])
+        starts = self.replayed.spaces["start_brk"]
+        start = int(starts[space]) if space < len(starts) else NULL
         low = start if start != NULL else int(columns["start"][brk].min(initial=_HIGHEST))
         high = self._break_at(space, clock) or int(columns["end"][brk].max(initial=0))
         return (low, high) if low < high else (0, 0)
@@ -454,7 +455,7 @@ class Run:
     def _break_at(self, space: int, clock: int) -> int:
         """Return the break of a space, rounded up to pages, as its last brk call by line `clock` left it; 0 if none."""
         brks, spaces, page = self.replayed.brks, self.replayed.spaces, self.replayed.page_size
-        while space != NULL:
+        while space != NULL and space < len(spaces["space"]):
             mine = np.flatnonzero(brks["space"] == space)
             before = mine[brks["step"][mine] < self.replayed.events.count_up_to("clock", clock)]
             if before.size:
@@ -494,7 +495,8 @@ class Run:
 
     def _last_clock(self, space: int) -> int:
         """Return the last line at which a space was alive: the one before its last exit."""
-        ended = int(self.replayed.spaces["died_line"][space])
+        died = self.replayed.spaces["died_line"]
+        ended = int(died[space]) if space < len(died) else NULL  # a log without calls has no space
         if ended == NULL:
             return self.replayed.last_clock
         died = self.replayed.regions["died_line"][self.replayed.regions["space"] == space]

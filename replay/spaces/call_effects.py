@@ -63,7 +63,9 @@ class OperationRows(NamedTuple):
 def across_windows(told: KeyCalls, who: Processes, strings: Strings, page: int) -> AcrossWindows:
     """Return what is known before the first window."""
     found = np.array([life.origin == "found" and not life.fresh for life in who.lives] or [True])
-    return AcrossWindows(strings, page, found, segments_of(told.calls), Limits(told, who), Personalities(told, who))
+    births = np.array([life.born_clock for life in who.lives] or [NULL], np.int64)
+    sizes = segments_of(told.calls)
+    return AcrossWindows(strings, page, found, births, sizes, Limits(told, who), Personalities(told, who))
 
 
 def operations_of(window: CallWindow, across: AcrossWindows) -> OperationRows:
@@ -73,6 +75,9 @@ def operations_of(window: CallWindow, across: AcrossWindows) -> OperationRows:
     parts = [part for effect in _EFFECTS for part in effect(of) if len(part.sources)]
     clocks = np.concatenate([_NONE, *(part.clock for part in parts)])
     sources = np.concatenate([_NONE, *(part.sources for part in parts)])
+    before = clocks < window.calls.clock[sources]
+    if before.any():  # nothing is taken from a space before it is there
+        clocks[before] = np.maximum(clocks[before], across.births[window.spaces[sources[before]]])
     place = _places(clocks, sources, window.calls.clock)
     values = np.zeros((aspace.ROW_WIDTH, len(sources)), np.int64)
     values[aspace.ROW_PATH], values[aspace.ROW_OFFSET] = NO_TEXT, NULL

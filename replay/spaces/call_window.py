@@ -41,15 +41,17 @@ class CallWindow(NamedTuple):
 class AcrossWindows:
     """What the operations of a window must know of others; all from `breaks` on move on with the windows.
 
-    found: for each space whether its beginning is not in the log. segments: size in bytes and key of each System V
-    segment. breaks: the last break of each space. shrunk: steps of shrinking brk calls that acted in an earlier window
-    than the one in which they completed. mapped: the paths of files mapped so far. huge: bytes of the pages of files
-    that have huge ones. rings: bytes of each ring of `io_setup`, by space and address.
+    found: for each space whether its beginning is not in the log. births: the line at which each began. segments: size
+    in bytes and key of each System V segment. breaks: the last break of each space. shrunk: steps of shrinking brk
+    calls that acted in an earlier window than the one in which they completed. mapped: the paths of files mapped so
+    far. huge: bytes of the pages of files that have huge ones. rings: bytes of each ring of `io_setup`, by space and
+    address.
     """
 
     strings: Strings
     page: int
     found: NDArray[np.bool_]
+    births: Int64Array
     segments: Mapping[int, tuple[int, int]]
     limits: Limits
     personalities: Personalities

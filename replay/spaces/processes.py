@@ -84,9 +84,10 @@ class Processes(NamedTuple):
         unprinted = np.flatnonzero(tids == NULL)
         if unprinted.size:
             tids[unprinted] = self.unprinted.at(steps[unprinted])
-        place = np.minimum(np.searchsorted(self.steps, steps), len(self.steps) - 1)
-        told = np.flatnonzero(self.steps[place] == steps) if len(self.steps) else place
-        tids[told] = self.tids[place[told]]
+        if len(self.steps):
+            place = np.minimum(np.searchsorted(self.steps, steps), len(self.steps) - 1)
+            told = np.flatnonzero(self.steps[place] == steps)
+            tids[told] = self.tids[place[told]]
         return tids
 
     def spaces_of(self, tids: Int64Array, steps: Int64Array) -> Int64Array:

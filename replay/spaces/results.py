@@ -6,20 +6,23 @@ known here.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.calls.table import COLUMNS
+from replay.calls.table import COLUMNS, OK
 from replay.calls.windows import Recording
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct
+from replay.linux.constants import CALL_CODE
 from replay.mm import address_space as aspace
 from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
+from replay.spaces.first_moments import FirstMoments, Ranges
 from replay.spaces.processes import SpaceLife
 
 BEFORE_TRACE: Final = -1
@@ -34,13 +37,25 @@ DIVERGENCES: Final = {
 }
 """The contradictions between trace and model that are reported, by their names in the table of problems."""
 
+_MUNMAP: Final = CALL_CODE["munmap"]
+
 _IS_REPORTED: Final = np.array([code in DIVERGENCES for code in range(aspace.IMPOSSIBLE_RANGE + 1)])
 """The same for each code, that of no contradiction among them."""
 
-_REGIONS: Final = (
-    "space", "start", "end", "prot", "shared", "kind", "path", "backing", "offset", "origin", "flags",
-    "born_step", "died_step", "born_line", "died_line", "made_line", "made_step",
-)  # fmt: skip
+_OF_ATTRIBUTES: Final = {
+    "prot": aspace.PROT,
+    "shared": aspace.SHARED,
+    "kind": aspace.KIND,
+    "path": aspace.PATH,
+    "backing": aspace.BACKING,
+    "offset": aspace.OFFSET,
+    "origin": aspace.ORIGIN,
+    "flags": aspace.FLAGS,
+    "made_line": aspace.MADE,
+    "made_step": aspace.MADE_STEP,
+}
+
+_REGIONS: Final = ("space", "start", "end", "born_step", "died_step", "born_line", "died_line", *_OF_ATTRIBUTES)
 
 _OF_MET: Final = {
     "data_bytes": aspace.MET_DATA_BYTES,
@@ -98,6 +113,7 @@ class Outcome:
         self.brks = PackedColumns(shelf, _BRKS)
         self.changes = PackedColumns(shelf, ("step", "line", "space", *_OF_CHANGE))
         self.regions = PackedColumns(shelf, _REGIONS)
+        self._until: list[int] = []
         self._divergences: list[dict[str, Int64Array]] = []
         found = [life.origin == "found" for life in lives] or [True]
         born = [NULL if life.origin == "found" else life.born_clock for life in lives] or [NULL]
@@ -120,30 +136,46 @@ class Outcome:
         spaces = np.repeat([space for space, _ in pieces], [len(rows) for _, rows in pieces]).astype(np.int64)
         rows = np.empty((aspace.DEAD_WIDTH, len(spaces)), np.int64)  # as columns: each is gone through several times
         np.concatenate([rows for _, rows in pieces], out=rows.T)
+        self._place_inferred(rows, spaces)
         born, born_step = self._placed(rows, spaces)
         died = rows[aspace.DEAD_CLOCK]
         died_step = self.steps_at(died)
-        self.regions.append(
-            {
-                "space": spaces,
-                "start": rows[aspace.DEAD_START],
-                "end": rows[aspace.DEAD_END],
-                "prot": rows[aspace.PROT],
-                "shared": rows[aspace.SHARED],
-                "kind": rows[aspace.KIND],
-                "path": rows[aspace.PATH],
-                "backing": rows[aspace.BACKING],
-                "offset": rows[aspace.OFFSET],
-                "origin": rows[aspace.ORIGIN],
-                "flags": rows[aspace.FLAGS],
-                "born_step": born_step,
-                "died_step": np.where((died == NULL) | (died_step == self.recording.calls.rows), NULL, died_step),
-                "born_line": born,
-                "died_line": died,
-                "made_line": rows[aspace.MADE],
-                "made_step": rows[aspace.MADE_STEP],
-            }
-        )
+        columns = {
+            "space": spaces,
+            "start": rows[aspace.DEAD_START],
+            "end": rows[aspace.DEAD_END],
+            "born_step": born_step,
+            "died_step": np.where((died == NULL) | (died_step == self.recording.calls.rows), NULL, died_step),
+            "born_line": born,
+            "died_line": died,
+        } | {name: rows[place] for name, place in _OF_ATTRIBUTES.items()}
+        seen = born != died  # what was gone at the line at which it came is in no state
+        self.regions.append(columns if seen.all() else {name: column[seen] for name, column in columns.items()})
+        self._until.append(self.events.parts - 1)
+
+    def _place_inferred(self, rows: Int64Array, spaces: Int64Array) -> None:
+        """Let inferred mappings of which no line tells the beginning begin where their addresses were last free."""
+        unborn = np.flatnonzero((rows[aspace.ORIGIN] == aspace.ORIGIN_INFERRED) & (rows[aspace.BORN] == NULL))
+        if not len(unborn):
+            return
+        ranges = Ranges(spaces, rows[aspace.DEAD_START], rows[aspace.DEAD_END], rows[aspace.DEAD_CLOCK])
+        moments = FirstMoments(Ranges(*(column[unborn] for column in ranges)))
+        moments.hear(ranges)
+        first = bisect_left(self.recording.ends, int(self._births[spaces[unborn]].min()))
+        for number in range(self.regions.parts - 1, -1, -1):
+            if self._until[number] < first:
+                break
+            part = self.regions.part(number, ["space", "start", "end", "died_line"])
+            moments.hear(Ranges(part["space"], part["start"], part["end"], part["died_line"]))
+        for number in range(first, self.events.parts):
+            part = self.events.part(number, ["call", "status", "space", "addr", "length", "entry_clock"])
+            unmaps = np.flatnonzero((part["call"] == _MUNMAP) & (part["status"] == OK) & (part["length"] > 0))
+            space, start, length, clock = (part[name][unmaps] for name in ("space", "addr", "length", "entry_clock"))
+            moments.hear(Ranges(space, start, start + length, clock))
+        lines = moments.lines()
+        told = lines != NULL
+        rows[aspace.BORN, unborn[told]] = lines[told]
+        rows[aspace.BORN_STEP, unborn[told]] = self.steps_at(lines[told])
 
     def steps_at(self, clocks: Int64Array) -> Int64Array:
         """Return for each clock the first step that completed then or later; there may be none of that number."""
