@@ -149,7 +149,7 @@ class Outcome:
             "born_line": born,
             "died_line": died,
         } | {name: rows[place] for name, place in _OF_ATTRIBUTES.items()}
-        seen = born != died  # what was gone at the line at which it came is in no state
+        seen = (born != died) | (died == NULL)  # what was gone at the line at which it came is in no state
         self.regions.append(columns if seen.all() else {name: column[seen] for name, column in columns.items()})
         self._until.append(self.events.parts - 1)
 
