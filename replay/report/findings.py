@@ -500,8 +500,10 @@ class Findings:
 
     @property
     def peak_clock(self) -> int:
-        """The clock at which the main space had most mapped."""
+        """The clock at which the main space had most mapped, that of the log's end where it shows no change of it."""
         mapped = self.curve("mapped_bytes")
+        if not len(mapped.values):
+            return self.run.replayed.last_clock
         return int(mapped.clocks[np.argmax(mapped.values)])
 
     def curve(self, column: str) -> Curve:
