@@ -1,0 +1,73 @@
+"""Replay many mutated logs and check what holds of every result: `python tests/fuzz.py --inputs 20000`.
+
+Ends with the number of inputs, of those that are no trace, and of those at which something broke, each with the number
+that makes it again (`--only N` writes that input to standard output).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from multiprocessing import Pool
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from invariants import check  # noqa: E402  (here and below: the path must come first)
+from mutations import mutated  # noqa: E402
+
+from replay.errors import ReplayError  # noqa: E402
+
+UNUSABLE = "no trace"
+
+
+def outcome(seed: int) -> tuple[int, str]:
+    """Return what became of one input: empty where all holds, else `UNUSABLE` or where it broke."""
+    path = Path(tempfile.gettempdir()) / f"replay-fuzz-{os.getpid()}.log"
+    path.write_bytes(mutated(seed))
+    try:
+        check([path])
+    except ReplayError:
+        return seed, UNUSABLE
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/replay/" in frame.filename]
+        frame = (frames or traceback.extract_tb(error.__traceback__))[-1]
+        what = str(error).split("\n", 1)[0][:100]
+        return seed, f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno} {frame.name}: {what}"
+    finally:
+        path.unlink()
+    return seed, ""
+
+
+def main() -> int:
+    """Run the inputs in as many processes as there are cores."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--inputs", type=int, default=1000)
+    words.add_argument("--first", type=int, default=0, help="the number of the first input")
+    words.add_argument("--only", type=int, help="write this input, and replay none")
+    chosen = words.parse_args()
+    if chosen.only is not None:
+        sys.stdout.buffer.write(mutated(chosen.only))
+        return 0
+    seeds = range(chosen.first, chosen.first + chosen.inputs)
+    found: dict[str, list[int]] = {}
+    with Pool() as pool:
+        for seed, what in pool.imap_unordered(outcome, seeds, chunksize=50):
+            found.setdefault(what, []).append(seed)
+    unusable = len(found.pop(UNUSABLE, []))
+    found.pop("", None)
+    for what, broken in sorted(found.items(), key=lambda item: -len(item[1])):
+        print(f"{len(broken):6} {what}  (--only {min(broken)})")
+    counts = Counter(
+        held=chosen.inputs - unusable - sum(map(len, found.values())), broken=sum(map(len, found.values()))
+    )
+    print(f"{chosen.inputs} inputs: {counts['held']} held, {unusable} are no trace, {counts['broken']} broken")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
