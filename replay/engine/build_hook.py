@@ -39,6 +39,7 @@ C_SOURCES: Final = (
         "replay/record/_shim.so",
         "-O2 -fPIC -shared -fvisibility=hidden -fno-builtin -ftls-model=initial-exec",
     ),
+    CSource("replay/whatif/player.c", "replay/whatif/_player", "-O2 -pthread -ldl"),
 )
 
 ZIG: Final = "ziglang>=0.13"
