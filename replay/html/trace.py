@@ -18,7 +18,7 @@ import numpy as np
 from replay.engine.columns import Columns, Int64Array
 from replay.html import trace_curves, trace_rows, trace_steps
 from replay.html.trace_payload import packed
-from replay.html.trace_tables import TraceTables
+from replay.html.trace_tables import TraceTables, ints
 from replay.tables import whole_file
 from replay.version import __version__
 
@@ -101,6 +101,7 @@ def _data(tables: TraceTables, most: int) -> str:
         "files": list(tables.files),
         "merged": tables.merged,
         "unit": tables.page_size,
+        "tick": trace_steps.tick_of(ints(tables.table("events"), "time_ns")),
         "last": tables.last_clock,
         "spaces": list(tables.spaces),
         "space": tables.main_space,

@@ -114,7 +114,7 @@ function drawLines(chart, context, width, height, xOf, from, to) {
   }
   chart.top = chart.unit === "ratio" ? 1 : top || 1
   chart.bottom = !chart.isLog ? 0 : (chart.hasZero ? Math.min(bottom, run.head.unit) : Math.min(bottom, chart.top)) / 2
-  const room = height - 4 * devicePixelRatio
+  const margin = 2 * devicePixelRatio, room = height - 2 * margin
   const share = (value) => (chart.isLog
     ? Math.log(Math.max(value, chart.bottom) / chart.bottom) / Math.log(Math.max(chart.top / chart.bottom, 1.0001))
     : value / chart.top)
@@ -125,10 +125,11 @@ function drawLines(chart, context, width, height, xOf, from, to) {
     context.lineWidth = 1.6 * devicePixelRatio
     context.beginPath()
     const [first, end] = rowsInView(curve, from, to)
-    for (let row = first; row < end; row++) {
-      const x = Math.max(-9, xOf(curve.clocks[row])), y = height - 2 * devicePixelRatio - room * share(curve.values[row])
-      if (row > first) context.lineTo(x, height - 2 * devicePixelRatio - room * share(curve.values[row - 1]))
+    for (let row = first, before = 0; row < end; row++) {
+      const x = Math.max(-9, xOf(curve.clocks[row])), y = height - margin - room * share(curve.values[row])
+      if (row > first) context.lineTo(x, before)
       else context.moveTo(x, y)
+      before = y
       context.lineTo(x, y)
       if (row + 1 === end) context.lineTo(Math.min(xOf(run.head.last + 1), width + 9), y)
     }
@@ -148,8 +149,8 @@ function drawStack(chart, context, width, height, xOf, from, to) {
   })
   chart.top = below.reduce((most, value) => Math.max(most, value), 1)
   chart.bottom = 0
-  const room = height - 4 * devicePixelRatio
-  const y = (value) => height - 2 * devicePixelRatio - (room * value) / chart.top
+  const margin = 2 * devicePixelRatio, scale = (height - 2 * margin) / chart.top
+  const y = (value) => height - margin - value * scale
   const xs = moments.map((clock) => Math.min(Math.max(-9, xOf(clock)), width + 9))
   xs.push(Math.min(xOf(run.head.last + 1), width + 9))
   for (const [code, low, high] of layers) {

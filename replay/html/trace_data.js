@@ -63,7 +63,7 @@ function completeTimes() {
   run.seconds = new Float64Array(time.length)
   for (let at = 0, latest = time[0]; at < time.length; at++) {
     latest = Math.max(latest, time[at])
-    run.seconds[at] = (latest - time[0]) / 1e9
+    run.seconds[at] = ((latest - time[0]) * run.head.tick) / 1e9
   }
 }
 

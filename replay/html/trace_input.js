@@ -18,7 +18,7 @@ function zoom(factor, about = (view.from + view.to) / 2) {
 }
 
 const pan = (share) => setRange(view.from + share * (view.to - view.from), view.to + share * (view.to - view.from))
-const fit = () => {
+const showAll = () => {
   for (const pane of allPanes()) Object.assign(pane, { from: 0, to: 1 })
   setRange(startOfAxis(), endOfAxis())
 }
@@ -83,8 +83,7 @@ function hover(event, lines) {
   dom.tip.hidden = !event || !lines?.length
   dom.hairline.hidden = !event
   if (!event) return
-  const box = dom.stage.getBoundingClientRect()
-  dom.hairline.style.left = `${event.clientX - box.left}px`
+  dom.hairline.style.left = leftOf(event.offsetX / event.target.clientWidth)
   if (dom.tip.hidden) return
   dom.tip.replaceChildren(...lines.map((text, at) => element(at ? "div" : "b", { textContent: text })))
   const { offsetWidth, offsetHeight } = dom.tip
@@ -104,13 +103,15 @@ function setMoment(clock, { isOther = false, isShown = true } = {}) {
   showMoment()
 }
 
+/** Return where a share of the axis is in the stage, for a style. */
+const leftOf = (share) => `calc(var(--gutter) + (100% - var(--gutter)) * ${share})`
+
 function showCursor() {
-  const box = dom.stage.getBoundingClientRect(), canvas = dom.lane.getBoundingClientRect()
   for (const [cursor, clock] of [[dom.cursor, view.moment], [dom.otherCursor, view.other]]) {
     const place = clock === null ? -1 : axisOf(clock) + (view.axis === "line" ? 0.5 : 0)
     const share = (place - view.from) / (view.to - view.from)
     cursor.hidden = clock === null || share < 0 || share > 1
-    cursor.style.left = `${canvas.left - box.left + share * canvas.width}px`
+    if (!cursor.hidden) cursor.style.left = leftOf(share)
   }
 }
 

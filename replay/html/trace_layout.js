@@ -44,7 +44,7 @@ function toolbar() {
   return element("div", { className: "toolbar", role: "toolbar" },
     ...(head.spaces.length > 1 ? [dom.space] : []), dom.axisChoice,
     button("−", "Zoom out ( - )", () => zoom(1.6)), button("+", "Zoom in ( + )", () => zoom(1 / 1.6)),
-    button("all", "The whole run ( 0 )", fit),
+    button("all", "The whole run ( 0 )", showAll),
     button("◀ step", "The step before ( ← )", () => goStep(-1)), button("step ▶", "The next step ( → )", () => goStep(1)),
     button("next failure", "The next refused break or fallback ( f )", () => goFailure(1)),
     dom.search, dom.help)
@@ -154,7 +154,7 @@ function legend() {
   const entries = [...present].sort((one, other) => one - other).map((code) => {
     const swatch = element("canvas", { className: "swatch", width: 18, height: 12 })
     const image = new ImageData(18, 12)
-    fill(new Uint32Array(image.data.buffer), 18, code, 0, 18, 0, 12)
+    fill(new Uint32Array(image.data.buffer), 18, patternOf(code, 18), 0, 18, 0, 12)
     swatch.getContext("2d").putImageData(image, 0, 0)
     return element("span", {}, swatch, kindWords(code))
   })

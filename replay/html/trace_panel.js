@@ -237,7 +237,7 @@ const KEYS = {
   "+": () => zoom(1 / 1.6, axisOf(view.moment)),
   "=": () => zoom(1 / 1.6, axisOf(view.moment)),
   "-": () => zoom(1.6, axisOf(view.moment)),
-  0: fit,
+  0: showAll,
   "[": () => pan(-0.25),
   "]": () => pan(0.25),
   f: () => goFailure(1),

@@ -212,35 +212,38 @@ function eachInView(pane, width, height, from, to, draw) {
 
 /** Paint a pane's rectangles into pixels; the brk area comes over the others, and what is in its way over all. */
 function paintMappings(pane, pixels, width, height, from, to) {
-  const least = LEAST_BLOCKER * devicePixelRatio
+  const least = LEAST_BLOCKER * devicePixelRatio, wide = 64 * devicePixelRatio, tall = 11 * devicePixelRatio
+  const { colour, isBlocker } = pane, looks = PAINT.map((_, code) => patternOf(code, width))
   pixels.fill(word(theme.ground))
   const labels = [], late = []
   eachInView(pane, width, height, from, to, (at, x0, x1, y0, y1) => {
-    if (pane.isBlocker[at] && y1 - y0 < least) {
+    if (isBlocker[at] && y1 - y0 < least) {
       y0 = Math.max(0, Math.round(y1 - least))
       y1 = Math.max(y1, Math.min(height, y0 + least))
     }
-    if (pane.isBlocker[at] || pane.colour[at] === 0) late.push([pane.isBlocker[at], at, x0, x1, y0, y1])
-    else fill(pixels, width, pane.colour[at], x0, x1, y0, y1)
-    if (x1 - x0 > 64 * devicePixelRatio && y1 - y0 >= 11 * devicePixelRatio && labels.length < 80)
-      labels.push([pane.rows[at], x0, x1, y0, y1])
+    if (isBlocker[at] || colour[at] === 0) late.push([isBlocker[at], at, x0, x1, y0, y1])
+    else fill(pixels, width, looks[colour[at]], x0, x1, y0, y1)
+    if (x1 - x0 > wide && y1 - y0 >= tall && labels.length < 80) labels.push([pane.rows[at], x0, x1, y0, y1])
   })
   for (const blocker of [0, 1])
-    for (const [isBlocker, at, x0, x1, y0, y1] of late)
-      if (isBlocker === blocker) fill(pixels, width, pane.colour[at], x0, x1, y0, y1)
-  return { labels, blockers: late.filter(([isBlocker]) => isBlocker) }
+    for (const [isIt, at, x0, x1, y0, y1] of late)
+      if (isIt === blocker) fill(pixels, width, looks[colour[at]], x0, x1, y0, y1)
+  return { labels, blockers: late.filter(([isIt]) => isIt) }
 }
 
-/** Fill one rectangle of pixels: with its pattern where there is room, with an edge above and at its birth. */
-function fill(pixels, width, code, x0, x1, y0, y1) {
-  const { rows, edge, plain } = patternOf(code, width)
-  const isLarge = x1 - x0 >= 6 && y1 - y0 >= 6
+/** Fill one rectangle of pixels: with its pattern where it is tall enough, with an edge above and at its birth. */
+function fill(pixels, width, { rows, edge, plain }, x0, x1, y0, y1) {
+  if (x1 - x0 === 1 && y1 - y0 === 1) {
+    pixels[y0 * width + x0] = plain
+    return
+  }
+  const isWide = x1 - x0 >= 6, isTall = y1 - y0 >= 6
   for (let y = y0; y < y1; y++) {
     const at = y * width
-    if (isLarge) pixels.set(rows[y & 7].subarray(x0, x1), at + x0)
-    else if (x1 - x0 === 1) pixels[at + x0] = plain
-    else pixels.fill(plain, at + x0, at + x1)
-    if (isLarge) pixels[at + x0] = edge
+    if (!isTall) pixels.fill(plain, at + x0, at + x1)
+    else if (isWide) pixels.set(rows[y & 7].subarray(x0, x1), at + x0)
+    else for (let x = x0; x < x1; x++) pixels[at + x] = rows[y & 7][x]
+    if (isWide && isTall) pixels[at + x0] = edge
   }
   if (y1 - y0 >= 4) pixels.fill(edge, y0 * width + x0, y0 * width + x1)
 }
@@ -270,10 +273,16 @@ function paintBlocks(pane, pixels, width, height, from, to) {
 
 /** Return the place in a pane of the rectangle at a time and a share of its height, -1 for none. */
 function hit(pane, time, share, slack = 0) {
+  const { deaths, lows, highs, latest } = pane
   let near = -1, distance = slack
-  for (let at = pane.births.length - 1; at >= 0; at--) {
-    if (pane.births[at] > time || pane.deaths[at] <= time) continue
-    const away = Math.max(pane.lows[at] - share, share - pane.highs[at], 0)
+  for (let at = countUpTo(pane.births, time) - 1; at >= 0; at--) {
+    const chunk = Math.floor(at / CHUNK)
+    if (latest[chunk] <= time) {
+      at = chunk * CHUNK
+      continue
+    }
+    if (deaths[at] <= time) continue
+    const away = lows[at] > share ? lows[at] - share : share > highs[at] ? share - highs[at] : 0
     if (away === 0) return at
     if (away < distance) [near, distance] = [at, away]
   }

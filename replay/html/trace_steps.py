@@ -57,10 +57,15 @@ def steps(tables: TraceTables, kept: Int64Array, mapped: Columns, blocks: Column
     }
     time = ints(events, "time_ns")[kept]
     if len(time) and (time >= 0).all():
-        columns["time"] = time
+        columns["time"] = time // tick_of(time)
     if len(tables.files) > 1:
         columns["file"] = np.maximum(codes(events, "file")[0][kept], 0)
     return Steps(columns, list(templates), np.array(numbers, np.int64))
+
+
+def tick_of(times: Int64Array) -> int:
+    """Return the nanoseconds that times of a log are multiples of: 1000 where it prints microseconds."""
+    return 1000 if not (times % 1000).any() else 1
 
 
 def _template(text: str, values: Sequence[int], numbers: list[int]) -> str:

@@ -131,6 +131,8 @@ function redraw() {
 }
 
 function draw() {
+  for (const { canvas } of [...allPanes(), ...view.charts, { canvas: dom.lane }]) fit(canvas)
+  dom.axis.wide = dom.axis.clientWidth
   for (const pane of allPanes()) drawPane(pane)
   drawLane()
   for (const chart of view.charts) drawCurves(chart)
@@ -141,16 +143,17 @@ function draw() {
 
 const xOf = (clock, width) => ((axisOf(clock) - view.from) / (view.to - view.from)) * width
 
-/** Return a canvas's context, the canvas as large as its place on the screen has device pixels. */
-function fitted(canvas) {
+/** Make a canvas as large as its place on the screen has device pixels. */
+function fit(canvas) {
   const width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio))
   const height = Math.max(1, Math.round(canvas.clientHeight * devicePixelRatio))
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height })
-  return canvas.getContext("2d", { willReadFrequently: true })
 }
 
+const contextOf = (canvas) => canvas.getContext("2d", { willReadFrequently: true })
+
 function drawPane(pane) {
-  const context = fitted(pane.canvas), { width, height } = pane.canvas
+  const context = contextOf(pane.canvas), { width, height } = pane.canvas
   if (pane.image?.width !== width || pane.image?.height !== height) {
     pane.image = new ImageData(width, height)
     pane.pixels = new Uint32Array(pane.image.data.buffer)
@@ -269,7 +272,7 @@ const LANE_OF = [0, 1, 1, 2, 3]
 
 /** Draw the lane of marks: each kind a row, at least a pixel for each mark, whatever the zoom. */
 function drawLane() {
-  const context = fitted(dom.lane), { width, height } = dom.lane, { mark } = run
+  const context = contextOf(dom.lane), { width, height } = dom.lane, { mark } = run
   context.clearRect(0, 0, width, height)
   const tall = height / LANE.length
   const colours = [ALARM, theme.isDark ? "#56b4e9" : "#0072b2", ALARM, theme.ink]
@@ -289,15 +292,14 @@ function drawLane() {
 }
 
 function drawCurves(chart) {
-  const context = fitted(chart.canvas), { width, height } = chart.canvas
+  const context = contextOf(chart.canvas), { width, height } = chart.canvas
   drawChart(chart, context, width, height, (clock) => xOf(clock, width), clockAt(view.from), clockAt(view.to))
   chart.high.textContent = inWords(chart.top, chart.unit)
   chart.low.textContent = chart.isLog && !chart.hasZero ? inWords(Math.round(chart.bottom), chart.unit) : "0"
 }
 
 function drawAxis() {
-  const wide = dom.axis.clientWidth
-  const marks = ticks(Math.max(2, Math.floor(wide / 110))).map((place) => {
+  const marks = ticks(Math.max(2, Math.floor(dom.axis.wide / 110))).map((place) => {
     const label = element("span", { className: "tick", textContent: placeLabel(place) })
     label.style.left = `${((place - view.from) / (view.to - view.from)) * 100}%`
     return label
@@ -307,14 +309,16 @@ function drawAxis() {
 
 /** Write addresses beside a pane: its edges and, with room, borders of mappings. */
 function labelAddresses(pane) {
-  const tall = pane.canvas.clientHeight
+  const tall = pane.canvas.height / devicePixelRatio, told = [tall, pane.from, pane.to, pane.isEven].join()
+  if (pane.labels.told === told) return
+  pane.labels.told = told
   const text = (share) => (pane.isHeap
     ? "0x" + Math.round(pane.low + share * (pane.high - pane.low)).toString(16)
     : address(Math.round(pagesAt(pane, share))))
   const topOf = (share) => Math.min(Math.max((1 - (share - pane.from) / (pane.to - pane.from)) * tall - 6, 0), tall - 12)
   const places = [pane.to, pane.from]
   const borders = pane.isEven ? Array.from(pane.even) : Array.from(pane.borders, (pages) => shareOf(pane, pages))
-  const candidates = borders.length > 400 ? [] : borders
+  const candidates = borders.length > 400 ? [0.25, 0.5, 0.75].map((part) => pane.from + part * (pane.to - pane.from)) : borders
   const isFree = (share) => places.every((other) => Math.abs(topOf(other) - topOf(share)) >= 12)
   for (const share of candidates) if (share > pane.from && share < pane.to && isFree(share)) places.push(share)
   pane.labels.replaceChildren(...places.map((share) => {
