@@ -56,13 +56,14 @@ LOGS = {
     "unread": START + "brk(what is this) = ???\n" + END,
     "unread_malloc": LT_START + "prog->malloc(what = 0x\n" + LT_END,
     "strace": STRACE_WHOLE,
+    "ltrace_without_malloc": "SYS_brk(0) = 0x2000000\nSYS_brk(0x2021000) = 0x2021000\n" + LT_END,
     "ltrace_without_system_calls": "malloc(10) = 0x2000010\nfree(0x2000010) = <void>\n" + LT_END,
     "begins_late": "munmap(0x7f0000000000, 4096) = 0\nbrk(0x1021000) = 0x1021000\n" + END,
     "killed": NEVER_FREED + "+++ killed by SIGKILL +++\n",
     "cut": NEVER_FREED,
     "no_frees": LT_START.replace("prog->", "") + LT_END,
     "main_program_only": NEVER_FREED + LT_END,
-    "children_left_out": START + "fork() = 4711\n" + END,
+    "children_left_out": (NEVER_FREED + "SYS_fork() = 4711\n" + LT_END).replace("prog->", ""),
     "ltrace_with_system_calls": (NEVER_FREED + LT_END).replace("prog->", ""),
     "no_times": STRACE_WHOLE,
     "any": STRACE_WHOLE,
@@ -84,7 +85,7 @@ def test_the_table_of_what_a_log_cannot_tell(load, question: str, kind: str) -> 
 
 def of_kinds(kind: str) -> set[str]:
     """Return the kinds that apply to the log of a kind, as far as they have cells of their own."""
-    both = {"unread": {"strace"}, "begins_late": {"strace"}, "children_left_out": {"strace"}}
+    both = {"unread": {"strace"}, "begins_late": {"strace"}}
     others = {"unread_malloc": {"main_program_only", "no_frees"}, "killed": {"main_program_only"}}
     others |= {"cut": {"main_program_only"}, "no_times": {"strace"}, "any": {"strace"}}
     return {kind, "any"} | both.get(kind, set()) | others.get(kind, set())

@@ -37,6 +37,7 @@ class Open(NamedTuple):
 
 
 _NO_MALLOC: Final = Cell("strace does not show malloc, so it cannot tell a leak from fragmentation", _BLOCKS)
+_NO_CALL_OF_MALLOC: Final = Cell("the log shows no call of malloc and its kin", _BLOCKS)
 _NO_SYSTEM_CALLS: Final = Cell("without -S ltrace shows no system calls of the allocator", _BLOCKS)
 _MAIN_ONLY: Final = Cell("blocks of libraries, which the log does not show, lie in the heap as well", _BLOCKS)
 _LATE: Final = Cell("the log begins in the middle: what was there before is not known", STRACE)
@@ -49,9 +50,12 @@ _ALONE: Final = Cell("without -f the log leaves out the children that the progra
 _MAPPED: Final = Cell("calls show what is mapped, not what is touched", _RESIDENT)
 _NO_FREES: Final = Cell("the log shows no free at all: it may have been left out", _BLOCKS)
 
+LEAKS: Final = "leak"
+
 EVIDENCE: Final = (
-    "unread", "unread_malloc", "strace", "ltrace_without_system_calls", "begins_late", "killed", "cut", "no_frees",
-    "main_program_only", "children_left_out", "ltrace_with_system_calls", "no_times", "any",
+    "unread", "unread_malloc", "strace", "ltrace_without_malloc", "ltrace_without_system_calls", "begins_late",
+    "killed", "cut", "no_frees", "main_program_only", "children_left_out", "ltrace_with_system_calls", "no_times",
+    "any",
 )  # fmt: skip
 """Kinds of logs, those first whose reason stands before others where several apply."""
 
@@ -67,18 +71,21 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
         "ltrace_without_system_calls": _NO_SYSTEM_CALLS,
         "children_left_out": _ALONE,
     },
-    "leak": {
+    LEAKS: {
         "unread_malloc": _UNREAD_BLOCKS,
         "strace": _NO_MALLOC,
         "killed": _KILLED,
+        "ltrace_without_malloc": _NO_CALL_OF_MALLOC,
         "cut": _CUT,
         "begins_late": _LATE_BLOCKS,
         "no_frees": _NO_FREES,
+        "children_left_out": _ALONE,
         "main_program_only": Cell("the log shows the main program's calls: libraries may leak besides", _BLOCKS),
     },
     "fragmentation": {
         "unread_malloc": _UNREAD_BLOCKS,
         "strace": _NO_MALLOC,
+        "ltrace_without_malloc": _NO_CALL_OF_MALLOC,
         "ltrace_without_system_calls": Cell("without -S the size of the heap is inferred from its blocks", _BLOCKS),
         "begins_late": _LATE_BLOCKS,
         "main_program_only": _MAIN_ONLY,
@@ -86,6 +93,7 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
     "what pins the heap": {
         "unread_malloc": _UNREAD_BLOCKS,
         "strace": _NO_MALLOC,
+        "ltrace_without_malloc": _NO_CALL_OF_MALLOC,
         "begins_late": _LATE_BLOCKS,
         "main_program_only": _MAIN_ONLY,
     },
@@ -142,7 +150,8 @@ def _children_left_out(findings: Findings) -> bool:
 _HOLDS: Final[dict[str, Callable[[Findings], bool]]] = {
     "unread": lambda findings: findings.unread is not None and findings.unread.of_system,
     "unread_malloc": lambda findings: findings.unread is not None and findings.unread.of_malloc,
-    "strace": lambda findings: not findings.malloc_calls,
+    "strace": lambda findings: not findings.malloc_calls and findings.run.source.dialect != "ltrace",
+    "ltrace_without_malloc": lambda findings: not findings.malloc_calls and findings.run.source.dialect == "ltrace",
     "ltrace_without_system_calls": lambda findings: bool(findings.malloc_calls) and not findings.system_calls,
     "ltrace_with_system_calls": lambda findings: bool(findings.malloc_calls) and findings.system_calls,
     "begins_late": lambda findings: findings.begins_late,

@@ -47,8 +47,12 @@ _LEAST_UNKNOWN: Final = 10
 _HALF_READ: Final = 0.1
 """From this share of unread lines that name malloc or free on nothing is said of leaks. Heuristic."""
 
-_OTHERS_BLOCKS: Final = 1000
+_OTHERS_BLOCKS: Final = 512
 """Bytes between seen blocks from which on somebody else's blocks lie there: a buffer of stdio is larger. Heuristic."""
+
+_OF_ARENA: Final = 4096
+_OF_THREAD: Final = 0x290
+"""Bytes at most that glibc keeps for itself in a heap: an arena's head, a thread's cache. Source: malloc/arena.c."""
 
 SHRINKING: Final = ("brk_trimmed", "unmapped", "advised")
 """The kinds of causes that give memory back."""
@@ -214,7 +218,8 @@ class MallocFindings:
         """
         callers = self.run.malloc_blocks.columns["caller"]
         unseen = max(self.answer.largest.unseen_bytes, self.answer.end.unseen_bytes) if len(callers) else 0
-        return bool((callers != NO_TEXT).any()) or unseen >= _OTHERS_BLOCKS
+        own = _OF_ARENA * self.findings.arena_heaps.count + _OF_THREAD * self.run.replayed.threads
+        return bool((callers != NO_TEXT).any()) or unseen >= _OTHERS_BLOCKS + own
 
     @cached_property
     def many_unknown(self) -> bool:

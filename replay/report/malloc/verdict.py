@@ -12,8 +12,10 @@ from replay.console.amounts import address, exact, number, percent, size
 from replay.heap import Growth, Picture
 from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.report.advice import malloc_of
+from replay.report.cannot_tell import LEAKS, cannot_tell
 from replay.report.malloc.findings import SCATTERED, Fault, MallocFindings
 from replay.report.verdict import Paragraph
+from replay.run.places import span
 
 QUESTION: Final = "Is it a leak, or is it fragmentation?"
 
@@ -61,8 +63,8 @@ def _judgement(malloc: MallocFindings) -> Paragraph:
     if malloc.word == ANSWERS[FRAGMENTATION]:
         parts.reverse()
     bad = fragmented or (malloc.word == ANSWERS[LEAK] and malloc.answer.growth.growing)
-    clear = malloc.word == ANSWERS[NEITHER] and not _is_left(malloc) and not malloc.leaves_out_callers
-    sound = clear and malloc.findings.unread is None
+    clear = malloc.word == ANSWERS[NEITHER] and not _is_left(malloc) and not malloc.passing
+    sound = clear and all(one.question != LEAKS for one in cannot_tell(malloc.findings))
     return Paragraph(" ".join([QUESTION, _head(malloc), *parts]), "bad" if bad else "good" if sound else "")
 
 
@@ -206,7 +208,7 @@ def _against_leak(malloc: MallocFindings) -> Iterator[str]:
     total = malloc.answer.leaked_bytes
     who = f" to {group.caller}" if group.caller else ""
     blocks = f"{number(group.count, 'block')} of {_class_words(group.size_class)}"
-    lines = f"{group.first}" if group.count == 1 else f"{group.first} to {group.last}"
+    lines = span(group.first, group.last) if group.first and group.last else "lines unknown"
     yield (
         f"Look first at the {blocks} that {group.call} handed out{who} ({lines}): {percent(group.bytes, total)} of all "
         "that is left. -fsanitize=leak, or valgrind --leak-check=full, shows the code that asked for them."
