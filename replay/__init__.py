@@ -1,17 +1,40 @@
-"""Replay what strace and ltrace recorded: the address space step by step, and what a person came to learn from it."""
+"""Replay what strace and ltrace recorded: the address space step by step, and what a person came to learn from it.
+
+    import replay
+
+    run = replay.load("trace.log")   # a log, the prefix of a strace -ff set, a recording
+    run                              # who ran and what is the matter, in a line
+    run.brk_failures                 # each table of `replay schema` is a DataFrame
+    run.maps(line=72)                # the address space then, as /proc/PID/maps prints it
+    run.export("tables/")            # all tables as Parquet files
+    run.plot()                       # mapped, break and live bytes over time
+
+`replay.ReplayError` is raised for whatever cannot be used; a missing log is a `FileNotFoundError` too.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from replay.errors import ReplayError
 from replay.version import __version__
 
+if TYPE_CHECKING:
+    from replay.library import Run, load
+
 __all__ = ["ReplayError", "Run", "__version__", "load"]
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> object:
-    """Import `load` and `Run` when they are first asked for: the command line starts without them."""
-    if name in ("load", "Run"):
-        from replay.run import api
+    def __getattr__(name: str) -> object:
+        """Import `load` and `Run` when they are first asked for: the command line starts without them."""
+        if name in ("load", "Run"):
+            from replay import library
 
-        return getattr(api, name)
-    raise AttributeError(f"module 'replay' has no attribute {name!r}")
+            return getattr(library, name)
+        raise AttributeError(f"module 'replay' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

@@ -278,7 +278,7 @@ def test_without_bokeh_the_message_says_how_to_install_it(dataset: Path, tmp_pat
     environment = os.environ | {"PYTHONPATH": path}
     done = command("dashboard", dataset, "-o", tmp_path / "fleet.html", env=environment)
     assert done.returncode == 1
-    assert "pip install 'replay-trace[html]'" in done.stderr
+    assert "pip install '.[html]'" in done.stderr
     assert not (tmp_path / "fleet.html").exists()
 
 

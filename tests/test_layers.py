@@ -39,6 +39,7 @@ ROOMS: Final = (
     "record",
     "whatif",
     "perfetto",
+    "library",
     "commands",
     "cli",
     "__init__",

@@ -306,7 +306,7 @@ def test_without_duckdb_the_message_says_how_to_install_it(dataset: Path, tmp_pa
     path = os.pathsep.join([str(tmp_path), str(oracle.CHECKOUT)])
     done = command("query", dataset, "leaks", env=os.environ | {"PYTHONPATH": path})
     assert done.returncode == 1
-    assert "pip install 'replay-trace[sql]'" in done.stderr
+    assert "pip install '.[sql]'" in done.stderr
 
 
 # --- the README's ways to read a dataset -----------------------------------------------------------------------------

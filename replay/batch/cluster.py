@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from replay.batch.job import Job, Outcome, refuse, work
-from replay.errors import ReplayError
+from replay.errors import MissingExtraError, ReplayError
 
 TASK_BYTES: Final = 4 << 20
 TASK_JOBS: Final = 32
@@ -76,7 +76,7 @@ def _distributed() -> Any:
     try:
         return import_module("distributed")
     except ImportError as error:
-        raise ReplayError("--scheduler needs Dask: pip install 'replay-trace[dask]'") from error
+        raise MissingExtraError("--scheduler", "Dask", "dask") from error
 
 
 def _bunches(jobs: Sequence[Job]) -> list[list[Job]]:

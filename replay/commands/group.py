@@ -22,6 +22,7 @@ from replay.commands.endings import after_system_error, flushed, status_of
 from replay.commands.fast_path import Sparing, SparingCommand
 from replay.commands.options import input_waits
 from replay.console.terminal import COLOUR_CHOICES, choose_colour
+from replay.errors import ReplayError
 
 COMMANDS: Final = (
     *("report", "maps", "steps", "diff", "export", "batch", "compact", "forget", "compare", "query", "dashboard"),
@@ -160,6 +161,8 @@ class Commands(Sparing, TyperGroup):
             status = end.exit_code
         except KeyboardInterrupt as interrupt:
             status = status_of(interrupt)
+        except ReplayError:
+            raise
         except OSError as error:
             status = after_system_error(error)
         raise typer.Exit(flushed(status))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds, judge_run
 from replay.commands.options import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 def report(
     traces: Traces,
+    short: Annotated[bool, typer.Option("--short", help="Print the first screen alone: what is the matter.")] = False,
     as_json: AsJson = False,
     since: Since = None,
     until: Until = None,
@@ -64,17 +67,17 @@ def report(
 
         run = part_of(run, window)
         warn(f"shown: {window}; what is mapped, blocks of malloc and what was read are of the whole log")
-    _print(run, as_json)
+    _print(run, as_json=as_json, short=short)
     end_if_one_holds(judge_run(conditions, run))
 
 
-def _print(run: Run, as_json: bool) -> None:
+def _print(run: Run, *, as_json: bool, short: bool) -> None:
     if as_json:
         from replay.report.as_json import document, write_json
 
         write_json(document(run), sys.stdout)
         return
     from replay.console.screen import print_lines
-    from replay.report.as_text import letter
+    from replay.report.as_text import first_screen, letter
 
-    print_lines(letter(run))
+    print_lines(first_screen(run) if short else letter(run))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from replay.datasets.dataset import RUNS, VERSION, Dataset, first_line, is_dataset
-from replay.errors import QueryError, ReplayError
+from replay.errors import MissingExtraError, QueryError, ReplayError
 from replay.tables.schema import TABLES
 
 if TYPE_CHECKING:
@@ -198,9 +198,7 @@ def check_duckdb() -> None:
     try:
         import duckdb  # noqa: F401
     except ImportError as error:
-        raise ReplayError(
-            "replay query needs DuckDB, which is not installed here: pip install 'replay-trace[sql]' brings it"
-        ) from error
+        raise MissingExtraError("replay query", "DuckDB", "sql") from error
 
 
 def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:

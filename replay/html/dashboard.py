@@ -14,7 +14,7 @@ from typing import Any, Final
 from replay.console.amounts import number, size
 from replay.console.screen import clean, shortened
 from replay.datasets.dataset import Dataset
-from replay.errors import ReplayError
+from replay.errors import MissingExtraError
 from replay.html.dashboard_facts import Fleet, Row, program_of, version_of
 from replay.html.shell import SCRIPT, STYLE, TEMPLATE
 from replay.tables import whole_file
@@ -40,9 +40,7 @@ def check_bokeh() -> None:
     try:
         import bokeh  # noqa: F401
     except ImportError as error:
-        raise ReplayError(
-            "replay dashboard needs Bokeh, which is not installed here: pip install 'replay-trace[html]' brings it"
-        ) from error
+        raise MissingExtraError("replay dashboard", "Bokeh", "html") from error
 
 
 def write_dashboard(location: str, output: str | os.PathLike[str], *, force: bool = False) -> None:

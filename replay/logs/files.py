@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from replay.errors import TraceFormatError
+from replay.errors import MissingTraceError, TraceFormatError
 from replay.logs.recordings import SIDECAR, log_of
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _set_of_prefix(prefix: str) -> list[str]:
         parts = ((str(file), *_split_name(file.name)) for file in folder.iterdir())
         found = [name for name, before, behind in parts if before == wanted and _is_pid(behind)]
     if not found:
-        raise TraceFormatError(f"{prefix}: no such file, and no set {prefix}.PID written by strace -ff")
+        raise MissingTraceError(f"{prefix}: no such file, and no set {prefix}.PID written by strace -ff")
     return sorted(found)
 
 
@@ -141,7 +141,7 @@ def open_log(path: str, log: Log | None = None) -> IO[bytes] | gzip.GzipFile:
     try:
         raw = sys.stdin.buffer if path == STDIN else io.BufferedReader(_Counted(path, log))
     except FileNotFoundError as err:
-        raise TraceFormatError(f"{path}: no such file; expected a strace or ltrace log") from err
+        raise MissingTraceError(f"{path}: no such file; expected a strace or ltrace log") from err
     except IsADirectoryError as err:
         raise TraceFormatError(f"{path}: is a directory; expected a strace or ltrace log") from err
     except OSError as err:

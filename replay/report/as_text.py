@@ -6,7 +6,7 @@ In go findings, out come lines with style marks, no wider than the output.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -34,21 +34,34 @@ MOST_ROWS: Final = 10
 _VAST: Final = 1 << 40
 """Bytes from which an amount is not told exactly."""
 
+FIRST_SECTIONS: Final = 4
+"""So many sections are the first screen."""
+
 Section: TypeAlias = Callable[[Findings], Iterator[str]]
 
 
 def letter(run: Run) -> Iterator[str]:
     """Yield the lines of the report on a run."""
     findings = Findings(run)
+    yield from _told(findings, _sections(findings))
+    yield ""
+    yield from _lines_read(findings)
+
+
+def first_screen(run: Run) -> Iterator[str]:
+    """Yield what stands first in the report: the verdict, what it means, what to try, what the log cannot tell."""
+    yield from _told(Findings(run), SECTIONS[:FIRST_SECTIONS])
+
+
+def _told(findings: Findings, sections: Iterable[tuple[str, Section]]) -> Iterator[str]:
+    """Yield the title and the sections that have something to say, each with its heading."""
     yield from _title(findings)
-    for heading, section in _sections(findings):
+    for heading, section in sections:
         lines = list(section(findings))
         if lines:
             yield ""
             yield styled("title", heading)
             yield from lines
-    yield ""
-    yield from _lines_read(findings)
 
 
 def _sections(findings: Findings) -> Iterator[tuple[str, Section]]:

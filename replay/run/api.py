@@ -57,7 +57,12 @@ _PAGE_LIMIT: Final = 1 << 30
 _HIGHEST: Final = (1 << 63) - 1
 
 
-def load(
+def load(trace: str | Path | Iterable[str | Path], **how: Any) -> Run:
+    """Return the run that one log, or the logs of one run, recorded; `how` is what `read_and_replay` takes."""
+    return Run(*read_and_replay(trace, **how))
+
+
+def read_and_replay(
     trace: str | Path | Iterable[str | Path],
     *,
     format: str = "auto",
@@ -66,23 +71,8 @@ def load(
     page_size: int = 4096,
     strict: bool = False,
     watch: Watch = unwatched,
-) -> Run:
-    """Return the run that one log, or the logs of one run, recorded.
-
-    Args:
-        trace: a log (plain or compressed, `-` for standard input), the prefix of a `strace -ff` set, or several logs.
-        format: `auto`, `strace` or `ltrace`.
-        maps: a /proc/PID/maps snapshot taken where the trace starts, or, for a traced start, of the fresh process.
-        elf_root: where the files that execve mapped lie, which tell the image of a program; None: do not look.
-        page_size: bytes of a page, a power of two.
-        strict: whether the first line not understood is an error.
-        watch: what is told, from time to time, how far the work is (see `replay.engine.progress`).
-
-    Raises:
-        TraceFormatError: a log cannot be read or is no trace.
-        TraceSyntaxError: a line was not understood, if `strict`.
-        ReplayError: the maps file or an option is unusable.
-    """
+) -> tuple[RunInput, Replay]:
+    """Return what was read of a run's logs and what became of it; arguments and errors are those of `replay.load`."""
     if page_size <= 0 or page_size & (page_size - 1) or page_size > _PAGE_LIMIT:
         raise ReplayError(f"page size {page_size}: expected a power of two such as 4096")
     if format not in ("auto", *DIALECTS):
@@ -93,7 +83,7 @@ def load(
     inferred = no_images if elf_root is None else images_of_files(source.strings, page_size, str(elf_root))
     recorded = images_at(recorded_images(source.files))
     images = first_known(exact, first_known(recorded, inferred))
-    return Run(source, replay.replay(source, source.strings, page_size, images, watch))
+    return source, replay.replay(source, source.strings, page_size, images, watch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +150,17 @@ class Run:
         self._note_divergences()
         note_problems(self.malloc_blocks, replayed.events, self.strings, source.problems)
 
-    def __getattr__(self, name: str) -> pd.DataFrame:
-        """Return the table of that name as a DataFrame, made once."""
-        from replay.tables import TABLES, to_pandas
+    if not TYPE_CHECKING:  # the tables are declared where users find them: a name that is none shows
 
-        if name.startswith("_") or name not in TABLES:
-            raise AttributeError(f"a Run has no {name!r}; its tables are {', '.join(TABLES)}")
-        frame = to_pandas(self.arrow(name))
-        self.__dict__[name] = frame
-        return frame
+        def __getattr__(self, name: str) -> pd.DataFrame:
+            """Return the table of that name as a DataFrame, made once."""
+            from replay.tables import TABLES, to_pandas
+
+            if name.startswith("_") or name not in TABLES:
+                raise AttributeError(f"a Run has no {name!r}; its tables are {', '.join(TABLES)}")
+            frame = to_pandas(self.arrow(name))
+            self.__dict__[name] = frame
+            return frame
 
     def arrow(self, table: str) -> pa.Table:
         """Return a table as an Arrow table; raise QueryError if there is none of that name."""
