@@ -12,6 +12,7 @@ from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import oracle
 import pytest
@@ -317,3 +318,25 @@ def test_a_browser_shows_it_without_an_error_and_shows_the_chosen_run(tmp_path: 
     wrong, images, chosen = json.loads(unescape(told[-1]))
     assert (wrong, images) == ([], 0)
     assert "peak_mapped_bytes" in chosen
+
+
+def test_pages_are_written_for_runs_that_stand_out_or_are_named_and_the_dashboard_links_them(tmp_path: Path) -> None:
+    logs = {"blocked v1": BLOCKED, "plain/<b>": PLAIN, "limited": LIMITED}
+    dataset = make_dataset(tmp_path / "fleet", logs)
+    write_dashboard(str(dataset), tmp_path / "fleet.html", pages=tmp_path / "runs", patterns=["lim*"])
+    made = Page(tmp_path / "fleet.html")
+    links = [
+        values["href"] or "" for tag, values in made.elements if tag == "a" and (values["href"] or "").startswith("./")
+    ]
+    files = {unquote(link) for link in links}
+    assert files == {"./runs/blocked v1.html", "./runs/plain%2F%3Cb%3E.html", "./runs/limited.html"}
+    assert all((tmp_path / file).is_file() for file in files)
+    with pytest.raises(ReplayError, match=r"--run none\*: no run of .* is named so"):
+        write_dashboard(str(dataset), tmp_path / "b.html", pages=tmp_path / "more", patterns=["none*"])
+    assert not (tmp_path / "b.html").exists()
+
+
+def test_run_without_pages_is_wrong_usage(tmp_path: Path) -> None:
+    ended = command("dashboard", make_dataset(tmp_path / "fleet", {"a": PLAIN}), "-o", "-", "--run", "a")
+    assert ended.returncode == 2
+    assert "--pages" in ended.stderr

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from fleet_maker import make_dataset
 
 import replay
 from replay.console.screen import clean, shown
+from replay.datasets.dataset import Dataset
 from replay.html.trace import SCRIPTS, page, write_trace
-from replay.html.trace_tables import tables_of_run
+from replay.html.trace_tables import tables_of_dataset, tables_of_run
 from replay.linux.proc_maps import join_equal, maps_text
 from replay.report.diff import difference, difference_lines
 from replay.report.steps import step_lines
@@ -147,6 +149,24 @@ def test_a_set_of_files_names_the_file_with_each_line(opened: Any) -> None:
     from replay.run.places import Places
 
     assert told == [str(Places(run).of_clock(clock)) for clock in clocks]
+
+
+@needs_chromium
+@pytest.mark.parametrize("log", [BLOCKED, LTRACE], ids=lambda log: log.parent.name)
+def test_the_page_of_a_run_in_a_dataset_has_the_same_maps_and_says_what_its_tables_say(
+    browser: Any, tmp_path: Path, log: Path
+) -> None:
+    run = replay.load(log)
+    dataset = Dataset(str(make_dataset(tmp_path / "fleet", {"one": log})))
+    write_trace(tables_of_dataset(dataset, "one"), tmp_path / "one.html")
+    shown_page = browser.new_page()
+    shown_page.goto((tmp_path / "one.html").as_uri())
+    ready(shown_page)
+    lines = moments(50, run.replayed.last_clock)
+    told = shown_page.evaluate("lines => lines.map((line) => mapsText(0, line))", lines)
+    assert told == [clean_lines(maps_text(join_equal(run.mappings(0, line)))) for line in lines]
+    failures = len(run.brk_failures)
+    assert (f"failed to grow {failures:,} times" if failures else "no brk call") in shown_page.inner_text(".verdict")
 
 
 # --- texts of logs ---------------------------------------------------------------------------------------------------

@@ -16,6 +16,19 @@ def dashboard(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", show_default=False, help="The HTML file to write.")
     ],
+    pages: Annotated[
+        str | None,
+        typer.Option(
+            "--pages",
+            metavar="DIR",
+            show_default=False,
+            help="Write a page, as `replay html` does, for each run that stands out, and link it.",
+        ),
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="PATTERN", show_default=False, help="With --pages: runs that get one besides."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Draw the runs of a dataset as one HTML page that needs nothing else.
@@ -26,7 +39,9 @@ def dashboard(
     from replay.datasets.dataset import complaints
     from replay.html import write_dashboard
 
-    write_dashboard(dataset, output, force=force)
+    if run and pages is None:
+        raise typer.BadParameter("--run chooses runs for --pages DIR")
+    write_dashboard(dataset, output, pages=pages, patterns=run or (), force=force)
     for complaint in complaints(dataset):
         warn(complaint)
     warn(f"wrote the dashboard of {dataset} to {output}")

@@ -7,8 +7,9 @@ forbids the rest. Every text of a log passes `escaped` on its way into the page.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import Any, Final
 
 from replay.console.amounts import number, size
@@ -43,32 +44,48 @@ def check_bokeh() -> None:
         raise MissingExtraError("replay dashboard", "Bokeh", "html") from error
 
 
-def write_dashboard(location: str, output: str | os.PathLike[str], *, force: bool = False) -> None:
-    """Write the dashboard of a dataset, whole or not at all.
+def write_dashboard(
+    location: str,
+    output: str | os.PathLike[str],
+    *,
+    pages: str | os.PathLike[str] | None = None,
+    patterns: Sequence[str] = (),
+    force: bool = False,
+) -> None:
+    """Write the dashboard of a dataset, whole or not at all; before it, into `pages`, those of runs that stand out.
+
+    `patterns` name further runs that get a page, as shells match names.
 
     Raises:
         OutputExistsError: `output` is there and `force` is not given.
         OutputError: the system refused to write.
-        ReplayError: there is no dataset, or Bokeh is not installed.
+        ReplayError: there is no dataset, Bokeh is not installed, or a pattern fits no run.
     """
     check_bokeh()
     with whole_file(output, force=force) as temporary:
-        temporary.write_text(page(Fleet(Dataset(location))), encoding="utf-8")
+        fleet, links = Fleet(Dataset(location)), {}
+        if pages is not None:
+            from replay.html.run_pages import addresses, standing_out, write_pages
+
+            runs = standing_out(fleet, patterns)
+            write_pages(fleet, runs, pages, force=force)
+            links = addresses(runs, pages, output)
+        temporary.write_text(page(fleet, links), encoding="utf-8")
 
 
-def page(fleet: Fleet) -> str:
-    """Return the page as HTML."""
+def page(fleet: Fleet, links: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the page as HTML; `links` are the addresses of the pages of runs that have one."""
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
 
     from replay.html.dashboard_charts import models, show_run
 
-    made = models(fleet)
+    made = models(fleet, links)
     source = made["runs"].source
     source.selected.js_on_change("indices", show_run(source))
     for name, model in made.items():
         model.name = name
-    variables = {"policy": POLICY, "style": STYLE, "script": SCRIPT, **_texts(fleet, made)}
+    variables = {"policy": POLICY, "style": STYLE, "script": SCRIPT, **_texts(fleet, made, links)}
     title = f"replay: {clean(fleet.dataset.location)}"  # the template escapes it
     html: str = file_html(list(made.values()), INLINE, title, template=TEMPLATE, template_variables=variables)
     return html.lstrip()
@@ -83,14 +100,15 @@ def escaped(text: str, width: int = 0) -> str:
 # --- what stands in the page as plain HTML ---------------------------------------------------------------------------
 
 
-def _texts(fleet: Fleet, made: dict[str, Any]) -> dict[str, Any]:
+def _texts(fleet: Fleet, made: dict[str, Any], links: Mapping[str, str]) -> dict[str, Any]:
+    places = _Places(fleet, links)
     return {
         "heading": escaped(fleet.dataset.location),
         "numbers": "".join(_number(words, what, bad) for words, what, bad in _numbers(fleet)),
-        "failing": _failing(fleet),
-        "largest": _worst(fleet, fleet.largest, ("peak_mapped_bytes", "peak_brk_bytes", "peak_live_bytes")),
+        "failing": _failing(fleet, places),
+        "largest": _worst(places, fleet.largest, ("peak_mapped_bytes", "peak_brk_bytes", "peak_live_bytes")),
         "fragmented": _worst(
-            fleet, fleet.most_fragmented, ("heap_fragmentation", "pinned_bytes", "address_fragmentation")
+            places, fleet.most_fragmented, ("heap_fragmentation", "pinned_bytes", "address_fragmentation")
         ),
         "errors": _errors(fleet),
         "left_out": _left_out(fleet),
@@ -117,11 +135,10 @@ def _number(words: str, what: str, bad: bool) -> str:
     return f'<div class="number{" bad" * bad}"><b>{escape(words)}</b><span>{escape(what)}</span></div>'
 
 
-def _failing(fleet: Fleet) -> str:
-    places = _places(fleet)
+def _failing(fleet: Fleet, places: _Places) -> str:
     rows = [
         [
-            _link(entry.run, places),
+            places.link(entry.run),
             escaped(program_of(entry.run), _CELL),
             f"{entry.failures:,}",
             escaped(entry.cause),
@@ -136,11 +153,10 @@ def _failing(fleet: Fleet) -> str:
     return _table(head, rows, right=(2, 5)) + _more(len(fleet.failing) - len(rows), "runs: the table below has all")
 
 
-def _worst(fleet: Fleet, worst: Sequence[Row], columns: Sequence[str]) -> str:
-    places = _places(fleet)
+def _worst(places: _Places, worst: Sequence[Row], columns: Sequence[str]) -> str:
     rows = [
         [
-            _link(row, places),
+            places.link(row),
             escaped(program_of(row), _CELL),
             escaped(version_of(row)),
             *(_value(row, name) for name in columns),
@@ -180,15 +196,18 @@ def _more(left: int, what: str) -> str:
     return f"<p>and {left:,} more {escape(what)}</p>" if left > 0 else ""
 
 
-def _places(fleet: Fleet) -> dict[str, int]:
-    """Return the place of each run in the page's table."""
-    return {row["run"]: at for at, row in enumerate(fleet.runs)}
+class _Places:
+    """Where the dashboard tells of a run: its row in the table of all runs and, where it has one, its own page."""
 
+    def __init__(self, fleet: Fleet, links: Mapping[str, str]) -> None:
+        self._rows = {row["run"]: at for at, row in enumerate(fleet.runs)}
+        self._links = links
 
-def _link(row: Row, places: dict[str, int]) -> str:
-    text = escaped(row["run"], _CELL)
-    at = places.get(row["run"])
-    return text if at is None else f'<a href="#run" data-run="{at}">{text}</a>'
+    def link(self, row: Row) -> str:
+        """Return the name of a run as HTML, with links to where it is told of."""
+        text, at, page = escaped(row["run"], _CELL), self._rows.get(row["run"]), self._links.get(row["run"])
+        name = text if at is None else f'<a href="#run" data-run="{at}">{text}</a>'
+        return name if page is None else f'{name} <a href="{escape(page)}">picture</a>'
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -54,9 +54,9 @@ DETAILS: Final = tuple(column for column in TABLES["summary"].columns if column.
 """The columns that the page shows of a chosen run, besides its name, program, version and log."""
 
 
-def models(fleet: Fleet) -> dict[str, Any]:
+def models(fleet: Fleet, links: Mapping[str, str]) -> dict[str, Any]:
     """Return the Bokeh models of the page by name; a chart that would be empty is left out."""
-    source = _runs_source(fleet)
+    source = _runs_source(fleet, links)
     footprint = _footprint(source)
     made = {
         "causes": _bars(fleet.causes, "runs", "runs", BAD),
@@ -79,7 +79,7 @@ def label(text: str) -> str:
 # --- the runs --------------------------------------------------------------------------------------------------------
 
 
-def _runs_source(fleet: Fleet) -> Any:
+def _runs_source(fleet: Fleet, links: Mapping[str, str]) -> Any:
     """Return the source of all charts over runs and of their table: a row a run, all of the summary."""
     rows = fleet.runs
     columns: dict[str, Any] = {"at": np.arange(len(rows))}
@@ -93,6 +93,7 @@ def _runs_source(fleet: Fleet) -> Any:
             columns[column.name] = [clean(str(value or "")) for value in values]
         else:
             columns[column.name] = np.array([math.nan if value is None else value for value in values], np.float64)
+    columns["page"] = [links.get(row["run"], "") for row in rows]
     columns["colour"] = [BAD if row.get("brk_failures") else CALM for row in rows]
     return ColumnDataSource(columns)
 

@@ -60,6 +60,11 @@ window.showRun = (data, at, facts) => {
     row.insertCell().textContent = words(data[fact.name][at], fact.unit)
   }
   document.getElementById("chosen").replaceChildren(table)
+  if (!data.page[at]) return
+  const link = document.createElement("a")
+  link.href = data.page[at]
+  link.textContent = "its address space over time"
+  table.before(link)
 }
 document.addEventListener("click", (event) => {
   const at = event.target.dataset && event.target.dataset.run

@@ -27,6 +27,9 @@ MARKS: Final = ("brk refused", "fallback", "fallback refused", "refused", "exit"
 ACROSS: Final = 4096
 """So many places a picture has from left to right: what falls on one of them is seen as one."""
 
+_NO_OWNERS: Final = ("anonymous", "[heap]")
+"""Words of the column `owner` that tell no more than the kind does."""
+
 _NO_ACCESS: Final = CLASSES.index("no access")
 
 
@@ -48,7 +51,7 @@ def mappings(tables: TraceTables, most: int) -> Rows:
     size = ((ints(table, "end") - ints(table, "start")) // tables.page_size).astype(np.int64)
     born, died = ints(table, "born_line"), ints(table, "died_line")
     made, offset = tables.made_clock, ints(table, "offset")
-    look, texts = _looks(tables, table, made, start)
+    look, texts = _looks(table)
     columns: Columns = {
         "space": ints(table, "space"),
         "start": start,
@@ -66,10 +69,9 @@ def mappings(tables: TraceTables, most: int) -> Rows:
     return Rows({name: column[order] for name, column in columns.items()}, texts, len(start))
 
 
-def _looks(tables: TraceTables, table: pa.Table, made: Int64Array, start: Int64Array) -> tuple[Int64Array, list[Any]]:
+def _looks(table: pa.Table) -> tuple[Int64Array, list[Any]]:
     """Return what the mappings look like: the place of each in a list of what is different."""
-    named = [codes(table, name) for name in ("kind", "perms", "path", "origin")]
-    named.append(_owners(tables, table, made, start))
+    named = [codes(table, name) for name in ("kind", "perms", "path", "origin", "owner")]
     key = np.zeros(len(table), np.int64)
     for places, texts in named:
         key = key * (len(texts) + 1) + places + 1
@@ -78,27 +80,10 @@ def _looks(tables: TraceTables, table: pa.Table, made: Int64Array, start: Int64A
     for row in first.tolist():
         kind, perms, path, origin, owner = (texts[places[row]] if places[row] >= 0 else "" for places, texts in named)
         colour = _NO_ACCESS if perms.startswith("---") else CLASSES.index(kind) if kind in CLASSES else 7
-        found.append([colour, kind, perms, path, origin, owner])
+        found.append(
+            [colour, kind, perms, path, origin, "" if owner in (path, *_NO_OWNERS) else owner.replace("_", " ")]
+        )
     return look.astype(np.int64), found
-
-
-def _owners(tables: TraceTables, table: pa.Table, made: Int64Array, start: Int64Array) -> tuple[Int64Array, list[str]]:
-    """Return whose the mappings are, as far as an allocator made them for itself."""
-    mmaps = tables.table("allocator_mmaps")
-    granted = np.flatnonzero(ints(mmaps, "addr") != NULL)
-    clock = tables.clock[ints(mmaps, "step")[granted]]
-    kinds, allocators = codes(mmaps, "kind"), codes(mmaps, "allocator")
-    texts = [f"{allocator}: {kind.replace('_', ' ')}" for allocator in allocators[1] for kind in kinds[1]]
-    code = (allocators[0] * max(len(kinds[1]), 1) + kinds[0])[granted]
-    low = ints(mmaps, "addr")[granted] // tables.page_size
-    high = low - (-ints(mmaps, "bytes")[granted] // tables.page_size)
-    order = ascending(clock)
-    at = np.minimum(np.searchsorted(clock[order], made), max(len(order) - 1, 0))
-    if not len(order):
-        return np.full(len(made), -1, np.int64), []
-    row = order[at]
-    mine = (clock[row] == made) & (low[row] <= start) & (start < high[row])
-    return np.where(mine, code[row], -1), texts
 
 
 def blocks(tables: TraceTables, most: int) -> Rows:

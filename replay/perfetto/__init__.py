@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from replay.errors import ReplayError
 from replay.tables import whole_file
+from replay.tables.files import STDOUT
 
 if TYPE_CHECKING:
     from replay.run.api import Run
@@ -39,8 +40,12 @@ def write_perfetto(run: Run, output: str | os.PathLike[str], *, force: bool = Fa
 
 
 def ending_of(output: str | os.PathLike[str]) -> str:
-    """Return the ending of a name that says the format; raise ReplayError if it has none of them."""
-    name = PurePath(output).name
+    """Return the ending of a name that says the format, JSON's for standard output.
+
+    Raises:
+        ReplayError: the name has none of `ENDINGS`.
+    """
+    name = "trace.json" if output == STDOUT else PurePath(output).name
     for ending in ENDINGS:
         if name.endswith(ending):
             return ending
