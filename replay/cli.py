@@ -47,7 +47,7 @@ def make_app() -> typer.Typer:
     made = typer.Typer(
         cls=Commands,
         name="replay",
-        add_completion=False,
+        add_completion=True,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -65,7 +65,7 @@ def main() -> None:
     _spare_small_logs()
     end_at_signals()
     try:
-        app()
+        app(prog_name="replay")
     except ReplayError as error:
         say(str(error))
         sys.exit(UNUSABLE_INPUT)

@@ -14,6 +14,8 @@ import oracle
 import pytest
 from test_cli import process, run
 
+from replay.commands import manual
+
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
 
 
@@ -139,3 +141,76 @@ def test_an_interrupt_that_a_finaliser_swallows_is_raised_again() -> None:
         time.sleep(0.2)
         started.send_signal(signal.SIGTERM)
         assert started.wait(timeout=30) == 143
+
+
+# --- completion and the manual page ----------------------------------------------------------------------------------
+
+
+def completed(words: str) -> list[str]:
+    """Return what the shell is offered for the last of the words."""
+    number = str(len(words.split()) - 1)
+    return process(_REPLAY_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=number).out.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("replay sta", ["stacks"]),
+        ("replay maps --pag", ["--page-size"]),
+        ("replay report --fail-if brk_failure_c", ["brk_failure_causes"]),
+        ("replay compare --fail-if change.peak_live_l", ["change.peak_live_line"]),
+    ],
+)
+def test_the_shell_completes_commands_options_and_columns(words: str, offered: list[str]) -> None:
+    assert completed(words) == offered
+
+
+def test_the_manual_page_is_that_of_the_help() -> None:
+    made_by = "python -m replay.commands.manual"
+    assert manual.PAGE.read_text(encoding="utf-8") == manual.manual(), f"{made_by} makes it anew"
+
+
+# --- stacks, and a log that is still written -------------------------------------------------------------------------
+
+FRAMES = """\
+brk(NULL) = 0x1000000
+brk(0x1021000) = 0x1021000
+ > /usr/lib/libc.so.6(brk+0xb) [0x10b]
+ > /usr/lib/libc.so.6(malloc+0x1c) [0x51c]
+ > /srv/prog(grow;deep+0x9) [0x1149]
+ > /srv/prog() [0x1234]
+mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000
+ > /usr/lib/libc.so.6(mmap+0xb) [0x10b]
+brk(0x1042000) = 0x1042000
+ > /usr/lib/libc.so.6(brk+0xb) [0x10b]
+ > /srv/prog(main+0x9) [0x1149]
+exit_group(0) = ?
+"""
+
+
+def test_stacks_are_folded_from_the_outermost_function(tmp_path: Path) -> None:
+    log = tmp_path / "k.log"
+    log.write_text(FRAMES)
+    grown = run("stacks", log)
+    assert grown.out == "prog+?;grow:deep;malloc;brk;brk 135168\nmain;brk;brk 135168\n"
+    assert "264 KiB in 2 stacks: bytes that the break grew by" in grown.err
+    assert run("stacks", log, "--of", "mmap", "-q").out == "mmap;mmap 4096\n"
+
+
+def test_a_log_without_stacks_says_how_to_get_them() -> None:
+    ended = run("stacks", BLOCKED)
+    assert ended.status == 1 and "strace -k" in ended.err
+
+
+def test_watching_ends_with_the_report_once_the_program_has(tmp_path: Path) -> None:
+    log = tmp_path / "growing.log"
+    lines = BLOCKED.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:40]))
+    command = [sys.executable, "-m", "replay", "watch", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=oracle.CHECKOUT) as watching:
+        time.sleep(1)
+        assert watching.poll() is None
+        with log.open("a") as more:
+            more.writelines(lines[40:])
+        out, _ = watching.communicate(timeout=60)
+    assert out == run(log).out

@@ -18,12 +18,23 @@ if TYPE_CHECKING:
 
 CONDITION_HELD: Final = 3
 
+
+def _columns_of(incomplete: str) -> list[str]:
+    """Return the columns of the summary that go on with what was typed, for the shell's completion."""
+    from replay.tables import TABLES
+
+    side = next((side for side in ("before.", "after.", "change.") if incomplete.startswith(side)), "")
+    names = (side + column.name for column in TABLES["summary"].columns)
+    return [name for name in names if name.startswith(incomplete)]
+
+
 FailIf = Annotated[
     list[str] | None,
     typer.Option(
         "--fail-if",
         metavar="EXPR",
         show_default=False,
+        autocompletion=_columns_of,
         help="End with status 3 if a condition on the summary holds: 'brk_failures > 0', 'live_bytes > 10MiB'. "
         "May be given several times.",
     ),

@@ -25,7 +25,21 @@ from replay.console.terminal import COLOUR_CHOICES, choose_colour
 from replay.errors import ReplayError
 
 COMMANDS: Final = (
-    *("report", "maps", "steps", "diff", "export", "batch", "compact", "forget", "compare", "query", "dashboard"),
+    *(
+        "report",
+        "maps",
+        "steps",
+        "diff",
+        "stacks",
+        "watch",
+        "export",
+        "batch",
+        "compact",
+        "forget",
+        "compare",
+        "query",
+        "dashboard",
+    ),
     *("html", "perfetto", "record", "whatif", "schema"),
 )
 """The commands, in the order in which the help lists them: each is a function of a module of its name."""

@@ -1,0 +1,116 @@
+"""Call stacks of a log (`strace -k`, `ltrace -w`, `replay record --stacks`), weighted by the bytes of their steps.
+
+In go a run and what is to be weighed, out come folded stacks. The frames are read from the logs once more: a replay
+needs but one of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from replay.engine.columns import NULL, Int64Array
+from replay.errors import QueryError
+from replay.grammar import LineError, parse
+from replay.grammar.line import Text
+from replay.linux import constants
+from replay.logs.chunks import read_chunks
+from replay.logs.files import STDIN, Log
+
+if TYPE_CHECKING:
+    from replay.run.api import Run
+
+_MARKS: Final = (b" > ", b"\t", b" >")
+
+
+def weights_of(run: Run, of: str) -> tuple[Int64Array, Int64Array]:
+    """Return the steps that stacks are asked of, and their bytes.
+
+    Args:
+        run: the run.
+        of: `live` (blocks that live at the end), `allocated` (all blocks), `growth` (what the break grew by) or `mmap`.
+
+    Raises:
+        QueryError: there is no such word.
+    """
+    if of in ("live", "allocated"):
+        blocks = run.malloc_blocks.columns
+        chosen = blocks["inherited"] == 0
+        if of == "live":
+            chosen &= blocks["died_step"] == NULL
+        return blocks["born_step"][chosen], blocks["size"][chosen]
+    if of == "growth":
+        brks = run.replayed.brks
+        grew = (brks["before"] != NULL) & (brks["granted"] > brks["before"])
+        return brks["step"][grew], (brks["granted"] - brks["before"])[grew]
+    if of == "mmap":
+        events = run.replayed.events
+        steps = np.flatnonzero((events["call"] == constants.CALL_CODE["mmap"]) & (events["status"] == 0))
+        return steps, np.maximum(events["length"][steps], 0)
+    raise QueryError(f"no stacks of {of!r}: expected live, allocated, growth or mmap")
+
+
+def folded(run: Run, of: str) -> Counter[str]:
+    """Return the bytes of each stack, `outermost;…;innermost`, as flame-graph tools read them.
+
+    Raises:
+        QueryError: the log has no stack frames, or cannot be read twice.
+    """
+    steps, sizes = weights_of(run, of)
+    events = run.replayed.events
+    at: dict[tuple[int, int], list[tuple[str, int]]] = {}
+    names = (constants.CALLS[call] for call in events.at("call", steps).tolist())
+    places = zip(events.at("file", steps).tolist(), events.at("line", steps).tolist(), strict=True)
+    for place, name, size in zip(places, names, sizes.tolist(), strict=True):
+        at.setdefault(place, []).append((name, size))
+    found: Counter[str] = Counter()
+    any_frames = False
+    for log in run.source.logs:
+        for line, frames in _stacks_in(log):
+            any_frames = True
+            for name, size in at.get((log.index, line), ()):
+                found[";".join([*reversed(frames), name])] += size
+    if not any_frames:
+        raise QueryError("the log has no call stacks: strace -k, ltrace -w and replay record --stacks 8 write them")
+    return found
+
+
+def _stacks_in(log: Log) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lines of a log behind which frames stand, with the functions of these, the innermost first."""
+    if log.path == STDIN:
+        raise QueryError("standard input cannot be read twice: name the log")
+    for chunk in read_chunks(Log(log.path, dialect=log.dialect)):
+        owner, frames = 0, list[str]()
+        for line, text in zip(chunk.line.tolist(), chunk.data.split(b"\n"), strict=False):
+            if text.startswith(_MARKS):
+                frames.append(_function(text.decode("latin-1"), log.dialect))
+                continue
+            if frames:
+                yield owner, frames
+            owner, frames = line, []
+        if frames:
+            yield owner, frames
+
+
+@lru_cache(1 << 16)
+def _function(text: str, dialect: str) -> str:
+    """Return what a frame names: its function, else its module with `+?`."""
+    try:
+        texts = parse(text, dialect).texts
+    except LineError:
+        return "?"
+    symbol, module = (_text(texts, name, text) for name in ("frame_symbol", "frame_module"))
+    return symbol or (f"{PurePath(module).name}+?" if module else "?")
+
+
+def _text(texts: Mapping[str, Text], name: str, line: str) -> str:
+    found = texts.get(name)
+    if found is None:
+        return ""
+    shown = found.const if found.const is not None else line[found.start : found.end]
+    return shown.encode("latin-1", "replace").decode("utf-8", "surrogateescape").replace(";", ":")
