@@ -101,9 +101,7 @@ def test_a_log_that_was_killed_ends_at_its_last_whole_line(tmp_path: Path) -> No
 def test_frames_and_notes_stay_behind_the_line_that_they_belong_to(tmp_path: Path) -> None:
     one = "7 1.000000001 malloc(1) = 0x10\n > 0x55\n > 0x66\n7 1.000000005 malloc(1) = 0x20\n > 0x77\n"
     lines, _ = merged(tmp_path, None, one, "8 1.000000003 malloc(2) = 0x30\n")
-    assert [line for line in lines if ">" in line or line.startswith("8")] == [
-        " > 0x55", " > 0x66", "8 1.000000003 malloc(2) = 0x30", " > 0x77"
-    ]  # fmt: skip
+    assert [line.split()[-1] for line in lines] == ["0x10", "[0x55]", "[0x66]", "0x30", "0x20", "[0x77]"]
 
 
 # --- what is no recording --------------------------------------------------------------------------------------------
@@ -198,3 +196,54 @@ def test_every_call_that_libc_makes_for_itself_is_seen(tool: str, program, tmp_p
         if not events.loc[first:last, "call"].isin(["malloc", "calloc", "realloc", "reallocarray"]).any()
     ]
     assert unseen == []
+
+
+UNSEEN_AFTERWARDS = {
+    "handle": "handles SIGSYS itself",
+    "seccomp": "confines itself by seccomp",
+    "raw_seccomp": "confines itself by seccomp",
+    "drop": "ran without the library",
+}
+
+
+@pytest.mark.parametrize("way", ["block", "raw_block", "handle", "seccomp", "raw_seccomp", "raw_fork", "vfork", "drop"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_recorded_program_ends_as_it_would_alone(tool: str, way: str, program, tmp_path: Path) -> None:
+    made = program("signals")
+    alone = subprocess.run([made, way], capture_output=True, text=True, check=False)
+    done = run_record("--tool", tool, "-o", "out", made, way, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (alone.returncode, alone.stdout)
+    said = UNSEEN_AFTERWARDS.get(way, "") if way != "drop" or tool == "auto" else ""
+    assert said in done.stderr and ("is not recorded" in done.stderr) == ("seccomp" in way or "without" in said)
+    summary = replay.load(tmp_path / "out").summary.iloc[0]
+    assert (summary["unknown_frees"], summary["problems"]) == (0, 0)
+    processes = {"raw_fork": 2, "vfork": 2, "drop": 2 if tool == "auto" else summary["processes"]}
+    assert summary["processes"] == processes.get(way, 1)
+    if "seccomp" not in way:
+        assert summary["live_bytes"] >= 4000 * 5000
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_program_that_is_killed_is_recorded_to_its_last_call(tool: str, program, tmp_path: Path) -> None:
+    done = run_record("--tool", tool, "-o", "out", program("signals"), "kill", cwd=tmp_path)
+    assert done.returncode == -9
+    summary = replay.load(tmp_path / "out").summary.iloc[0]
+    assert (int(summary["problems"]), int(summary["live_bytes"]) // 5000, summary["log_end"]) == (0, 4000, "killed")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_frames_name_the_functions_that_asked(tool: str, program, tmp_path: Path) -> None:
+    done = run_record("--tool", tool, "--stacks", "3", "-o", "out", program("stacks"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "trace.log").read_text()
+    stacks = re.findall(r" malloc\((10[012]|4)\) = .*\n > \S+\((\w+)\+\S+ \[0x\w+\]\n > \S+\((\w+)", text)
+    assert stacks == [*((str(size), "leak_here", "three_times") for size in (100, 101, 102)), ("4", "strdup", "main")]
+    events = replay.load(tmp_path / "out").events
+    assert [*events.loc[events["length"].isin([100, 101, 102, 4]), "caller"]] == ["stacks"] * 3 + ["strdup"]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_program_that_no_library_is_preloaded_into_is_said(tool: str, program, tmp_path: Path) -> None:
+    done = run_record("--tool", tool, "-o", "out", program("stacks", "-static"), cwd=tmp_path)
+    assert done.returncode == (0 if shutil.which("strace") else 1)
+    assert "is static: nothing is preloaded into it" in done.stderr

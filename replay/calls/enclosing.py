@@ -89,7 +89,7 @@ class Nesting(NamedTuple):
 
 
 def find_nesting(events: PackedColumns, strings: Strings, *, nil: bool = False) -> Nesting:
-    """Return what each event ran inside; `nil` says that the log writes null pointers so (see `dialect.prints_nil`)."""
+    """Return what each event ran inside; `nil` says that names are right, as where null pointers are written so."""
     count, nothing = events.rows, np.zeros(0, dtype=np.int64)
     if not count_calls(events)[[CALL_CODE[name] for name in (*GIVING, *FREEING, *_AROUND)]].any():
         return Nesting(count, nothing, nothing, nothing, nothing, nothing)

@@ -30,6 +30,7 @@ from replay.lines.line_reader import Counters, LineColumns, Shapes
 from replay.lines.scan import Scan
 from replay.lines.scan_stream import Scanned, scanned
 from replay.lines.templates import KIND_CODE
+from replay.linux.constants import CALL_CODE
 from replay.logs.chunks import Chunk, Notice, read_texts
 from replay.logs.files import Log, find_logs, size_of
 from replay.logs.problems import Problems
@@ -197,6 +198,7 @@ def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) 
 
     Without such a frame it is the name of the first frame's module; so it is of the libc's where its symbol is missing,
     or so far away that it is hardly the function's own. (Heuristic: stripped libraries have few symbols.)
+    Of a call of the malloc family, which is libc's itself, the first frame alone counts.
     """
     callers = np.full(len(columns.kind), NO_TEXT, dtype=np.int64) if caller is None else caller.copy()
     is_frame = columns.kind == _FRAME
@@ -209,6 +211,8 @@ def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) 
     frame = frame[module[frame] != NO_TEXT]
     libc = {m: _LIBC.search(strings[m]) is not None for m in distinct(module[frame]).tolist()}
     of_libc = frame[np.array([libc[m] for m in module[frame].tolist()], dtype=bool)]
+    asked = columns.call[owner[of_libc]] >= CALL_CODE["malloc"]
+    of_libc = of_libc[~asked | (of_libc - owner[of_libc] == 1)]
     short = {m: strings.intern(strings[m].rpartition("/")[2]) for m in libc}
     module_name = np.array([short.get(m, NO_TEXT) for m in module.tolist()], dtype=np.int64)
     offset = columns.numbers.get("frame_offset", np.zeros(len(is_frame), dtype=np.int64))
@@ -330,6 +334,6 @@ def read_run(
     """
     logs = find_logs(paths)
     refuse_repeated(logs)
-    for log in logs:
+    for log in logs if dialect != "auto" else ():
         log.dialect = dialect
     return RunInput(logs, strict, watch=watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -72,6 +73,7 @@ def record(
     if done.status >= 0:
         raise typer.Exit(done.status)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(-done.status, signal.SIG_DFL)
+    with contextlib.suppress(OSError):  # SIGKILL has no handler
+        signal.signal(-done.status, signal.SIG_DFL)
     os.kill(os.getpid(), -done.status)
     raise typer.Exit(128 - done.status)

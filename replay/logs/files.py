@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from replay.errors import MissingTraceError, TraceFormatError
-from replay.logs.recordings import SIDECAR, log_of
+from replay.logs.recordings import SIDECAR, dialect_told, log_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -59,7 +59,7 @@ def find_logs(paths: Iterable[str | Path]) -> list[Log]:
             names += _logs_in(Path(path))
         else:
             names += [path] if path == STDIN or Path(path).exists() else _set_of_prefix(path)
-    logs = [Log(name, index) for index, name in enumerate(names)]
+    logs = [Log(name, index, dialect=dialect_told(name)) for index, name in enumerate(names)]
     if _is_set(names):
         names.sort(key=lambda name: int(_split_name(name)[1]))
         of_set = len(names) > 1

@@ -56,10 +56,17 @@ def read_sidecar(directory: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def is_recorded(logs: Sequence[str]) -> bool:
+    """Tell whether the logs of a run are the one of a recording."""
+    return len(logs) == 1 and Path(logs[0]).name == LOG and Path(logs[0]).with_name(SIDECAR).is_file()
+
+
+def dialect_told(log: str) -> str:
+    """Return in which dialect the lines of a log are, where that is told: `mixed`, that of both, of a recording."""
+    return "mixed" if is_recorded([log]) and "shim" in read_sidecar(Path(log).parent)["tool"] else "auto"
+
+
 def recorded_images(logs: Sequence[str]) -> dict[int, list[Mapping]]:
     """Return what was mapped where programs began, by the line of their execve, if the logs are one of a recording."""
-    directory = Path(logs[0]).parent
-    if len(logs) != 1 or Path(logs[0]).name != LOG or not (directory / SIDECAR).is_file():
-        return {}
-    images = read_sidecar(directory)["images"]
+    images = read_sidecar(Path(logs[0]).parent)["images"] if is_recorded(logs) else []
     return {image["line"]: parse_maps("\n".join(image["mapped"]), SIDECAR) for image in images if image["mapped"]}

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any, Final
 from replay.errors import OutputExistsError, ReplayError
 from replay.logs.recordings import LOG, SIDECAR
 from replay.record import shim
+from replay.record.evidence import is_of_other_width, partly_unseen, unseen_malloc
 from replay.record.merge import merge, parts_in
 from replay.record.sidecar import Run, write_sidecar
 
@@ -53,17 +55,21 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which tools see the program, and why; `strace` is its version, empty where it does not run."""
+    """Which tools see the program, and why.
+
+    `strace` is its version, empty where it does not run; `unseen` says that malloc is not seen.
+    """
 
     shim: bool
     strace: str
     ltrace: bool
     reason: str
+    unseen: bool = False
 
     @property
     def tool(self) -> str:
         """Return the tools by name."""
-        used = [("shim", self.shim), ("ltrace", self.ltrace), ("strace", bool(self.strace))]
+        used = [("shim", self.shim and not self.unseen), ("ltrace", self.ltrace), ("strace", bool(self.strace))]
         return " and ".join(name for name, runs in used if runs)
 
 
@@ -115,19 +121,13 @@ def plan(program: Path, options: Options) -> Plan:
     if unseen:
         if not strace:
             raise ReplayError(f"{unseen}, and strace, which would see its system calls, does not run here")
-        return Plan(True, strace, False, unseen)
+        return Plan(not is_of_other_width(program), strace, False, unseen, unseen=True)
     if options.tool == "shim":
         return Plan(True, "", False, "asked for")
     if not strace:
         return Plan(True, "", False, "strace does not run here: what ld.so and libc map for themselves is not shown")
-    return Plan(True, strace, False, "malloc by the preloaded library, system calls by strace")
-
-
-def unseen_malloc(program: Path) -> str:
-    """Return why a preloaded library does not see a program's malloc; empty where it does."""
-    if os.stat(program).st_mode & 0o6000:
-        return f"{program} is set-id: nothing is preloaded into it"
-    return ""
+    reason = partly_unseen(program) or "malloc by the preloaded library, system calls by strace"
+    return Plan(True, strace, False, reason)
 
 
 def record(command: list[str], directory: Path, options: Options, *, force: bool = False) -> Recorded:
@@ -146,8 +146,19 @@ def record(command: list[str], directory: Path, options: Options, *, force: bool
     if chosen.shim:
         variables = shim.environment(parts.absolute(), own_calls=not chosen.strace, stacks=options.stacks)
     started = time.time()
-    status = _run(_command(command, directory, chosen, options, variables), variables, traced=bool(chosen.strace))
+    traced = bool(chosen.strace)
+    pid, status = _run(_command(command, directory, chosen, options, variables), variables, traced=traced)
+    if chosen.shim and not traced and status < 0:
+        _write_end(parts, pid, status)
     return _finish(directory, Run(command, chosen.tool, chosen.reason, chosen.strace, started, status), chosen)
+
+
+def _write_end(parts: Path, pid: int, status: int) -> None:
+    """Write behind the lines of a killed program that it was: it could not do so itself."""
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    line = f"{pid} {seconds}.{rest:09} +++ killed by {signal.Signals(-status).name} +++\n"
+    path = parts / f"{pid}.{len([*parts.glob(f'{pid}.*.log')])}.log"
+    path.write_text(line)
 
 
 def _make(directory: Path, *, force: bool) -> None:
@@ -193,11 +204,11 @@ def _strace_version() -> str:
     return found[1] if found and tried.returncode == 0 else ""
 
 
-def _run(command: list[str], variables: dict[str, str], *, traced: bool) -> int:
-    """Run a command with the terminal as its own and return how it ended; signals that we get are passed on."""
+def _run(command: list[str], variables: dict[str, str], *, traced: bool) -> tuple[int, int]:
+    """Run a command with the terminal as its own, and return its number and how it ended; signals are passed on."""
     environment = dict(os.environ) if traced else os.environ | variables
     with subprocess.Popen(command, env=environment) as process, _passing_on(process.pid, traced=traced):
-        return process.wait()
+        return process.pid, process.wait()
 
 
 @contextmanager
@@ -228,14 +239,22 @@ def _children(pid: int) -> list[int]:
 def _finish(directory: Path, run: Run, chosen: Plan) -> Recorded:
     """Make one log of all that was written, and what stands beside it."""
     parts = parts_in(directory / _PARTS)
+    unseen = []
     if not chosen.ltrace:
         with open(directory / LOG, "wb") as out:
-            merge(directory / _STRACE_LOG if chosen.strace else None, parts, out)
-    notes = _notes(directory / LOG)
+            unseen = merge(directory / _STRACE_LOG if chosen.strace else None, parts, out)
+    notes = [*_notes(directory / LOG), *(_unseen_notes(unseen) if chosen.shim and not chosen.unseen else ())]
     write_sidecar(directory, run, parts)
     shutil.rmtree(directory / _PARTS)
     (directory / _STRACE_LOG).unlink(missing_ok=True)
     return Recorded(run.status, chosen, notes)
+
+
+def _unseen_notes(programs: list[str]) -> Iterator[str]:
+    """Yield what to say of programs into which the library was not preloaded."""
+    for program, times in Counter(programs).most_common(5):
+        again = f" ({times} times)" if times > 1 else ""
+        yield f"{program or 'a program'}{again} ran without the library: its malloc is not recorded"
 
 
 def _notes(log: Path) -> list[str]:

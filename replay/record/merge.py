@@ -17,6 +17,9 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from replay.linux.proc_maps import Mapping, parse_maps
+from replay.record.stacks import Frames
+
 _END_OF_TIME: Final = 1 << 63
 _PREFIX: Final = re.compile(rb"(\d+) +(\d+)\.(\d+) ")
 _COPIED: Final = re.compile(rb"--- SIGSYS \{.*si_code=(?:SYS_USER_DISPATCH|0x2|2)\b.*si_syscall=(?:__NR_)?(\w+)")
@@ -89,15 +92,19 @@ def parts_in(directory: Path) -> list[Part]:
     )
 
 
-def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> None:
-    """Write the lines of all logs in the order of time, and set the line of each part's execve."""
+def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
+    """Write the lines of all logs in the order of time, and set the line of each part's execve.
+
+    Returned are the paths of programs that strace saw begin and of which there is no part.
+    """
     sources = [_Lines(part.path.read_bytes(), part) for part in parts]
     traced = strace is not None and strace.is_file()
     if strace is not None and traced:
         sources.append(_Lines(b"".join(without_copies(strace.read_bytes().splitlines(keepends=True)))))
     heap = [(source.time(), place) for place, source in enumerate(sources) if source.end]
     heapify(heap)
-    count, executed = 0, dict[int, int]()
+    count, executed, begun = 0, dict[int, int](), dict[int, str]()
+    frames = {id(source): Frames(_mappings_of(source.part)) for source in sources if source.part}
     while heap:
         _, place = heappop(heap)
         source, new = sources[place], sources[place].at == 0
@@ -105,12 +112,33 @@ def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> None:
         if source.at < source.end:
             heappush(heap, (source.time(), place))
         if source.part is None:
-            executed |= {int(e[1]): count + 1 + text.count(b"\n", 0, e.start()) for e in _EXECUTED.finditer(text)}
+            for found in _EXECUTED.finditer(text):
+                executed[int(found[1])] = line = count + 1 + text.count(b"\n", 0, found.start())
+                begun[line] = _program(found[0])
         elif new and _BEGINS in text[: text.index(b"\n")]:
             source.part.line = executed.get(source.part.pid, 0) if traced else count + 1
+            begun.pop(source.part.line, None)
             text = text[text.index(b"\n") + 1 :] if traced else text
+        if source.part is not None:
+            text = frames[id(source)].resolved(text)
         count += text.count(b"\n")
         out.write(text)
+    return list(begun.values())
+
+
+def _program(line: bytes) -> str:
+    """Return the path in the line of an execve; empty in its second half."""
+    found = re.search(rb'execve(?:at)?\((?:[^"]*, )?"((?:[^"\\]|\\.)*)"', line)
+    return found[1].decode(errors="replace") if found else ""
+
+
+def _mappings_of(part: Part) -> list[Mapping]:
+    """Return the mappings that a process had when it began and when it ended; a forked child has its parent's first."""
+    texts = []
+    for ending in (".maps", ".modules"):
+        path = part.path.with_suffix(ending)
+        texts.append(path.read_text("utf-8", "surrogateescape") if path.is_file() else "")
+    return [mapping for text in texts for mapping in parse_maps(text)]
 
 
 def without_copies(lines: list[bytes]) -> Iterator[bytes]:

@@ -101,6 +101,10 @@ static long replay_call(long number, long a, long b, long c, long d, long e, lon
     replay_call(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 #define CALL(...) CALL_6(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
 
+#if CAN_DISPATCH
+extern void *replay_real_syscall __attribute__((visibility("hidden")));
+#endif
+
 static bool refused(long result) { return (unsigned long)result >= -4095UL; }
 
 /* --- what is known ---------------------------------------------------------------------------------------------- */
@@ -121,7 +125,6 @@ static struct {
     int (*mallopt)(int, int);
     void *(*sbrk)(intptr_t);
     int (*brk)(void *);
-    pid_t (*fork)(void);
     int (*pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
     int (*sigaction)(int, const struct sigaction *, struct sigaction *);
     void (*(*signal)(int, void (*)(int)))(int);
@@ -132,7 +135,8 @@ static struct {
     int (*pselect)(int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *);
     int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);
     int (*prctl)(int, ...);
-    int (*seccomp_load)(void *);
+    int (*walk_stack)(int (*)(void *, void *), void *);
+    void *(*frame_address)(void *);
 } real;
 
 static struct {               /* of this image; a forked child has the same */
@@ -177,8 +181,9 @@ static __thread struct {
     bool busy;                /* inside one of our functions: what else is called there is not written */
     bool registered;
     bool dispatching;
-    bool forking;             /* by our fork, which writes its lines */
+    bool fresh;               /* the line that it was made is not written */
     int ends;
+    char by[16];              /* the thread that made it, as text, where we know */
     volatile unsigned char selector;
     struct call *call;
     int tid_length;
@@ -337,25 +342,17 @@ static char *line(void)
 
 static void wrote(char *end) { state.used = end - image.window; }
 
-static void note(const char *text, unsigned long number)
+static void note(const char *what, const char *why)
 {
-    char *at = image.window + state.used;
-    at = put(put_decimal(put(at, "warning: replay record: process "), state.pid), ": ");
-    if (number)
-        at = put(put_decimal(at, number), " ");
-    at = put(at, text);
-    *at++ = '\n';
-    wrote(at);
+    char *at = put(image.window + state.used, "warning: replay record: process ");
+    wrote(put(put(put(put(put_decimal(at, state.pid), " "), what), why), "\n"));
 }
 
 static void stop(const char *why)
 {
-    if (!state.off) {
-        state.off = true;
-        note("is not recorded any further: ", 0);
-        state.used--;
-        note(why, 0);
-    }
+    if (!state.off)
+        note("is not recorded any further: ", why);
+    state.off = true;
 }
 
 /* Copy a file of /proc beside the log. */
@@ -506,7 +503,7 @@ static void serve(int signal, siginfo_t *info, void *context)
 static void handle_dispatch(void)
 {
     struct { void *handler; unsigned long flags; void *restorer; unsigned long mask; } action = {
-        serve, SA_SIGINFO | SA_ONSTACK | 0x04000000 /* SA_RESTORER */, replay_sigreturn, ~0UL};
+        serve, SA_SIGINFO | SA_ONSTACK | 0x04000000 /* SA_RESTORER */, replay_sigreturn, 0};
     image.dispatching = !refused(CALL(SYS_rt_sigaction, SIGSYS, &action, NULL, 8));
 }
 
@@ -545,11 +542,29 @@ static void find_real(void)
 #define FIND(name) real.name = (__typeof__(real.name))dlsym(RTLD_NEXT, #name)
     FIND(malloc), FIND(calloc), FIND(realloc), FIND(reallocarray), FIND(free), FIND(posix_memalign);
     FIND(aligned_alloc), FIND(memalign), FIND(valloc), FIND(pvalloc), FIND(malloc_usable_size), FIND(malloc_trim);
-    FIND(mallopt), FIND(sbrk), FIND(brk), FIND(fork), FIND(pthread_create), FIND(sigaction), FIND(signal);
+    FIND(mallopt), FIND(sbrk), FIND(brk), FIND(pthread_create), FIND(sigaction), FIND(signal);
     FIND(sigprocmask), FIND(pthread_sigmask), FIND(sigsuspend), FIND(ppoll), FIND(pselect), FIND(epoll_pwait);
-    FIND(prctl), FIND(seccomp_load);
+    FIND(prctl);
+#if CAN_DISPATCH
+    if (dlsym(RTLD_NEXT, "syscall"))
+        replay_real_syscall = dlsym(RTLD_NEXT, "syscall");
+#endif
     image.found = real.malloc && real.free;
     image.finding = false;
+}
+
+static int frames_asked(void)
+{
+    int asked = atoi(setting("REPLAY_RECORD_STACKS"));
+    return asked < MOST_FRAMES ? asked : MOST_FRAMES;
+}
+
+static bool find_unwinder(void)
+{
+    void *library = dlopen("libgcc_s.so.1", RTLD_NOW);
+    real.walk_stack = library ? (__typeof__(real.walk_stack))dlsym(library, "_Unwind_Backtrace") : NULL;
+    real.frame_address = library ? (__typeof__(real.frame_address))dlsym(library, "_Unwind_GetIP") : NULL;
+    return real.walk_stack && real.frame_address;
 }
 
 static void register_thread(void)
@@ -558,6 +573,7 @@ static void register_thread(void)
     *put(put_decimal(self.tid, tid), " ") = 0;
     self.tid_length = strlen(self.tid);
     self.registered = true;
+    self.fresh = image.own_calls && tid != state.pid;
     self.dispatching = false;
     self.selector = ALLOW;
     if (image.dispatching)
@@ -576,10 +592,19 @@ static void begin_image(void)
     wrote(at);
 }
 
-static void begin_child(void)
+/* Write, in the name of the thread that made it, that a thread or process was made. */
+static void write_made(const char *by, int64_t time_ns, const char *call, int made)
 {
-    if (image.own_calls && image.forked_ns)
-        wrote(put(put_prefix(line(), image.forked_ns), "<... SYS_clone resumed> ) = 0\n"));
+    char own[sizeof self.tid];
+    int own_length = self.tid_length;
+    memcpy(own, self.tid, sizeof own);
+    memcpy(self.tid, by, sizeof own);
+    self.tid_length = strlen(by);
+    char *at = line();
+    if (at)
+        wrote(put_result(put(put_prefix(at, time_ns), call), 'd', made));
+    memcpy(self.tid, own, sizeof own);
+    self.tid_length = own_length;
 }
 
 /* Begin to record this process, or this thread of it; false where that is not wanted or cannot be. */
@@ -593,7 +618,9 @@ static bool prepare(void)
         if (!image.directory) {
             image.directory = setting("REPLAY_RECORD");
             image.own_calls = setting("REPLAY_RECORD_CALLS");
-            image.frames = setting("REPLAY_RECORD_STACKS") ? atoi(setting("REPLAY_RECORD_STACKS")) : 0;
+            image.frames = setting("REPLAY_RECORD_STACKS") ? frames_asked() : 0;
+            if (image.frames && !find_unwinder())
+                image.frames = 0;
             handle_dispatch();
         }
         state.pid = CALL(SYS_getpid);
@@ -601,11 +628,13 @@ static bool prepare(void)
         if (!image.directory || refused(CALL(SYS_madvise, &state, sizeof state, WIPE_ON_FORK)) || !make_file())
             return false;
         state.off = false;
+        char parent[16];
+        memcpy(parent, self.tid, sizeof parent);
         register_thread();
         if (!image.begun)
             begin_image();
-        else
-            begin_child();
+        else if (image.own_calls)            /* at the time when it began: no other thread could call malloc then */
+            write_made(parent, image.forked_ns ? image.forked_ns : now(), "SYS_clone(0x1200011, 0, 0, 0) = ", state.pid);
         image.begun = true;
         state.recording = true;
     } else
@@ -613,59 +642,19 @@ static bool prepare(void)
     return true;
 }
 
-static void before_fork(void)
-{
-    if (!state.recording || self.busy)
-        return;
-    lock();
-    self.busy = true;
-    image.forked_ns = now();
-    if (self.forking && !state.off)
-        wrote(put(put_prefix(line(), image.forked_ns), "SYS_clone(0x1200011, 0, 0, 0 <unfinished ...>\n"));
-}
-
-static void after_fork(void)
-{
-    if (state.lock) {
-        self.busy = false;
-        unlock();
-    }
-}
-
-static void in_child(void) { self.busy = self.forking = self.registered = false; }
-
-static void ended(int status, void *unused)
-{
-    (void)unused;
-    if (!state.recording || self.busy)
-        return;
-    self.busy = true;
-    lock();
-    char *at = line();
-    if (at)
-        wrote(put(put_decimal(put(put_prefix(at, now()), "+++ exited (status "), status & 255), ") +++\n"));
-    unlock();
-}
-
-extern int on_exit(void (*)(int, void *), void *) __attribute__((weak));
-
-__attribute__((constructor)) static void start(void)
-{
-    self.busy = true;
-    bool recording = prepare();
-    int (*at_fork)(void (*)(void), void (*)(void), void (*)(void), void *) = dlsym(RTLD_DEFAULT, "__register_atfork");
-    if (!at_fork)
-        at_fork = dlsym(RTLD_DEFAULT, "pthread_atfork");
-    if (recording && at_fork)
-        at_fork(before_fork, after_fork, in_child, NULL);
-    if (recording && image.own_calls && on_exit)
-        on_exit(ended, NULL);
-    self.busy = false;
-}
-
 /* --- calls of libc ---------------------------------------------------------------------------------------------- */
 
-static void take_frames(void) {}
+
+extern char __ehdr_start[] __attribute__((visibility("hidden"))), _end[] __attribute__((visibility("hidden")));
+
+static int take_frame(void *context, void *unused)
+{
+    (void)unused;
+    char *address = real.frame_address(context);
+    if (self.frames || address < __ehdr_start || address >= _end)   /* those of our own come first */
+        self.frame[self.frames++] = address;
+    return self.frames < image.frames ? 0 : 5 /* _URC_END_OF_STACK */;
+}
 
 /* Begin a call, that has a line of its own unless it is NULL; false where the real one is to be called and no more. */
 static inline bool begin(struct call *call)
@@ -677,13 +666,20 @@ static inline bool begin(struct call *call)
         self.busy = false;
         return false;
     }
-    if (UNLIKELY(image.frames))
-        take_frames();
+    self.frames = 0;
+    if (UNLIKELY(image.frames) && call && *call->name != 'f')
+        real.walk_stack(take_frame, NULL);
     lock();
     if (UNLIKELY(state.off)) {
         unlock();
         self.busy = false;
         return false;
+    }
+    if (UNLIKELY(self.fresh)) {
+        self.fresh = false;
+        if (!*self.by)
+            *put(put_decimal(self.by, state.pid), " ") = 0;
+        write_made(self.by, now(), "SYS_clone(0x3d0f00, 0, 0, 0) = ", atoi(self.tid));
     }
     if (call)
         call->time_ns = now();
@@ -708,6 +704,8 @@ static inline void end(struct call *call, char kind, unsigned long result)
         }
         at = put_value(at, kind, result);
         *at++ = '\n';
+        for (int place = 0; place < self.frames; place++)
+            at = put(put_hexadecimal(put(at, " > "), (unsigned long)self.frame[place]), "\n");
         wrote(at);
     }
     self.call = NULL;
@@ -910,23 +908,7 @@ VISIBLE int brk(void *address)
     return result;
 }
 
-/* --- forks and threads ------------------------------------------------------------------------------------------ */
-
-VISIBLE pid_t fork(void)
-{
-    if (!is_found())
-        return -1;
-    self.forking = image.own_calls;
-    pid_t child = real.fork();
-    if (child && self.forking && begin(NULL)) {
-        char *at = line();
-        if (at)
-            wrote(put_result(put(put_prefix(at, now()), "<... SYS_clone resumed> ) = "), 'd', child > 0 ? child : -errno));
-        end(NULL, 'v', 0);
-    }
-    self.forking = false;
-    return child;
-}
+/* --- threads -------------------------------------------------------------------------------------------------- */
 
 static struct started {       /* a thread that is being started */
     bool taken;
@@ -958,20 +940,9 @@ static void *run_thread(void *of)
     struct started *start = of, mine = *start;
     __atomic_store_n(&start->taken, false, __ATOMIC_RELEASE);
     pthread_setspecific(thread_ends, &once);
-    if (begin(NULL)) {
-        char *at = line();
-        if (at) {
-            char *end_of_time = put_prefix(at, now());
-            char rest[64];
-            size_t length = end_of_time - at - self.tid_length;
-            memcpy(rest, at + self.tid_length, length);
-            at = put(at, mine.by);
-            memcpy(at, rest, length);
-            at = put(at + length, "SYS_clone(0x3d0f00, 0, 0, 0) = ");
-            wrote(put_result(at, 'd', atoi(self.tid)));
-        }
+    memcpy(self.by, mine.by, sizeof self.by);
+    if (begin(NULL))
         end(NULL, 'v', 0);
-    }
     return mine.routine(mine.argument);
 }
 
@@ -1015,7 +986,7 @@ static bool keeps_sigsys(int signal, bool handles)
         return true;
     image.dispatching = false;
     if (begin(NULL)) {
-        note("handles SIGSYS itself: which system calls the allocator makes is not seen any further", 0);
+        note("handles SIGSYS itself: ", "the system calls of its allocator are not seen any further");
         end(NULL, 'v', 0);
     }
     return false;
@@ -1085,7 +1056,7 @@ VISIBLE int epoll_pwait(int epoll, struct epoll_event *events, int count, int ti
 
 /* --- seccomp: a filter may kill a program for what we do -------------------------------------------------------- */
 
-void replay_confined(void)
+static void confined(void)
 {
     if (begin(NULL)) {
         stop("it confines itself by seccomp, which our own system calls might not pass");
@@ -1101,13 +1072,110 @@ VISIBLE int prctl(int option, ...)
     unsigned long a = va_arg(more, unsigned long), b = va_arg(more, unsigned long);
     unsigned long c = va_arg(more, unsigned long), d = va_arg(more, unsigned long);
     va_end(more);
-    if (option == PR_SET_SECCOMP)
-        replay_confined();
+    if (option == PR_SET_SECCOMP && (a == 1 || b))       /* a filter of NULL only asks what the kernel can */
+        confined();
     return is_found() ? real.prctl(option, a, b, c, d) : -1;
 }
 
-VISIBLE int seccomp_load(void *filter)
+#if CAN_DISPATCH
+/* The function syscall of libc: all but two numbers go on to it. */
+long replay_plain_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
-    replay_confined();
-    return is_found() && real.seccomp_load ? real.seccomp_load(filter) : -ENOSYS;
+    long result = CALL(number, a, b, c, d, e, f);
+    if (!refused(result))
+        return result;
+    errno = -result;
+    return -1;
+}
+
+long replay_odd_syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+    unsigned long mask;
+    if (number == SYS_seccomp && (!a || (a == 1 && c)))
+        confined();
+    if (number == SYS_rt_sigprocmask && a != SIG_UNBLOCK && b && image.dispatching) {
+        mask = *(unsigned long *)b & ~(1UL << (SIGSYS - 1));
+        b = (long)&mask;
+    }
+    return replay_plain_syscall(number, a, b, c, d, e, f);
+}
+
+void *replay_real_syscall __attribute__((visibility("hidden"))) = replay_plain_syscall;
+__asm__(".text\n"
+        ".hidden replay_odd_syscall\n"
+        ".globl syscall\n"
+        ".type syscall, @function\n"
+        "syscall:\n"
+        "    cmp $14, %rdi\n"               /* rt_sigprocmask */
+        "    je replay_odd_syscall\n"
+        "    cmp $317, %rdi\n"              /* seccomp */
+        "    je replay_odd_syscall\n"
+        "    jmp *replay_real_syscall(%rip)\n");
+#endif
+
+/* --- the process: its forks and its end ------------------------------------------------------------------------- */
+
+static void before_fork(void)
+{
+    if (!state.recording || self.busy)
+        return;
+    self.busy = true;
+    lock();
+    image.forked_ns = now();
+}
+
+static void after_fork(void)
+{
+    if (!state.recording || !image.forked_ns)
+        return;
+    image.forked_ns = 0;
+    unlock();
+    self.busy = false;
+}
+
+static void in_child(void)
+{
+    self.busy = self.registered = false;
+    if (image.own_calls && begin(NULL))
+        end(NULL, 'v', 0);
+    image.forked_ns = 0;
+}
+
+static void ended(int status, void *unused)
+{
+    (void)unused;
+    if (!begin(NULL))
+        return;
+    char *at = line();
+    if (at && image.own_calls)
+        wrote(put(put_decimal(put(put_prefix(at, now()), "+++ exited (status "), status & 255), ") +++\n"));
+    end(NULL, 'v', 0);
+    if (image.frames)
+        keep("/proc/self/maps", "modules");
+}
+
+VISIBLE void _exit(int status)
+{
+    if (image.own_calls)
+        ended(status, NULL);
+    for (;;)
+        CALL(SYS_exit_group, status);
+}
+
+VISIBLE void _Exit(int status) __attribute__((alias("_exit")));
+
+extern int on_exit(void (*)(int, void *), void *) __attribute__((weak));
+
+__attribute__((constructor)) static void start(void)
+{
+    self.busy = true;
+    bool recording = prepare();
+    int (*at_fork)(void (*)(void), void (*)(void), void (*)(void), void *) = dlsym(RTLD_DEFAULT, "__register_atfork");
+    if (!at_fork)
+        at_fork = dlsym(RTLD_DEFAULT, "pthread_atfork");
+    if (recording && at_fork)
+        at_fork(before_fork, after_fork, in_child, NULL);
+    if (recording && on_exit)
+        on_exit(ended, NULL);
+    self.busy = false;
 }

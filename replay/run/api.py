@@ -24,7 +24,7 @@ from replay.errors import QueryError, ReplayError
 from replay.heap.blocks import Blocks, find_blocks, note_problems
 from replay.linux import constants
 from replay.linux.proc_maps import Mapping, join_equal, maps_text, perms_text, read_maps
-from replay.logs.recordings import recorded_images
+from replay.logs.recordings import is_recorded, recorded_images
 from replay.mm.address_space import IMPOSSIBLE_RANGE, KIND_BRK
 from replay.run import window as moments
 from replay.run.window import EVERYTHING, Window
@@ -283,7 +283,7 @@ class Run:
     @cached_property
     def nesting(self) -> Nesting:
         """Inside which libc call each step ran."""
-        nil = any(log.nil for log in self.source.logs)
+        nil = any(log.nil for log in self.source.logs) or is_recorded(self.source.files)
         return find_nesting(self.replayed.events, self.strings, nil=nil)
 
     @cached_property

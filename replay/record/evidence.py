@@ -1,0 +1,84 @@
+"""What a preloaded library sees of a program, told by the program's file.
+
+In goes the path of a program, out comes a sentence where its malloc is not seen.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from replay.linux.elf import read_elf
+from replay.linux.elf_symbols import functions_of
+
+OWN_BITS: Final = 64 if sys.maxsize > 1 << 32 else 32
+
+_MOST_SCRIPTS: Final = 4
+"""An interpreter of a script may be a script. Source: fs/exec.c, bprm_execve."""
+
+PREFIXED: Final = {
+    "jemalloc": ("je_malloc", "_rjem_malloc"),
+    "mimalloc": ("mi_malloc",),
+    "tcmalloc": ("tc_malloc",),
+}
+"""Names of malloc in allocators that a program may hold beside libc's."""
+
+
+def unseen_malloc(program: Path) -> str:
+    """Return why a preloaded library does not see what a program asks malloc for; empty where it does.
+
+    Source: ld.so(8), LD_PRELOAD and Secure-execution mode.
+    """
+    path = _interpreter(program)
+    file = read_elf(path)
+    if os.stat(path).st_mode & 0o6000 or _has_capabilities(path):
+        return f"{path} is set-id or has capabilities: nothing is preloaded into it"
+    if file is None:
+        return ""
+    if file.bits != OWN_BITS:
+        return f"{path} is a program of {file.bits} bits: the library of {OWN_BITS} is not preloaded into it"
+    if not file.interpreter and not path.name.startswith("ld-"):
+        return f"{path} is static: nothing is preloaded into it"
+    functions = functions_of(path)
+    if functions is not None and functions.has("malloc"):
+        return f"{path} defines malloc itself: its calls do not reach what is preloaded"
+    return ""
+
+
+def is_of_other_width(program: Path) -> bool:
+    """Tell whether a program's words are not as wide as ours: its loader complains of what it cannot preload."""
+    file = read_elf(_interpreter(program))
+    return file is not None and file.bits != OWN_BITS
+
+
+def partly_unseen(program: Path) -> str:
+    """Return which calls of a program's are not seen beside those that are; empty where that is none."""
+    functions = functions_of(_interpreter(program))
+    for allocator, names in PREFIXED.items() if functions is not None else ():
+        if functions is not None and any(functions.has(name) for name in names):
+            return f"{program} holds {allocator} too: what it asks that for is not seen"
+    return ""
+
+
+def _interpreter(path: Path) -> Path:
+    """Return the program that runs a file: itself, or the interpreter that a script names."""
+    for _ in range(_MOST_SCRIPTS):
+        try:
+            with open(path, "rb") as file:
+                head = file.read(256)
+        except OSError:
+            break
+        words = head[2:].split(b"\n")[0].split() if head.startswith(b"#!") else []
+        if not words:
+            break
+        path = Path(os.fsdecode(words[0]))
+    return path
+
+
+def _has_capabilities(path: Path) -> bool:
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False
