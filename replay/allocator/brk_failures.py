@@ -16,7 +16,7 @@ from replay.allocator.replayed import FAILED, OK, Mask, Record
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import ascending, take_groups
 from replay.linux.constants import CALL_CODE, ERRNO_NAME, MAP_FLAGS, RLIM_INFINITY
-from replay.mm.address_space import KIND_STACK
+from replay.mm.address_space import HIGHEST, KIND_STACK
 
 UNKNOWN: Final = 0
 MAPPING_ABOVE: Final = 1
@@ -171,6 +171,12 @@ def _unanswered_rows(record: Record, steps: Int64Array) -> Columns:
     return rows
 
 
+def _shortfall(requested: Int64Array, granted: Int64Array) -> Int64Array:
+    """Return the bytes that were missing, of addresses with the bits of unsigned ones; at most 2^63 - 1."""
+    missing = (requested - granted).view(np.uint64)
+    return np.minimum(missing, np.uint64(HIGHEST)).astype(np.int64)
+
+
 def brk_failures(record: Record, refusals: Refusals) -> Columns:
     """Return the table `brk_failures`, one row each refusal, sorted by `step`; texts are ids."""
     step, known = refusals.step, refusals.known
@@ -187,7 +193,7 @@ def brk_failures(record: Record, refusals: Refusals) -> Columns:
         "time_ns": record.at("time_ns", step),
         "requested": refusals.requested,
         "granted": refusals.granted,
-        "shortfall_bytes": refusals.requested - refusals.granted,
+        "shortfall_bytes": _shortfall(refusals.requested, refusals.granted),
         "cause": record.intern(CAUSES)[cause],
         "blocker_start": np.where(is_blocked, known["above_start"], NULL),
         "blocker_end": np.where(is_blocked, known["above_end"], NULL),
