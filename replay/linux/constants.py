@@ -128,6 +128,9 @@ MAP_FLAGS: Final = {
 }
 """The bits of mmap's flags besides the type and the huge page size."""
 
+MOST_HUGE: Final = 34
+"""The logarithm of the largest huge page, 16 GiB. Source: asm-generic/hugetlb_encode.h, HUGETLB_FLAG_ENCODE_16GB."""
+
 MAP_HUGE_SHIFT: Final = 26
 """Where the base-2 logarithm of the huge page size begins in mmap's flags."""
 

@@ -72,7 +72,7 @@ def _segment_size(length: int, flags: int) -> int:
     if flags == NULL or not flags & SHM_HUGETLB:
         return length
     code = flags >> aspace.MAP_HUGE_SHIFT & aspace.MAP_HUGE_MASK
-    unit = 1 << code if code else aspace.DEFAULT_HUGE_PAGE
+    unit = 1 << code if 0 < code <= constants.MOST_HUGE else aspace.DEFAULT_HUGE_PAGE
     return -(-length // unit) * unit
 
 

@@ -81,10 +81,14 @@ def _in_huge_pages(
 ) -> tuple[Int64Array, Int64Array]:
     """Return lengths in whole huge pages where the memory has them, and the flags with MAP_HUGETLB there.
 
+    Pages of more than 16 GiB no machine has: such bits are those of a damaged line.
+
     Source: mm/mmap.c, ksys_mmap_pgoff: len = ALIGN(len, huge_page_size(hs)), of is_file_hugepages too.
     """
+    code = flags >> aspace.MAP_HUGE_SHIFT & aspace.MAP_HUGE_MASK
+    flags = np.where(code > constants.MOST_HUGE, flags & ~aspace.MAP_HUGETLB, flags)
     huge = (flags & aspace.MAP_HUGETLB) != 0
-    code = np.where(huge, flags >> aspace.MAP_HUGE_SHIFT & aspace.MAP_HUGE_MASK, 0)
+    code = np.where(huge, code, 0)
     unit = np.where(code > 0, np.int64(1) << code, aspace.DEFAULT_HUGE_PAGE)
     for file in distinct(path).tolist():
         size = of.across.huge_unit(file)
