@@ -258,16 +258,16 @@ def test_names_are_those_printed() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        case("fork", "fork() = 6340", kind="call", result=6340, child_pid=6340),
-        case("fork in the child", "<... fork resumed> ) = 0", kind="closed", result=0, child_pid=0),
-        case("vfork", "vfork(0xffffffff, 0, 0, 0x7f8 <unfinished ...>", kind="opened"),
-        case("_exit", "_exit(3 <unfinished ...>", kind="opened", exit_status=3),
-        case("mmap", "prog->mmap(0, 8192, 3, 34 <unfinished ...>", kind="opened", caller="prog", addr=0, length=8192,
-             prot=3, flags=34),
-        case("munmap", "<... munmap resumed> ) = -1", kind="closed", result=-1),
+        case("fork", "fork() = 6340", call="fork", kind="call", result=6340, child_pid=6340),
+        case("fork in the child", "<... fork resumed> ) = 0", call="fork", kind="closed", result=0, child_pid=0),
+        case("vfork", "vfork(0xffffffff, 0, 0, 0x7f8 <unfinished ...>", call="vfork", kind="opened"),
+        case("_exit", "_exit(3 <unfinished ...>", call="exit", kind="opened", exit_status=3),
+        case("mmap", "prog->mmap(0, 8192, 3, 34 <unfinished ...>", call="mmap", kind="opened", caller="prog", addr=0,
+             length=8192, prot=3, flags=34),
+        case("munmap", "<... munmap resumed> ) = -1", call="munmap", kind="closed", result=-1),
     ],
 )  # fmt: skip
-def test_wrappers_of_system_calls_are_no_calls_of_their_own(text: str, expected: dict[str, Any]) -> None:
+def test_wrappers_go_by_the_names_of_the_calls_that_they_wrap(text: str, expected: dict[str, Any]) -> None:
     assert said(text) == expected
 
 

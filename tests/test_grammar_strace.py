@@ -350,6 +350,12 @@ CALLS = [
          **call("io_setup", nr_events=128, addr=0x7F66B019E000, result=0)),
     case("rename", 'renameat2(AT_FDCWD, "n1", 3</srv>, "n2", RENAME_EXCHANGE) = 0',
          **call("rename", dirfd=-100, path="n1", result_path="n2", flags=2, result=0)),
+    case("ugetrlimit -N", "ugetrlimit(resource=RLIMIT_AS, rlim={rlim_cur=RLIM_INFINITY, rlim_max=RLIM_INFINITY}) = 0",
+         **call("prlimit", resource=9, length=2**63 - 1, result=0)),
+    case("flag negated", "prctl(PR_SET_TAGGED_ADDR_CTRL, !PR_TAGGED_ADDR_ENABLE|PR_MTE_TCF_NONE, 0x1, 0x2, 0x3) = 0",
+         **call("prctl", arg3=1, arg4=2, arg5=3, result=0)),
+    case("field shifted", "prctl(PR_RISCV_V_SET_CONTROL, 0x3|PR_X<<2|0x3<<2|!PR_Y) = -1 EINVAL (Invalid argument)",
+         **call("prctl", arg2=3, result=-1, errno=22)),
     case("prlimit64 -X verbose",
          "prlimit64(0, 0x2 /* RLIMIT_DATA */, {rlim_cur=8388608 /* 8192*1024 */, rlim_max=18446744073709551615 "
          "/* RLIM64_INFINITY */}, NULL) = 0",

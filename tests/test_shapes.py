@@ -13,6 +13,7 @@ from naive_scanner import without_passed_over
 
 from replay.engine.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.grammar import LineError
+from replay.lines.impossible import impossible
 from replay.lines.line_reader import Counters, LineColumns, Shapes
 from replay.lines.scan import scan
 from replay.lines.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, parse_line
@@ -45,7 +46,13 @@ def row_of_parse(text: bytes, dialect: str) -> dict[str, object] | None:
         if key in TEXT_FIELDS:
             gone = " (deleted)" if value.const is None and text.startswith(b">(deleted)", value.end) else ""
             row[key] = field_text(key, value.value(characters).encode("latin-1"), gone)
-    return row
+    return None if cannot_be(row) else row
+
+
+def cannot_be(row: dict[str, object]) -> bool:
+    kind, call = KIND_CODE[str(row["kind"])], CALL_CODE.get(str(row["call"]), -1)
+    numbers = {key: np.array([value]) for key, value in row.items() if isinstance(value, int)}
+    return len(impossible(np.array([kind]), np.array([call]), numbers)) > 0
 
 
 def row_of_columns(columns: LineColumns, index: int, strings: Strings) -> dict[str, object]:

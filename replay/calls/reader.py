@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay.calls.file_sets import merged
+from replay.calls.library_calls import LibraryCalls
 from replay.calls.one_run import Sequel, refuse_repeated
 from replay.calls.split_calls import TEXTS, Joiner, Rows, chosen, stacked
 from replay.calls.table import COLUMNS, FAILED, OK, UNFINISHED, Calls, calls_of, concatenated
@@ -51,6 +52,7 @@ class Reading:
     notices: list[Notice]
     joiner: Joiner = field(default_factory=Joiner)
     sights: FirstSights = field(default_factory=FirstSights)
+    library: LibraryCalls = field(default_factory=LibraryCalls)
     elapsed_ns: int = 0
     last_line: int = 0
 
@@ -64,11 +66,11 @@ class Reading:
         if self.log.pid is None:
             rows = _with_sights(rows, chunk, self._first_sights(chunk, found, columns))
         self.last_line = int(chunk.line[-1]) if len(chunk.line) else self.last_line
-        return calls_of(self.joiner.joined(rows), self.log)
+        return calls_of(self.library.replayed(self.joiner.joined(rows)), self.log)
 
     def rest(self) -> Calls:
         """Return the calls that never completed; their line is the last one of the log."""
-        rows = self.joiner.never_closed()
+        rows = self.library.replayed(self.joiner.never_closed())
         if not rows or not len(rows["kind"]):
             return concatenated([])
         rows["line"] = np.full(len(rows["kind"]), self.last_line, dtype=np.int64)
@@ -292,7 +294,7 @@ class RunInput:
         with closing(scanned(read_texts(log), log)) as chunks:
             first = list(islice(chunks, 1))  # now the dialect is known
             shapes = self._shapes_of(log)
-            reading = Reading(log, shapes, self.notices, Joiner())
+            reading = Reading(log, shapes, self.notices, Joiner(), LibraryCalls(log.system_calls))
             with closing(worked_ahead(chain(first, chunks), reading.batch)) as batches:
                 for _, calls in batches:
                     yield calls

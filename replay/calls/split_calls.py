@@ -46,9 +46,11 @@ class Joiner:
         if not (opening.any() or closing.any()):
             return rows
         rows = {key: column if column.flags.writeable else column.copy() for key, column in rows.items()}
-        rows["from_pid"] = np.where(changed, rows["pid"], rows.get("from_pid", _nulls(rows)))
-        effective = np.where(changed, rows.get("to_pid", _nulls(rows)), rows["pid"])
-        _give_to_leaders(rows, effective)
+        rows.setdefault("to_pid", _nulls(rows))
+        _follow_superseding_execs(rows)
+        moves = opening & np.isin(rows["call"], _EXECS) & (rows["to_pid"] != NULL)
+        rows["from_pid"] = np.where(moves, rows["pid"], rows.get("from_pid", _nulls(rows)))
+        effective = np.where(moves, rows["to_pid"], rows["pid"])
         openers, closers = _pairs(effective, rows["call"], opening, closing)
         if "reopened" in rows:
             openers, closers = _with_first_halves(rows, openers, closers, opening)
@@ -69,8 +71,8 @@ class Joiner:
         return chosen(rows, np.flatnonzero(rows["reopened"] != 1)) if "reopened" in rows else rows
 
 
-def _give_to_leaders(rows: Rows, effective: Int64Array) -> None:
-    """Let each open execve of a thread that supersedes its leader end under the leader's pid.
+def _follow_superseding_execs(rows: Rows) -> None:
+    """Give the open execve of each thread that supersedes its leader the leader's pid as `to_pid`: so it ends.
 
     `PID +++ superseded by execve in pid TID +++` stands between the halves where another thread's line comes in.
     Source: ptrace(2) on execve under ptrace: the thread gets the id of its leader.
@@ -86,8 +88,7 @@ def _give_to_leaders(rows: Rows, effective: Int64Array) -> None:
         opened = latest.get(int(rows["to_pid"][place]), [])
         before = bisect_left(opened, place) - 1
         if before >= 0:
-            effective[opened[before]] = rows["pid"][place]
-            rows["from_pid"][opened[before]] = rows["to_pid"][place]
+            rows["to_pid"][opened[before]] = rows["pid"][place]
 
 
 def _with_first_halves(

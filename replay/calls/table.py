@@ -24,6 +24,7 @@ from replay.linux.constants import (
     KILLED,
     PID_CHANGED,
     PSEUDO,
+    RLIM_INFINITY,
     SEEN,
     SUPERSEDED,
 )
@@ -44,7 +45,8 @@ class Calls:
 
     Null numbers are `NULL`, null texts `NO_TEXT`. `clock` and `entry_clock` are lines of the log for one file, places
     in the merged order for several; a call that was never closed stands at the end with the log's last line. `pid` is
-    the printed one, of either half of a split call. `aux` and `aux2` hold, by call:
+    the printed one, of either half of a split call. Of prlimit, `new_addr` is the process that it names.
+    `aux` and `aux2` hold, by call:
 
     | call | aux | aux2 |
     |---|---|---|
@@ -179,6 +181,8 @@ def calls_of(rows: Rows, log: Log) -> Calls:
     if log.pid is not None:
         pid = np.where(pid == NULL, log.pid, pid)
     length = _lengths(rows, traits, column)
+    if "resource" in rows:
+        length = np.where(call == CALL_CODE["prlimit"], _limits(length), length)
     result, errno = _results(rows, traits, column)
     aux, aux2 = _auxiliary(rows, call)
     return Calls(
@@ -198,7 +202,7 @@ def calls_of(rows: Rows, log: Log) -> Calls:
         prot=column("prot"),
         flags=column("flags"),
         fd=_descriptors(column("fd")),
-        offset=_offsets(rows, column),
+        offset=_offsets(rows, column, log),
         new_addr=_new_addresses(call, column),
         result=result,
         errno=errno,
@@ -294,12 +298,13 @@ def _descriptors(fd: Int64Array) -> Int64Array:
     return np.where(high & (fd >> 32 == 0), fd - (1 << 32), fd) if high.any() else fd
 
 
-def _offsets(rows: Rows, column: Column) -> Int64Array:
-    """Return offsets in bytes: mmap2's is in pages where all arguments are raw."""
+def _offsets(rows: Rows, column: Column, log: Log) -> Int64Array:
+    """Return offsets in bytes: mmap2's is in pages where all arguments are raw, and in the whole of some logs."""
     offset = column("offset")
-    if "raw" not in rows:
+    if "mmap2" not in rows:
         return offset
-    return np.where((rows["raw"] == 1) & (offset != NULL), offset * _MMAP2_UNIT, offset)
+    in_pages = rows["mmap2"] == 1 if log.mmap2_in_pages else rows["raw"] == 1 if "raw" in rows else False
+    return np.where(in_pages & (offset != NULL), offset * _MMAP2_UNIT, offset)
 
 
 def _new_addresses(call: Int64Array, column: Column) -> Int64Array:
@@ -317,4 +322,10 @@ def _auxiliary(rows: Rows, call: Int64Array) -> tuple[Int64Array, Int64Array]:
         for values, source in zip((aux, aux2), _AUX_OF_CODE[code], strict=True):
             if source in rows:
                 values[of_call] = rows[source][of_call]
-    return aux, aux2
+    limits = call == CALL_CODE["prlimit"]
+    return np.where(limits, _limits(aux), aux) if limits.any() else aux, aux2
+
+
+def _limits(limit: Int64Array) -> Int64Array:
+    """Return limits in bytes, those that say "none" by a number (2**64 - 1) as those that say it by name."""
+    return np.where((limit < 0) & (limit != NULL), RLIM_INFINITY, limit)

@@ -26,6 +26,7 @@ REASONS: Final = {
     "cut_line": "the line ends before what it says does",
     "unknown_call_form": "a call of interest, written in no known way",
     "unknown_line": "no kind of line that the tracer writes",
+    "impossible_value": "a number that does not fit its place, or a result that the call cannot have",
 }
 """Why a line was not understood."""
 
@@ -41,6 +42,15 @@ CALLED: Final = re.compile(r"(?<!\w)[^\WA-Za-z_]*+([A-Za-z_]\w*+)(?:\(| resumed>
 
 UNCLOSED: Final = re.compile(r"""\s*(?:"(?:[^"\\]|\\.)*\\?|<[^>]*|\((?:deleted?)?|\[[^\]]*|[+-]{1,2})""")
 """The end of a line that breaks off inside a string, a path, a bracket or a mark."""
+
+
+QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+ENDED: Final = re.compile(
+    r"\)\s+= (?:-?\w+|\?)(?:<[^>]*>)?(?: E[A-Z0-9_]+)?(?: \(.*\))*(?: <[0-9.]+>)?\s*$"
+    r"|(?:unfinished|detached|no return) \.\.\.>\s*$|(?:\+\+\+|---)\s*$"
+)
+"""The end of a line that is whole: a result with its notes, or a mark."""
 
 
 class LineError(Exception):
@@ -130,6 +140,12 @@ def _parser(dialect: str) -> Lark:
     )
 
 
+def is_whole(text: str) -> bool:
+    """Tell whether a line ends as the tracers end theirs: it is not cut, whatever it says."""
+    plain = QUOTED.sub('""', text)
+    return plain.count('"') % 2 == 0 and ENDED.search(plain) is not None
+
+
 def _line_error(error: UnexpectedInput, text: str) -> LineError:
     """Return the reason for which Lark did not accept `text`."""
     at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
@@ -137,6 +153,6 @@ def _line_error(error: UnexpectedInput, text: str) -> LineError:
     named = CALLED.search(text)
     if named and call_name(named[1]) in ONLY_DESCRIPTORS:
         return LineError("other_call", column)
-    if at_end or UNCLOSED.fullmatch(text, column):
+    if (at_end or UNCLOSED.fullmatch(text, column)) and not is_whole(text):
         return LineError("cut_line", column)
     return LineError("unknown_call_form" if named and call_name(named[1]) else "unknown_line", column)

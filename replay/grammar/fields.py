@@ -5,8 +5,10 @@ Names of calls go in as printed (`mmap2`, `SYS_brk` without `SYS_`), names of fi
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
+from replay.grammar.line import token_value
 from replay.linux.constants import CALL_CODE, UNNAMED_CALLS
 
 NORMAL_NAMES: Final = {
@@ -22,6 +24,7 @@ NORMAL_NAMES: Final = {
     "unlinkat": "unlink",
     "renameat": "rename",
     "renameat2": "rename",
+    "mmap64": "mmap",
 }
 """Calls that are printed under another name than the one they go by here."""
 
@@ -149,17 +152,17 @@ PRINTED_LAST: Final = {
 }
 """The arguments that the kernel fills in: they stand in the second half of a split call."""
 
+NUMBERED: Final = re.compile(r"(?:syscall_|SYS_)(0x[0-9a-f]{1,8}|[0-9]{1,8})")
+"""A call that the tracer does not know by name."""
+
 
 def call_name(printed: str) -> str:
     """Return the normalised name of the system call `printed`, '' if it is none of the calls of interest."""
     normal = NORMAL_NAMES.get(printed, printed)
     if normal in CALL_CODE:
         return normal
-    for prefix in ("syscall_", "SYS_"):
-        number = printed.removeprefix(prefix)
-        if number != printed and number[:1].isdigit():
-            return UNNAMED_CALLS.get(int(number, 0), "")
-    return ""
+    numbered = NUMBERED.fullmatch(printed)
+    return UNNAMED_CALLS.get(token_value(numbered[1]), "") if numbered else ""
 
 
 def argument_fields(printed: str) -> tuple[str, ...]:
@@ -167,8 +170,10 @@ def argument_fields(printed: str) -> tuple[str, ...]:
     return ARGUMENTS.get(printed) or ARGUMENTS.get(call_name(printed), ())
 
 
-def field_of(call: str, argument_name: str) -> str:
-    """Return the field that a named argument of the normalised `call` is, its own name if that is one."""
-    if call == "prctl" and argument_name in {"addr", "size"}:
+def field_of(printed: str, argument_name: str) -> str:
+    """Return the field that a named argument of the call `printed` is, its own name if that is one."""
+    if printed.endswith("getrlimit") and argument_name == "rlim":
+        return "old_limit"
+    if printed == "prctl" and argument_name in {"addr", "size"}:
         return {"addr": "arg3", "size": "arg4"}[argument_name]
     return ARGUMENT_NAMES.get(argument_name, argument_name)

@@ -6,7 +6,11 @@ grammar learned from the first line of a shape serves every further line of that
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+LONGEST_TOKEN: Final = 64
+BEYOND: Final = 1 << 256
+"""What a longer token than that writes: too much for any field."""
 
 
 class Number(NamedTuple):
@@ -44,4 +48,6 @@ class Line(NamedTuple):
 
 def token_value(token: str) -> int:
     """Return the number a token writes: `0x` hexadecimal, everything else decimal."""
+    if len(token) > LONGEST_TOKEN:
+        return BEYOND
     return int(token, 16) if token.startswith(("0x", "0X")) else int(token)

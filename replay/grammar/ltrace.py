@@ -16,6 +16,7 @@ from lark import Token, Transformer
 from replay.grammar import LineError
 from replay.grammar.fields import FORKS, NUMBER_FIELDS, argument_fields, call_name
 from replay.grammar.line import Line, Number, Text
+from replay.linux.constants import CALL_CODE
 
 Fields: TypeAlias = dict[str, Number | Text]
 """Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""
@@ -43,6 +44,7 @@ MALLOC_FAMILY: Final = {
         "malloc_trim": "length",
         "mallopt": "op arg2",
         "sbrk": "length",
+        "pthread_create": "",
         "abort": "",
     }.items()
 }
@@ -130,7 +132,7 @@ class Lines(Transformer[Token, Line]):
     def NAME(self, token: Token) -> Callee:
         """Return a function of libc, or an operator of C++; end the parse at any other.
 
-        A library's wrapper of a system call has its fields, but is no call of its own: `call` is ''.
+        A library's wrapper of a system call goes by the name of that and has its fields; what it lacks is `system`.
 
         Raises:
             LineError: it is of no interest.
@@ -141,7 +143,7 @@ class Lines(Transformer[Token, Line]):
             return operator
         if token.startswith("SYS_") or not call_name(token):
             raise LineError("other_call", token.start_pos or 0)
-        return Callee(str(token), "", argument_fields(token), {})
+        return Callee(str(token), call_name(str(token)), argument_fields(token), {})
 
     def OPERATOR(self, token: Token) -> Callee:
         """Return an operator of C++ that `-C` has demangled."""
@@ -307,7 +309,7 @@ def _mangled(name: str) -> Callee | None:
 
 def _arguments(callee: Callee, values: Sequence[Value]) -> Fields:
     """Return the fields of the true arguments."""
-    library = callee.call and "system" not in callee.fields
+    library = CALL_CODE.get(callee.call, -1) >= CALL_CODE["malloc"]
     fields: Fields = {}
     for place, value in zip(callee.places, values, strict=False):
         if isinstance(value, Number) and (place in NUMBER_FIELDS or (library and place)):

@@ -24,7 +24,7 @@ from replay.grammar.fields import (
     call_name,
     field_of,
 )
-from replay.grammar.line import Line, Number, Text, token_value
+from replay.grammar.line import LONGEST_TOKEN, Line, Number, Text, token_value
 from replay.linux.constants import ERRNO, ERRNO_ALIASES, KERNEL_ERRNO, PR, VALUES
 
 Fields: TypeAlias = dict[str, Number | Text]
@@ -339,7 +339,7 @@ def _returned(value: Value) -> Fields:
 
 def _octal(digits: str) -> int:
     """Return the number that octal digits write, and what decimal ones do where they cannot be octal."""
-    return int(digits, 8) if set(digits) <= set("01234567") else int(digits)
+    return token_value(digits) if set(digits) - set("01234567") or len(digits) > LONGEST_TOKEN else int(digits, 8)
 
 
 def _span(token: Token) -> tuple[int, int]:
@@ -380,7 +380,7 @@ def _arguments(head: Head) -> Fields:
     call, places = call_name(head.name), argument_fields(head.name)
     fields: Fields = {}
     for place, value in enumerate(head.arguments):
-        name = _field_name(call, places, value) or (places[place] if place < len(places) else "")
+        name = _field_name(head.name, places, value) or (places[place] if place < len(places) else "")
         fields |= _field(name, value)
     if call == "shmget":  # its flags are octal, which a token does not show when they are 0
         fields["product"] = TRUE
@@ -389,18 +389,18 @@ def _arguments(head: Head) -> Fields:
 
 def _named_arguments(head: Head) -> Fields:
     """Return the fields of the arguments that have names: in the rest of a call the others' places are unknown."""
-    call, places = call_name(head.name), argument_fields(head.name)
+    places = argument_fields(head.name)
     last = PRINTED_LAST.get(head.name, ())
     unnamed = [value for value in head.arguments if not value.name]
-    fields = _merged([_field(_field_name(call, places, value), value) for value in head.arguments])
+    fields = _merged([_field(_field_name(head.name, places, value), value) for value in head.arguments])
     return fields | _merged([_field(name, value) for name, value in zip(last, unnamed, strict=False)])
 
 
-def _field_name(call: str, places: Sequence[str], value: Value) -> str:
+def _field_name(printed: str, places: Sequence[str], value: Value) -> str:
     """Return the field that a named argument is, '' for one without a name."""
     raw = re.fullmatch(r"arg([1-6])", value.name)
     if raw is None:
-        return field_of(call, value.name)
+        return field_of(printed, value.name)
     place = int(raw[1]) - 1
     return places[place] if place < len(places) else ""
 

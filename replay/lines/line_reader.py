@@ -14,8 +14,9 @@ import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
 from replay.errors import TraceSyntaxError
-from replay.grammar import LineError
+from replay.grammar import LineError, is_whole
 from replay.grammar.line import Line
+from replay.lines.impossible import impossible
 from replay.lines.scan import Bools, Scan
 from replay.lines.shape_table import DIRECT, NO_SHAPE, NOT_UNDERSTOOD, PASSED_OVER, ShapeTable, kind_of
 from replay.lines.templates import (
@@ -134,7 +135,7 @@ class Shapes:
         try:
             line, dialect = parse_line(text, self.dialect)
         except LineError as error:
-            return Refused(error.reason)
+            return Refused("direct" if error.reason == "impossible_value" else error.reason)
         low, high = int(found.first_slot[index]), int(found.first_slot[index + 1])
         slots = list(
             zip(
@@ -177,7 +178,7 @@ class Shapes:
             last = chunk.cut and row == len(chunk.line) - 1
             start, end = int(found.start[index]), int(found.end[index])
             text = found.data[start : min(end, start + 800)].decode("utf-8", "surrogateescape")
-            reason = "cut_line" if last else reader.reasons[index]
+            reason = "cut_line" if last and not is_whole(text) else reader.reasons[index]
             if self.strict_path is not None:
                 raise TraceSyntaxError(f"{self.strict_path}:{int(chunk.line[row])}: {reason}: {text[:200]}")
             self.problems.add(int(chunk.line[row]), reason, text, self.file)
@@ -223,6 +224,9 @@ class _Reader:
         self.texts = table.text_columns(shape, self.found)
         for index in np.flatnonzero(direct).tolist():
             self._line_by_line(index)
+        for index in impossible(self.kind, self.call, self.numbers).tolist():
+            self.kind[index] = NOT_UNDERSTOOD
+            self.reasons[index] = "impossible_value"
         for index in np.flatnonzero(self.kind == NOT_UNDERSTOOD).tolist():
             if index not in self.reasons:
                 refused = table.templates[int(self.shape[index])]

@@ -16,6 +16,11 @@ Hashes: TypeAlias = NDArray[np.uint64]
 
 LONGEST_SHAPE: Final = 4096
 LONGEST_NUMBER: Final = 24
+"""Longer words are no numbers."""
+
+MOST_DIGITS: Final = 19
+MOST_HEX_DIGITS: Final = 16
+"""A number of so many digits fits 64 bits; what stands in a longer one is part of the shape, and for the grammar."""
 
 TEXT, PATH, DECIMAL, HEXADECIMAL, OCTAL = 1, 2, 3, 4, 5
 FRACTION: Final = 0x0E
@@ -60,7 +65,7 @@ def number_slot(buffer: Bytes, start: int, leading: bool) -> tuple[int, np.uint6
     """Return mark, value and end of the word at `start` that a digit or a bracket begins, mark 0 if it is no slot."""
     if buffer[start] == 48 and buffer[np.uint64(start + 1)] == 120:
         whole, value, stop = _hexadecimal(buffer, start + 2)
-        return (HEXADECIMAL if whole and 2 < stop - start <= LONGEST_NUMBER + 2 else 0), value, stop
+        return (HEXADECIMAL if whole and 2 < stop - start <= MOST_HEX_DIGITS + 2 else 0), value, stop
     whole, value, stop = _decimal(buffer, start)
     length = stop - start
     if length > LONGEST_NUMBER:
@@ -68,7 +73,7 @@ def number_slot(buffer: Bytes, start: int, leading: bool) -> tuple[int, np.uint6
     if buffer[start - 1] == 91 and buffer[stop] == 93 and (length >= 8 or not whole):
         address = (length >= 5 or CLASS[buffer[start]] == DIGIT) and _is_hexadecimal(buffer, start, stop)
         return (ADDRESS + length if address else 0), value, stop
-    return (_decimal_mark(buffer, start, stop, leading) if whole else 0), value, stop
+    return (_decimal_mark(buffer, start, stop, leading) if whole and length <= MOST_DIGITS else 0), value, stop
 
 
 def _hexadecimal(buffer: Bytes, start: int) -> tuple[bool, np.uint64, int]:

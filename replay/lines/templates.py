@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from replay.engine.columns import Strings
 from replay.grammar import LineError, parse
-from replay.grammar.line import Line, Number, Text
+from replay.grammar.line import Line, Number, Text, token_value
 from replay.lines.slots import ADDRESS, PATH
 from replay.linux.constants import CALL_CODE
 
@@ -97,21 +97,42 @@ def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
 def _parsed(text: bytes, dialect: str) -> Line:
     """Return what a line says.
 
-    `raw` is 1 for an mmap2 whose arguments are all hexadecimal, its offset in pages; `reopened` is 1 where a resumed
-    call is cut once more; `frame_offset` is how far into its symbol a stack frame is.
+    `mmap2` is 1 for a call of that name, `raw` too where all of its arguments are hexadecimal, its offset in pages;
+    `reopened` is 1 where a resumed call is cut once more; `frame_offset` is how far into its symbol a stack frame is.
     """
     line = parse(text.decode("latin-1"), dialect)
+    if not _all_fit(line, text.decode("latin-1")):
+        raise LineError("impossible_value")
     if line.kind == "opened" and b" resumed>" in text:
         line.numbers["reopened"] = Number(1)
     if line.kind == "frame":
         for match in _FRAME_OFFSET.finditer(text):
             line.numbers["frame_offset"] = Number(0, ((match.start(1), match.end(1), 1),))
     length = line.numbers.get("length")
+    if line.name == "mmap2":
+        line.numbers["mmap2"] = Number(1)
     if line.name == "mmap2" and length is not None and length.terms:
         start = length.terms[0][0]
         if text.startswith(b"0x", start):
             line.numbers["raw"] = Number(1)
     return line
+
+
+NARROW: Final = ("pid", "to_pid", "child_pid", "fd", "new_fd", "last_fd")
+"""Fields that are an int in the kernel; -1 may be written as an unsigned number of 32 or 64 bits."""
+
+_MOST: Final = 1 << 64
+
+
+def _all_fit(line: Line, text: str) -> bool:
+    """Tell whether all numbers of a line fit their places: registers have 64 bits."""
+    for key, number in line.numbers.items():
+        value = number.value(text)
+        if not -_MOST < value < _MOST or (key in NARROW and 1 << 32 <= value < _MOST - (1 << 31)):
+            return False
+        if any(token_value(text[start:end]) >= _MOST for start, end, _ in number.terms):
+            return False
+    return True
 
 
 def template_of(line: Line, dialect: str, slots: Slots, text: bytes, names: Strings) -> Template | None:

@@ -21,7 +21,7 @@ CALLS: Final = (
     # the malloc family
     "malloc calloc realloc reallocarray free posix_memalign aligned_alloc memalign valloc pvalloc strdup strndup "
     "asprintf malloc_usable_size malloc_trim mallopt abort "
-    "new new[] delete delete[] getdelim sbrk"
+    "new new[] delete delete[] getdelim sbrk pthread_create"
 ).split()
 """Normalised names of the calls of interest; a call's code is its place here."""
 

@@ -36,6 +36,10 @@ _SIGNAL_MASK: Final = 0xFF
 """CSIGNAL: the bits of clone's flags that hold the signal sent at the child's exit."""
 
 
+_ALL_BITS: Final = (1 << 64) - 1
+"""A number of a register is printed without sign."""
+
+
 def prot_text(prot: int) -> str:
     """Return a protection in words, such as `PROT_READ|PROT_WRITE`."""
     return _bits(prot, constants.PROT, "PROT_NONE")
@@ -45,6 +49,8 @@ def flags_text(call: str, flags: int) -> str:
     """Return the flags of `call` in words; for a call whose flags are not known, the number in hexadecimal."""
     if call in ("mmap", "remap_file_pages"):
         return _mmap_flags(flags)
+    if call == "shmget":
+        return _shmget_flags(flags)
     if call in _VALUE_TABLES:
         names = {number: name for name, number in _VALUE_TABLES[call].items()}
         return names.get(flags, hex(flags))
@@ -57,10 +63,21 @@ def flags_text(call: str, flags: int) -> str:
 
 def _bits(value: int, table: Mapping[str, int], nothing: str) -> str:
     words = [name for name, bits in table.items() if bits and value & bits == bits]
-    rest = value & ~sum(table[name] for name in words)
+    rest = value & _ALL_BITS & ~sum(table[name] for name in words)
     if rest:
         words.append(hex(rest))
     return "|".join(words) or nothing
+
+
+def _shmget_flags(flags: int) -> str:
+    """Return shmget's flags: the known bits, the huge page size, the mode in octal. Source: strace's ipc_shm.c."""
+    mode, rest = flags & 0o777, flags & ~0o777
+    words = []
+    if rest & constants.SHMGET["SHM_HUGETLB"] and (huge := rest >> constants.MAP_HUGE_SHIFT & 0x3F):
+        words = [f"{huge}<<SHM_HUGE_SHIFT"]
+        rest &= ~(0x3F << constants.MAP_HUGE_SHIFT)
+    first = [_bits(rest, constants.SHMGET, "")] if rest else []
+    return "|".join([*first, *words, f"0{mode:o}" if mode > 0o7 else f"{mode:03o}"])
 
 
 def _mmap_flags(flags: int) -> str:

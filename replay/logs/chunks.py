@@ -18,7 +18,15 @@ import numpy as np
 from replay.engine.columns import Int64Array
 from replay.errors import TraceFormatError
 from replay.logs.collected import Step, undoing
-from replay.logs.dialect import PROCESS_NOTICE, dialect_of, other_tool, prints_nil, what_it_is
+from replay.logs.dialect import (
+    PROCESS_NOTICE,
+    counts_pages,
+    dialect_of,
+    other_tool,
+    prints_nil,
+    shows_system_calls,
+    what_it_is,
+)
 from replay.logs.files import Log, open_log, read_block
 from replay.logs.prefix import COLOUR
 
@@ -156,6 +164,8 @@ def _tell(log: Log, sample: bytes, asked: str) -> list[Step]:
         sample = step(sample)
     log.dialect = dialect_of(sample) if asked == "auto" else asked
     log.nil = prints_nil(sample)
+    log.system_calls = shows_system_calls(sample)
+    log.mmap2_in_pages = counts_pages(sample)
     return steps
 
 

@@ -21,6 +21,7 @@ _LTRACE_LINE: Final = (
     rb"\n"
     + PREFIX
     + rb"(?:\+\+\+ exited \(status|--- Called exec|SYS_\w+\(|\w+@SYS\(|[^\s(\"]+->\w+\(|[\w.]+@[\w.+-]+\("
+    rb"|\w+\([^\n]*<no return \.\.\.>"
     rb"|operator (?:new|delete)|(?:malloc|calloc|realloc|free|_Z\w+)\(|\w*\([^\n]* = (?:<void>|nil)"
     rb"|<\.\.\. [^\n]+ resumed> [^\n]*\) *= (?:<void>|nil))"
 )
@@ -53,12 +54,26 @@ _LOOKS_LIKE_NO_CALLS: Final = {
 }
 """The same of those that could not."""
 
+_ODD_OFFSET: Final = rb"mmap2\([^\n\"]*MAP_[^\n\"]*, (?:offset=)?0x(?![0-9a-f]*000[),])[0-9a-f]+(?:\)| <unf)"
 _NIL: Final = rb"(?m)(?:[(,] ?|\) += )nil(?=[,) \n]|$)"
 
 
 def prints_nil(sample: bytes) -> bool:
     """Return whether lines of a log write null pointers as `nil`, which ltrace does from 0.7.91 on."""
     return b"nil" in sample and re.search(_NIL, sample) is not None
+
+
+def shows_system_calls(sample: bytes) -> bool:
+    """Return whether a log of ltrace shows system calls (`-S`)."""
+    return re.search(rb"\bSYS_\w+\(|\w@SYS\(", sample) is not None
+
+
+def counts_pages(sample: bytes) -> bool:
+    """Return whether the offsets of mmap2 are written in pages: one that is no multiple of 4096 can be nothing else.
+
+    Source: strace prints bytes from 4.8 on, and always pages where it prints all arguments raw.
+    """
+    return b"mmap2(" in sample and re.search(_ODD_OFFSET, sample) is not None
 
 
 def dialect_of(sample: bytes) -> str:

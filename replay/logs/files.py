@@ -30,8 +30,9 @@ STDIN: Final = "-"
 class Log:
     """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives.
 
-    Reading it tells its dialect, whether it writes null pointers as `nil` (ltrace 0.7.91 and later), and whether its
-    lines have nothing but the time since the line before (`-r`); `bytes_read` counts what of the file was read so far.
+    Reading it tells its dialect, whether it writes null pointers as `nil` (ltrace 0.7.91 and later), whether a log of
+    ltrace shows system calls (`-S`), whether offsets of mmap2 are pages (strace before 4.8), and whether its lines have
+    nothing but the time since the line before (`-r`); `bytes_read` counts what of the file was read so far.
     `of_set` says that it is one of several files of a set: what a thread did not do leaves its file empty.
     """
 
@@ -40,6 +41,8 @@ class Log:
     pid: int | None = None
     dialect: str = "auto"
     nil: bool = False
+    system_calls: bool = False
+    mmap2_in_pages: bool = False
     relative: bool = False
     bytes_read: int = 0
     of_set: bool = False

@@ -358,6 +358,8 @@ class Run:
         """Return the lines that `maps` prints, as values, in order of addresses."""
         clock = self._clock_of(step, line, time)
         space = self.space_at(clock, step, pid)
+        if not len(self.replayed.spaces["died_line"]):  # no line of the log tells of a space
+            return []
         return list(join_equal(self.mappings(space, self._last_clock(space) if clock is None else clock)))
 
     def mappings(self, space: int, clock: int) -> list[Mapping]:

@@ -99,6 +99,7 @@ def _event_columns(run: Run, events: Columns) -> dict[str, Any]:
     errno = np.where(events["errno"] == 0, NULL, events["errno"])
     columns["errno"] = _decoded(call, errno, lambda _call, number: constants.ERRNO_NAME.get(number, f"errno {number}"))
     columns["status"] = Words(events["status"], STATUSES)
+    columns["result"] = np.where(events["status"] == FAILED, NULL, events["result"])
     if len(run.source.files) > 1:
         columns["file"] = Words(events["file"], run.source.files)
     columns["parent_step"] = run.nesting.around(events["step"])
