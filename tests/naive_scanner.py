@@ -20,6 +20,8 @@ from replay.lines.slots import (
     LEADING,
     LONGEST_NUMBER,
     LONGEST_SHAPE,
+    MOST_DIGITS,
+    MOST_HEX_DIGITS,
     OCTAL,
     PATH,
     TEXT,
@@ -88,7 +90,7 @@ def _valued(buffer: Bytes, start: Int64Array, end: Int64Array) -> _Slots:
     value = np.zeros(len(start), dtype=np.uint64)
     valid = np.zeros(len(start), dtype=bool)
     kind = length + 32 * hexadecimal
-    kind[length > LONGEST_NUMBER] = 0
+    kind[length > np.where(hexadecimal, MOST_HEX_DIGITS, MOST_DIGITS)] = 0
     for code in np.flatnonzero(np.bincount(kind, minlength=1)):
         if code & 31:
             of_kind = np.flatnonzero(kind == code)

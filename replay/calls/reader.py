@@ -294,7 +294,7 @@ class RunInput:
         with closing(scanned(read_texts(log), log)) as chunks:
             first = list(islice(chunks, 1))  # now the dialect is known
             shapes = self._shapes_of(log)
-            reading = Reading(log, shapes, self.notices, Joiner(), LibraryCalls(log.system_calls))
+            reading = Reading(log, shapes, self.notices, library=LibraryCalls(log.system_calls))
             with closing(worked_ahead(chain(first, chunks), reading.batch)) as batches:
                 for _, calls in batches:
                     yield calls
