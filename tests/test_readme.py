@@ -44,3 +44,24 @@ def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert example is not None
     exec(example.group(1), {})
     assert "mapping_above" in capsys.readouterr().out
+
+
+def test_the_plot_example_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib").use("Agg")
+    monkeypatch.chdir(CHECKOUT)
+    (example,) = re.findall(r"```python\n(import replay\n[^`]*plot\(\).*?)```", README, re.DOTALL)
+    exec(example.replace('"memory.png"', f'"{tmp_path / "memory.png"}"'), {})
+    assert (tmp_path / "memory.png").stat().st_size > 5_000
+
+
+def test_each_room_has_a_line_and_each_file_named_is_there() -> None:
+    section = README[README.index("## Where is what") :]
+    named = {
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    rooms = {path.name for path in (CHECKOUT / "replay").iterdir() if (path / "__init__.py").exists()}
+    assert rooms <= named
+    files = [name for name in re.findall(r"`([\w/]+\.(?:py|md))`", section) if "NAME" not in name]
+    assert [
+        name for name in files if not (CHECKOUT / "replay" / name).exists() and not (CHECKOUT / name).exists()
+    ] == []
