@@ -174,7 +174,7 @@ class Findings:
         if not self.failures:
             return []
         keys = [columns[name] for name in ("space", "cause", "blocker_start", "limit_bytes")]
-        return sorted((self._failure_group(rows) for rows in _alike(keys)), key=lambda group: group.first_step)
+        return sorted((self._failure_group(rows) for rows in alike(keys)), key=lambda group: group.first_step)
 
     def _failure_group(self, rows: Int64Array) -> FailureGroup:
         columns = self.run.activity.brk_failures
@@ -365,8 +365,8 @@ class Findings:
             return []
         keys = [mmaps[name][rows] for name in ("kind", "allocator", "errno")]
         found = []
-        for alike in _alike([*keys, mmaps["bytes"][rows]] if by_size else keys):
-            mine, first = rows[alike], int(rows[alike[0]])
+        for group in alike([*keys, mmaps["bytes"][rows]] if by_size else keys):
+            mine, first = rows[group], int(rows[group[0]])
             found.append(
                 MappingGroup(
                     kind=self.text(mmaps["kind"][first]),
@@ -623,7 +623,7 @@ class Findings:
         return self.strings[int(text_id)] if text_id >= 0 else ""
 
 
-def _alike(keys: list[Int64Array]) -> list[Int64Array]:
+def alike(keys: list[Int64Array]) -> list[Int64Array]:
     """Return the rows of each combination of values, in order."""
     groups = take_groups(keys)[1]
     order = ascending(groups)

@@ -17,6 +17,7 @@ from replay.console.amounts import exact, number, size
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import is_among
 from replay.linux import constants
+from replay.report.findings import alike
 from replay.run.places import span
 
 if TYPE_CHECKING:
@@ -64,13 +65,14 @@ class Refused:
 def refused_groups(findings: Findings) -> list[Refused]:
     """Return the refused calls in groups, the most frequent first."""
     steps = _refused_steps(findings)
+    if not len(steps):
+        return []
     events = findings.events
-    keys: dict[tuple[str, str, str, bool], list[int]] = {}
-    columns = {name: events.at(name, steps).tolist() for name in ("call", "errno", "flags", "prot", "injected")}
-    for step, call, errno, flags, prot, injected in zip(steps.tolist(), *columns.values(), strict=True):
-        name, error = constants.CALLS[call], constants.ERRNO_NAME.get(errno, f"error {errno}")
-        keys.setdefault((name, error, _purpose(name, flags, prot), injected == 1), []).append(step)
-    groups = [_group(findings, key, np.array(steps)) for key, steps in keys.items()]
+    call, errno, flags, prot, injected = (
+        events.at(name, steps) for name in ("call", "errno", "flags", "prot", "injected")
+    )
+    keys = [call, errno, _purposes(call, flags, prot), (injected == 1).astype(np.int64)]
+    groups = [_group(findings, [int(key[rows[0]]) for key in keys], steps[rows]) for rows in alike(keys)]
     return sorted(groups, key=lambda group: (-group.count, group.first_step))
 
 
@@ -86,19 +88,19 @@ def _refused_steps(findings: Findings) -> Int64Array:
     return steps[~is_among(steps, findings.run.activity.allocator_mmaps["step"][findings.fallback_rows])]
 
 
-def _purpose(call: str, flags: int, prot: int) -> str:
-    """Return what an mmap was for, as its flags tell."""
-    if call != "mmap" or flags == NULL:
-        return ""
-    if flags & _STACK:
-        return "MAP_STACK, a thread's stack"
-    if not flags & _ANONYMOUS:
-        return "a file"
-    return "an address range, no access" if prot == 0 else ""
+_PURPOSES: Final = ("", "MAP_STACK, a thread's stack", "a file", "an address range, no access")
 
 
-def _group(findings: Findings, key: tuple[str, str, str, bool], steps: Int64Array) -> Refused:
-    call, errno, what, injected = key
+def _purposes(call: Int64Array, flags: Int64Array, prot: Int64Array) -> Int64Array:
+    """Return what each mmap was for, as its flags tell: places in `_PURPOSES`."""
+    known = (call == constants.CALL_CODE["mmap"]) & (flags != NULL)
+    masks = [known & (flags & _STACK != 0), known & (flags & _ANONYMOUS == 0), known & (prot == 0)]
+    return np.select(masks, [1, 2, 3], 0).astype(np.int64)
+
+
+def _group(findings: Findings, key: list[int], steps: Int64Array) -> Refused:
+    call, what, injected = constants.CALLS[key[0]], _PURPOSES[key[2]], bool(key[3])
+    errno = constants.ERRNO_NAME.get(key[1], f"error {key[1]}")
     lengths = np.maximum(findings.events.at("length", steps), 0)
     first = int(steps[0])
     reason = "strace injected this answer" if injected else _reason(findings, call, errno, first)

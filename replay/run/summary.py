@@ -90,10 +90,13 @@ def _resident_at_most(replayed: Replay, space: int, clock: int, mapped: int) -> 
     """Return how much of what a space has `mapped` at a line can be touched: the rest has no access."""
     regions = replayed.regions
     for number in range(regions.parts):
-        part = regions.part(number, ["prot", "born_line", "died_line", "space", "start", "end"])
-        reserved = (part["prot"] & _ANY_ACCESS == 0) & (part["space"] == space) & (part["born_line"] <= clock)
-        reserved &= (part["died_line"] == NULL) | (part["died_line"] > clock)
-        mapped -= int((part["end"][reserved] - part["start"][reserved]).sum())
+        rows = np.flatnonzero(regions.part(number, ["prot"])["prot"] & _ANY_ACCESS == 0)
+        if len(rows):
+            names = ["born_line", "died_line", "space", "start", "end"]
+            part = {name: column[rows] for name, column in regions.part(number, names).items()}
+            reserved = (part["space"] == space) & (part["born_line"] <= clock)
+            reserved &= (part["died_line"] == NULL) | (part["died_line"] > clock)
+            mapped -= int((part["end"][reserved] - part["start"][reserved]).sum())
     return max(mapped, 0)
 
 
