@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay.allocator import Record, allocator_activity
+from replay.allocator import Replayed, allocator_activity
 from replay.allocator.neighbours import Neighbours
 from replay.calls.reader import read_run
 from replay.engine import column_store as packed
@@ -71,15 +71,15 @@ def rows_of(columns: dict[str, np.ndarray], strings: Strings) -> list[Row]:
     return [Row({name: value(name, numbers[row]) for name, numbers in lists.items()}) for row in range(count)]
 
 
-def record_of(text: str, tmp_path: Path) -> Record:
+def record_of(text: str, tmp_path: Path) -> Replayed:
     log = tmp_path / "trace.log"
     log.write_text("\n".join(line.strip() for line in text.strip().splitlines()).replace("RW)", f"{RW})") + "\n")
     source = read_run([log])
     made = replay(source, source.strings)
-    return Record(made.events, made.brks, made.regions, made.spaces, source.strings, made.page_size)
+    return Replayed(made.events, made.brks, made.regions, made.spaces, source.strings, made.page_size)
 
 
-def found_in(record: Record) -> Found:
+def found_in(record: Replayed) -> Found:
     activity = allocator_activity(record)
     names = rows_of(activity.allocators, record.strings)
     return Found(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replay.allocator.brk_failures import brk_failures, find_refusals
+from replay.allocator.brk_failures import brk_failures
+from replay.allocator.brk_refusals import find_refusals
 from replay.allocator.identify import ALLOCATORS, find_allocators
 from replay.allocator.mmaps import allocator_mmaps
-from replay.allocator.replayed import Record
+from replay.allocator.replayed import Replayed
 from replay.engine.columns import Columns
 
-__all__ = ["ALLOCATORS", "Activity", "Record", "allocator_activity"]
+__all__ = ["ALLOCATORS", "Activity", "Replayed", "allocator_activity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Activity:
     """`space`, `name` and `evidence`: who serves malloc in each space first, then the runtimes beside it."""
 
 
-def allocator_activity(record: Record) -> Activity:
+def allocator_activity(record: Replayed) -> Activity:
     """Return the brk failures, the mappings of allocators and the allocators of a replayed run."""
     refusals = find_refusals(record)
     allocators = find_allocators(record)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from replay.allocator.neighbours import Neighbours
-from replay.allocator.replayed import OK, Record
+from replay.allocator.replayed import OK, Replayed
 from replay.engine.columns import NULL, Int64Array
 from replay.linux.constants import CALL_CODE
 
@@ -44,20 +44,20 @@ class Heap:
 
 
 @dataclass(slots=True)
-class Heaps:
+class ArenaHeaps:
     """The reserves of a run, and the steps at which a refused attempt ended."""
 
     found: list[Heap] = field(default_factory=list)
     refused_ends: list[int] = field(default_factory=list)
 
 
-def find_heaps(record: Record, steps: list[int], heap_bytes: list[int]) -> Heaps:
+def find_arena_heaps(record: Replayed, steps: list[int], heap_bytes: list[int]) -> ArenaHeaps:
     """Return what became of the reserves `steps`: unreadable private mappings of one or two `heap_bytes`.
 
     Source: alloc_new_heap in malloc/arena.c (new_heap before 2.35): mmap of two heaps' size, munmap of the unaligned
     head and tail, mprotect of the first pages; where the mmap fails, one of a single heap's size, kept if aligned.
     """
-    heaps = Heaps()
+    heaps = ArenaHeaps()
     traced = any(any(record.parts_of(name, ())) for name in ("mprotect", "munmap"))
     last_heap: dict[tuple[int, int], int] = {}
     every = np.array(steps, dtype=np.int64)
@@ -91,7 +91,7 @@ def _known(found: Int64Array) -> list[list[int]]:
 
 
 def _follow_reserve(
-    record: Record, step: int, following: list[int], size: int, heaps: Heaps, traced: bool
+    record: Replayed, step: int, following: list[int], size: int, heaps: ArenaHeaps, traced: bool
 ) -> Heap | None:
     """Return the heap that the calls `following` a granted reserve make of it, None where they do not.
 
@@ -113,7 +113,7 @@ def _follow_reserve(
     return Heap(step, 0, 0, f"has the size of the reserve for a heap of {_mib(size)} of an arena") if unseen else None
 
 
-def _committed(record: Record, step: int, row: int, following: list[int], heaps: Heaps, size: int) -> Heap:
+def _committed(record: Replayed, step: int, row: int, following: list[int], heaps: ArenaHeaps, size: int) -> Heap:
     """Return the heap whose first pages the mprotect `row` made writable, or was refused to."""
     base, line = record.one("addr", row), record.one("line", row)
     if record.one("status", row) == OK:
@@ -127,7 +127,7 @@ def _committed(record: Record, step: int, row: int, following: list[int], heaps:
     return Heap(step, record.one("errno", row), base, evidence)
 
 
-def _further_heap(record: Record, preceding: list[int], base: int, size: int) -> str:
+def _further_heap(record: Replayed, preceding: list[int], base: int, size: int) -> str:
     """Return what to add where the last heap of the same thread is full: then this one belongs to the same arena."""
     for row in preceding:
         addr = record.one("addr", row)

@@ -1,7 +1,7 @@
 """The sentence of evidence for each mapping of an allocator.
 
 In go the mappings with their kinds, out come ids of texts; equal cases share one. What is true of a mapping was decided
-in `mappings`: here it is only put into words.
+in `mmaps`: here it is only put into words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from replay.allocator import identify
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, LAST_RESORT, POOL, Candidates
 from replay.allocator.mmap_threshold import MMAP_THRESHOLD, Thresholds
-from replay.allocator.replayed import Mask, Record
+from replay.allocator.replayed import Mask, Replayed
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import distinct, take_groups
 from replay.linux.constants import CALLS
@@ -32,7 +32,7 @@ _POOLS: Final = {
 
 
 def evidence_of(
-    record: Record, candidates: Candidates, rows: Int64Array, thresholds: Thresholds, mallocng: Mask
+    record: Replayed, candidates: Candidates, rows: Int64Array, thresholds: Thresholds, mallocng: Mask
 ) -> Int64Array:
     """Return the ids of the sentences for the candidates `rows`."""
     evidence = np.full(len(rows), NULL, dtype=np.int64)
@@ -51,7 +51,7 @@ def evidence_of(
     return evidence
 
 
-def _fallback_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
+def _fallback_sentences(record: Replayed, candidates: Candidates, rows: Int64Array) -> list[str]:
     step = candidates.refusal_step[rows]
     lines = record.at("line", step).tolist()
     inside = _inside(record, record.around(candidates.step[rows]))
@@ -65,7 +65,7 @@ def _fallback_sentences(record: Record, candidates: Candidates, rows: Int64Array
     ]
 
 
-def _last_resort_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
+def _last_resort_sentences(record: Replayed, candidates: Candidates, rows: Int64Array) -> list[str]:
     inside = _inside(record, record.around(candidates.step[rows]))
     steps = candidates.refusal_step[rows]
     lines = np.zeros(len(rows), dtype=np.int64)
@@ -78,7 +78,7 @@ def _last_resort_sentences(record: Record, candidates: Candidates, rows: Int64Ar
     ]
 
 
-def _heap_sentences(record: Record, candidates: Candidates, rows: Int64Array) -> list[str]:
+def _heap_sentences(record: Replayed, candidates: Candidates, rows: Int64Array) -> list[str]:
     inside = _inside(record, record.around(candidates.step[rows]))
     return [candidates.heap_evidence[row] + where for row, where in zip(rows.tolist(), inside, strict=True)]
 
@@ -87,7 +87,7 @@ def _outcome(candidates: Candidates, rows: Int64Array) -> list[str]:
     return ["; refused as well" if failed else "" for failed in candidates.failed[rows].tolist()]
 
 
-def _inside(record: Record, around: Int64Array) -> list[str]:
+def _inside(record: Replayed, around: Int64Array) -> list[str]:
     """Return for each row the words that name the libc call around it, empty where the log has none."""
     words, there = [""] * len(around), np.flatnonzero(around != NULL)
     columns = (record.at(name, around[there]).tolist() for name in ("call", "length", "entry_line"))
@@ -96,7 +96,7 @@ def _inside(record: Record, around: Int64Array) -> list[str]:
     return words
 
 
-def _pool_ids(record: Record, candidates: Candidates, rows: Int64Array) -> Int64Array:
+def _pool_ids(record: Replayed, candidates: Candidates, rows: Int64Array) -> Int64Array:
     ids = np.zeros(len(identify.ALLOCATORS), dtype=np.int64)
     for code in distinct(candidates.allocator[rows]).tolist():
         ids[code] = record.strings.intern(_POOLS[code])
@@ -104,7 +104,7 @@ def _pool_ids(record: Record, candidates: Candidates, rows: Int64Array) -> Int64
 
 
 def _direct_ids(
-    record: Record, candidates: Candidates, rows: Int64Array, thresholds: Thresholds, mallocng: Mask
+    record: Replayed, candidates: Candidates, rows: Int64Array, thresholds: Thresholds, mallocng: Mask
 ) -> Int64Array:
     """Return the sentences about large requests; those of one threshold and fate share theirs."""
     seen = candidates.inside[rows]

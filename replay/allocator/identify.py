@@ -1,7 +1,7 @@
 """Which allocator serves malloc in each address space, and how that is known.
 
 In go the mapped files, the programs and the way the break moves; out comes one row for each allocator of each space
-with the sentence that speaks for it. What the allocators do with mmap is for `mappings`.
+with the sentence that speaks for it. What the allocators do with mmap is for `mmaps`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from replay.allocator.replayed import OK, Mask, Record, first_of_each
+from replay.allocator.replayed import OK, Mask, Replayed, first_of_each
 from replay.engine.columns import NULL, Columns, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE, MAP_FLAGS
@@ -105,7 +105,7 @@ class Allocators:
         """Return for each of `spaces` whether `runtime` lives in it."""
         return (self.runtimes[spaces] >> runtime & 1).astype(np.bool_)
 
-    def columns(self, record: Record) -> Columns:
+    def columns(self, record: Replayed) -> Columns:
         """Return the rows as columns `space`, `name` and `evidence`, the latter two as ids of texts."""
         return {
             "space": np.array([space for space, _, _ in self.rows], dtype=np.int64),
@@ -128,7 +128,7 @@ class _Traces:
     small_steps: dict[int, str]
 
 
-def find_allocators(record: Record) -> Allocators:
+def find_allocators(record: Replayed) -> Allocators:
     """Return which allocators each space has."""
     count, growth = record.space_count, _growth(record.brks)
     found = Allocators(
@@ -194,7 +194,7 @@ def _serves_malloc(space: int, files: dict[int, str], traces: _Traces) -> tuple[
     return UNKNOWN, "no libc is mapped by a call of the log, and the break does not move as a known one moves it"
 
 
-def _mapped_files(record: Record) -> dict[int, dict[int, str]]:
+def _mapped_files(record: Replayed) -> dict[int, dict[int, str]]:
     """Return by space and allocator the sentence of the first file that names it, in the order of mapping.
 
     Of what was mapped before the log nobody knows the order: there an allocator of its own stands before a libc. ld.so
@@ -220,7 +220,7 @@ def _mapped_files(record: Record) -> dict[int, dict[int, str]]:
     return files
 
 
-def _of_paths(record: Record, paths: Int64Array, pattern: re.Pattern[str]) -> Mask:
+def _of_paths(record: Replayed, paths: Int64Array, pattern: re.Pattern[str]) -> Mask:
     """Return which of `paths`, ids of texts, fit a pattern."""
     fits = np.zeros(len(record.strings), dtype=np.bool_)
     for text_id in distinct(paths).tolist():
@@ -228,7 +228,7 @@ def _of_paths(record: Record, paths: Int64Array, pattern: re.Pattern[str]) -> Ma
     return fits[paths]
 
 
-def _codes_of_paths(record: Record, paths: Int64Array) -> Int64Array:
+def _codes_of_paths(record: Replayed, paths: Int64Array) -> Int64Array:
     """Return for each of `paths`, ids of texts, the allocator that a file of that name brings."""
     codes = np.zeros(len(record.strings), dtype=np.int64)
     for text_id in distinct(paths).tolist():
@@ -248,7 +248,7 @@ def _base_name(path: str) -> str:
     return _plain(path).rpartition("/")[2]
 
 
-def _programs(record: Record) -> dict[int, dict[int, str]]:
+def _programs(record: Replayed) -> dict[int, dict[int, str]]:
     """Return by space the runtime or libc that the program of its execve brings."""
     programs: dict[int, dict[int, str]] = {}
     for space, program in enumerate(record.spaces["program"].tolist()):
@@ -260,7 +260,7 @@ def _programs(record: Record) -> dict[int, dict[int, str]]:
     return programs
 
 
-def _linked_jemalloc(record: Record, growth: Int64Array) -> dict[int, str]:
+def _linked_jemalloc(record: Replayed, growth: Int64Array) -> dict[int, str]:
     """Return the spaces where jemalloc starts, be it a library or linked in: it reads whether memory is overcommitted.
 
     glibc may do so once heaps of arenas shrink, and programs for reasons of their own; both have grown the break
@@ -277,14 +277,14 @@ def _linked_jemalloc(record: Record, growth: Int64Array) -> dict[int, str]:
     return _first_of_each_space(record, steps, f"{_OVERCOMMIT} is read before the break grows, as jemalloc does")
 
 
-def _go_arenas(record: Record) -> dict[int, str]:
+def _go_arenas(record: Replayed) -> dict[int, str]:
     """Return the spaces where a mapping was asked for at the address of Go's first arena."""
     asked = [steps[told["addr"] == _GO_ARENA] for steps, told in record.parts_of("mmap", ("addr",))]
     rows = np.concatenate([np.zeros(0, dtype=np.int64), *asked])
     return _first_of_each_space(record, rows, "a mapping at 0xc000000000, Go's first heap arena, is asked for")
 
 
-def _mallocng_guards(record: Record, growth: Int64Array) -> dict[int, str]:
+def _mallocng_guards(record: Replayed, growth: Int64Array) -> dict[int, str]:
     """Return the spaces where mallocng took its first metadata: two pages by brk, the first of them made a guard.
 
     Where that brk fails, the metadata come by `mmap(NULL, …, PROT_NONE)` at once.
@@ -305,13 +305,13 @@ def _mallocng_guards(record: Record, growth: Int64Array) -> dict[int, str]:
     )
 
 
-def _glibc_growths(record: Record, growth: Int64Array) -> dict[int, str]:
+def _glibc_growths(record: Replayed, growth: Int64Array) -> dict[int, str]:
     """Return the spaces where the break was to grow by 132 KiB, as glibc asks for with a small block (heuristic)."""
     rows = record.brks["step"][growth == _GLIBC_FIRST_GROWTH]
     return _first_of_each_space(record, rows, "the break grows by 132 KiB, as glibc's main arena does")
 
 
-def _small_steps(record: Record, growth: Int64Array) -> dict[int, str]:
+def _small_steps(record: Replayed, growth: Int64Array) -> dict[int, str]:
     """Return the spaces of static programs whose break grows by a few pages only, and which use open, not openat.
 
     This is a heuristic: older musl asks brk for just the pages that it needs (expand_heap in src/malloc), and musl
@@ -340,7 +340,7 @@ def _growth(brks: Columns) -> Int64Array:
     return np.where(known, brks["requested"] - np.where(known, brks["before"], 0), 0)
 
 
-def _first_of_each_space(record: Record, steps: Int64Array, sentence: str) -> dict[int, str]:
+def _first_of_each_space(record: Replayed, steps: Int64Array, sentence: str) -> dict[int, str]:
     """Return by space the sentence with the line of the first of `steps` in it."""
     if not len(steps):
         return {}
@@ -349,7 +349,7 @@ def _first_of_each_space(record: Record, steps: Int64Array, sentence: str) -> di
     return {space: f"{sentence} (line {line})" for space, line in zip(spaces.tolist(), lines.tolist(), strict=True)}
 
 
-def _narrow_spaces(record: Record) -> Mask:
+def _narrow_spaces(record: Replayed) -> Mask:
     """Return which spaces belong to 32-bit programs: they have mappings, and all below 4 GiB."""
     highest = np.zeros(record.space_count, dtype=np.uint64)
     for _, part in record.parts_of("mmap", ("space", "status", "result")):
@@ -358,7 +358,7 @@ def _narrow_spaces(record: Record) -> Mask:
     return (highest > 0) & (highest < 1 << 32)
 
 
-def _copied_from(record: Record) -> list[int]:
+def _copied_from(record: Replayed) -> list[int]:
     """Return for each space the one that it is a copy of, `NULL` where an execve or the start of the log made it."""
     spaces = record.spaces
     return np.where(spaces["origin"] == _FORKED, spaces["parent"], NULL).tolist()  # type: ignore[no-any-return]

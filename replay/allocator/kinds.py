@@ -1,6 +1,6 @@
 """What a mapping of an allocator can be, and the columns that the rules work on.
 
-No rules here: they are in `mappings`, their words in `evidence`.
+No rules here: they are in `mmaps`, their words in `evidence`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Candidates:
     """The log shows a libc call around it."""
     kind: NDArray[np.int8]
     allocator: NDArray[np.int8]
-    """Code of `libc.ALLOCATORS`: at first who serves malloc in the space."""
+    """Code of `identify.ALLOCATORS`: at first who serves malloc in the space."""
     errno: NDArray[np.int16]
     """Number of the error that refused it or its first pages, 0 for none."""
     refusal_step: Int64Array

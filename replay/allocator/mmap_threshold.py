@@ -1,7 +1,7 @@
 """The size from which glibc maps a block by itself, as it stands at each call.
 
 In go the mappings that may be such blocks and the calls that free them; out comes the threshold that glibc's rule gives
-at each of them. Whether a mapping is a block is for `mappings`.
+at each of them. Whether a mapping is a block is for `mmaps`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from replay.allocator.kinds import Candidates
-from replay.allocator.replayed import OK, Mask, Record
+from replay.allocator.replayed import OK, Mask, Replayed
 from replay.engine.columns import NULL, Columns, Int64Array
 from replay.engine.sorting import ascending_by, distinct
 
@@ -53,7 +53,7 @@ class _Operations:
     length: Int64Array
 
     @classmethod
-    def of(cls, record: Record, name: str, address: str, least: int) -> _Operations:
+    def of(cls, record: Replayed, name: str, address: str, least: int) -> _Operations:
         """Return the calls of a name that succeeded with `least` bytes or more; `address` names a column."""
         found = [(np.zeros(0, dtype=np.int64),) * 4]
         for some, part in record.parts_of(name, ("status", "length", "space", address)):
@@ -83,7 +83,7 @@ class LargeMappings:
     One that mremap resized counts with its last place and length.
     """
 
-    def __init__(self, record: Record, candidates: Candidates, narrow: Mask) -> None:
+    def __init__(self, record: Replayed, candidates: Candidates, narrow: Mask) -> None:
         """Look at mmaps that may be blocks; `narrow` tells for each space whether it is 32-bit."""
         self._record = record
         self._highest = np.where(narrow, _THRESHOLD_MAX_NARROW, _THRESHOLD_MAX)
@@ -143,7 +143,7 @@ class LargeMappings:
         return reduce(_Operations.joined, found)
 
 
-def largest_growth(record: Record, spaces: Int64Array, steps: Int64Array) -> Int64Array:
+def largest_growth(record: Replayed, spaces: Int64Array, steps: Int64Array) -> Int64Array:
     """Return the bytes of the largest growth of the break asked for in each space before each step."""
     brks: Columns = record.brks
     before, requested = brks["before"], brks["requested"]

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from replay.allocator.replayed import Mask, Record
+from replay.allocator.replayed import Mask, Replayed
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import ascending
 from replay.linux.constants import CALL_CODE
@@ -20,10 +20,10 @@ READ_WRITE: Final = 3
 """The protection of memory that an allocator hands out. Source: PROT_READ | PROT_WRITE, asm-generic/mman-common.h."""
 
 
-class OwnUse:
+class ProgramMappings:
     """Which mappings the program protected or cut up after it had made them."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Replayed) -> None:
         """Look nothing up yet."""
         self._record = record
 

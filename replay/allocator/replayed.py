@@ -28,7 +28,7 @@ FAILED: Final = 1
 
 
 @dataclass(frozen=True)
-class Record:
+class Replayed:
     """What one run's replay gave: events by step, brk calls, regions and spaces, and the texts that they name.
 
     `nesting` tells the libc calls around system calls; without it they are looked for.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from replay.allocator.brk_failures import MAX_MAP_COUNT
 from replay.calls.enclosing import is_call
 from replay.calls.reader import FAILED
 from replay.console.amounts import exact, number, size
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import is_among
 from replay.linux import constants
+from replay.linux.brk_rules import MAX_MAP_COUNT
 from replay.report.findings import alike
 from replay.run.places import span
 

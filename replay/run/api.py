@@ -308,10 +308,10 @@ class Run:
     @cached_property
     def activity(self) -> Activity:
         """What the allocators did."""
-        from replay.allocator import Record, allocator_activity
+        from replay.allocator import Replayed, allocator_activity
 
         made = self.replayed
-        record = Record(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size, self.nesting)
+        record = Replayed(made.events, made.brks, made.regions, made.spaces, self.strings, made.page_size, self.nesting)
         return allocator_activity(record)
 
     @cached_property
