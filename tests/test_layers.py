@@ -57,10 +57,7 @@ ALONE: Final = {
 UPWARDS: Final[dict[str, str]] = {}
 """Imports that run up and are yet to be turned: module to module."""
 
-CIRCLES: Final = (
-    {"replay.report.findings", "replay.report.malloc.findings"},
-    {"replay.report.advice", "replay.report.malloc.verdict", "replay.report.verdict"},
-)
+CIRCLES: Final[tuple[set[str], ...]] = ()
 """Circles that are yet to be opened. None may come in, and one that is open leaves the list."""
 
 

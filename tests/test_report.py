@@ -22,7 +22,7 @@ from replay.report import drawing as picture
 from replay.report.as_json import document, write_json
 from replay.report.as_text import letter
 from replay.report.diff import difference, difference_lines
-from replay.report.findings import Curve
+from replay.report.facts import Curve
 from replay.report.steps import step_lines
 from replay.run.window import Window, steps_of
 

@@ -12,7 +12,8 @@ from typing import Final
 from replay.console.amounts import address, exact, number, size, times
 from replay.engine.columns import to_unsigned
 from replay.linux import constants
-from replay.report.findings import FailureGroup, Findings
+from replay.report.facts import FailureGroup
+from replay.report.findings import Findings, malloc_of
 
 _WIDE_STEP: Final = 8 << 20
 """Bytes of a growth from which a larger M_TOP_PAD helps no more."""
@@ -86,14 +87,6 @@ def _of(part: int, whole: int) -> str:
 def _is_mallocng(findings: Findings) -> bool:
     """Tell whether musl's newer malloc is at work, whose small blocks live in pools of their own."""
     return any(group.kind == "pool" and group.allocator == "musl" for group in findings.other_groups)
-
-
-def malloc_of(findings: Findings, space: int) -> str:
-    """Return the name of the allocator that serves malloc in a space, `unknown` for none known."""
-    for name, _evidence, spaces in findings.allocators:
-        if space in spaces and name not in ("cpython", "go", "hotspot", "v8"):
-            return name
-    return "unknown"
 
 
 def to_try(findings: Findings) -> list[str]:

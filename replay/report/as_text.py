@@ -21,7 +21,8 @@ from replay.console.terminal import width
 from replay.engine.columns import NULL
 from replay.report import address_map, advice, drawing
 from replay.report.cannot_tell import cannot_tell
-from replay.report.findings import FailureGroup, Findings, MappingGroup, SpaceFacts
+from replay.report.facts import FailureGroup, MappingGroup, SpaceFacts
+from replay.report.findings import Findings
 from replay.report.verdict import MOST_REFUSALS, verdict
 from replay.run.places import Place, short_span, span
 

@@ -15,7 +15,7 @@ from replay.console import amounts
 from replay.console.screen import cells, clean, padded, styled, wrapped
 from replay.console.terminal import width as screen_width
 from replay.report import address_map
-from replay.report.findings import Curve
+from replay.report.facts import Curve
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 _LONGEST_BAR: Final = 10

@@ -7,29 +7,34 @@ any of it looks this module does not know.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from replay.allocator.arenas import HEAP_BYTES, HEAP_BYTES_NARROW
-from replay.calls.enclosing import is_call
-from replay.calls.reader import FAILED
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
-from replay.engine.sorting import ascending, distinct, is_among, take_groups
+from replay.engine.sorting import distinct, is_among
 from replay.lines.line_reader import DIALECTS
 from replay.linux import constants
 from replay.mm.address_space import KIND_BRK, ORIGIN_MAPS
-from replay.run.places import Place, Places
+from replay.report.break_findings import BreakFindings, known
+from replay.report.facts import (
+    ArenaHeaps,
+    Curve,
+    MappingGroup,
+    ProblemGroup,
+    SpaceFacts,
+    alike,
+)
+from replay.run.places import Place
 
 if TYPE_CHECKING:
     from replay.report.address_map import Piece
     from replay.report.malloc.findings import MallocFindings
     from replay.report.refusals import Refused
     from replay.report.unread_lines import UnreadCalls
-    from replay.run.api import Run
 
 FALLBACKS: Final = ("fallback", "last_resort")
 
@@ -42,285 +47,25 @@ _FOUND: Final = 0
 _LTRACE: Final = DIALECTS.index("ltrace")
 
 
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """Failed brk calls of one space with one cause and one thing in the way."""
-
-    space: int
-    cause: str
-    count: int
-    first_step: int
-    last_step: int
-    least_short: int
-    most_short: int
-    blocker: Blocker | None
-    limit_bytes: int | None
-    limit_place: Place | None
-    limit_step: int | None
-    evidence: str
-    stood_in: int
-    """Failures that a granted mmap followed as their fallback."""
-    refused_too: int
-    """Failures whose fallback was refused as well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """The mapping in the way of the break, `[start, end)`; `step` made it, None if it was there before the log."""
-
-    start: int
-    end: int
-    path: str
-    perms: str
-    place: Place | None
-    step: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class MappingGroup:
-    """Mappings of allocators that are alike: kind, allocator, size (None where sizes are added up) and outcome."""
-
-    kind: str
-    allocator: str
-    bytes_each: int | None
-    errno: str
-    count: int
-    total_bytes: int
-    first_step: int
-    last_step: int
-
-
-@dataclass(frozen=True, slots=True)
-class ArenaHeaps:
-    """How many heaps of arenas there were, how many bytes of addresses they kept, and how many were made usable."""
-
-    count: int
-    reserved_bytes: int
-    used_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpaceFacts:
-    """One address space: who ran in it, from which line to which, and how much it held. Sizes in bytes."""
-
-    space: int
-    parent: int | None
-    origin: str
-    pid: int | None
-    program: str
-    first: Place | None
-    last: Place | None
-    peak_mapped: int
-    peak_brk: int
-    failures: int
-    fallbacks: int
-
-
-@dataclass(frozen=True, slots=True)
-class BreakMoves:
-    """How often the break was asked to grow and did, how often it shrank, was only asked for, and came back."""
-
-    asked: int
-    grew: int
-    shrank: int
-    queried: int
-    grew_bytes: int
-    shrank_bytes: int
-    usual_growth: int
-    """Median of the bytes of a growth, 0 without any."""
-    returns: int
-    """How often a growth followed a shrink of the same space."""
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A quantity of one space over the lines of the log: `values[i]` bytes from clock `clocks[i]` on."""
-
-    clocks: Int64Array
-    values: Int64Array
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemGroup:
-    """The problems of one reason: how many, and the first of them."""
-
-    reason: str
-    count: int
-    first: Place
-    text: str
-
-
-class Findings:
+class Findings(BreakFindings):
     """What is to be said about a run; each finding is computed when it is first asked for."""
 
-    def __init__(self, run: Run) -> None:
-        """Look into `run`."""
-        self.run = run
-        self.places = Places(run)
-        self.events = run.replayed.events
-        self.strings = run.strings
-
-    # --- failed breaks ---
-
-    @cached_property
-    def failures(self) -> int:
-        """How many brk calls failed."""
-        return len(self.run.activity.brk_failures["step"])
-
-    @cached_property
-    def failure_groups(self) -> list[FailureGroup]:
-        """The failed brk calls by space, cause and what was in the way, the first failure first."""
-        columns = self.run.activity.brk_failures
-        if not self.failures:
-            return []
-        keys = [columns[name] for name in ("space", "cause", "blocker_start", "limit_bytes")]
-        return sorted((self._failure_group(rows) for rows in alike(keys)), key=lambda group: group.first_step)
-
-    def _failure_group(self, rows: Int64Array) -> FailureGroup:
-        columns = self.run.activity.brk_failures
-        first, step = int(rows[0]), int(columns["step"][rows[0]])
-        cause, space = self.text(columns["cause"][first]), int(columns["space"][first])
-        short = columns["shortfall_bytes"][rows]
-        limit = _known(columns["limit_bytes"][first])
-        limit_step = self._limit_step(cause, space, step)
-        steps = columns["step"][rows]
-        return FailureGroup(
-            space=space,
-            cause=cause,
-            count=len(rows),
-            first_step=step,
-            last_step=int(steps[-1]),
-            least_short=int(short.min()),
-            most_short=int(short.max()),
-            blocker=self._blocker(first),
-            limit_bytes=limit,
-            limit_place=None if limit_step is None else self.places.of_step(limit_step),
-            limit_step=limit_step,
-            evidence=self.text(columns["evidence"][first]),
-            stood_in=int(is_among(steps, self._answered[0]).sum()),
-            refused_too=int(is_among(steps, self._answered[1]).sum()),
-        )
-
-    @cached_property
-    def _answered(self) -> tuple[Int64Array, Int64Array]:
-        """The steps of the failures that a fallback answered, in order: where it was granted, where it was refused."""
-        mmaps = self.run.activity.allocator_mmaps
-        is_fallback = self._is_kind(FALLBACKS) & (mmaps["brk_failure_step"] != NULL)
-        granted = mmaps["errno"] == NO_TEXT
-        steps = mmaps["brk_failure_step"]
-        return np.sort(steps[is_fallback & granted]), np.sort(steps[is_fallback & ~granted])
-
-    def _blocker(self, row: int) -> Blocker | None:
-        columns = self.run.activity.brk_failures
-        start, end = int(columns["blocker_start"][row]), int(columns["blocker_end"][row])
-        if start == NULL:
-            return None
-        clock = int(columns["blocker_line"][row])
-        regions = self._blocking
-        mine = np.flatnonzero((regions["space"] == columns["space"][row]) & (regions["start"] <= start))
-        mine = mine[(regions["end"][mine] > start) & (regions["made_line"][mine] == clock)]
-        perms, step = "", None
-        if mine.size:
-            first = mine[np.argmin(regions["born_step"][mine])]
-            perms = _perms(int(regions["prot"][first]), int(regions["shared"][first]))
-            step = _known(regions["made_step"][first])
-        path = self.text(columns["blocker_path"][row])
-        return Blocker(start, end, path, perms, self.places.of_clock(clock), step)
-
-    @cached_property
-    def _blocking(self) -> Columns:
-        """The regions that were made in a line which made a blocker."""
-        regions, found = self.run.replayed.regions, [np.zeros(0, np.int64)]
-        lines = distinct(self.run.activity.brk_failures["blocker_line"])
-        for number in range(regions.parts):
-            made = regions.part(number, ["made_line"])["made_line"]
-            found.append(np.flatnonzero(is_among(made, lines)) + regions.starts[number])
-        rows = np.concatenate(found)
-        names = ("space", "start", "end", "made_line", "born_step", "prot", "shared", "made_step")
-        return {name: regions.at(name, rows) for name in names}
-
-    def _limit_step(self, cause: str, space: int, step: int) -> int | None:
-        """Return the last step before `step` that set the limit in the way, None where the log has none."""
-        resource = {"rlimit_data": "RLIMIT_DATA", "rlimit_as": "RLIMIT_AS"}.get(cause)
-        if resource is None:
-            return None
-        found = self.limit_before(resource, space, step)
-        return None if found is None else found[1]
-
-    def limit_before(self, resource: str, space: int, step: int) -> tuple[int, int] | None:
-        """Return the bytes of a limit that the log set last before a step, and the step that did, None for none."""
-        steps, resources, spaces = self._limits_set
-        earlier = (steps < step) & (resources == constants.RLIMIT[resource])
-        mine = steps[earlier & (spaces == space)]
-        chosen = mine if mine.size else steps[earlier]
-        if not chosen.size:
-            return None
-        limit = self.events.one("aux", int(chosen[-1]))
-        return (limit, int(chosen[-1])) if 0 <= limit < constants.RLIM_INFINITY else None
-
-    @cached_property
-    def _limits_set(self) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """The steps that set a limit, with the resource and the space of each."""
-        events, steps = self.events, self.steps_of(["prlimit"])
-        steps = steps[(events.at("aux", steps) != NULL) & (events.at("status", steps) == 0)]
-        return steps, events.at("aux2", steps), events.at("space", steps)
-
-    def steps_of(self, names: Iterable[str]) -> Int64Array:
-        """Return the steps of some calls."""
-        found = [np.zeros(0, np.int64)]
-        for number in range(self.events.parts):
-            chosen = is_call(self.events.part(number, ["call"]), names)
-            found.append(np.flatnonzero(chosen) + self.events.starts[number])
-        return np.concatenate(found)
-
-    @cached_property
-    def moves(self) -> BreakMoves:
-        """What the break did over the whole run, refused calls of all spaces included."""
-        brks = self.run.replayed.brks
-        asked, granted, before = brks["requested"], brks["granted"], brks["before"]
-        known = before != NULL
-        grew = known & (granted > before)
-        shrank = known & (granted < before)
-        growth, shrink = (int(np.abs(granted[rows] - before[rows]).sum()) for rows in (grew, shrank))
-        queried = int((asked == 0).sum())
-        return BreakMoves(
-            asked=int(grew.sum()) + self.failures,
-            grew=int(grew.sum()),
-            shrank=int(shrank.sum()),
-            queried=queried,
-            grew_bytes=growth,
-            shrank_bytes=shrink,
-            usual_growth=int(np.median(granted[grew] - before[grew])) if grew.any() else 0,
-            returns=_returns(brks["space"], grew.astype(np.int64) - shrank),
-        )
-
-    def grew_after(self, space: int, step: int) -> int | None:
-        """Return the first step after `step` at which the break of a space grew again, None if it never did."""
-        brks = self.run.replayed.brks
-        later = (brks["space"] == space) & (brks["step"] > step) & (brks["before"] != NULL)
-        later &= brks["granted"] > brks["before"]
-        return int(brks["step"][later].min()) if later.any() else None
-
     # --- mappings of allocators ---
-
-    def _is_kind(self, kinds: Iterable[str]) -> np.ndarray:
-        mmaps = self.run.activity.allocator_mmaps
-        return np.isin(mmaps["kind"], self.strings.intern_all(kinds))
 
     @cached_property
     def fallback_rows(self) -> Int64Array:
         """The rows of `allocator_mmaps` that are fallbacks."""
-        return np.flatnonzero(self._is_kind(FALLBACKS)).astype(np.int64)
+        return np.flatnonzero(self.is_kind(FALLBACKS)).astype(np.int64)
 
     @cached_property
     def fallback_groups(self) -> list[MappingGroup]:
         """The fallbacks by kind, allocator, size and outcome, the largest number first."""
-        return self._mapping_groups(self._is_kind(FALLBACKS), by_size=True)
+        return self._mapping_groups(self.is_kind(FALLBACKS), by_size=True)
 
     @cached_property
     def other_groups(self) -> list[MappingGroup]:
         """The other mappings of allocators by kind, allocator and outcome, sizes added up; of arenas what is kept."""
-        groups = self._mapping_groups(~self._is_kind(FALLBACKS), by_size=False)
+        groups = self._mapping_groups(~self.is_kind(FALLBACKS), by_size=False)
         kept = self.arena_heaps.reserved_bytes
         return [
             replace(group, total_bytes=kept) if group.kind == "arena_heap" and not group.errno else group
@@ -331,7 +76,7 @@ class Findings:
     def arena_heaps(self) -> ArenaHeaps:
         """The heaps of arenas that were granted: what is kept of their reserves, and what of it was made usable."""
         mmaps = self.run.activity.allocator_mmaps
-        rows = np.flatnonzero(self._is_kind(["arena_heap"]) & (mmaps["errno"] == NO_TEXT))
+        rows = np.flatnonzero(self.is_kind(["arena_heap"]) & (mmaps["errno"] == NO_TEXT))
         steps, length = mmaps["step"][rows], mmaps["bytes"][rows]
         kept = np.where(np.isin(length, (HEAP_BYTES, HEAP_BYTES_NARROW)), length, length // 2)
         used = np.zeros(len(rows), np.int64)
@@ -414,14 +159,6 @@ class Findings:
 
         return refused_groups(self)
 
-    @cached_property
-    def denied_queries(self) -> Int64Array:
-        """The steps of brk(NULL) that were answered with an errno."""
-        events, steps = self.events, self.steps_of(["brk"])
-        denied = (events.at("status", steps) == FAILED) & (events.at("errno", steps) > 0)
-        queries: Int64Array = steps[denied & (events.at("addr", steps) == 0)]
-        return queries
-
     # --- processes and spaces ---
 
     @cached_property
@@ -461,7 +198,7 @@ class Findings:
         died = int(columns["died_line"][space])
         return SpaceFacts(
             space=space,
-            parent=_known(columns["parent"][space]),
+            parent=known(columns["parent"][space]),
             origin=("found", "exec", "fork")[int(columns["origin"][space])],
             pid=_known_pid(columns["pid"][space]),
             program=self.text(columns["program"][space]),
@@ -493,7 +230,7 @@ class Findings:
         mine = failed["step"][failed["space"] == space]
         if mine.size:
             mmaps = self.run.activity.allocator_mmaps
-            answers = mmaps["step"][(mmaps["brk_failure_step"] == mine[-1]) & self._is_kind(FALLBACKS)]
+            answers = mmaps["step"][(mmaps["brk_failure_step"] == mine[-1]) & self.is_kind(FALLBACKS)]
             last = int(answers.max(initial=mine[-1]))
             return self.events.one("clock", last), "after the last failed brk"
         return self.peak_clock, "when most was mapped"
@@ -618,36 +355,14 @@ class Findings:
             groups.append(ProblemGroup(reason, count, self.places.of_problem(first.line, first.file), first.text))
         return sorted(groups, key=lambda group: -group.count)
 
-    def text(self, text_id: int) -> str:
-        """Return the text of an id, empty for none."""
-        return self.strings[int(text_id)] if text_id >= 0 else ""
-
-
-def alike(keys: list[Int64Array]) -> list[Int64Array]:
-    """Return the rows of each combination of values, in order."""
-    groups = take_groups(keys)[1]
-    order = ascending(groups)
-    ordered = groups[order]
-    return np.split(order, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)
-
-
-def _returns(spaces: Int64Array, moves: Int64Array) -> int:
-    """Return how often a move up (1) came next after one down (-1) in the same space."""
-    moved = np.flatnonzero(moves)
-    order = moved[np.argsort(spaces[moved], kind="stable")]
-    same = spaces[order][1:] == spaces[order][:-1]
-    return int((same & (moves[order][:-1] < 0) & (moves[order][1:] > 0)).sum())
-
-
-def _known(value: int) -> int | None:
-    return None if value == NULL or value < 0 else int(value)
-
 
 def _known_pid(value: int) -> int | None:
     return int(value) if value > 0 else None
 
 
-def _perms(prot: int, shared: int) -> str:
-    from replay.linux.proc_maps import perms_text
-
-    return perms_text(prot, bool(shared))
+def malloc_of(findings: Findings, space: int) -> str:
+    """Return the name of the allocator that serves malloc in a space, `unknown` for none known."""
+    for name, _evidence, spaces in findings.allocators:
+        if space in spaces and name not in ("cpython", "go", "hotspot", "v8"):
+            return name
+    return "unknown"

@@ -17,7 +17,7 @@ from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import is_among
 from replay.linux import constants
 from replay.linux.brk_rules import MAX_MAP_COUNT
-from replay.report.findings import alike
+from replay.report.facts import alike
 from replay.run.places import span
 
 if TYPE_CHECKING:

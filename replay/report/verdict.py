@@ -7,21 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Final, NamedTuple
+from typing import Final
 
 from replay.console.amounts import exact, number, size, times
 from replay.linux import constants
-from replay.report.advice import malloc_of
 from replay.report.cannot_tell import STRACE
-from replay.report.findings import FailureGroup, Findings, MappingGroup
+from replay.report.facts import FailureGroup, MappingGroup, Paragraph
+from replay.report.findings import Findings, malloc_of
 from replay.run.places import span
-
-
-class Paragraph(NamedTuple):
-    """One paragraph and its tone: `bad`, `good` or empty."""
-
-    text: str
-    tone: str = ""
 
 
 def verdict(findings: Findings) -> list[Paragraph]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from replay.console.amounts import address
 from replay.heap import KEY_SIZES, Picture
-from replay.report.findings import Curve
+from replay.report.facts import Curve
 from replay.report.malloc.findings import Fault, MallocFindings
 from replay.report.malloc.verdict import to_try, verdict
 from replay.run.places import Place

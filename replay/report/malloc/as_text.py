@@ -17,7 +17,8 @@ from replay.console.table import table
 from replay.heap import KEY_SIZES, Picture
 from replay.heap.diagnosis import LEAST_HELD
 from replay.report import drawing as curves
-from replay.report.findings import Curve, Findings
+from replay.report.facts import Curve
+from replay.report.findings import Findings
 from replay.report.malloc.findings import SCATTERED, SHRINKING, Cause, Fault, LeakGroup, MallocFindings, Pin
 from replay.run.places import Place, short_span, span
 

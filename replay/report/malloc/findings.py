@@ -28,7 +28,7 @@ from replay.heap.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
 from replay.heap.diagnosis import ANSWERS, FRAGMENTATION, HELD_SHARE, LEAK, LEAKED_SHARE, LEAST_HELD
 from replay.heap.free_space import taken_bytes
 from replay.linux import constants
-from replay.report.findings import Curve
+from replay.report.facts import Curve
 from replay.run.places import Place
 from replay.run.summary import log_end
 

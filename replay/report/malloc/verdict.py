@@ -11,10 +11,10 @@ from typing import Final
 from replay.console.amounts import address, exact, number, percent, size
 from replay.heap import Growth, Picture
 from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
-from replay.report.advice import malloc_of
 from replay.report.cannot_tell import LEAKS, cannot_tell
+from replay.report.facts import Paragraph
+from replay.report.findings import malloc_of
 from replay.report.malloc.findings import SCATTERED, Fault, MallocFindings
-from replay.report.verdict import Paragraph
 from replay.run.places import span
 
 QUESTION: Final = "Is it a leak, or is it fragmentation?"
