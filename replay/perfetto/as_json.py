@@ -8,53 +8,63 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 
 from replay.engine.columns import NULL, Int64Array
-from replay.perfetto.tracks import BY_LINES, Slices, Tracks
+from replay.perfetto.tracks import BY_LINES, Instant, Slices, Tracks
 
 _text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_PIECE: Final = 1 << 14
+_PIECE: Final = 1 << 16
 _MARKS: Final = "refused breaks and fallbacks"
 _FLOW: Final = "fallback"
 
 
 def parts(tracks: Tracks) -> Iterator[bytes]:
-    """Yield the document, some thousand events at a time."""
+    """Yield the document, many events at a time."""
     other = {"trace": tracks.title, "origin_ns": tracks.origin, "time": BY_LINES if tracks.by_lines else "as logged"}
-    yield b'{"displayTimeUnit":"ns","otherData":' + _text(other).encode() + b',"traceEvents":[\n'
+    yield f'{{"displayTimeUnit":"ns","otherData":{_text(other)},"traceEvents":[\n'.encode()
     separator = ""
-    all_events = _events(tracks)
-    while events := list(islice(all_events, _PIECE)):
-        yield (separator + ",\n".join(events)).encode()
-        separator = ",\n"
+    for events in _events(tracks):
+        if events:
+            yield (separator + ",\n".join(events)).encode()
+            separator = ",\n"
     yield b"\n]}\n"
 
 
-def _events(tracks: Tracks) -> Iterator[str]:
-    yield from _names(tracks)
+def _events(tracks: Tracks) -> Iterator[list[str]]:
+    yield list(_names(tracks))
     yield from _slices(tracks)
-    yield from _flows(tracks)
+    yield list(_flows(tracks))
     for counter in tracks.counters():
-        name = _text(counter.name)
-        form = f'{{"ph":"C","pid":{counter.space + 1},"name":{name},"ts":%s,"args":{{"{counter.unit}":%d}}}}'
-        yield from map(form.__mod__, zip(_microseconds(counter.time), counter.value.tolist(), strict=True))
-    for instant in tracks.instants():
-        time = _microseconds(np.array([instant.time]))[0]
-        facts = _text(instant.facts)
-        yield (
-            f'{{"ph":"i","s":"t","pid":{instant.space + 1},"tid":{_mark_thread(tracks, instant.space)},'
-            f'"name":{_text(instant.name)},"ts":{time},"args":{facts}}}'
+        times, form = _microseconds(counter.time)
+        event = (
+            f'{{"ph":"C","pid":{counter.space + 1},"name":{_text(counter.name)},"ts":{form},'
+            f'"args":{{"{counter.unit}":%d}}}}'
         )
+        yield list(map(event.__mod__, zip(times, counter.value.tolist(), strict=True)))
+    yield [_instant(tracks, instant) for instant in tracks.instants()]
 
 
-def _microseconds(times: Int64Array) -> list[str]:
-    """Return nanoseconds as microseconds with three decimals."""
+def _instant(tracks: Tracks, instant: Instant) -> str:
+    thread, time = _mark_thread(tracks, instant.space), _microsecond(instant.time)
+    return (
+        f'{{"ph":"i","s":"t","pid":{instant.space + 1},"tid":{thread},"name":{_text(instant.name)},"ts":{time},'
+        f'"args":{_text(instant.facts)}}}'
+    )
+
+
+def _microseconds(times: Int64Array) -> tuple[list[Any], str]:
+    """Return nanoseconds as microseconds, and the form that prints them: with three decimals, if any has some."""
     whole, rest = np.divmod(times, 1000)
-    return list(map("%d.%03d".__mod__, zip(whole.tolist(), rest.tolist(), strict=True)))
+    if not rest.any():
+        return whole.tolist(), "%d"
+    return list(map("%d.%03d".__mod__, zip(whole.tolist(), rest.tolist(), strict=True))), "%s"
+
+
+def _microsecond(time: int) -> str:
+    return f"{time // 1000}.{time % 1000:03}"
 
 
 def _mark_thread(tracks: Tracks, space: int) -> int:
@@ -73,47 +83,48 @@ def _names(tracks: Tracks) -> Iterator[str]:
         yield named("thread_name", space + 1, _mark_thread(tracks, space), _MARKS)
 
 
-def _slices(tracks: Tracks) -> Iterator[str]:
+def _slices(tracks: Tracks) -> Iterator[list[str]]:
     slices, threads = tracks.slices, tracks.threads
     where = [f'"pid":{thread.space + 1},"tid":{thread.number}' for thread in threads]
-    names = [_text(name) for name in slices.names]
-    arguments = _arguments(slices)
-    duration = slices.end - slices.start
+    names, errors = [_text(name) for name in slices.names], [_text(error) for error in slices.errors]
+    has = sum((column != NULL) << at for at, column in enumerate(_optional(slices).values()))
     for low in range(0, len(slices), _PIECE):
-        rows = slice(low, low + _PIECE)
-        yield from map(
-            '{"ph":"X",%s,"name":%s,"ts":%s,"dur":%s,"args":{%s}}'.__mod__,
-            zip(
-                (where[at] for at in slices.thread[rows].tolist()),
-                (names[at] for at in slices.name[rows].tolist()),
-                _microseconds(slices.start[rows]),
-                _microseconds(duration[rows]),
-                arguments[rows].tolist(),
-                strict=True,
-            ),
-        )
+        events = np.empty(min(_PIECE, len(slices) - low), object)
+        masks = has[low : low + _PIECE]
+        for mask in np.flatnonzero(np.bincount(masks)).tolist():
+            rows = np.flatnonzero(masks == mask)
+            events[rows] = _alike(slices, rows + low, mask, (where, names, errors))
+        yield events.tolist()
 
 
-def _arguments(slices: Slices) -> np.ndarray[Any, Any]:
-    """Return the arguments of each slice as JSON: those that it has, addresses as texts in hexadecimal."""
-    errors = [_text(error) for error in slices.errors]
-    columns = {
+def _optional(slices: Slices) -> dict[str, Int64Array]:
+    """Return what not every slice has, by the form that prints it; addresses are texts in hexadecimal."""
+    return {
         '"addr":"0x%x"': slices.addr,
         '"bytes":%d': slices.length,
         '"result":"0x%x"': slices.result,
         '"errno":%s': np.where(slices.errno < 0, NULL, slices.errno),
     }
-    has = sum((column != NULL) << at for at, column in enumerate(columns.values()))
-    made = np.empty(len(slices), object)
-    for mask in np.unique(has).tolist() if len(slices) else []:
-        rows = np.flatnonzero(has == mask)
-        chosen = [(form, column) for at, (form, column) in enumerate(columns.items()) if mask >> at & 1]
-        values: list[Iterable[Any]] = [slices.line[rows].tolist(), slices.step[rows].tolist()]
-        for form, column in chosen:
-            values.append(_values(form, column[rows], errors))
-        form = ",".join(('"line":%d,"step":%d', *(form for form, _ in chosen)))
-        made[rows] = list(map(form.__mod__, zip(*values, strict=True)))
-    return made
+
+
+def _alike(slices: Slices, rows: Int64Array, mask: int, texts: tuple[list[str], list[str], list[str]]) -> list[str]:
+    """Return slices that have the same arguments, those whose bits are in `mask`."""
+    where, names, errors = texts
+    start, start_form = _microseconds(slices.start[rows])
+    duration, form = _microseconds(slices.end[rows] - slices.start[rows])
+    chosen = {form: column for at, (form, column) in enumerate(_optional(slices).items()) if mask >> at & 1}
+    arguments = ",".join(('"line":%d,"step":%d', *chosen))
+    event = f'{{"ph":"X",%s,"name":%s,"ts":{start_form},"dur":{form},"args":{{{arguments}}}}}'
+    columns: list[Iterable[Any]] = [
+        map(where.__getitem__, slices.thread[rows].tolist()),
+        map(names.__getitem__, slices.name[rows].tolist()),
+        start,
+        duration,
+        slices.line[rows].tolist(),
+        slices.step[rows].tolist(),
+        *(_values(form, column[rows], errors) for form, column in chosen.items()),
+    ]
+    return list(map(event.__mod__, zip(*columns, strict=True)))
 
 
 def _values(form: str, column: Int64Array, errors: list[str]) -> list[Any]:
@@ -131,7 +142,7 @@ def _flows(tracks: Tracks) -> Iterator[str]:
         for phase, step in zip(("s", "f"), steps, strict=True):
             row = int(place[step])
             thread = threads[int(slices.thread[row])]
-            time = _microseconds(slices.start[row : row + 1])[0]
+            time = _microsecond(int(slices.start[row]))
             yield (
                 f'{{"ph":"{phase}","bp":"e","id":{number},"cat":"{_FLOW}","name":"{_FLOW}",'
                 f'"pid":{thread.space + 1},"tid":{thread.number},"ts":{time}}}'

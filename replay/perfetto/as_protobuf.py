@@ -12,12 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from replay.engine.columns import NULL, Int64Array
 from replay.perfetto.tracks import BY_LINES, Counter, Instant, Slices, Tracks
-
-Bytes = NDArray[np.uint8]
 
 _SEQUENCE: Final = 1
 _CLEARED, _NEEDED = 1, 2
@@ -147,22 +144,24 @@ def _nested(field: int, shape: _Shape) -> _Shape:
     return [_varint(field << 3 | 2) + _varint(_length(shape)), *shape]
 
 
-def _written(shape: _Shape, count: int) -> Bytes:
-    """Return packets as rows of bytes."""
-    out = np.empty((count, _length(shape)), np.uint8)
+def _written(shape: _Shape, count: int) -> list[bytes]:
+    """Return packets of one shape."""
+    length = _length(shape)
+    out = np.empty((length, count), np.uint8)
     at = 0
     for part in shape:
         if isinstance(part, bytes):
-            out[:, at : at + len(part)] = np.frombuffer(part, np.uint8)
+            out[at : at + len(part)] = np.frombuffer(part, np.uint8)[:, None]
             at += len(part)
             continue
         left = part.values.view(np.uint64).copy()
         for place in range(part.width):
             more = 0x80 if place + 1 < part.width else 0
-            out[:, at + place] = (left & np.uint64(0x7F)).astype(np.uint8) | more
+            out[at + place] = (left & np.uint64(0x7F)).astype(np.uint8) | more
             left >>= np.uint64(7)
         at += part.width
-    return out
+    flat = out.T.tobytes()
+    return [flat[low : low + length] for low in range(0, len(flat), length)]
 
 
 def _packets(time: Int64Array, event: _Shape) -> _Shape:
@@ -172,7 +171,7 @@ def _packets(time: Int64Array, event: _Shape) -> _Shape:
 
 def _counter_packets(track: int, counter: Counter) -> bytes:
     event: _Shape = [_field(9, _COUNTER) + _field(11, track), *_number(30, counter.value, _WORD_BYTES)]
-    return _written(_packets(counter.time, event), len(counter.time)).tobytes()
+    return b"".join(_written(_packets(counter.time, event), len(counter.time)))
 
 
 def _slice_packets(tracks: Tracks) -> bytes:
@@ -180,28 +179,14 @@ def _slice_packets(tracks: Tracks) -> bytes:
     slices = tracks.slices
     count = len(slices)
     uuid = slices.thread + _thread(tracks, 0)
-    groups = [(rows, _written(shape, len(rows))) for rows, shape in _begins(tracks, uuid)]
-    ends = _packets(slices.end, [_field(9, _END), *_number(11, uuid, _SMALL_BYTES)])
-    groups.append((np.arange(count) + count, _written(ends, count)))
+    packets = np.empty(2 * count, object)
+    for rows, shape in _begins(tracks, uuid):
+        packets[rows] = _written(shape, len(rows))
+    packets[count:] = _written(_packets(slices.end, [_field(9, _END), *_number(11, uuid, _SMALL_BYTES)]), count)
     time = np.concatenate([slices.start, slices.end])
     is_begin = np.repeat([1, 0], count)
     tie = np.concatenate([-slices.end, -slices.start])
-    order = np.lexsort((tie, is_begin, time))
-    return _in_order(order, groups, 2 * count)
-
-
-def _in_order(order: Int64Array, groups: Sequence[tuple[Int64Array, Bytes]], count: int) -> bytes:
-    """Return rows of bytes, a group for each length, one behind the other in an order."""
-    sizes = np.zeros(count, np.int64)
-    for rows, packets in groups:
-        sizes[rows] = packets.shape[1]
-    offsets = np.empty(count, np.int64)
-    offsets[order] = np.cumsum(sizes[order]) - sizes[order]
-    out = np.empty(int(sizes.sum()), np.uint8)
-    for rows, packets in groups:
-        for at in range(packets.shape[1]):
-            out[offsets[rows] + at] = packets[:, at]
-    return out.tobytes()
+    return b"".join(packets[np.lexsort((tie, is_begin, time))].tolist())
 
 
 def _begins(tracks: Tracks, uuid: Int64Array) -> Iterator[tuple[Int64Array, _Shape]]:
@@ -216,7 +201,7 @@ def _begins(tracks: Tracks, uuid: Int64Array) -> Iterator[tuple[Int64Array, _Sha
         "flow": np.where(flow == 0, NULL, flow),
     }
     has = sum((column != NULL) << at for at, column in enumerate(optional.values()))
-    for mask in np.unique(has).tolist() if len(slices) else []:
+    for mask in np.flatnonzero(np.bincount(has)).tolist() if len(slices) else []:
         rows = np.flatnonzero(has == mask)
         facts = {"line": slices.line[rows], "step": slices.step[rows]}
         facts |= {name: column[rows] for at, (name, column) in enumerate(optional.items()) if mask >> at & 1}

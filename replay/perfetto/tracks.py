@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from replay.console.screen import clean
 from replay.engine.columns import NULL, Int64Array
-from replay.engine.sorting import ascending
+from replay.engine.sorting import ascending, distinct
 from replay.html.trace_tables import codes, ints
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LINE_NS: Final = 1000
 """Without times a line of the log is a microsecond."""
 
-SHORTEST_NS: Final = 500
+SHORTEST_NS: Final = 1000
 """A slice takes at least this long: a call without duration is known only by where it began."""
 
 MOST_VALUES: Final = 20_000
@@ -137,16 +137,17 @@ class Tracks:
     @cached_property
     def _placed(self) -> tuple[Slices, list[Thread]]:
         space, tid = ints(self.events, "space"), np.maximum(self.run.replayed.events["tid"], 0)
-        owners, owner = np.unique(np.stack([space, tid]), axis=1, return_inverse=True)
-        owner = owner.reshape(-1).astype(np.int64)
-        lane = lanes(owner, self.start, self._ends_around())
-        keys, thread = np.unique(owner * (int(lane.max(initial=0)) + 1) + lane, return_inverse=True)
+        tids, spaces = int(tid.max(initial=0)) + 1, int(space.max(initial=0)) + 1
+        end = self._ends_around()
+        lane = lanes(space * tids + tid, self.start, end)
+        key = (lane * spaces + space) * tids + tid
+        known = distinct(key)
         threads = []
-        for number, key in enumerate(keys.tolist()):
-            of, own_lane = divmod(key, int(lane.max(initial=0)) + 1)
-            name = f"thread {owners[1, of]}" if owners[1, of] else "thread"
-            threads.append(Thread(int(owners[0, of]), number + 1, name + (f" ({own_lane + 1})" if own_lane else "")))
-        return self._slices(thread.reshape(-1).astype(np.int64)), threads
+        for number, (rest, own_tid) in enumerate(divmod(each, tids) for each in known.tolist()):
+            own_lane, own_space = divmod(rest, spaces)
+            name = f"thread {own_tid}" if own_tid else "thread"
+            threads.append(Thread(own_space, number + 1, name + (f" ({own_lane + 1})" if own_lane else "")))
+        return self._slices(np.searchsorted(known, key), end), threads
 
     def _ends_around(self) -> Int64Array:
         """Return the ends of the steps, a call's no earlier than those of the calls inside it."""
@@ -155,8 +156,7 @@ class Tracks:
         np.maximum.at(end, parent[inside], end[inside])
         return end
 
-    def _slices(self, thread: Int64Array) -> Slices:
-        end = self._ends_around()
+    def _slices(self, thread: Int64Array, end: Int64Array) -> Slices:
         order = np.lexsort((-end, self.start))
         (name, names), (errno, errors) = codes(self.events, "call"), codes(self.events, "errno")
         columns = {column: ints(self.events, column)[order] for column in ("line", "addr", "length", "result")}
@@ -290,7 +290,9 @@ def lanes(owner: Int64Array, start: Int64Array, end: Int64Array) -> Int64Array:
 def _crosses(owner: Int64Array, start: Int64Array, end: Int64Array) -> NDArray[np.bool_]:
     """Tell of each slice whether it begins inside another one of its owner and ends behind that."""
     order = np.lexsort((-end, start, owner))
-    moments = np.unique(np.concatenate([start, end]))
+    if ((end[order][:-1] <= start[order][1:]) | (owner[order][:-1] != owner[order][1:])).all():
+        return np.zeros(len(owner), np.bool_)
+    moments = distinct(np.concatenate([start, end]))
     base = owner[order] * (len(moments) + 1)
     low, high = base + np.searchsorted(moments, start[order]), base + np.searchsorted(moments, end[order])
     crosses = np.zeros(len(owner), np.bool_)
