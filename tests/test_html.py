@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import oracle
+import page_maker
 import pytest
 from fleet_maker import make_dataset
 
@@ -205,6 +206,15 @@ def canvas_point(shown_page: Any, line: int, address: int) -> tuple[float, float
     return place[0], place[1]
 
 
+MARKED_PIXELS = """() => {
+  const { width, height } = dom.lane
+  const pixels = dom.lane.getContext("2d").getImageData(0, 0, width, Math.floor(height / 4)).data
+  let count = 0
+  for (let at = 0; at < pixels.length; at += 4) count += pixels[at] === 0xd5 && pixels[at + 1] === 0x5e
+  return count
+}"""
+"""How many pixels of the lane of refused breaks are of their colour."""
+
 BLOCKER = 0x5639FE40F000  # the one-page mapping of line 22 of the sample, right at the break
 
 
@@ -235,6 +245,38 @@ def test_a_blocker_of_one_page_is_seen_beside_a_gibibyte(opened: Any, tmp_path: 
       return (pane.highs[at] - pane.lows[at]) * pane.canvas.clientHeight
     }"""
     assert shown_page.evaluate(tall) >= 4
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [100_000, 1_000_000])
+def test_large_runs_are_drawn_and_lose_no_failure(browser: Any, tmp_path: Path, count: int) -> None:
+    write_trace(page_maker.run_of(count), tmp_path / "large.html", most=count + 2)
+    shown_page = browser.new_page()
+    complaints: list[str] = []
+    shown_page.on("pageerror", lambda error: complaints.append(str(error)))
+    shown_page.goto((tmp_path / "large.html").as_uri())
+    ready(shown_page)
+    maps = "(line) => mappingsAt(0, line).length"
+    assert shown_page.evaluate(maps, count // 2) == page_maker.SLOTS + 2
+    for key in "0+++]]--0":
+        shown_page.keyboard.press(key)
+    until(shown_page, "!view.isDue")
+    assert shown_page.evaluate(MARKED_PIXELS) >= 2
+    shown_page.keyboard.press("F")
+    assert shown_page.evaluate("view.moment") == page_maker.REFUSED[-2]
+    assert complaints == []
+
+
+@needs_chromium
+def test_a_thinned_page_says_so_and_keeps_the_failures_and_their_blocker(browser: Any, tmp_path: Path) -> None:
+    write_trace(page_maker.run_of(100_000), tmp_path / "thin.html", most=5_000)
+    shown_page = browser.new_page()
+    shown_page.goto((tmp_path / "thin.html").as_uri())
+    ready(shown_page)
+    assert "holds 5,000 of 100,002 mappings" in shown_page.inner_text("header")
+    told = "() => [run.mark.clock.length, view.panes.find((pane) => pane.isBrk).isBlocker.includes(1)]"
+    assert shown_page.evaluate(told) == [3, True]
 
 
 @needs_chromium
@@ -291,16 +333,9 @@ def test_lines_of_the_verdict_lead_into_the_picture(opened: Any) -> None:
 @needs_chromium
 def test_a_refused_break_is_marked_at_every_zoom(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED), "#line=22")
-    colours = """() => {
-      const { width, height } = dom.lane
-      const pixels = dom.lane.getContext("2d").getImageData(0, 0, width, Math.floor(height / 4)).data
-      let count = 0
-      for (let at = 0; at < pixels.length; at += 4) count += pixels[at] === 0xd5 && pixels[at + 1] === 0x5e
-      return count
-    }"""
     for _ in range(6):
         until(shown_page, "!view.isDue")
-        assert shown_page.evaluate(colours) > 0
+        assert shown_page.evaluate(MARKED_PIXELS) > 0
         shown_page.evaluate("setRange((view.from + 27) / 2, (view.to + 29) / 2)")
 
 

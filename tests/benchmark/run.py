@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import logs
+from frames import frames_of
 from measure import CommandFailedError, machine, measured, median_of_pairs, scratch
 
 MISSED: Final = "MISSED"
@@ -32,6 +33,12 @@ TARGET_LINES: Final = 1_000_000
 
 FEWEST_WORST_LINES: Final = 4_000
 """From so many memory calls on compiled loops are loaded: both logs of a worst case are to pay for that."""
+
+LINES_OF_RECTANGLE: Final = 1.07
+"""So many lines of the generated log make a mapping."""
+
+FRAME_TARGETS: Final = {100_000: (1.5, 1.5, 50), 1_000_000: (None, None, 100)}
+"""By mappings of a page: the megabytes of its file, the seconds to load it, the milliseconds of a step."""
 
 LINEAR_4: Final = 5.0
 """Four times the lines may take so much more time, the start of the process taken off: noise, and no square in it."""
@@ -50,10 +57,13 @@ class Form:
     pairs: int
     tries: int
     commands: tuple[str, ...]
+    rectangles: tuple[int, ...]
 
 
-FULL: Final = Form("full", 1_000_000, 1_000_000, 10_000_000, 80_000, 800_000, 5, 5, ("report", "export"))
-QUICK: Final = Form("quick", 240_000, 80_000, 240_000, 30_000, 480_000, 2, 3, ("report",))
+FULL: Final = Form(
+    "full", 1_000_000, 1_000_000, 10_000_000, 80_000, 800_000, 5, 5, ("report", "export"), (100_000, 1_000_000)
+)
+QUICK: Final = Form("quick", 240_000, 80_000, 240_000, 30_000, 480_000, 2, 3, ("report",), (100_000,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,8 @@ class Benchmark:
         yield from self.heavy_logs()
         yield self.ordinary_log()
         yield self.live_mappings()
+        for count in self.form.rectangles:
+            yield from self.frames(count)
         for command in self.form.commands:
             for name in (*logs.WORST, logs.SET):
                 yield self.worst(name, command)
@@ -177,6 +189,21 @@ class Benchmark:
         note = f"{among_many:.1f} us / {among_few:.1f} us"
         name = "a call among 60,000 live mappings / among 600"
         return Result(name, among_many / among_few, "x", 2, note)
+
+    def frames(self, count: int) -> Iterator[Result]:
+        """Measure what the page of so many mappings costs a browser; nothing where there is none."""
+        log, page = self.folder / "page.log", self.folder / "page.html"
+        logs.heavy(log, "--style", "ttt", "--lines", str(int(count * LINES_OF_RECTANGLE)))
+        measured([sys.executable, "-m", "replay", "html", str(log), "-o", str(page), "--force"])
+        taken = frames_of(page)
+        if taken is not None:
+            name, bounds = f"page of {count:,} mappings", FRAME_TARGETS[count]
+            yield Result(f"{name}: its file", page.stat().st_size / 1e6, "MB", bounds[0])
+            yield Result(f"{name}: loaded, main-thread CPU", taken.load, "s", bounds[1])
+            for step, seconds in taken._asdict().items():
+                if step != "load":
+                    yield Result(f"{name}: {step}, main-thread CPU", 1000 * seconds, "ms", bounds[2])
+        log.unlink()
 
     def worst(self, name: str, command: str) -> Result:
         """Compare four times the lines with once the lines; what misses its target is tried again.
