@@ -493,8 +493,11 @@ class Run:
         ended = int(died[space]) if space < len(died) else NULL  # a log without calls has no space
         if ended == NULL:
             return self.replayed.last_clock
-        died = self.replayed.regions["died_line"][self.replayed.regions["space"] == space]
-        return max(int(died.max(initial=ended)), ended) - 1
+        regions, last = self.replayed.regions, ended
+        for number in range(regions.parts):
+            part = regions.part(number, ["space", "died_line"])
+            last = max(last, int(part["died_line"].max(where=part["space"] == space, initial=ended)))
+        return last - 1
 
 
 def _heads(begins: NDArray[np.bool_], count: int) -> Int64Array:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from replay.calls.table import COLUMNS, OK
 from replay.calls.windows import Recording
-from replay.engine.column_store import PackedColumns
+from replay.engine.column_store import Packed, PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE
@@ -24,6 +24,7 @@ from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
 from replay.spaces.first_moments import FirstMoments, Ranges
 from replay.spaces.processes import SpaceLife
+from replay.spaces.resting import born_at
 
 BEFORE_TRACE: Final = -1
 """The step of whatever was there before the trace began."""
@@ -89,10 +90,10 @@ _IS_TOLD: Final = np.array([verb not in _QUIET_VERBS for verb in range(aspace.VE
 """For each verb whether it is a change of the space that the table of changes has."""
 
 
-class Ran(NamedTuple):
-    """What became of the verbs of a window.
+class WindowResult(NamedTuple):
+    """What became of the operations of a window.
 
-    `changes` has a row for each verb, `met` one for each brk call; `limits` are those at the brk calls.
+    `changes` has a row for each operation, `met` one for each brk call; `limits` are those at the brk calls.
     """
 
     window: CallWindow
@@ -102,7 +103,26 @@ class Ran(NamedTuple):
     limits: Int64Array
 
 
-class Outcome:
+class Inherited(NamedTuple):
+    """The regions of a forked child in which nothing happened: its parent's `rows`, alive from `born` to `died`."""
+
+    space: int
+    rows: Int64Array
+    born: int
+    died: int
+
+    def as_rows(self) -> tuple[int, Int64Array]:
+        """Return them as other regions that came to their end."""
+        rows = born_at(self.rows, self.born)
+        rows[:, aspace.DEAD_CLOCK] = self.died
+        return self.space, rows
+
+
+WORTH_SHARING: Final = 256
+"""Regions from which on a child's are kept as its parent's: few take less room as a part of all others. Heuristic."""
+
+
+class ReplayColumns:
     """The columns of a run as they grow; texts as ids."""
 
     def __init__(self, recording: Recording, lives: Sequence[SpaceLife]) -> None:
@@ -114,6 +134,8 @@ class Outcome:
         self.changes = PackedColumns(shelf, ("step", "line", "space", *_OF_CHANGE))
         self.regions = PackedColumns(shelf, _REGIONS)
         self._until: list[int] = []
+        self._shared_rows: Int64Array | None = None
+        self._shared: dict[str, Packed] = {}
         self._divergences: list[dict[str, Int64Array]] = []
         found = [life.origin == "found" for life in lives] or [True]
         born = [NULL if life.origin == "found" else life.born_clock for life in lives] or [NULL]
@@ -129,8 +151,37 @@ class Outcome:
             told["path"] = window.paths[own]
         self.events.append(told, self.recording.calls.packed(number))
 
-    def keep_regions(self, pieces: Sequence[tuple[int, Int64Array]]) -> None:
+    def keep_regions(self, pieces: Sequence[tuple[int, Int64Array]], inherited: Sequence[Inherited]) -> None:
         """Keep regions that came to their end, from rows of `address_space.DEAD_WIDTH` by space."""
+        few = [piece for piece in inherited if len(piece.rows) < WORTH_SHARING]
+        self._keep_pieces([*pieces, *(piece.as_rows() for piece in few)])
+        for piece in inherited:
+            if len(piece.rows) >= WORTH_SHARING and piece.born != piece.died:
+                self._keep_inherited(piece)
+
+    def _keep_inherited(self, piece: Inherited) -> None:
+        """Keep the regions of a child as those of its parent, with a space, a beginning and an end of their own."""
+        if piece.rows is not self._shared_rows:
+            names = {"start": aspace.DEAD_START, "end": aspace.DEAD_END} | _OF_ATTRIBUTES
+            put = self.regions.shelf.put
+            self._shared_rows = piece.rows
+            self._shared = {name: put(np.ascontiguousarray(piece.rows[:, place])) for name, place in names.items()}
+        died_step = int(self.steps_at(np.array([piece.died]))[0])
+        ends = piece.died != NULL and died_step != self.recording.calls.rows
+        told = {
+            "space": piece.space,
+            "born_step": self._birth_steps[piece.space],
+            "died_step": died_step if ends else NULL,
+            "born_line": piece.born,
+            "died_line": piece.died,
+        }
+        count = len(piece.rows)
+        columns = {name: np.broadcast_to(np.int64(value), count) for name, value in told.items()}
+        self.regions.append(columns, self._shared)
+        self._until.append(self.events.parts - 1)
+
+    def _keep_pieces(self, pieces: Sequence[tuple[int, Int64Array]]) -> None:
+        """Keep regions from rows by space."""
         if not pieces:
             return
         spaces = np.repeat([space for space, _ in pieces], [len(rows) for _, rows in pieces]).astype(np.int64)
@@ -200,7 +251,7 @@ class Outcome:
         seeded = (rows[aspace.ORIGIN] == aspace.ORIGIN_MAPS) & (rows[aspace.BORN_STEP] == BEFORE_TRACE)
         return clocks, np.where(seeded, BEFORE_TRACE, steps) if seeded.any() else steps
 
-    def keep_changes(self, ran: Ran) -> None:
+    def keep_changes(self, ran: WindowResult) -> None:
         """Keep what the verbs of a window changed, met and contradicted."""
         values, changes, spaces = ran.rows.values, np.ascontiguousarray(ran.changes.T), ran.rows.spaces
         verb, step = values[aspace.ROW_VERB], values[aspace.ROW_STEP]
@@ -225,7 +276,7 @@ class Outcome:
         return {name: np.concatenate([none, *(part[name] for part in self._divergences)]) for name in names}
 
 
-def _brks(ran: Ran, chosen: NDArray[np.bool_]) -> Columns:
+def _brks(ran: WindowResult, chosen: NDArray[np.bool_]) -> Columns:
     """Return the brk calls of a window with what they met."""
     values, changes, sources = ran.rows.values[:, chosen], ran.changes[chosen].T, ran.rows.sources[chosen]
     met = ran.met[values[aspace.ROW_BRK]]
