@@ -96,7 +96,8 @@ class _Census:
         self.population: dict[int, int] = {}
         self.by_group: dict[int, list[_Task]] = {}
         self.brk_rows: Int64Array = np.zeros(0, np.int64)
-        self.last_breaks: dict[int, tuple[int, int]] = {}
+        self.breaks: dict[int, tuple[int, int]] = {}
+        self.breaks_heard = 0
         self.implicit_execs = False
 
     def take(self) -> Processes:
@@ -133,6 +134,8 @@ class _Census:
 
     def _visit(self, row: int) -> None:
         calls = self.calls
+        if self.implicit_execs:
+            self._hear_breaks(row)
         tid, code = int(self.tids[row]), int(calls.call[row])
         task = self.tasks.get(tid)
         succeeded = int(calls.status[row]) == 0 or code >= constants.PSEUDO
@@ -286,8 +289,8 @@ class _Census:
         if origin == "found":
             life.fresh = self._begins_an_image(row)
         self.lives.append(life)
-        if origin == "fork" and self.implicit_execs:
-            self.last_breaks[number] = (row, self._last_break(parent, row))
+        if origin == "fork" and parent in self.breaks:
+            self.breaks[number] = self.breaks[parent]
         return number
 
     def _begins_an_image(self, row: int) -> bool:
@@ -356,28 +359,20 @@ class _Census:
 
     # --- logs that show brk but no execve: a break from nowhere is a new image ---
 
-    def _last_break(self, space: int, row: int) -> int:
-        """Return the break of `space` before `row` as its last brk call told it, NULL if none did.
-
-        Rows that were looked through for a space once are not looked through for it again.
-        """
+    def _hear_breaks(self, row: int) -> None:
+        """Take in the brk calls before `row`: the last one of each thread tells the break of its space."""
         calls = self.calls
-        at = bisect_left(self.brk_rows, row) - 1
-        until, known = self.last_breaks.get(space, (self.lives[space].born_row, NULL))
-        found = known
-        while at >= 0 and self.brk_rows[at] >= until:
-            brk_row = int(self.brk_rows[at])
-            task = self.tasks.get(int(self.tids[brk_row]))
-            if task is not None and task.space == space and calls.result[brk_row] != NULL:
-                found = int(calls.result[brk_row])
-                break
-            at -= 1
-        self.last_breaks[space] = (row, found)
-        return found
+        first, self.breaks_heard = self.breaks_heard, bisect_left(self.brk_rows, row, lo=self.breaks_heard)
+        rows = self.brk_rows[first : self.breaks_heard]
+        rows = rows[calls.result[rows] != NULL]
+        for tid, last in dict(zip(self.tids[rows].tolist(), rows.tolist(), strict=True)).items():
+            task = self.tasks.get(tid)
+            if task is not None and self.breaks.get(task.space, (NULL, NULL))[0] < last:
+                self.breaks[task.space] = (last, int(calls.result[last]))
 
     def _maybe_new_image(self, task: _Task, row: int) -> None:
         """Start a new space where brk(NULL) answers what the space's break cannot be. Heuristic."""
-        known = self._last_break(task.space, row)
+        _, known = self.breaks.get(task.space, (NULL, NULL))
         if known == NULL or known == int(self.calls.result[row]):
             return
         old = task.space
