@@ -11,20 +11,19 @@ from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import numpy as np
-
 from replay.console import amounts
-from replay.console.amounts import address, duration, exact, number, percent, size
+from replay.console.amounts import address, duration, number, size
 from replay.console.screen import clean, shortened, styled, wrapped
 from replay.console.table import table
 from replay.console.terminal import width
-from replay.engine.columns import NULL
-from replay.report import address_map, advice, drawing
+from replay.report import advice
 from replay.report.cannot_tell import cannot_tell
 from replay.report.facts import FailureGroup, MappingGroup, SpaceFacts
 from replay.report.findings import Findings
+from replay.report.paragraphs import dim, item, more, paragraph
+from replay.report.space_sections import curves, largest, layout
 from replay.report.verdict import MOST_REFUSALS, verdict
-from replay.run.places import Place, short_span, span
+from replay.run.places import short_span
 
 if TYPE_CHECKING:
     from replay.run.api import Run
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 10
 """As many rows of one table the letter shows; the rest is in the JSON document."""
 
-_VAST: Final = 1 << 40
-"""Bytes from which an amount is not told exactly."""
 
 FIRST_SECTIONS: Final = 4
 """So many sections are the first screen."""
@@ -68,28 +65,11 @@ def _told(findings: Findings, sections: Iterable[tuple[str, Section]]) -> Iterat
 def _sections(findings: Findings) -> Iterator[tuple[str, Section]]:
     """Yield the sections, those about malloc before the picture of the address space."""
     for heading, section in SECTIONS:
-        if section is _layout and findings.malloc is not None:
+        if section is layout and findings.malloc is not None:
             from replay.report.malloc import as_text as about_malloc
 
             yield from about_malloc.sections()
         yield heading, section
-
-
-def _paragraph(text: str) -> list[str]:
-    return wrapped(text, first="  ")
-
-
-def _item(text: str) -> list[str]:
-    return wrapped(text, first="  - ")
-
-
-def _dim(text: str, indent: str = "  ") -> list[str]:
-    return [styled("dim", line) for line in wrapped(text, first=indent)]
-
-
-def _more(left: int, what: str) -> list[str]:
-    """Return the line that says how many rows of a table were left out, if any."""
-    return [styled("dim", f"  and {left:,} more {what}: --json has all")] if left > 0 else []
 
 
 # --- head and verdict ------------------------------------------------------------------------------------------------
@@ -122,13 +102,13 @@ def _who(findings: Findings) -> str:
 
 
 def _verdict(findings: Findings) -> Iterator[str]:
-    for paragraph in verdict(findings):
-        text = amounts.grouped(clean(paragraph.text))
-        yield from _paragraph(styled(paragraph.tone, text) if paragraph.tone else text)
+    for one in verdict(findings):
+        text = amounts.grouped(clean(one.text))
+        yield from paragraph(styled(one.tone, text) if one.tone else text)
 
 
 def _meaning(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(_paragraph, advice.meaning(findings)))
+    return chain.from_iterable(map(paragraph, advice.meaning(findings)))
 
 
 FIRST_ADVICE: Final = 2
@@ -136,11 +116,11 @@ FIRST_ADVICE: Final = 2
 
 
 def _to_try(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(_item, advice.to_try(findings)[:FIRST_ADVICE]))
+    return chain.from_iterable(map(item, advice.to_try(findings)[:FIRST_ADVICE]))
 
 
 def _more_to_try(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(_item, advice.to_try(findings)[FIRST_ADVICE:]))
+    return chain.from_iterable(map(item, advice.to_try(findings)[FIRST_ADVICE:]))
 
 
 def _cannot_tell(findings: Findings) -> Iterator[str]:
@@ -153,7 +133,7 @@ def _cannot_tell(findings: Findings) -> Iterator[str]:
         commands.setdefault(command, []).append(f"{', '.join(questions)}: {because}")
     for command, said in commands.items():
         for text in said:
-            yield from _item(text[0].upper() + text[1:])
+            yield from item(text[0].upper() + text[1:])
         for line in command.splitlines():
             yield from wrapped(line, first="      ", rest="        ")
 
@@ -169,7 +149,7 @@ def _allocators(findings: Findings) -> Iterator[str]:
     for name, evidence, spaces in found[:MOST_ROWS]:
         where = f" [{_spaces_text(spaces)}]" if several else ""
         yield from wrapped(f"{clean(name)}: {clean(evidence)}{where}", first="  ", rest="    ")
-    yield from _more(len(found) - MOST_ROWS, "allocators")
+    yield from more(len(found) - MOST_ROWS, "allocators")
 
 
 _LINE: Final = re.compile(r" \(line \d+\)$")
@@ -177,8 +157,8 @@ _LINE: Final = re.compile(r" \(line \d+\)$")
 
 def _spaces_text(spaces: Sequence[int]) -> str:
     shown = ", ".join(map(str, sorted(spaces)[:6]))
-    more = f" and {len(spaces) - 6} more" if len(spaces) > 6 else ""
-    return f"space{'s' if len(spaces) > 1 else ''} {shown}{more}"
+    rest = f" and {len(spaces) - 6} more" if len(spaces) > 6 else ""
+    return f"space{'s' if len(spaces) > 1 else ''} {shown}{rest}"
 
 
 # --- failed brk calls and the mappings of allocators -----------------------------------------------------------------
@@ -202,7 +182,7 @@ def _failures(findings: Findings) -> Iterator[str]:
         right=(0, len(head) - 1),
         give=(len(head) - 2,),
     )
-    yield from _more(len(groups) - MOST_ROWS, "groups")
+    yield from more(len(groups) - MOST_ROWS, "groups")
 
 
 def _failure_row(findings: Findings, group: FailureGroup) -> list[str]:
@@ -231,7 +211,7 @@ def _fallbacks(findings: Findings) -> Iterator[str]:
     rows = [_fallback_row(findings, group) for group in groups[:MOST_ROWS]]
     if rows:
         yield from table(["count", "kind", "bytes each", "bytes in all", "lines"], rows, right=(0, 2, 3), give=(4,))
-        yield from _more(len(groups) - MOST_ROWS, "sizes")
+        yield from more(len(groups) - MOST_ROWS, "sizes")
 
 
 def _fallback_row(findings: Findings, group: MappingGroup) -> list[str]:
@@ -265,10 +245,10 @@ def _others(findings: Findings) -> Iterator[str]:
     ]
     if rows:
         yield from table(["count", "what", "allocator", "bytes in all", "lines"], rows, right=(0, 3), give=(1,))
-        yield from _more(len(groups) - MOST_ROWS, "kinds")
+        yield from more(len(groups) - MOST_ROWS, "kinds")
     heaps = findings.arena_heaps
     if heaps.count:
-        yield from _dim(
+        yield from dim(
             f"Heaps of arenas are reserves of addresses: {size(heaps.reserved_bytes)} in all, of which "
             f"{size(heaps.used_bytes)} were made usable."
         )
@@ -289,159 +269,10 @@ def _refused(findings: Findings) -> Iterator[str]:
         for group in groups[:MOST_ROWS]
     ]
     yield from table(["count", "call", "error", "bytes at most", "lines"], rows, right=(0, 3), give=(4,))
-    yield from _more(len(groups) - MOST_ROWS, "groups")
+    yield from more(len(groups) - MOST_ROWS, "groups")
 
 
 # --- the address space -----------------------------------------------------------------------------------------------
-
-
-def _layout(findings: Findings) -> Iterator[str]:
-    space, moment = findings.main_space, findings.moment
-    if space is None or moment is None:
-        return
-    clock, occasion = moment
-    pieces = address_map.pieces_at(findings.run, space, clock)
-    if not pieces:
-        return
-    whose = f"space {space}, " if len(findings.spaces) > 1 else ""
-    yield from _dim(f"{whose}{findings.places.of_clock(clock)}, {occasion}; high addresses at the top")
-    blocker = _blocker_start(findings, space)
-    parts = address_map.parts_of(pieces, blocker)
-    yield from drawing.layout_lines(parts, lambda part: _use(findings, part), lambda part: _note(findings, part))
-    if not findings.has_maps:
-        unseen = "was there before the log" if findings.begins_late else "the kernel maps at execve"
-        yield from _dim(f"What {unseen} (program, ld.so, stack, vdso) no call shows; --maps FILE adds it.")
-    yield from _gaps(pieces)
-    yield from _kinds(pieces)
-    yield from _touchable(findings)
-
-
-def _touchable(findings: Findings) -> Iterator[str]:
-    """Yield how much of what is mapped can be resident at all: what has no access is only reserved."""
-    summary = findings.run.summary_values
-    mapped, most = summary["peak_mapped_bytes"], summary["resident_at_most_bytes"]
-    yield ""
-    reserved = f"{size(mapped - most)} of them without access, only reserved: " if most < mapped else ""
-    yield from _paragraph(
-        f"Mapped is not resident: at the peak {size(mapped)} were mapped, {reserved}at most {size(most)} can have been "
-        f"resident. At the end {size(summary['end_mapped_bytes'])} were mapped."
-    )
-
-
-LARGEST: Final = 8
-"""As many mappings stand in the list of the largest ones."""
-
-
-def _largest(findings: Findings) -> Iterator[str]:
-    """Yield the largest mappings when most was mapped, with whose they are and how sure that is."""
-    space = findings.main_space
-    if space is None:
-        return
-    pieces = address_map.pieces_at(findings.run, space, findings.peak_clock)
-    rows = [
-        [
-            f"{piece.bytes:,}",
-            piece.perms,
-            clean(findings.owner(piece)),
-            str(findings.places.of_clock(piece.made_clock) or "before the log"),
-        ]
-        for piece in pieces.largest(LARGEST)
-    ]
-    if len(rows) > 1:
-        yield from _dim(f"{findings.places.of_clock(findings.peak_clock)}, when most was mapped")
-        yield from table(["bytes", "", "whose", "made by"], rows, right=(0,), give=(2,))
-
-
-def _blocker_start(findings: Findings, space: int) -> int | None:
-    """Return where the blocker of the last failure in a space begins."""
-    failed = findings.run.activity.brk_failures
-    mine = np.flatnonzero((failed["space"] == space) & (failed["blocker_start"] != NULL))
-    return int(failed["blocker_start"][mine[-1]]) if mine.size else None
-
-
-def _note(findings: Findings, part: address_map.Part) -> str:
-    """Return what points at the mapping in the way, with the line that made it."""
-    if part.role != "blocker":
-        return ""
-    place = findings.places.of_clock(int(part.pieces.made_clock[0]))
-    return f"◀ in the way, {place}" if place else "◀ in the way"
-
-
-_USES: Final = {
-    "fallback": "fallback",
-    "last_resort": "last resort",
-    "direct": "large block",
-    "arena_heap": "arena heap",
-    "pool": "pool",
-}
-
-
-def _use(findings: Findings, part: address_map.Part) -> str:
-    """Return what allocators use a part for: `45 fallbacks`."""
-    counts = findings.kinds_made_by(part.pieces.made_steps)
-    return ", ".join(number(count, _USES[kind]) for kind, count in counts.items())
-
-
-def _gaps(pieces: address_map.Pieces) -> Iterator[str]:
-    gaps = address_map.gaps_of(pieces)
-    total = gaps.bytes
-    if not total:
-        return
-    largest = gaps.largest(3)
-    yield ""
-    share = 1 - largest[0].bytes / total
-    yield from _paragraph(
-        f"{number(len(gaps), 'gap')} between the mappings, {size(total)} in all; the largest holds "
-        f"{percent(largest[0].bytes, total)} of it (address fragmentation {share:.3f}):"
-    )
-    for gap in largest:
-        yield f"    {address(gap.start)}-{address(gap.end)}  {exact(gap.bytes)}"
-
-
-def _kinds(pieces: address_map.Pieces) -> Iterator[str]:
-    kinds = address_map.kinds_of(pieces)
-    total = sum(row[2] for row in kinds)
-    rows = [[kind, f"{count:,}", f"{bytes_:,}", size(bytes_), percent(bytes_, total)] for kind, count, bytes_ in kinds]
-    rows.append(["all", f"{sum(row[1] for row in kinds):,}", f"{total:,}", size(total), ""])
-    yield ""
-    yield from table(["mapped", "mappings", "bytes", "", "share"], rows, right=(1, 2, 3, 4))
-
-
-def _curves(findings: Findings) -> Iterator[str]:
-    space = findings.main_space
-    if space is None:
-        return
-    mapped = findings.curve("mapped_bytes")
-    if not len(mapped.clocks):
-        return
-    first, last = int(mapped.clocks[0]), int(mapped.clocks[-1])
-    if last - first < 2:
-        return
-    whose = f"space {space}, " if len(findings.spaces) > 1 else ""
-    ends = [findings.places.of_clock(clock) or Place(clock) for clock in (first, last)]
-    yield from _dim(f"{whose}{span(*ends)}, from left to right")
-    yield from _curve(findings, "mapped", "mapped_bytes", (first, last))
-    yield from _curve(findings, "brk area", "brk_bytes", (first, last))
-    yield from _curve(findings, "headroom", "headroom_bytes", (first, last))
-
-
-def _curve(findings: Findings, label: str, column: str, ends: tuple[int, int]) -> Iterator[str]:
-    """Yield a curve and below it its extremes with their lines; of the headroom the least counts."""
-    curve = findings.curve(column)
-    if not curve.values.size or not curve.values.max():
-        return
-    lowest = column == "headroom_bytes"
-    if lowest and int(curve.values.min()) * 2 > int(curve.values.max()):
-        yield f"  {label:<9} {size(int(curve.values.min()))} or more all the time"
-        return
-    bars = drawing.curve_line(curve, *ends, lowest=lowest, logarithmic=lowest)
-    yield f"  {label:<9} {styled('cool', bars)}"
-    at = int(curve.values.argmin() if lowest else curve.values.argmax())
-    amount = int(curve.values[at])
-    extreme = f"{'least' if lowest else 'peak'} {exact(amount) if amount < _VAST else size(amount)}"
-    where = findings.places.of_clock(int(curve.clocks[at]))
-    scale = " (log scale)" if lowest else ""
-    yield from _dim(f"{extreme}, {where}; at the end {size(int(curve.values[-1]))}{scale}", indent=" " * 12)
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -462,7 +293,7 @@ def _processes(findings: Findings) -> Iterator[str]:
         right=[head.index(name) for name in _COUNTED if name in head],
         give=(len(head) - 1,),
     )
-    yield from _more(len(spaces) - len(chosen), "address spaces")
+    yield from more(len(spaces) - len(chosen), "address spaces")
 
 
 _COUNTED: Final = ("space", "pid", "peak mapped", "failed brk")
@@ -496,7 +327,7 @@ def _problems(findings: Findings) -> Iterator[str]:
         head = f"{group.count:,} x {group.reason.replace('_', ' ')}, first {group.first}:"
         yield from wrapped(head, first="  ")
         yield "    " + shortened(clean(group.text), width() - 4)
-    yield from _more(len(groups) - MOST_ROWS, "reasons")
+    yield from more(len(groups) - MOST_ROWS, "reasons")
 
 
 def _lines_read(findings: Findings) -> Iterator[str]:
@@ -505,7 +336,7 @@ def _lines_read(findings: Findings) -> Iterator[str]:
         f"{number(read.lines, 'line')} read: {read.lines_understood:,} understood, {read.lines_passed_over:,} passed "
         f"over (they do not concern memory), {read.lines_not_understood:,} not understood."
     )
-    yield from _dim(text, indent="")
+    yield from dim(text, indent="")
 
 
 SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
@@ -519,9 +350,9 @@ SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
     ("Fallbacks", _fallbacks),
     ("Other mappings of allocators", _others),
     ("Other calls refused", _refused),
-    ("Address space", _layout),
-    ("Largest mappings", _largest),
-    ("Over the log", _curves),
+    ("Address space", layout),
+    ("Largest mappings", largest),
+    ("Over the log", curves),
     ("Address spaces of the run", _processes),
     ("Problems in the log", _problems),
 )

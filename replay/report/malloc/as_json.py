@@ -12,7 +12,8 @@ from typing import Any, Final
 from replay.console.amounts import address
 from replay.heap import KEY_SIZES, Picture
 from replay.report.facts import Curve
-from replay.report.malloc.findings import Fault, MallocFindings
+from replay.report.malloc.facts import Fault
+from replay.report.malloc.findings import MallocFindings
 from replay.report.malloc.verdict import to_try, verdict
 from replay.run.places import Place
 

@@ -6,7 +6,6 @@ not know; nothing here walks over blocks one by one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +28,7 @@ from replay.heap.diagnosis import ANSWERS, FRAGMENTATION, HELD_SHARE, LEAK, LEAK
 from replay.heap.free_space import taken_bytes
 from replay.linux import constants
 from replay.report.facts import Curve
-from replay.run.places import Place
+from replay.report.malloc.facts import Cause, Fault, LeakGroup, Pin, Raise, SpaceBlocks
 from replay.run.summary import log_end
 
 if TYPE_CHECKING:
@@ -59,90 +58,6 @@ SHRINKING: Final = ("brk_trimmed", "unmapped", "advised")
 
 _CHUNK_HEAD: Final = 48
 """Bytes that malloc_trim keeps of a free chunk besides the page borders: sizeof(struct malloc_chunk) on 64 bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Calls that went wrong in one way: how often, where first, and the text of the first."""
-
-    count: int = 0
-    first: Place | None = None
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """System calls of one kind inside libc calls of one kind, caller and size class; sizes in bytes.
-
-    `kind` is one of `heap.KINDS`. `least_request` and `most_request` are None for a free. `bytes` is what the heap
-    gained, less than 0 where it gave back; `least` and `most` are that of single calls.
-    """
-
-    kind: str
-    call: str
-    caller: str
-    least_request: int | None
-    most_request: int | None
-    count: int
-    bytes: int
-    least: int
-    most: int
-    first_step: int
-    last_step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Raise:
-    """A free that raised the size from which glibc maps a block by itself, in bytes."""
-
-    step: int
-    space: int
-    before: int
-    after: int
-    observed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """A live block that holds free memory below it back; sizes in bytes, `age_lines` at the moment looked at."""
-
-    addr: int
-    size: int
-    call: str
-    caller: str
-    pid: int | None
-    born: Place | None
-    age_lines: int
-    age_ns: int | None
-    released_bytes: int
-    blocks_above: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeakGroup:
-    """Blocks alive at the end, of one space, caller, call and size class (sizes of `size_class` up to twice that)."""
-
-    space: int
-    caller: str
-    call: str
-    size_class: int
-    count: int
-    bytes: int
-    first: Place | None
-    last: Place | None
-    age_lines: int
-    age_ns: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpaceBlocks:
-    """What was allocated and freed in one space, and what is live at its end; sizes in bytes."""
-
-    space: int
-    allocations: int
-    frees: int
-    live_blocks: int
-    live_bytes: int
 
 
 class MallocFindings:

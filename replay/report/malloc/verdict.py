@@ -14,7 +14,8 @@ from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.report.cannot_tell import LEAKS, cannot_tell
 from replay.report.facts import Paragraph
 from replay.report.findings import malloc_of
-from replay.report.malloc.findings import SCATTERED, Fault, MallocFindings
+from replay.report.malloc.facts import Fault
+from replay.report.malloc.findings import SCATTERED, MallocFindings
 from replay.run.places import span
 
 QUESTION: Final = "Is it a leak, or is it fragmentation?"
