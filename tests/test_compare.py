@@ -20,6 +20,7 @@ from replay.datasets.comparison import Comparison, Pairs, Row, Spread, _spread, 
 from replay.datasets.sides import side
 from replay.errors import QueryError, ReplayError
 from replay.report.compare import comparison_document, comparison_lines
+from replay.report.compare_words import per_cent
 from replay.tables import TABLES
 
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"
@@ -137,6 +138,33 @@ def test_failures_and_fallbacks_are_new_gone_or_both() -> None:
     ]
 
 
+def test_the_verdict_of_both_sides_stands_first() -> None:
+    lines = text_of(compare(PLAIN, BLOCKED))
+    assert lines[1].strip() == "no brk refused"
+    assert lines[3].strip() == "brk refused 23 of 33 times (mapping above), 23 fallbacks to mmap"
+
+
+def test_rows_of_nothing_are_left_out_and_randomisation_is_no_change() -> None:
+    found = compare(PLAIN, BLOCKED)
+    lines, every = text_of(found), list(shown(comparison_lines(found, all_rows=True), colour=False))
+    assert not any(line.startswith("  heaps of arenas ") for line in lines)
+    assert any(line.split() == ["heaps", "of", "arenas", "0", "0", "="] for line in every)
+    (gap,) = (line.split() for line in lines if line.startswith("  least largest gap"))
+    assert gap[-1] == "~"  # 41.8 TiB and 40.9 TiB: both from where the kernel put things
+    (headroom,) = (line.split() for line in lines if line.startswith("  least headroom"))
+    assert headroom[-2:] == ["-100.0", "%"]  # none at all is no accident
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [(100, 150, "+50.0 %"), (0, 5, "new"), (5, 5, ""), (1, 20_312, ""), (10, 0, "-100.0 %")],
+)
+def test_per_cent_stands_where_it_means_something(before: int, after: int, said: str) -> None:
+    spreads = [Spread(1, value, value, value, value, value) for value in (before, after)]
+    column = next(column for column in TABLES["summary"].columns if column.name == "peak_mapped_bytes")
+    assert per_cent(Row(column, *spreads, None)) == said
+
+
 def test_the_screen_says_first_what_changed() -> None:
     lines = text_of(compare(PLAIN, BLOCKED))
     count = len(replay.load(BLOCKED).brk_failures)
@@ -232,7 +260,7 @@ def test_runs_of_one_name_are_compared_with_each_other(tmp_path: Path) -> None:
     assert peak.pairs.median_share == pytest.approx(0.1, abs=0.001)
     lines = text_of(found)
     assert "  10 runs of the same name on both sides (0 runs are before only, 1 after only):" in lines
-    (line,) = [line for line in lines if line.split()[:3] == ["peak_mapped_bytes", "10", "0"]]
+    (line,) = [line for line in lines if line.split()[:4] == ["peak", "mapped", "10", "0"]]
     assert line.split()[-2:] == ["0.20", "%"]
 
 

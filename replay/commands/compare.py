@@ -28,6 +28,9 @@ def compare(
         ),
     ],
     after: Annotated[str, typer.Argument(metavar="B", show_default=False, help="What is compared with A.")],
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Show rows too that are zero or unknown on both sides.")
+    ] = False,
     as_json: AsJson = False,
     fail_if: FailIf = None,
     format: Format = Dialect.auto,
@@ -48,7 +51,7 @@ def compare(
         how = {"format": format.value, "page_size": page_size, "strict": strict, "watch": watch}
         found = Comparison(side(before, **how), side(after, **how))
         judgements = _judged(conditions, found)
-    _print(found, as_json, judgements)
+    _print(found, judgements, as_json=as_json, show_all=show_all)
     end_if_one_holds(judgements)
 
 
@@ -66,7 +69,7 @@ def _labelled(places: dict[str, str], label: str) -> dict[str, str]:
     return {column: f"{place} of {label}" for column, place in places.items()}
 
 
-def _print(found: Comparison, as_json: bool, judgements: Sequence[Judgement]) -> None:
+def _print(found: Comparison, judgements: Sequence[Judgement], *, as_json: bool, show_all: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
@@ -79,4 +82,4 @@ def _print(found: Comparison, as_json: bool, judgements: Sequence[Judgement]) ->
     from replay.console.screen import print_lines
     from replay.report.compare import comparison_lines
 
-    print_lines(comparison_lines(found))
+    print_lines(comparison_lines(found, all_rows=show_all))

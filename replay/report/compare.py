@@ -19,6 +19,7 @@ from replay.console.table import table
 from replay.console.terminal import width
 from replay.datasets.comparison import FEW_RUNS, Comparison, Count, Curves, FloatArray, Group, Number, Row, Spread
 from replay.datasets.sides import Side
+from replay.report.compare_words import is_known, is_random, name_of, per_cent, verdict_of
 from replay.report.drawing import BARS
 from replay.version import __version__
 
@@ -41,8 +42,11 @@ _WORST_FIRST: Final = (
 """The columns that the verdict speaks of."""
 
 
-def comparison_lines(found: Comparison) -> Iterator[str]:
-    """Yield the comparison: what changed most first, then everything side by side."""
+def comparison_lines(found: Comparison, *, all_rows: bool = False) -> Iterator[str]:
+    """Yield the comparison: the verdict of both sides, what changed most, then everything side by side.
+
+    `all_rows`: those too that are zero or unknown on both sides.
+    """
     yield from _title(found)
     yield ""
     yield styled("title", "What changed")
@@ -50,7 +54,7 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
     for heading, lines in (
         ("Failed brk calls", list(_groups(found, found.failures, ("cause", "in the way")))),
         ("Fallbacks", list(_groups(found, found.fallbacks, ("kind", "allocator", "refused")))),
-        ("Summary", list(_summary(found))),
+        ("Summary", list(_summary(found, all_rows=all_rows))),
         ("Run by run", list(_paired(found))),
         ("Over the log", list(_curves(found))),
     ):
@@ -67,7 +71,8 @@ def _title(found: Comparison) -> Iterator[str]:
     for name, side in zip(("before", "after"), found.sides, strict=True):
         facts = _facts(side)
         room = width() - 9 - cells(facts) - 2
-        yield f"{name:<7}  {styled('strong', shortened(clean(side.label), room))}  {styled('dim', facts)}"
+        yield f"{name:<7}  {styled('strong', shortened(clean(side.label), room))}  {facts}"
+        yield from wrapped(clean(verdict_of(list(side.summaries.values()))), first=" " * 9)
 
 
 def _facts(side: Side) -> str:
@@ -133,11 +138,14 @@ def _amounts(found: Comparison) -> Iterator[tuple[str, str]]:
         row = rows.get(name)
         if row is None or row.before is None or row.after is None or row.change is None or not _counts(row):
             continue
+        if is_random(row):
+            continue
         values = [_amount(side.median, row.column.unit) for side in (row.before, row.after)]
         doubt = "; the runs' spreads overlap" if row.apart is False else ""
         tone = "" if row.apart is False else "bad" if row.change > 0 else "good"
         which = "median " if found.of_many else ""
-        yield tone, f"{which}{name}: {_per_cent(row)} ({values[0]} to {values[1]}{doubt})."
+        share = f"{per_cent(row)} " * bool(per_cent(row))
+        yield tone, f"{which}{name_of(name)}: {share}({values[0]} to {values[1]}{doubt})."
 
 
 def _counts(row: Row) -> bool:
@@ -149,7 +157,7 @@ def _words(found: Comparison) -> Iterator[tuple[str, str]]:
     for name, (before, after) in found.texts.items():
         gone, new = ([word for word in one if word not in other] for one, other in ((before, after), (after, before)))
         parts = [f"{sign} {', '.join(words[:5])}" for sign, words in (("no more", gone), ("now", new)) if words]
-        yield "", f"{name}: {'; '.join(parts)}."
+        yield "", f"{name_of(name)}: {'; '.join(parts)}."
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
@@ -185,27 +193,41 @@ def _rows_text(count: Count | None, of_many: bool) -> str:
 # --- the summary -----------------------------------------------------------------------------------------------------
 
 
-def _summary(found: Comparison) -> Iterator[str]:
+def _summary(found: Comparison, *, all_rows: bool) -> Iterator[str]:
+    shown = [row for row in found.rows if all_rows or is_known(row)]
+    random = any(map(is_random, shown))
     if not found.of_many:
-        rows = [_row(row) for row in found.rows]
+        rows = [_row(row) for row in shown]
         yield from table(["", "before", "after", "change", "per cent"], rows, right=(1, 2, 3, 4), give=(0,))
+        yield from _left_out(found, shown, random=random)
         return
     head = ["", "before", "±", "after", "±", "per cent"]
-    yield from table(head, [_row_of_many(row) for row in found.rows], right=(1, 2, 3, 4, 5), give=(0,))
+    yield from table(head, [_row_of_many(row) for row in shown], right=(1, 2, 3, 4, 5), give=(0,))
     for line in wrapped(_significance(found), first="  "):
         yield styled("dim", line)
+    yield from _left_out(found, shown, random=random)
+
+
+def _left_out(found: Comparison, shown: Sequence[Row], *, random: bool) -> Iterator[str]:
+    """Yield what is to be said of rows that are not shown, and of changes that are none."""
+    said = ["~: what address randomisation alone may change."] * random
+    left = len(found.rows) - len(shown)
+    said += [f"{number(left, 'row')} that are zero or unknown on both sides: --all shows them."] * bool(left)
+    for text in said:
+        yield from (styled("dim", line) for line in wrapped(text, first="  "))
 
 
 def _row(row: Row) -> list[str]:
     unit = row.column.unit
     values = ["-" if side is None else _amount(side.median, unit) for side in (row.before, row.after)]
-    return [row.column.name, *values, _change(row), _per_cent(row)]
+    return [name_of(row.column.name), *values, _change(row), "" if is_random(row) else per_cent(row)]
 
 
 def _row_of_many(row: Row) -> list[str]:
-    mark = "*" if row.apart and row.change else " "
+    mark = "*" if row.apart and row.change and not is_random(row) else " "
     cells_ = [cell for side in (row.before, row.after) for cell in _spread_cells(side, row.column.unit)]
-    return [row.column.name, *cells_, (_per_cent(row) or _change(row)) + mark]
+    change = _change(row) if is_random(row) else per_cent(row) or _change(row)
+    return [name_of(row.column.name), *cells_, change + mark]
 
 
 def _spread_cells(side: Spread | None, unit: str) -> tuple[str, str]:
@@ -236,17 +258,10 @@ def _significance(found: Comparison) -> str:
 def _change(row: Row) -> str:
     if row.change is None:
         return ""
+    if is_random(row):
+        return "~"
     sign = "+" if row.change > 0 else "-"
     return f"{sign}{_amount(abs(row.change), row.column.unit)}" if row.change else "="
-
-
-def _per_cent(row: Row) -> str:
-    if not row.change:
-        return ""
-    if row.share is None:
-        return "new"
-    share = 100 * row.share
-    return f"{share:+.1f} %" if abs(share) < 1000 else f"{share:+,.0f} %"
 
 
 def _amount(value: Number, unit: str) -> str:
@@ -288,7 +303,7 @@ def _pair_row(row: Row) -> list[str]:
     median = "" if pairs.median_share is None else f"{100 * pairs.median_share:+.1f} %"
     chance = 100 * pairs.chance
     likely = f"{chance:.0f} %" if chance >= 1 else f"{chance:.2f} %" if chance >= 0.01 else "<0.01 %"
-    return [row.column.name, f"{pairs.up:,}", f"{pairs.down:,}", f"{pairs.same:,}", median, likely]
+    return [name_of(row.column.name), f"{pairs.up:,}", f"{pairs.down:,}", f"{pairs.same:,}", median, likely]
 
 
 # --- curves ----------------------------------------------------------------------------------------------------------
