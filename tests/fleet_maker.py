@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,11 +37,11 @@ def run_row(name: str, source: str, status: str, error: str | None) -> dict[str,
     return facts | {"status": status, "error": error}
 
 
-def write_runs(directory: Path, rows: list[dict[str, Any]]) -> None:
+def write_runs(directory: Path, rows: list[dict[str, Any]], labels: Sequence[str] = ()) -> None:
     texts = [pa.field(name, pa.string()) for name in TEXTS]
     fields = {field.name: field for field in [*texts, pa.field("size_bytes", pa.int64())]}
     for field in arrow_schema("summary"):
         fields.setdefault(field.name, field.with_nullable(True))
-    schema = pa.schema(list(fields.values()))
+    schema = pa.schema([*fields.values(), *(pa.field(name, pa.string()) for name in labels)])
     plain = pa.schema([f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema])
     write_parquet(pa.Table.from_pylist(rows, plain), directory / "runs.parquet", force=True)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from replay.datasets.dataset import OK
 from replay.errors import ReplayError
-from replay.html.dashboard_facts import WORST, Fleet
+from replay.html.dashboard_facts import Fleet
 from replay.html.trace import write_trace
 from replay.html.trace_tables import tables_of_dataset
 
@@ -28,8 +28,7 @@ def standing_out(fleet: Fleet, patterns: Sequence[str] = ()) -> list[str]:
     Raises:
         ReplayError: a pattern, as shells have them, fits no run.
     """
-    rows = [*(entry.run for entry in fleet.failing[:WORST]), *fleet.largest, *fleet.most_fragmented]
-    chosen = dict.fromkeys(str(row["run"]) for row in rows)
+    chosen = dict.fromkeys(str(row["run"]) for row in fleet.standing_out)
     read = [str(row["run"]) for row in fleet.dataset.rows if row["status"] == OK]
     for pattern in patterns:
         found = [run for run in read if fnmatchcase(run, pattern)]
