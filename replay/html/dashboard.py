@@ -65,7 +65,7 @@ not know is left out. A click on a dot lists its runs below.</p>
 <section><h2>Runs</h2><p class="hint">A heading sorts, a row shows the run below. <span id="listed"></span></p>
 <div class="scroll" id="runs"></div></section>
 <section id="chosen" hidden><h2>One run: <span id="chosen-name"></span></h2>
-<p id="picture" hidden><a>its address space over time</a></p><p id="verdict"></p>
+<p id="picture" hidden><a href="#chosen">its address space over time</a></p><p id="verdict"></p>
 <div class="two"><div><h3>Memory over the log</h3>{{ embed(roots.memory) }}<p class="hint" id="memory-note"></p></div>
 <div><h3>At its peak</h3><div id="owners"></div></div></div>
 <h3>Failed breaks</h3><div class="scroll" id="evidence"></div>
