@@ -98,8 +98,7 @@ Address space
   What the kernel maps at execve (program, ld.so, stack, vdso) no call shows;
   --maps FILE adds it.
 
-  4 gaps between the mappings, 40.9 TiB in all; the largest holds >99 % of it
-  (address fragmentation 0.000):
+  4 gaps between the mappings, 40.9 TiB in all; the largest holds >99 % of it:
     0x5639fe410000-0x7f2a122f0000  45,011,591,626,752 bytes (40.9 TiB)
     0x5639d2dcb000-0x5639fe3ee000  727,855,104 bytes (694 MiB)
     0x7f2a128b7000-0x7f2a128f0000  233,472 bytes (228 KiB)

@@ -34,12 +34,14 @@ def table(
         head: the headings.
         rows: cells without marks, one text a column.
         right: the columns that are aligned on their right.
-        give: the columns whose texts wrap where the table would be too wide, once the headings have; one that still
-            takes more than three lines is cut in its middle.
+        give: the columns whose texts wrap where the table would be too wide, once the headings have, and before the
+            other columns do; one that still takes more than three lines is cut in its middle.
         indent: what every line begins with.
     """
-    widths = fitted_widths(head, rows, give, room_for(len(head), indent)) or least_widths(head, rows, give)
-    lines = [styled("dim", line) for line in _row_lines(_headings(head, widths), widths, right, indent)]
+    room, every = room_for(len(head), indent), range(len(head))
+    widths = fitted_widths(head, rows, give, room) or fitted_widths(head, rows, every, room)
+    widths = widths or least_widths(head, rows, every)
+    lines = [styled("strong", line) for line in _row_lines(_headings(head, widths), widths, right, indent)]
     for row in rows:
         parts = [_cell_lines(text, room) for text, room in zip(row, widths, strict=True)]
         lines += _row_lines(parts, widths, right, indent)

@@ -20,7 +20,7 @@ from replay.report import advice
 from replay.report.cannot_tell import cannot_tell
 from replay.report.facts import FailureGroup, MappingGroup, SpaceFacts
 from replay.report.findings import Findings
-from replay.report.paragraphs import dim, item, more, paragraph
+from replay.report.paragraphs import aside, item, more, paragraph
 from replay.report.space_sections import curves, largest, layout
 from replay.report.verdict import MOST_REFUSALS, verdict
 from replay.run.places import short_span
@@ -84,7 +84,7 @@ def _title(findings: Findings) -> Iterator[str]:
     facts = [number(source.counters.lines, "line") + f" of {source.dialect}", _who(findings)]
     if summary["duration_ns"]:
         facts.append(duration(summary["duration_ns"]))
-    yield styled("dim", shortened(", ".join(fact for fact in facts if fact), width()))
+    yield shortened(", ".join(fact for fact in facts if fact), width())
 
 
 def _who(findings: Findings) -> str:
@@ -248,7 +248,7 @@ def _others(findings: Findings) -> Iterator[str]:
         yield from more(len(groups) - MOST_ROWS, "kinds")
     heaps = findings.arena_heaps
     if heaps.count:
-        yield from dim(
+        yield from aside(
             f"Heaps of arenas are reserves of addresses: {size(heaps.reserved_bytes)} in all, of which "
             f"{size(heaps.used_bytes)} were made usable."
         )
@@ -336,7 +336,7 @@ def _lines_read(findings: Findings) -> Iterator[str]:
         f"{number(read.lines, 'line')} read: {read.lines_understood:,} understood, {read.lines_passed_over:,} passed "
         f"over (they do not concern memory), {read.lines_not_understood:,} not understood."
     )
-    yield from dim(text, indent="")
+    yield from aside(text, indent="")
 
 
 SECTIONS: Final[tuple[tuple[str, Section], ...]] = (

@@ -203,8 +203,7 @@ def _summary(found: Comparison, *, all_rows: bool) -> Iterator[str]:
         return
     head = ["", "before", "±", "after", "±", "per cent"]
     yield from table(head, [_row_of_many(row) for row in shown], right=(1, 2, 3, 4, 5), give=(0,))
-    for line in wrapped(_significance(found), first="  "):
-        yield styled("dim", line)
+    yield from wrapped(_significance(found), first="  ")
     yield from _left_out(found, shown, random=random)
 
 
@@ -214,7 +213,7 @@ def _left_out(found: Comparison, shown: Sequence[Row], *, random: bool) -> Itera
     left = len(found.rows) - len(shown)
     said += [f"{number(left, 'row')} that are zero or unknown on both sides: --all shows them."] * bool(left)
     for text in said:
-        yield from (styled("dim", line) for line in wrapped(text, first="  "))
+        yield from wrapped(text, first="  ")
 
 
 def _row(row: Row) -> list[str]:
@@ -293,8 +292,7 @@ def _paired(found: Comparison) -> Iterator[str]:
     if len(moved) > MOST_ROWS:
         yield styled("dim", f"  and {len(moved) - MOST_ROWS:,} more columns: --json has all")
     note = "By chance: how often so uneven a split of ups and downs comes from nothing at all (sign test, two-sided)."
-    for line in wrapped(note, first="  "):
-        yield styled("dim", line)
+    yield from wrapped(note, first="  ")
 
 
 def _pair_row(row: Row) -> list[str]:
@@ -318,8 +316,7 @@ def _curves(found: Comparison) -> Iterator[str]:
         chosen = zip(found.sides, found.curve_runs, strict=True)
         runs = [clean(run) for side, run in chosen if len(side.summaries) > 1]
         text += "; of many runs the one with the median peak: " + ", ".join(runs)
-    for line in wrapped(text, first="  "):
-        yield styled("dim", line)
+    yield from wrapped(text, first="  ")
     for curves in shown:
         yield from _curve_lines(curves)
 

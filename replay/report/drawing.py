@@ -46,7 +46,7 @@ def layout_lines(
 def _gap_lines(size: int, left: str) -> Iterator[str]:
     dots = [styled("dim", f"{left}  ┊")]
     yield from dots * (size >= _WIDE_GAP)
-    yield styled("dim", f"{left}  ┊{'free':>{_LONGEST_BAR}} {amounts.size(size):>9}")
+    yield (f"{left}  ┊{'free':>{_LONGEST_BAR}} {amounts.size(size):>9}")
     yield from dots * (size >= _WIDE_GAP)
 
 

@@ -18,9 +18,9 @@ def item(text: str) -> list[str]:
     return wrapped(text, first="  - ")
 
 
-def dim(text: str, indent: str = "  ") -> list[str]:
+def aside(text: str, indent: str = "  ") -> list[str]:
     """Return the lines of an aside."""
-    return [styled("dim", line) for line in wrapped(text, first=indent)]
+    return wrapped(text, first=indent)
 
 
 def more(left: int, what: str) -> list[str]:

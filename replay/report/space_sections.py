@@ -16,7 +16,7 @@ from replay.console.table import table
 from replay.engine.columns import NULL
 from replay.report import address_map, drawing
 from replay.report.findings import Findings
-from replay.report.paragraphs import dim, paragraph
+from replay.report.paragraphs import aside, paragraph
 from replay.run.places import Place, span
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ def layout(findings: Findings) -> Iterator[str]:
     if not pieces:
         return
     whose = f"space {space}, " if len(findings.spaces) > 1 else ""
-    yield from dim(f"{whose}{findings.places.of_clock(clock)}, {occasion}; high addresses at the top")
+    yield from aside(f"{whose}{findings.places.of_clock(clock)}, {occasion}; high addresses at the top")
     blocker = _blocker_start(findings, space)
     parts = address_map.parts_of(pieces, blocker)
     yield from drawing.layout_lines(parts, lambda part: _use(findings, part), lambda part: _note(findings, part))
     if not findings.has_maps:
         unseen = "was there before the log" if findings.begins_late else "the kernel maps at execve"
-        yield from dim(f"What {unseen} (program, ld.so, stack, vdso) no call shows; --maps FILE adds it.")
+        yield from aside(f"What {unseen} (program, ld.so, stack, vdso) no call shows; --maps FILE adds it.")
     yield from _gaps(pieces)
     yield from _kinds(pieces)
     yield from _touchable(findings)
@@ -80,7 +80,7 @@ def largest(findings: Findings) -> Iterator[str]:
         for piece in pieces.largest(LARGEST)
     ]
     if len(rows) > 1:
-        yield from dim(f"{findings.places.of_clock(findings.peak_clock)}, when most was mapped")
+        yield from aside(f"{findings.places.of_clock(findings.peak_clock)}, when most was mapped")
         yield from table(["bytes", "", "whose", "made by"], rows, right=(0,), give=(2,))
 
 
@@ -114,6 +114,10 @@ def _use(findings: Findings, part: address_map.Part) -> str:
     return ", ".join(number(count, _USES[kind]) for kind, count in counts.items())
 
 
+_LEAST_FRAGMENTATION: Final = 0.01
+"""From this share on, gaps besides the largest are worth a number."""
+
+
 def _gaps(pieces: address_map.Pieces) -> Iterator[str]:
     gaps = address_map.gaps_of(pieces)
     total = gaps.bytes
@@ -122,9 +126,10 @@ def _gaps(pieces: address_map.Pieces) -> Iterator[str]:
     largest = gaps.largest(3)
     yield ""
     share = 1 - largest[0].bytes / total
+    measure = f" (address fragmentation {share:.3f})" if share >= _LEAST_FRAGMENTATION else ""
     yield from paragraph(
         f"{number(len(gaps), 'gap')} between the mappings, {size(total)} in all; the largest holds "
-        f"{percent(largest[0].bytes, total)} of it (address fragmentation {share:.3f}):"
+        f"{percent(largest[0].bytes, total)} of it{measure}:"
     )
     for gap in largest:
         yield f"    {address(gap.start)}-{address(gap.end)}  {exact(gap.bytes)}"
@@ -152,7 +157,7 @@ def curves(findings: Findings) -> Iterator[str]:
         return
     whose = f"space {space}, " if len(findings.spaces) > 1 else ""
     ends = [findings.places.of_clock(clock) or Place(clock) for clock in (first, last)]
-    yield from dim(f"{whose}{span(*ends)}, from left to right")
+    yield from aside(f"{whose}{span(*ends)}, from left to right")
     yield from _curve(findings, "mapped", "mapped_bytes", (first, last))
     yield from _curve(findings, "brk area", "brk_bytes", (first, last))
     yield from _curve(findings, "headroom", "headroom_bytes", (first, last))
@@ -165,8 +170,7 @@ def _curve(findings: Findings, label: str, column: str, ends: tuple[int, int]) -
         return
     lowest = column == "headroom_bytes"
     if lowest and int(curve.values.min()) * 2 > int(curve.values.max()):
-        yield f"  {label:<9} {size(int(curve.values.min()))} or more all the time"
-        return
+        return  # there was room all the time
     bars = drawing.curve_line(curve, *ends, lowest=lowest, logarithmic=lowest)
     yield f"  {label:<9} {styled('cool', bars)}"
     at = int(curve.values.argmin() if lowest else curve.values.argmax())
@@ -174,4 +178,4 @@ def _curve(findings: Findings, label: str, column: str, ends: tuple[int, int]) -
     extreme = f"{'least' if lowest else 'peak'} {exact(amount) if amount < _VAST else size(amount)}"
     where = findings.places.of_clock(int(curve.clocks[at]))
     scale = " (log scale)" if lowest else ""
-    yield from dim(f"{extreme}, {where}; at the end {size(int(curve.values[-1]))}{scale}", indent=" " * 12)
+    yield from aside(f"{extreme}, {where}; at the end {size(int(curve.values[-1]))}{scale}", indent=" " * 12)

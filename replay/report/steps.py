@@ -39,7 +39,7 @@ def step_lines(run: Run, steps: Int64Array | None = None) -> Iterator[str]:
         max(3, len(str(int(tids.max(initial=0))))) if with_pid else 0,
     ]
     who = f"{'pid':>{widths[2]}} " if with_pid else ""
-    yield styled("dim", f"{'step':>{widths[0]}} {'line':>{widths[1]}} {who}what it did")
+    yield styled("strong", f"{'step':>{widths[0]}} {'line':>{widths[1]}} {who}what it did")
     room = screen_width() - sum(widths) - 2 - (2 if with_pid else 1)
     words, of_blocks = StepWords(run), _block_words(run)
     for begin in range(0, len(rows), _SLICE):

@@ -20,7 +20,7 @@ from replay.report.findings import Findings
 from replay.report.malloc.facts import Cause, Fault, LeakGroup
 from replay.report.malloc.findings import SHRINKING, MallocFindings
 from replay.report.malloc.heap_sections import by_whom, class_text, heap, pins, short_range
-from replay.report.paragraphs import dim, more, paragraph
+from replay.report.paragraphs import aside, more, paragraph
 from replay.run.places import Place, short_span, span
 
 MOST_ROWS: Final = 8
@@ -99,7 +99,7 @@ def _curves(malloc: MallocFindings) -> Iterator[str]:
     ends = int(live.clocks[0]), malloc.answer.end.line
     first, last = (malloc.places.of_clock(clock) or Place(clock) for clock in ends)
     yield ""
-    yield from dim(f"{_whose(malloc)}{span(first, last)}, left to right; held: what malloc has for blocks")
+    yield from aside(f"{_whose(malloc)}{span(first, last)}, left to right; held: what malloc has for blocks")
     yield from _curve(malloc, "live", live, ends)
     yield from _curve(malloc, "held", held, ends)
 
@@ -112,7 +112,7 @@ def _curve(malloc: MallocFindings, label: str, curve: Curve, ends: tuple[int, in
     yield f"  {label:<5} {styled('cool', bars)}"
     place = malloc.places.of_clock(int(curve.clocks[top]))
     most, end = size(int(curve.values[top])), size(int(curve.values[-1]))
-    yield from dim(f"at most {most}, {place}; at the end {end}", indent=" " * 8)
+    yield from aside(f"at most {most}, {place}; at the end {end}", indent=" " * 8)
 
 
 # --- leaks -----------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def _causes(malloc: MallocFindings) -> Iterator[str]:
         yield from table(["count", "what", "each", "inside", "in all", "lines"], rows, right=(0, 4), give=(3,))
         yield from more(len(causes) - MOST_ROWS, "kinds")
         if any(cause.kind == "advised" for cause in causes):
-            yield from dim("Pages given back by madvise stay mapped and still count as heap here.")
+            yield from aside("Pages given back by madvise stay mapped and still count as heap here.")
     yield from _raises(malloc)
 
 

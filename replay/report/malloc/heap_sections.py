@@ -15,7 +15,7 @@ from replay.heap import KEY_SIZES, Picture
 from replay.heap.diagnosis import LEAST_HELD
 from replay.report.malloc.facts import Pin
 from replay.report.malloc.findings import SCATTERED, MallocFindings
-from replay.report.paragraphs import dim, paragraph
+from replay.report.paragraphs import aside, paragraph
 
 _WORTH_RANGES: Final = 65536
 """Bytes free below live blocks from which on the free ranges are shown by size."""
@@ -62,7 +62,7 @@ def heap(malloc: MallocFindings) -> Iterator[str]:
     lines = [f"line {place.line}" if place else "" for place in places]
     rows = [["", *lines, ""], *_measures(pictures)]
     if found.end.inferred:
-        yield from dim("Where no system call tells how large the heap is, that is inferred from its blocks.")
+        yield from aside("Where no system call tells how large the heap is, that is inferred from its blocks.")
     yield from table(
         ["", *names, ""],
         rows,
