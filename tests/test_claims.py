@@ -62,6 +62,7 @@ LOGS = {
     "killed": NEVER_FREED + "+++ killed by SIGKILL +++\n",
     "cut": NEVER_FREED,
     "no_frees": LT_START.replace("prog->", "") + LT_END,
+    "unseen_memory": (NEVER_FREED + "malloc(8) = 0x2018000\n" + LT_END).replace("prog->", ""),
     "main_program_only": NEVER_FREED + LT_END,
     "children_left_out": (NEVER_FREED + "SYS_fork() = 4711\n" + LT_END).replace("prog->", ""),
     "ltrace_with_system_calls": (NEVER_FREED + LT_END).replace("prog->", ""),
@@ -87,7 +88,12 @@ def of_kinds(kind: str) -> set[str]:
     """Return the kinds that apply to the log of a kind, as far as they have cells of their own."""
     both = {"unread": {"strace"}, "begins_late": {"strace"}}
     others = {"unread_malloc": {"main_program_only", "no_frees"}, "killed": {"main_program_only"}}
-    others |= {"cut": {"main_program_only"}, "no_times": {"strace"}, "any": {"strace"}}
+    others |= {
+        "unseen_memory": {"main_program_only"},
+        "cut": {"main_program_only"},
+        "no_times": {"strace"},
+        "any": {"strace"},
+    }
     return {kind, "any"} | both.get(kind, set()) | others.get(kind, set())
 
 

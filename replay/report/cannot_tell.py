@@ -39,7 +39,7 @@ class Open(NamedTuple):
 _NO_MALLOC: Final = Cell("strace does not show malloc, so it cannot tell a leak from fragmentation", _BLOCKS)
 _NO_CALL_OF_MALLOC: Final = Cell("the log shows no call of malloc and its kin", _BLOCKS)
 _NO_SYSTEM_CALLS: Final = Cell("without -S ltrace shows no system calls of the allocator", _BLOCKS)
-_MAIN_ONLY: Final = Cell("blocks of libraries, which the log does not show, lie in the heap as well", _BLOCKS)
+_UNSEEN: Final = Cell("much of the heap lies in no block that the log shows: others allocate there", _BLOCKS)
 _LATE: Final = Cell("the log begins in the middle: what was there before is not known", STRACE)
 _LATE_BLOCKS: Final = Cell("the log begins in the middle: blocks handed out before are not known", _BLOCKS)
 _CUT: Final = Cell("the log ends before the program's exit, which may free the rest", _PATIENT)
@@ -54,8 +54,8 @@ LEAKS: Final = "leak"
 
 EVIDENCE: Final = (
     "unread", "unread_malloc", "strace", "ltrace_without_malloc", "ltrace_without_system_calls", "begins_late",
-    "killed", "cut", "no_frees", "main_program_only", "children_left_out", "ltrace_with_system_calls", "no_times",
-    "any",
+    "killed", "cut", "no_frees", "unseen_memory", "main_program_only", "children_left_out", "ltrace_with_system_calls",
+    "no_times", "any",
 )  # fmt: skip
 """Kinds of logs, those first whose reason stands before others where several apply."""
 
@@ -80,7 +80,7 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
         "begins_late": _LATE_BLOCKS,
         "no_frees": _NO_FREES,
         "children_left_out": _ALONE,
-        "main_program_only": Cell("the log shows the main program's calls: libraries may leak besides", _BLOCKS),
+        "main_program_only": Cell("the log leaves out callers of malloc, such as libc: they may leak besides", _BLOCKS),
     },
     "fragmentation": {
         "unread_malloc": _UNREAD_BLOCKS,
@@ -88,14 +88,14 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
         "ltrace_without_malloc": _NO_CALL_OF_MALLOC,
         "ltrace_without_system_calls": Cell("without -S the size of the heap is inferred from its blocks", _BLOCKS),
         "begins_late": _LATE_BLOCKS,
-        "main_program_only": _MAIN_ONLY,
+        "unseen_memory": _UNSEEN,
     },
     "what pins the heap": {
         "unread_malloc": _UNREAD_BLOCKS,
         "strace": _NO_MALLOC,
         "ltrace_without_malloc": _NO_CALL_OF_MALLOC,
         "begins_late": _LATE_BLOCKS,
-        "main_program_only": _MAIN_ONLY,
+        "unseen_memory": _UNSEEN,
     },
     "resident memory": {"any": _MAPPED},
     "whose allocator": {
@@ -129,6 +129,14 @@ def _answered(findings: Findings) -> set[str]:
     return answered
 
 
+def _much_unseen(findings: Findings) -> bool:
+    """Return whether a tenth or more of the heap, when it was largest or at the end, is unseen. Heuristic."""
+    malloc = findings.malloc
+    if malloc is None or not len(findings.run.malloc_blocks):
+        return False
+    return any(one.unseen_bytes * 10 >= one.heap_bytes > 0 for one in (malloc.answer.largest, malloc.answer.end))
+
+
 def _main_only(findings: Findings) -> bool:
     """Return whether the log shows the calls of the main program only, or leaves out whoever else allocates. Heuristic.
 
@@ -158,6 +166,7 @@ _HOLDS: Final[dict[str, Callable[[Findings], bool]]] = {
     "killed": lambda findings: findings.log_end == "killed",
     "cut": lambda findings: findings.log_end == "cut",
     "no_frees": lambda findings: findings.malloc is not None and not findings.malloc.shows_frees,
+    "unseen_memory": _much_unseen,
     "main_program_only": _main_only,
     "children_left_out": _children_left_out,
     "no_times": lambda findings: findings.run.summary_values["duration_ns"] is None,
