@@ -121,3 +121,54 @@ def test_an_execve_left_open_in_a_thread_ends_in_its_leader() -> None:
     ]
     summary = run.summary.iloc[0]
     assert (summary.processes, summary.threads, summary.programs) == (1, 2, "/bin/a,/bin/b")
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (["1000-2000 rw-p 00000000 00:00 0", "1000-3000 rw-p 00000000 00:00 0"], "2: a mapping below the end of the"),
+        (["2000-1000 rw-p 00000000 00:00 0"], "1: a mapping that ends before it starts"),
+        (["1000-2001 rw-p 00000000 00:00 0"], "1: a mapping that does not begin and end with a page"),
+        (["8000000000000000-8000000000001000 rw-p 00000000 00:00 0"], "1: a mapping above all addresses"),
+        (["1000-2000 rw-p"], "1: no line of /proc/PID/maps"),
+    ],
+)
+def test_a_maps_file_that_no_space_can_have_is_refused(tmp_path: Path, lines: list[str], fault: str) -> None:
+    file = tmp_path / "x.maps"
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(replay.ReplayError, match=f"x.maps:{fault}"):
+        replay.load(CASES / "hostile" / "one_call.log", maps=file)
+
+
+NOT_A_REGION = ["mapping_128_pib", "mapping_32_pib", "break_at_2_63", "offset_top"]
+
+
+@pytest.mark.parametrize("name", NOT_A_REGION)
+def test_a_range_that_no_user_space_holds_is_a_problem(name: str) -> None:
+    run = replay.load(CASES / "hostile" / f"{name}.log")
+    run.examine()
+    assert "divergence_impossible_range" in set(run.problems.reason)
+    assert (run.regions.end <= 1 << 57).all()
+
+
+HOSTILE = sorted(path for path in (CASES / "hostile").glob("*.log"))
+
+
+@pytest.mark.parametrize("log", HOSTILE, ids=lambda path: path.stem)
+def test_regions_of_any_log_begin_before_they_end_and_never_overlap(log: Path) -> None:
+    regions = replay.load(log).regions
+    born, died = regions.born_line.fillna(0), regions.died_line.fillna(1 << 62)
+    assert (regions.start < regions.end).all()
+    assert (born <= died).all()
+    for one in regions.itertuples():
+        others = (regions.index > one.Index) & (regions.space == one.space)
+        others &= (regions.start < one.end) & (regions.end > one.start)
+        together = others & (born < died[one.Index]) & (died > born[one.Index])
+        assert not together.any()
+
+
+@pytest.mark.parametrize("name", ["exec_first", "layout_moment_start", "layout_moment_superseded", "maps_of_no_call"])
+def test_a_log_may_begin_in_the_middle_of_anything(name: str) -> None:
+    run = replay.load(CASES / "hostile" / f"{name}.log")
+    assert isinstance(run.maps(), str)
+    assert len(run.summary) == 1

@@ -17,6 +17,12 @@ from replay.errors import ReplayError
 
 _LINE: Final = r"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-][ps]) ([0-9a-f]+) (\S+) (\d+)(?: +(.*))?$"
 
+LEAST_PAGE: Final = 4096
+"""Bytes of the smallest page that Linux has. Source: include/asm-generic/page.h and arch/*/include/asm/page.h."""
+
+HIGHEST_USER: Final = 1 << 57
+"""No address of a program lies as high. Source: arch/x86/include/asm/page_64_types.h, __VIRTUAL_MASK_SHIFT 56."""
+
 PROT_OF_LETTER: Final = {"r": 1, "w": 2, "x": 4}
 
 
@@ -43,8 +49,13 @@ def prot_of(perms: str) -> int:
 
 
 def parse_maps(text: str, source: str = "maps") -> list[Mapping]:
-    """Return the mappings of a maps file's text; raise ReplayError naming `source` and the line that is none."""
-    mappings = []
+    """Return the mappings of a maps file's text, in order of addresses and apart.
+
+    Raises:
+        ReplayError: a line is none of a maps file, or no address space can have it; `source` and its number are named.
+    """
+    mappings: list[Mapping] = []
+    highest = 0
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -52,8 +63,28 @@ def parse_maps(text: str, source: str = "maps") -> list[Mapping]:
         if match is None:
             raise ReplayError(f"{source}:{number}: no line of /proc/PID/maps: {line[:80]!r}")
         start, end, perms, offset, _dev, _inode, path = match.groups()
-        mappings.append(Mapping(int(start, 16), int(end, 16), perms, int(offset, 16), unescape(path or "")))
+        mapping = Mapping(int(start, 16), int(end, 16), perms, int(offset, 16), unescape(path or ""))
+        if fault := _fault_of(mapping, highest):
+            raise ReplayError(f"{source}:{number}: {fault}: {line[:80]!r}")
+        mappings.append(mapping)
+        highest = mapping.end
     return mappings
+
+
+def _fault_of(mapping: Mapping, highest: int) -> str:
+    """Return why a space with mappings up to `highest` cannot have this one next, '' if it can.
+
+    [vsyscall] alone lies in the kernel's half. Source: arch/x86/entry/vsyscall/vsyscall_64.c.
+    """
+    if mapping.start >= mapping.end:
+        return "a mapping that ends before it starts"
+    if (mapping.start | mapping.end) % LEAST_PAGE or mapping.offset % LEAST_PAGE:
+        return "a mapping that does not begin and end with a page"
+    if mapping.end > HIGHEST_USER and mapping.path != "[vsyscall]":
+        return "a mapping above all addresses of a program"
+    if mapping.start < highest:
+        return "a mapping below the end of the one before; a maps file is in order of addresses, and of one process"
+    return ""
 
 
 def read_maps(path: Path) -> list[Mapping]:
