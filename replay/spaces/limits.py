@@ -95,7 +95,7 @@ class Limits:
             step, resource = int(told.step[row]), int(calls.aux2[row])
             space = _whose(calls, row, step, who)
             for limit, asked in ((int(calls.length[row]), True), (int(calls.aux[row]), False)):
-                if limit != NULL:
+                if limit != NULL and space != NULL:
                     self._settings.add(space, _Setting(step, resource, limit, asked))
 
     def at(self, spaces: Int64Array, steps: Int64Array) -> Int64Array:
@@ -136,10 +136,14 @@ def _rows_that_ran(calls: Calls, name: str) -> Int64Array:
 
 
 def _whose(calls: Calls, row: int, step: int, who: Processes) -> int:
-    """Return the space whose limits a call is about: prlimit's first argument is a process, 0 the caller."""
-    named = int(calls.new_addr[row])
-    space = who.space_of(named, step) if named not in (0, NULL) else NULL
-    return space if space != NULL else _space_of(int(calls.pid[row]), step, who)
+    """Return the space whose limits a call is about: prlimit's first argument is a process, 0 the caller.
+
+    NULL is for a process that the log does not show; where it shows no pids at all, that is the caller.
+    """
+    named, pid = int(calls.new_addr[row]), int(calls.pid[row])
+    if named in (0, NULL) or (pid == NULL and who.space_of(named, step) == NULL):
+        return _space_of(pid, step, who)
+    return who.space_of(named, step)
 
 
 def _space_of(pid: int, step: int, who: Processes) -> int:

@@ -1,0 +1,199 @@
+"""The rooms of spaces on one screen each: who lives where, what a call does, which file a descriptor names, limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from replay.calls.reader import read_run
+from replay.calls.windows import Recording, record
+from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.mm import address_space as aspace
+from replay.spaces import call_effects, census
+from replay.spaces.call_window import CallWindow
+from replay.spaces.first_moments import FirstMoments, Ranges
+from replay.spaces.kernel_files import hides_from_children, may_fail_to_map, renamed
+from replay.spaces.limits import Limits
+from replay.spaces.open_files import OpenFiles, mapped_paths
+from replay.spaces.processes import Processes
+from replay.spaces.resting import RestingSpace
+
+
+def recorded(folder: Path, *lines: str) -> tuple[Recording, Processes, Strings]:
+    log = folder / "x.log"
+    log.write_text("".join(line + "\n" for line in lines))
+    run = read_run([log])
+    recording = record(run)
+    return recording, census.assign(recording.told), run.strings
+
+
+def numbers(*values: int) -> Int64Array:
+    return np.array(values, np.int64)
+
+
+BRK = "brk(NULL) = 0x555555560000"
+ENDS = "+++ exited with 0 +++"
+
+
+@pytest.mark.parametrize(
+    ("lines", "lives", "processes"),
+    [
+        (["1 fork() = 2", f"2 {BRK}"], [("found", NULL), ("fork", 0)], 2),
+        (["1 vfork( <unfinished ...>", f"2 {BRK}", "1 <... vfork resumed>) = 2"], [("found", NULL)], 2),
+        (["1 clone(child_stack=0x7f0, flags=CLONE_VM|CLONE_THREAD) = 2", f"2 {BRK}"], [("found", NULL)], 1),
+        ([f"1 {BRK}", f"2 {BRK}"], [("found", NULL)], 1),
+        (
+            [f"1 {BRK}", f"2 {BRK}", "1 --- SIGCHLD {si_signo=SIGCHLD, si_code=CLD_KILLED, si_pid=2} ---"],
+            [("found", NULL), ("fork", 0)],
+            2,
+        ),
+        (
+            [f"2 {BRK}", "1 --- SIGCHLD {si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=2} ---"],
+            [("found", NULL), ("fork", 0)],
+            2,
+        ),
+        (['1 execve("/a", ["a"], 0x7 /* 1 var */) = 0', '1 execve("/b", ["b"], 0x7 /* 1 var */) = 0'],
+         [("exec", NULL), ("exec", 0)], 1),
+    ],
+    ids=["fork", "vfork", "thread", "no clone line", "named by SIGCHLD", "child first", "two programs"],
+)  # fmt: skip
+def test_who_lives_where(tmp_path: Path, lines: list[str], lives: list[tuple[str, int]], processes: int) -> None:
+    _, who, _ = recorded(tmp_path, *lines)
+    assert [(life.origin, life.parent) for life in who.lives] == lives
+    assert who.processes == processes
+
+
+def test_a_space_ends_with_its_last_thread(tmp_path: Path) -> None:
+    _, who, _ = recorded(
+        tmp_path, f"1 {BRK}", "1 clone(child_stack=0x7f0, flags=CLONE_VM|CLONE_THREAD) = 2", f"2 {BRK}", f"1 {ENDS}",
+        f"2 {ENDS}",
+    )  # fmt: skip
+    assert [life.ended_clock for life in who.lives] == [5]
+
+
+def test_parents_that_show_themselves_late_are_found_however_many_there_are(tmp_path: Path) -> None:
+    # pid 3000 - i forks pid 3001 - i; the calls return in the order of the youngest first
+    opened = [f"{1000 + i} clone(child_stack=NULL, flags=SIGCHLD <unfinished ...>" for i in range(2000)]
+    closed = [f"{1000 + i} <... clone resumed>) = {1001 + i}" for i in reversed(range(2000))]
+    _, who, _ = recorded(tmp_path, *opened, *closed)
+    assert [life.parent for life in who.lives] == [NULL, *range(1999)]
+
+
+OPERATIONS = {
+    "mmap(NULL, 5000, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000": [
+        (aspace.VERB_MAP, 0, 5000, 0x7F0000000000)
+    ],
+    "mmap(NULL, 1, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = 0x7f0000000000": [
+        (aspace.VERB_MAP, 0, 2 << 20, 0x7F0000000000)
+    ],
+    "munmap(0x7f0000000000, 4096) = 0": [(aspace.VERB_UNMAP, 0x7F0000000000, 4096, 0)],
+    "munmap(0x7f0000000000, 4096) = -1 EINVAL (Invalid argument)": [],
+    "munmap(0x7f0000000000, 4096) = 0 (INJECTED)": [],
+    "mprotect(0x7f0000000000, 4096, PROT_READ) = -1 EACCES (Permission denied)": [
+        (aspace.VERB_PROTECT, 0x7F0000000000, 4096, 0)
+    ],
+    "mprotect(0x7f0000000000, 4096, PROT_READ) = -1 EINVAL (Invalid argument)": [],
+    "madvise(0x7f0000000000, 4096, MADV_DONTFORK) = 0": [(aspace.VERB_MARK, 0x7F0000000000, 4096, 0)],
+    "madvise(0x7f0000000000, 4096, MADV_WIPEONFORK) = 0": [],
+    "mmap(0x7f0000000000, 4096, PROT_READ, MAP_SHARED|MAP_FIXED, 3<anon_inode:[perf_event]>, 0) = -1 EPERM (Denied)": [
+        (aspace.VERB_UNMAP, 0x7F0000000000, 4096, 0)
+    ],
+    "mmap(0x7f0000000000, 4096, PROT_READ, MAP_SHARED|MAP_FIXED, 3</srv/a>, 0) = -1 EPERM (Denied)": [],
+}
+
+
+@pytest.mark.parametrize("line", OPERATIONS)
+def test_what_a_call_does(tmp_path: Path, line: str) -> None:
+    recording, who, strings = recorded(tmp_path, f"1 {line}")
+    calls = recording.window(0)
+    steps, nothing = np.arange(len(calls)), np.zeros(len(calls), np.int64)
+    window = CallWindow(calls, steps, calls.pid, nothing, calls.path, NULL, 9)
+    across = call_effects.across_windows(recording.told, who, strings, 4096)
+    rows = call_effects.operations_of(window, across).values
+    columns = (aspace.ROW_VERB, aspace.ROW_ADDR, aspace.ROW_LENGTH, aspace.ROW_RESULT)
+    assert [tuple(row[list(columns)].tolist()) for row in rows.T] == OPERATIONS[line]
+
+
+MMAP = "mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3, 0) = 0x7f0000000000"
+
+
+@pytest.mark.parametrize(
+    ("lines", "path"),
+    [
+        (['openat(AT_FDCWD, "/srv/a", O_RDONLY) = 3', MMAP], "/srv/a"),
+        (['openat(AT_FDCWD, "/srv/a", O_RDONLY) = 3', "close(3) = 0", MMAP], None),
+        (['openat(AT_FDCWD, "/srv/a", O_RDONLY) = 4', "dup2(4, 3) = 3", MMAP], "/srv/a"),
+        (['openat(AT_FDCWD, "/srv/a", O_RDONLY) = 3', 'unlink("/srv/a") = 0', MMAP], "/srv/a (deleted)"),
+        (['openat(AT_FDCWD, "/srv/a", O_RDONLY) = 3', 'rename("/srv", "/new") = 0', MMAP], "/new/a"),
+        (['memfd_create("x", 0) = 3', MMAP], "/memfd:x (deleted)"),
+        (["memfd_secret(0) = 3", MMAP], "/secretmem (deleted)"),
+        (["io_uring_setup(8, {flags=0, sq_entries=8}) = 3", MMAP], "anon_inode:[io_uring]"),
+        (["bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_ARRAY}, 72) = 3", MMAP], "anon_inode:bpf-map"),
+    ],
+)
+def test_which_file_a_descriptor_names(tmp_path: Path, lines: list[str], path: str | None) -> None:
+    recording, who, strings = recorded(tmp_path, *lines)
+    calls = recording.window(0)
+    found = mapped_paths(calls, np.zeros(len(calls), np.int64), OpenFiles(who.files_parents), strings)
+    assert (None if found[-1] == NO_TEXT else strings[int(found[-1])]) == path
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "exchanges", "changed"),
+    [
+        ("/srv/a", "/srv/b", False, {"/srv/a": "/srv/b", "/srv/b": "/srv/b (deleted)"}),
+        ("/srv/a", "/srv/b", True, {"/srv/a": "/srv/b", "/srv/b": "/srv/a"}),
+        ("/srv", "/new", False, {"/srv/a": "/new/a", "/srv/b": "/new/b"}),
+        ("a", "c", False, {"/srv/a": "/srv/c"}),
+        ("/srv/a", None, False, {"/srv/a": "/srv/a (deleted)"}),
+        ("/other", "/srv/c", False, {}),
+    ],
+)
+def test_names_of_files_change(name: str, target: str | None, exchanges: bool, changed: dict[str, str]) -> None:
+    assert renamed(name, target, ["/srv/a", "/srv/b"], exchanges=exchanges) == changed
+
+
+def test_mappings_of_drivers_differ() -> None:
+    assert hides_from_children("anon_inode:[perf_event]")
+    assert not hides_from_children("anon_inode:[io_uring]")
+    assert may_fail_to_map("socket:[123]")
+    assert not may_fail_to_map("/dev/shm/x")
+
+
+@pytest.mark.parametrize(
+    ("lines", "limit"),
+    [
+        (["1 setrlimit(RLIMIT_DATA, {rlim_cur=5, rlim_max=5}) = 0", f"1 {BRK}"], 5),
+        (["1 setrlimit(RLIMIT_DATA, {rlim_cur=5, rlim_max=5}) = -1 EPERM (Denied)", f"1 {BRK}"], NULL),
+        (["1 setrlimit(RLIMIT_DATA, {rlim_cur=5, rlim_max=5}) = 0", "1 fork() = 2", f"2 {BRK}"], 5),
+        (["1 fork() = 2", "1 prlimit64(2, RLIMIT_DATA, {rlim_cur=5, rlim_max=5}, NULL) = 0", f"2 {BRK}"], 5),
+        (["1 fork() = 2", "1 prlimit64(2, RLIMIT_DATA, {rlim_cur=5, rlim_max=5}, NULL) = 0", f"1 {BRK}"], NULL),
+        (["1 getrlimit(RLIMIT_DATA, {rlim_cur=7, rlim_max=9}) = 0", f"1 {BRK}"], 7),
+        (["1 prlimit64(0, RLIMIT_STACK, NULL, {rlim_cur=7, rlim_max=9}) = 0", f"1 {BRK}"], NULL),
+    ],
+)
+def test_the_limit_at_the_last_call(tmp_path: Path, lines: list[str], limit: int) -> None:
+    recording, who, _ = recorded(tmp_path, *lines)
+    last = numbers(recording.calls.rows - 1)
+    spaces = who.spaces_of(recording.window(0).pid[-1:], last)
+    assert Limits(recording.told, who).at(spaces, last).tolist() == [[limit, NULL]]
+
+
+def test_an_inferred_mapping_begins_where_its_addresses_were_last_free() -> None:
+    of = FirstMoments(Ranges(numbers(0, 0, 1), numbers(10, 50, 10), numbers(30, 60, 30), numbers(9, NULL, 9)))
+    of.hear(Ranges(numbers(0, 0, 0), numbers(0, 20, 30), numbers(10, 25, 50), numbers(4, 5, 6)))
+    of.hear(Ranges(numbers(0, 0), numbers(12, 55), numbers(14, 58), numbers(3, 7)))
+    assert of.lines().tolist() == [5, 7, NULL]
+
+
+def test_a_child_shares_the_rows_of_its_parent_but_for_those_kept_from_it() -> None:
+    rows = np.full((2, aspace.DEAD_WIDTH), NULL, np.int64)
+    rows[:, aspace.DEAD_START], rows[:, aspace.DEAD_END] = [4096, 8192], [8192, 12288]
+    rows[:, [aspace.PROT, aspace.SHARED, aspace.FLAGS]] = 0
+    parent = RestingSpace(rows, 7, 3)
+    assert parent.child(5).rows is rows
+    rows[1, aspace.FLAGS] = aspace.DONTFORK
+    live = aspace.live_rows(parent.child(5).awake())
+    assert live[:, [aspace.DEAD_START, aspace.BORN]].tolist() == [[4096, 5]]
