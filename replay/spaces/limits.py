@@ -95,7 +95,7 @@ class Limits:
             step, resource = int(told.step[row]), int(calls.aux2[row])
             space = _whose(calls, row, step, who)
             for limit, asked in ((int(calls.length[row]), True), (int(calls.aux[row]), False)):
-                if limit != NULL and space != NULL:
+                if NULL not in (limit, space):
                     self._settings.add(space, _Setting(step, resource, limit, asked))
 
     def at(self, spaces: Int64Array, steps: Int64Array) -> Int64Array:

@@ -236,6 +236,48 @@ def never_resumed(lines: int) -> Iterator[str]:
         yield f"{1001 + number} mmap(NULL, {REGION}, {ANONYMOUS} <unfinished ...>"
 
 
+def strangers(lines: int) -> Iterator[str]:
+    """Processes that no call of the log makes begin, map and go on living."""
+    yield from (f"1000 {line}" for line in _begin())
+    for number in range(lines):
+        yield f"{1001 + number} {_mapped(number)}"
+
+
+def open_calls(lines: int) -> Iterator[str]:
+    """Threads are cut inside a call, all of them, and then resumed one after the other."""
+    yield from (f"1000 {line}" for line in _begin())
+    for number in range(lines // 2):
+        yield f"{1001 + number} mmap(NULL, {REGION}, {ANONYMOUS} <unfinished ...>"
+    for number in range(lines // 2):
+        yield f"{1001 + number} <... mmap resumed>) = {_address(number):#x}"
+
+
+def chained_forks(lines: int) -> Iterator[str]:
+    """Each process maps, and forks the next one."""
+    yield from (f"1000 {line}" for line in _begin())
+    for number in range(lines // 2):
+        yield f"{1000 + number} {_mapped(0)}" if not number else f"{1000 + number} brk(NULL) = {BREAK:#x}"
+        yield f"{1000 + number} {FORK} = {1001 + number}"
+
+
+def execs(lines: int) -> Iterator[str]:
+    """A process executes itself again and again."""
+    for number in range(lines // 3):
+        yield 'execve("/srv/prog", ["prog"], 0x7ffc1b7b2d48 /* 20 vars */) = 0'
+        yield f"brk(NULL) = {BREAK:#x}"
+        yield _mapped(number)
+
+
+def forks_of_much(lines: int) -> Iterator[str]:
+    """A process with as many mappings as a quarter of the lines forks; each child exits at once."""
+    yield from (f"1000 {line}" for line in _begin())
+    yield from (f"1000 {_mapped(number)}" for number in range(lines // 4))
+    for number in range(lines // 4):
+        yield f"1000 {FORK} = {1001 + number}"
+        yield f"{1001 + number} exit_group(0) = ?"
+        yield f"{1001 + number} +++ exited with 0 +++"
+
+
 def frames(lines: int) -> Iterator[str]:
     """`strace -k`: behind each call twenty frames, of functions that differ."""
     yield from _begin()
@@ -285,6 +327,11 @@ WORST: Final[dict[str, Callable[[int], Iterator[str]]]] = {
     "blocks": blocks,
     "processes": processes,
     "threads": threads,
+    "processes without a creator": strangers,
+    "open calls": open_calls,
+    "chained forks": chained_forks,
+    "execs": execs,
+    "forks of many mappings": forks_of_much,
     "shapes": shapes,
     "problems": problems,
     "divergences": divergences,
@@ -298,5 +345,8 @@ WORST: Final[dict[str, Callable[[int], Iterator[str]]]] = {
 SET: Final = "files of a set"
 """The worst case that is no log but a set of them, see `write_set`."""
 
-LINES_OF: Final = {SET: 0.05, "shapes": 0.1, "processes": 0.2, "problems": 0.5, "-k frames": 0.5, "blocks": 5}
+LINES_OF: Final = {
+    SET: 0.05, "shapes": 0.1, "processes": 0.2, "problems": 0.5, "-k frames": 0.5, "blocks": 5,
+    "processes without a creator": 0.2, "chained forks": 0.2, "execs": 0.2, "forks of many mappings": 0.1,
+}  # fmt: skip
 """So many times the lines of the others, the work for a line being so much more or less."""
