@@ -8,6 +8,7 @@
     run.maps(line=72)                # the address space then, as /proc/PID/maps prints it
     run.export("tables/")            # all tables as Parquet files
     run.plot()                       # mapped, break and live bytes over time
+    run.whatif(["jemalloc"])         # the recorded requests served again by other allocators
 
 `replay.ReplayError` is raised for whatever cannot be used; a missing log is a `FileNotFoundError` too.
 """

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from replay.whatif.player import Policy
+
 
 def load(
     trace: str | Path | Iterable[str | Path],
@@ -72,7 +74,7 @@ class Run(api.Run):
         """Return the tables and what one may ask a run."""
         from replay.tables import TABLES
 
-        return sorted([*TABLES, "arrow", "export", "maps", "plot", "write_csv"])
+        return sorted([*TABLES, "arrow", "export", "maps", "plot", "whatif", "write_csv"])
 
     def __repr__(self) -> str:
         """Return who ran, how long the log is, and the verdict, in one line."""
@@ -128,3 +130,30 @@ class Run(api.Run):
         axes.set(xlabel="seconds" if timed else "line of the log", ylabel="MiB", title=f"address space {space}")
         axes.legend()
         return axes
+
+    def whatif(
+        self, policies: Iterable[Policy | str] = (), *, pid: int | None = None, touch: bool = False
+    ) -> pd.DataFrame:
+        """Return what the recorded malloc requests would have come to: one row a policy, the recorded one first.
+
+        `attrs` of the DataFrame has `proof` (how much of the recording came out the same) and `answer`, as sentences.
+
+        Args:
+            policies: a tunable of glibc (`top_pad=16777216`), an allocator (`jemalloc`, `musl`, the path of a library),
+                `unblock`, or a `replay.whatif.player.Policy`; without any, a sensible dozen.
+            pid: whose requests; without it, those of the space with the most.
+            touch: whether each page that was asked for is touched, so that what is resident can be told.
+
+        Raises:
+            ReplayError: the log shows no malloc calls, or there is no compiler for the player.
+        """
+        import pandas as pd
+
+        from replay.whatif.as_text import answer, proof
+        from replay.whatif.policies import default_policies, policy_of, what_if
+
+        chosen = [policy_of(one) if isinstance(one, str) else one for one in policies]
+        found = what_if(self, chosen or default_policies(self), pid=pid, touch=touch)
+        frame = pd.DataFrame(found.as_dicts())
+        frame.attrs |= {"proof": proof(found.agreement, found.doubts), "answer": answer(found)}
+        return frame

@@ -200,3 +200,11 @@ def test_tunables_that_were_recorded_are_set_again(recording: Path, tmp_path: Pa
     rows = what_if(replay.load(tmp_path / "padded"), [])
     assert rows.agreement.brk_calls < what_if(replay.load(recording), []).agreement.brk_calls
     assert rows.agreement.share == 1
+
+
+@pytest.mark.live
+def test_a_run_gives_the_rows_as_a_data_frame(recording: Path) -> None:
+    frame = replay.load(recording).whatif(["unblock", "top_pad=262144"])
+    assert frame["name"].tolist() == ["as recorded", "nothing above the break", "top_pad=262144"]
+    assert frame["refused"].tolist()[1] == 0 < frame["refused"].tolist()[0]
+    assert "3,000 of 3,000 blocks" in frame.attrs["proof"]

@@ -97,19 +97,13 @@ def _policies(
     settings: list[str], allocators: list[str], unblock: bool, limit_as: int, limit_data: int
 ) -> list[Policy]:
     """Return the policies that were asked for, none if none was; limits hold for each of them."""
-    from replay.whatif.player import Policy, library_of
-    from replay.whatif.policies import UNBLOCKED, parse_setting
+    from replay.whatif.player import Policy
+    from replay.whatif.policies import policy_of
 
-    made = []
     for text in settings:
-        try:
-            made.append(Policy(text, tuple(parse_setting(part) for part in text.split(":"))))
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--set") from error
-    for name in allocators:
-        library_of(name)
-        made.append(Policy(name, allocator=name))
-    made += [UNBLOCKED] * unblock
+        if "=" not in text:
+            raise typer.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint="--set")
+    made = [policy_of(text) for text in (*settings, *allocators, *["unblock"] * unblock)]
     if (limit_as or limit_data) and not made:
         made.append(Policy(" and ".join(
             [f"RLIMIT_AS {limit_as:,}"] * bool(limit_as) + [f"RLIMIT_DATA {limit_data:,}"] * bool(limit_data)

@@ -95,6 +95,23 @@ def default_policies(run: Run) -> list[Policy]:
     return [*blocked, *TUNED, *(policy for policy in OTHERS if _is_here(policy))]
 
 
+def policy_of(text: str) -> Policy:
+    """Return the policy that a word names: `NAME=VALUE` of a tunable (several with colons), an allocator, `unblock`.
+
+    Raises:
+        PolicyError: there is no such allocator here, or it is no setting.
+    """
+    if text == "unblock":
+        return UNBLOCKED
+    if "=" not in text:
+        library_of(text)
+        return Policy(text, allocator=text)
+    try:
+        return Policy(text, tuple(parse_setting(part) for part in text.split(":")))
+    except ValueError as error:
+        raise PolicyError(str(error)) from error
+
+
 def _is_here(policy: Policy) -> bool:
     from replay.whatif.player import player
 
