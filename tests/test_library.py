@@ -46,7 +46,7 @@ def test_each_table_is_declared() -> None:
 def test_dir_and_help_show_what_is_public() -> None:
     assert dir(replay) == ["ReplayError", "Run", "__version__", "load"]
     run = replay.load(BLOCKED)
-    assert set(dir(run)) == {*TABLES, "arrow", "export", "maps", "plot", "write_csv"}
+    assert set(dir(run)) == {*TABLES, "arrow", "export", "maps", "plot", "whatif", "write_csv"}
     assert "run.plot()" in pydoc.render_doc(replay).split("PACKAGE CONTENTS")[0]
 
 
