@@ -39,6 +39,7 @@ def main() -> None:
         made = [_origin(names)]
     else:
         numba.config.BOUNDSCHECK = 1 if CHECKED in names else None
+        _have_nothing_run()
         made = [_code_of(value) for value in vars(import_module(what)).values() if isinstance(value, Loop)]
         print("\n".join(_sources()))
     Path(file).write_bytes(_object_of(made))
@@ -60,13 +61,34 @@ def _origin(names: Sequence[str]) -> Any:
 # --- from Python to LLVM ---------------------------------------------------------------------------------------------
 
 
+def _have_nothing_run() -> None:
+    """Have numba make LLVM's code of each function only, not machine code of this process as well: a third of the time.
+
+    Where another version of numba has no such methods, it takes that time.
+    """
+    from numba import _dynfunc
+    from numba.core import codegen, cpu
+
+    def not_to_be_called(_: Any, library: Any, function: Any, environment: Any) -> Any:
+        return _dynfunc.make_function(function.lookup_module(), function.qualname, "", 0, environment, (library,))
+
+    skipped = (
+        (cpu.CPUContext, "get_executable", not_to_be_called),
+        (codegen.JITCodeLibrary, "get_pointer_to_function", lambda library, _: library._ensure_finalized() or 0),
+        (codegen.JITCodeLibrary, "_finalize_specific", lambda _: None),
+    )
+    for owner, name, instead in skipped:
+        if hasattr(owner, name):
+            setattr(owner, name, instead)
+
+
 def _code_of(loop: Loop) -> Any:
     """Return a loop as a module of LLVM, in which it is a function of words (see `native._words`)."""
     # Without numba's counting of references to arrays, which costs more than the work of a small function itself.
     for helper in loop.helpers:
-        numba.extending.register_jitable(_nrt=False)(helper)
+        numba.extending.register_jitable(_nrt=False, no_cfunc_wrapper=True)(helper)
     for helper in loop.inlined:
-        numba.extending.register_jitable(_nrt=False, forceinline=True)(helper)
+        numba.extending.register_jitable(_nrt=False, no_cfunc_wrapper=True, forceinline=True)(helper)
     arguments = loop.like()
     parameters: list[tuple[str, Any]] = []
     body = f"loop({', '.join(_expressions(arguments, parameters, count()))})"
