@@ -14,13 +14,12 @@ import pytest
 from conftest import interpreted
 
 import replay
-from replay import heap
 from replay.calls import reader as calls
 from replay.calls.enclosing import Nesting, find_nesting
 from replay.engine.columns import NULL
-from replay.heap import Heaps
+from replay.heap import chunks, diagnosis, free_space, growth_causes, leaks, snapshot, timeline
 from replay.heap.blocks import Blocks, find_blocks
-from replay.heap.chunks import clusters_of
+from replay.heap.chunks import Heaps, clusters_of
 from replay.spaces import replay as regions
 
 
@@ -32,11 +31,11 @@ class Run:
     heaps: Heaps
 
     def at(self, line: int, space: int = 0) -> dict[str, int]:
-        columns = dict(heap.heap_columns(self.blocks, self.heaps, np.array([space]), np.array([line])))
+        columns = dict(free_space.heap_columns(self.blocks, self.heaps, np.array([space]), np.array([line])))
         return {name: int(column[0]) for name, column in columns.items()}
 
-    def picture(self, line: int) -> heap.Picture:
-        return heap.take_picture(self.blocks, self.heaps, 0, line)
+    def picture(self, line: int) -> snapshot.Picture:
+        return snapshot.take_picture(self.blocks, self.heaps, 0, line)
 
 
 def read(log: Path) -> Run:
@@ -44,7 +43,7 @@ def read(log: Path) -> Run:
     replayed = regions.replay(run, run.strings)
     nesting = find_nesting(replayed.events, run.strings)
     blocks = find_blocks(replayed, nesting)
-    return Run(replayed, nesting, blocks, heap.find_heaps(replayed, nesting, blocks))
+    return Run(replayed, nesting, blocks, chunks.find_heaps(replayed, nesting, blocks))
 
 
 def write(folder: Path, text: str) -> Path:
@@ -74,7 +73,7 @@ def test_clusters_of_blocks(ranges: list[tuple[int, int]], lowest: list[int], cl
     [(0, 32, 16), (24, 32, 32), (25, 48, 32), (12, 32, 16), (13, 32, 32), (1000, 1008, 1008)],
 )
 def test_chunk_rule(size: int, wide: int, narrow: int) -> None:
-    sizes = heap.chunk_sizes(np.array([size, size]), np.array([False, True]))
+    sizes = chunks.chunk_sizes(np.array([size, size]), np.array([False, True]))
     assert sizes.tolist() == [wide, narrow]
 
 
@@ -130,7 +129,7 @@ def test_picture_of_a_small_heap(tmp_path: Path) -> None:
 
 def test_pins_of_a_small_heap(tmp_path: Path) -> None:
     run = read(write(tmp_path, SMALL))
-    pins = heap.pins(run.blocks, run.heaps, 0, 7)
+    pins = snapshot.pins(run.blocks, run.heaps, 0, 7)
     # the third block alone: itself and the hole below; with the first one too: all
     assert pins["block"].tolist() == [2, 0]
     assert pins["released_bytes"].tolist() == [3008 + 2016, 3008 + 2016 + 1008]
@@ -139,7 +138,7 @@ def test_pins_of_a_small_heap(tmp_path: Path) -> None:
 
 def test_rows_of_blocks_stand_among_those_of_mappings(tmp_path: Path) -> None:
     run = read(write(tmp_path, SMALL))
-    columns = heap.changes_with_heap(run.replayed, run.blocks, run.heaps)
+    columns = timeline.changes_with_heap(run.replayed, run.blocks, run.heaps)
     assert columns["line"].tolist() == [1, 3, 4, 5, 6, 7, 8]
     assert columns["live_bytes"].tolist() == [0, 0, 1000, 3000, 6000, 4000, 1000]
     assert columns["brk_bytes"].tolist() == [0] + [HEAP] * 6
@@ -149,8 +148,8 @@ def test_rows_of_blocks_stand_among_those_of_mappings(tmp_path: Path) -> None:
 def test_a_log_without_blocks_has_no_heap(tmp_path: Path) -> None:
     log = write(tmp_path, "SYS_brk(0) = 0x2000000\nSYS_brk(0x2021000) = 0x2021000")
     run, table = read(log), replay.load(log).arrow("fragmentation")
-    assert {value for name in heap.HEAP_COLUMNS for value in table[name].to_pylist()} == {None}
-    assert heap.ANSWERS[heap.answer(run.replayed, run.blocks, run.heaps).code] == "neither"
+    assert {value for name in free_space.COLUMNS for value in table[name].to_pylist()} == {None}
+    assert diagnosis.ANSWERS[diagnosis.answer(run.replayed, run.blocks, run.heaps).code] == "neither"
 
 
 def test_a_heap_is_inferred_from_its_blocks_where_no_system_calls_are_shown(tmp_path: Path) -> None:
@@ -218,9 +217,9 @@ SYS_brk(0x2001000) = 0x2001000
 
 def test_what_made_the_heap_grow_and_shrink(tmp_path: Path) -> None:
     run = read(write(tmp_path, CAUSES))
-    growth = heap.heap_growth(run.replayed, run.nesting, run.blocks, run.heaps)
+    growth = growth_causes.heap_growth(run.replayed, run.nesting, run.blocks, run.heaps)
     rows = zip(*(growth[name].tolist() for name in ("line", "kind", "bytes", "request_bytes")), strict=True)
-    assert [(line, heap.KINDS[kind], size, asked) for line, kind, size, asked in rows] == [
+    assert [(line, growth_causes.KINDS[kind], size, asked) for line, kind, size, asked in rows] == [
         (3, "brk_grew", 0x21000, 1000),
         (6, "mapped_directly", 1003520, 1000000),
         (9, "mapped_directly", 503808, 500000),
@@ -234,7 +233,7 @@ def test_what_made_the_heap_grow_and_shrink(tmp_path: Path) -> None:
 
 def test_which_free_raised_the_threshold(tmp_path: Path) -> None:
     run = read(write(tmp_path, CAUSES))
-    raises = heap.threshold_raises(run.replayed, run.nesting, run.blocks, run.heaps)
+    raises = growth_causes.threshold_raises(run.replayed, run.nesting, run.blocks, run.heaps)
     assert {name: column.tolist() for name, column in raises.items() if name != "step"} == {
         "line": [13], "space": [0], "before": [131072], "after": [1003520], "observed": [1],
     }  # fmt: skip
@@ -254,7 +253,7 @@ def test_leaks_by_call_site_and_size_class(tmp_path: Path) -> None:
     +++ exited (status 0) +++
     """
     run = read(write(tmp_path, text))
-    groups = heap.leaked_groups(run.replayed, run.blocks)
+    groups = leaks.leaked_groups(run.replayed, run.blocks)
     strings = run.replayed.strings
     found = [
         (strings[caller], size_class, count, size, age)
@@ -295,13 +294,13 @@ def program(kind: str) -> str:
 @pytest.mark.parametrize("kind", ["neither", "fragmentation"])
 def test_answers(kind: str, tmp_path: Path) -> None:
     run = read(write(tmp_path, program(kind)))
-    assert heap.ANSWERS[heap.answer(run.replayed, run.blocks, run.heaps).code] == kind
+    assert diagnosis.ANSWERS[diagnosis.answer(run.replayed, run.blocks, run.heaps).code] == kind
 
 
 @pytest.mark.parametrize("kind", ["leak", "both"])
 def test_a_program_that_leaks_grows(kind: str, tmp_path: Path) -> None:
     run = read(write(tmp_path, program(kind)))
-    answer = heap.answer(run.replayed, run.blocks, run.heaps)
+    answer = diagnosis.answer(run.replayed, run.blocks, run.heaps)
     assert answer.leaking
     assert answer.leaked_bytes >= 400 * 3000
 
@@ -311,7 +310,7 @@ def test_johnstone_and_wilson(tmp_path: Path) -> None:
     blocks = [f"prog->malloc(4072) = {0x5000_0010 + 4080 * i:#x}" for i in range(24)]
     frees = [f"prog->free({0x5000_0010 + 4080 * i:#x}) = <void>" for i in range(0, 24, 2)]
     run = read(write(tmp_path, "\n".join([*blocks, *frees, f"prog->malloc(8152) = {0x5000_0010 + 4080 * 24:#x}"])))
-    answer = heap.answer(run.replayed, run.blocks, run.heaps)
+    answer = diagnosis.answer(run.replayed, run.blocks, run.heaps)
     used = 24 * 4080 + 8160
     assert answer.measure_3 == pytest.approx(used / (12 * 4072 + 8152) - 1)
     assert answer.measure_4 == pytest.approx(used / (24 * 4072) - 1)
@@ -420,9 +419,9 @@ def test_compiled_and_interpreted_sweeps_agree(tmp_path: Path) -> None:
     run = read(write(tmp_path, random_heap(7, 300)))
     line = np.arange(2, 400)
     space = np.zeros(len(line), np.int64)
-    compiled = dict(heap.heap_columns(run.blocks, run.heaps, space, line))
+    compiled = dict(free_space.heap_columns(run.blocks, run.heaps, space, line))
     with interpreted():
-        by_hand = dict(heap.heap_columns(run.blocks, run.heaps, space, line))
+        by_hand = dict(free_space.heap_columns(run.blocks, run.heaps, space, line))
     assert {k: v.tolist() for k, v in by_hand.items()} == {k: v.tolist() for k, v in compiled.items()}
 
 
@@ -458,12 +457,12 @@ def test_the_heap_is_what_mallinfo2_said(name: str) -> None:
 @pytest.mark.skipif("frag/ltrace_pinned" not in oracle.captures(), reason="no captures")
 def test_one_block_pins_the_heap_of_a_captured_program() -> None:
     run = read(oracle.captures()["frag/ltrace_pinned"].logs[0])
-    answer = heap.answer(run.replayed, run.blocks, run.heaps)
-    assert heap.ANSWERS[answer.code] == "fragmentation"
+    answer = diagnosis.answer(run.replayed, run.blocks, run.heaps)
+    assert diagnosis.ANSWERS[answer.code] == "fragmentation"
     assert (answer.leaked_blocks, answer.leaked_bytes) == (1, 5000)
     assert (answer.end.heap_bytes, answer.end.live_bytes) == (16134144, 5000)
     assert answer.end.pinned_bytes > 16_000_000
-    pins = heap.pins(run.blocks, run.heaps, 0, answer.end.line)
+    pins = snapshot.pins(run.blocks, run.heaps, 0, answer.end.line)
     assert run.blocks.columns["size"][pins["block"]].tolist() == [5000]
     assert int(pins["released_bytes"][0]) == 16134144 - 480 - TCACHE
 
@@ -471,7 +470,7 @@ def test_one_block_pins_the_heap_of_a_captured_program() -> None:
 @pytest.mark.skipif("mmap_threshold/ltrace_dynamic" not in oracle.captures(), reason="no captures")
 def test_threshold_of_a_captured_program() -> None:
     run = read(oracle.captures()["mmap_threshold/ltrace_dynamic"].logs[0])
-    raises = heap.threshold_raises(run.replayed, run.nesting, run.blocks, run.heaps)
+    raises = growth_causes.threshold_raises(run.replayed, run.nesting, run.blocks, run.heaps)
     assert list(zip(raises["before"].tolist(), raises["after"].tolist(), strict=True)) == [
         (131072, 1003520),
         (1003520, 5001216),
@@ -505,13 +504,13 @@ def test_what_no_seen_call_handed_out_is_neither_free_nor_pinned() -> None:
         "live_blocks": 2, "live_bytes": 187, "heap_bytes": 0x1898C60 + 80 - 0x1812310, "unseen_bytes": between,
         "free_bytes": 0, "largest_free_bytes": 0, "pinned_bytes": 0,
     }  # fmt: skip
-    assert heap.ANSWERS[heap.answer(run.replayed, run.blocks, run.heaps).code] in ("neither", "leak")
+    assert diagnosis.ANSWERS[diagnosis.answer(run.replayed, run.blocks, run.heaps).code] in ("neither", "leak")
 
 
 def test_a_block_below_unseen_memory_pins_nothing_that_is_known(tmp_path: Path) -> None:
     """The third block lies above a library's: whether the first two let anything go back, nobody knows."""
     lines = [f"prog->malloc(100000) = {0x5000_0010 + 100016 * at:#x}" for at in (0, 1, 3)]
     run = read(write(tmp_path, "\n".join([*lines, "prog->free(0x50000010) = <void>"])))
-    pins = heap.pins(run.blocks, run.heaps, 0, 4)
+    pins = snapshot.pins(run.blocks, run.heaps, 0, 4)
     assert run.blocks.columns["born_line"][pins["block"]].tolist() == [3]
     assert pins["released_bytes"].tolist() == [100016]

@@ -76,14 +76,15 @@ numbers = st.one_of(st.just(NULL), st.integers(-(1 << 63), (1 << 63) - 1), st.in
 tables = st.lists(st.tuples(numbers, st.integers(0, 9)), min_size=1, max_size=40)
 
 
-@given(st.lists(tables, min_size=1, max_size=4), st.sampled_from([0, 60, 1 << 20]))
-def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]], held: int) -> None:
-    """Whether all of it is held in memory, some of it or nothing."""
-    kept = PackedColumns(Shelf(held), ("a", "b"))
+@given(st.lists(tables, min_size=1, max_size=4), st.sampled_from([0, 60, 1 << 20]), st.sampled_from([0, 300, 1 << 20]))
+def test_what_was_packed_comes_out_again(parts: list[list[tuple[int, int]]], held: int, whole: int) -> None:
+    """Whether all of it is held in memory, some of it or nothing, and whether all, some or nothing is packed."""
+    kept = PackedColumns(Shelf(held, whole), ("a", "b"))
     assert kept.at("a", np.zeros(0, np.int64)).tolist() == []
     for part in parts:
         a, b = np.array(part, np.int64).T.copy()
         kept.append({"a": a, "b": b})
+        a[:], b[:] = 7, 7  # what is kept is not what was given
     rows = [row for part in parts for row in part]
     assert list(zip(kept["a"].tolist(), kept["b"].tolist(), strict=True)) == rows
     assert kept.part(len(parts) - 1, ["a"])["a"].tolist() == [a for a, _ in parts[-1]]

@@ -25,8 +25,11 @@ from replay.errors import ReplayError
 PART_ROWS: Final = 1 << 16
 """Rows of a part where nothing else cuts the columns: so many numbers lie close together and stay in the cache."""
 
-HELD_BYTES: Final = 128 << 20
-"""Packed columns beyond so many bytes go to a temporary file, in the directory that TMPDIR names."""
+WHOLE_BYTES: Final = 96 << 20
+"""The first columns, up to so many bytes, are kept as they are: most runs need no more, and packing takes time."""
+
+HELD_BYTES: Final = 192 << 20
+"""Columns beyond so many bytes go to a temporary file, in the directory that TMPDIR names."""
 
 TRIMMED_BYTES: Final = 64 << 20
 """After so many bytes in that file malloc gives back what is free: what it keeps would grow with the run."""
@@ -67,9 +70,9 @@ class Key(NamedTuple):
 class Shelf:
     """Where the packed columns of a run lie."""
 
-    def __init__(self, held_bytes: int = HELD_BYTES) -> None:
-        """Start empty; what lies here, up to so many bytes in memory, is gone with the shelf."""
-        self._held_bytes = held_bytes
+    def __init__(self, held_bytes: int = HELD_BYTES, whole_bytes: int = WHOLE_BYTES) -> None:
+        """Start empty; what lies here, up to so many bytes in memory and so many unpacked, is gone with the shelf."""
+        self._held_bytes, self._whole_bytes = held_bytes, whole_bytes
         self._held: dict[int, NDArray[Any]] = {}
         self._file: IO[bytes] | None = None
         self._end = self._next_trim = 0
@@ -89,6 +92,8 @@ class Shelf:
         """
         if len(column) and not column.strides[0]:  # one number all over
             return Packed(len(column), int(column[0]), None, has_nulls=False, place=0)
+        if self._end + column.nbytes <= self._whole_bytes and not _is_one_number(column):
+            return Packed(len(column), 0, np.int64, has_nulls=False, place=self._kept(column.copy()))
         column = np.ascontiguousarray(column)  # a column of a table of rows is slow to read: it is once
         low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
         if low == high:
@@ -114,9 +119,16 @@ class Shelf:
             assert self._file is not None
             self._file.seek(packed.place)
             codes = np.frombuffer(self._file.read(packed.length * np.dtype(packed.type).itemsize), packed.type)
+        if packed.type is np.int64:
+            out[:] = codes
+            return
         np.add(codes, packed.low, out=out, dtype=np.int64)
         if packed.has_nulls:
             np.putmask(out, codes == np.iinfo(packed.type).max, NULL)  # type: ignore[type-var]
+
+    def whole(self, packed: Packed) -> Int64Array | None:
+        """Return the numbers of `packed` where they are in memory as they are; they are not to be written to."""
+        return self._held.get(packed.place) if packed.type is np.int64 else None
 
     def recent(self, key: Key) -> Int64Array | None:
         """Return an unpacked column that was asked for lately."""
@@ -144,6 +156,7 @@ class Shelf:
         """Keep codes in memory, or with all others in the file once they are too many; return their place in it."""
         place = self._end
         self._end += codes.nbytes
+        codes.flags.writeable = False
         self._held[place] = codes
         if self._end > self._held_bytes:
             self._write_held()
@@ -169,6 +182,11 @@ class Shelf:
                 "while it is replayed, and TMPDIR says where"
             ) from error
         self._held.clear()
+
+
+def _is_one_number(column: Int64Array) -> bool:
+    """Tell whether all numbers of a column are equal."""
+    return not len(column) or (column[0] == column[-1] and bool((column == column[0]).all()))
 
 
 class PackedColumns(Mapping[str, Int64Array]):
@@ -250,6 +268,9 @@ class PackedColumns(Mapping[str, Int64Array]):
         """Return a column of a part; one number all over is there but once."""
         if packed.type is None:
             return np.broadcast_to(np.int64(packed.low), packed.length)
+        held = self.shelf.whole(packed)
+        if held is not None:
+            return held
         column = np.empty(packed.length, np.int64)
         self.shelf.take(packed, column)
         return column

@@ -26,15 +26,19 @@ THREAD_NAME: Final = "ahead"
 def worked_ahead(things: Iterator[Thing], work: Callable[[Thing], Made]) -> Generator[tuple[Thing, Made]]:
     """Yield each thing with what `work`, in a thread of its own and in the same order, makes of it.
 
-    Where there is but one thing, no thread is started. An error of the things is raised behind the last one before it.
+    Where there are few things, no thread is started. An error of the things is raised behind the last one before it.
     The thread is gone when this ends, however it ends.
     """
-    first, error = _next(things)
-    second, error = _next(things) if first else ([], error)
-    if second:
-        yield from _worked_in_thread(chain(first, second, things), work)
+    few: list[Thing] = []
+    while len(few) <= AHEAD:
+        taken, error = _next(things)
+        if not taken:
+            break
+        few += taken
+    else:
+        yield from _worked_in_thread(chain(few, things), work)
         return
-    for thing in first:
+    for thing in few:
         yield thing, work(thing)
     if error is not None:
         raise error

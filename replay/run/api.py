@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
     from replay.allocator import Activity
     from replay.engine.column_store import PackedColumns
-    from replay.heap import Answer, Heaps
+    from replay.heap.chunks import Heaps
+    from replay.heap.diagnosis import Answer
     from replay.run.clock import Clock
 
 DIALECTS: Final = ("strace", "ltrace")
@@ -269,7 +270,7 @@ class Run:
     @cached_property
     def changes(self) -> PackedColumns:
         """The changes of the spaces in order of lines; blocks change the heap in between them."""
-        from replay.heap import changes_with_heap
+        from replay.heap.timeline import changes_with_heap
 
         if not len(self.malloc_blocks):
             return self.replayed.changes
@@ -294,14 +295,14 @@ class Run:
     @cached_property
     def heaps(self) -> Heaps:
         """The heaps that malloc cuts its blocks from."""
-        from replay.heap import find_heaps
+        from replay.heap.chunks import find_heaps
 
         return find_heaps(self.replayed, self.nesting, self.malloc_blocks)
 
     @cached_property
     def answer(self) -> Answer:
         """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
-        from replay.heap import answer
+        from replay.heap.diagnosis import answer
 
         return answer(self.replayed, self.malloc_blocks, self.heaps)
 

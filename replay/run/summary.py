@@ -24,7 +24,7 @@ from replay.spaces.replay import Replay
 from replay.tables import MOST_SUMMED, TABLES
 
 if TYPE_CHECKING:
-    from replay.heap import Answer
+    from replay.heap.diagnosis import Answer
 
 _ANY_ACCESS = 7
 

@@ -16,9 +16,9 @@ from replay.calls.reader import FAILED
 from replay.engine.column_store import PackedColumns, SortedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.errors import QueryError
-from replay.heap import HEAP_COLUMNS
-from replay.heap import fragmentation as heap_fragmentation
 from replay.heap.blocks import BACKINGS, ENDS, LIVE
+from replay.heap.free_space import COLUMNS as HEAP_COLUMNS
+from replay.heap.free_space import fragmentation as heap_fragmentation
 from replay.lines.line_reader import DIALECTS
 from replay.linux import constants, flag_words
 from replay.linux.proc_maps import perms_text

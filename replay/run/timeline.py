@@ -12,7 +12,7 @@ import numpy as np
 from replay.engine.column_store import PackedColumns, packed_columns
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import ascending
-from replay.heap import fragmentation as heap_fragmentation
+from replay.heap.free_space import fragmentation as heap_fragmentation
 from replay.heap.live_bytes import one_space
 from replay.tables import CHARTED, TIMELINE_ROWS
 

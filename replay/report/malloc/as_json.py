@@ -10,7 +10,7 @@ from math import isnan
 from typing import Any, Final
 
 from replay.console.amounts import address
-from replay.heap import KEY_SIZES, Picture
+from replay.heap.snapshot import KEY_SIZES, Picture
 from replay.report.facts import Curve
 from replay.report.malloc.facts import Fault
 from replay.report.malloc.findings import MallocFindings

@@ -14,18 +14,12 @@ import numpy as np
 from replay.calls.enclosing import GIVING, is_call
 from replay.calls.reader import FAILED
 from replay.engine.columns import NO_TEXT, NULL, Columns
-from replay.heap import (
-    KINDS,
-    Answer,
-    Picture,
-    heap_growth,
-    leaked_groups,
-    pins,
-    threshold_raises,
-)
 from replay.heap.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
-from replay.heap.diagnosis import ANSWERS, FRAGMENTATION, HELD_SHARE, LEAK, LEAKED_SHARE, LEAST_HELD
+from replay.heap.diagnosis import ANSWERS, FRAGMENTATION, HELD_SHARE, LEAK, LEAKED_SHARE, LEAST_HELD, Answer
 from replay.heap.free_space import taken_bytes
+from replay.heap.growth_causes import KINDS, heap_growth, threshold_raises
+from replay.heap.leaks import leaked_groups
+from replay.heap.snapshot import Picture, pins
 from replay.linux import constants
 from replay.report.facts import Curve
 from replay.report.malloc.facts import Cause, Fault, LeakGroup, Pin, Raise, SpaceBlocks

@@ -11,8 +11,8 @@ from typing import Final
 from replay.console.amounts import address, duration, percent, size
 from replay.console.screen import clean
 from replay.console.table import table
-from replay.heap import KEY_SIZES, Picture
 from replay.heap.diagnosis import LEAST_HELD
+from replay.heap.snapshot import KEY_SIZES, Picture
 from replay.report.malloc.facts import Pin
 from replay.report.malloc.findings import SCATTERED, MallocFindings
 from replay.report.paragraphs import aside, paragraph

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from replay.console.amounts import address, exact, number, percent, size
-from replay.heap import Growth, Picture
 from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
+from replay.heap.leaks import Growth
+from replay.heap.snapshot import Picture
 from replay.report.cannot_tell import LEAKS, cannot_tell
 from replay.report.facts import Paragraph
 from replay.report.findings import malloc_of
