@@ -103,7 +103,6 @@ def test_a_log_without_steps_maps_nothing() -> None:
         "munmap(0x7000, 18446744073709551616) = 0",
         "munmap(0x7000, 99999999999999999999999999999999999999999999999999999999999999999999999) = 0",
         "[pid 99999999999] brk(0x405000) = 0x405000",
-        "mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 99999999999, 0) = 0x7000",
         "prlimit64(0, RLIMIT_AS, {rlim_cur=99999999999999999999*1024, rlim_max=RLIM64_INFINITY}, NULL) = 0",
     ],
 )
@@ -183,6 +182,34 @@ def test_limits_that_are_read_are_calls(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["SYS_018", "SYS_0x", "SYS_9abc", "SYS_" + "9" * 5000])
 def test_no_call_by_number_crashes(tmp_path: Path, name: str) -> None:
     assert summary(written(tmp_path, "SYS_brk(0) = 0x1000", f"{name}(1, 2)   = 0"))["lines"] == 2
+
+
+def test_of_a_raw_descriptor_the_lower_half_counts(tmp_path: Path) -> None:
+    log = written(
+        tmp_path,
+        "dup2(0xdefacedffffffff, 0xdefaced00000000) = -1 EBADF (Bad file descriptor)",
+        "close(0xf00000003) = 0",
+    )
+    assert events(log, "call", "fd") == [("dup2", -1), ("close", 3)]
+
+
+def test_raw_ipc_calls_have_the_address_last(tmp_path: Path) -> None:
+    log = written(
+        tmp_path,
+        "shmat(5, 0, 0, 0xf7ff3000) = 0xf7ff3000",
+        "shmat(0x8000, 0, 0xffdc1234, 0) = 0",
+        "shmdt(0, 0, 0, 0xf7ff3000) = 0",
+        "shmdt(0xf7ff5000) = 0",
+    )
+    assert events(log, "call", "addr", "result") == [
+        ("shmat", 0xF7FF3000, None), ("shmat", 0, None), ("shmdt", 0xF7FF3000, 0), ("shmdt", 0xF7FF5000, 0)
+    ]  # fmt: skip
+
+
+def test_what_ltrace_says_of_itself_is_understood(tmp_path: Path) -> None:
+    log = written(tmp_path, "prog->malloc(10) = 0x5000", "maximum array length seems negative", "error: bad number")
+    found = summary(log)
+    assert (found["lines_understood"], found["problems"]) == (3, 0)
 
 
 # --- ltrace without -S ---

@@ -293,9 +293,12 @@ def _lengths(rows: Rows, traits: Traits, column: Column) -> Int64Array:
 
 
 def _descriptors(fd: Int64Array) -> Int64Array:
-    """Return descriptors as the int they are: in raw output, -1 is 0xffffffff."""
-    high = fd >= 1 << 31
-    return np.where(high & (fd >> 32 == 0), fd - (1 << 32), fd) if high.any() else fd
+    """Return descriptors as the int that the kernel takes: raw, -1 is 0xffffffff, and an upper half counts not.
+
+    Source: include/linux/syscalls.h: arguments of 32 bits are cut to them.
+    """
+    wide = ((fd >= 1 << 31) | (fd < -(1 << 31))) & (fd != NULL)
+    return np.where(wide, ((fd + (1 << 31)) & 0xFFFFFFFF) - (1 << 31), fd) if wide.any() else fd
 
 
 def _offsets(rows: Rows, column: Column, log: Log) -> Int64Array:
@@ -310,7 +313,7 @@ def _offsets(rows: Rows, column: Column, log: Log) -> Int64Array:
 def _new_addresses(call: Int64Array, column: Column) -> Int64Array:
     """Return the new addresses, of prlimit the process that it names."""
     limits = call == CALL_CODE["prlimit"]
-    return np.where(limits, column("to_pid"), column("new_addr")) if limits.any() else column("new_addr")
+    return np.where(limits, _descriptors(column("to_pid")), column("new_addr")) if limits.any() else column("new_addr")
 
 
 def _auxiliary(rows: Rows, call: Int64Array) -> tuple[Int64Array, Int64Array]:
@@ -321,7 +324,8 @@ def _auxiliary(rows: Rows, call: Int64Array) -> tuple[Int64Array, Int64Array]:
         of_call = np.flatnonzero(call == code)
         for values, source in zip((aux, aux2), _AUX_OF_CODE[code], strict=True):
             if source in rows:
-                values[of_call] = rows[source][of_call]
+                known = rows[source][of_call]
+                values[of_call] = _descriptors(known) if source in ("new_fd", "last_fd") else known
     limits = call == CALL_CODE["prlimit"]
     return np.where(limits, _limits(aux), aux) if limits.any() else aux, aux2
 

@@ -51,6 +51,10 @@ FIRST: Final = "[0]"
 """The name of an array's first element."""
 
 
+RAW_IPC: Final = {"shmat": ("shmid", "flags", "", "addr"), "shmdt": ("", "", "", "addr")}
+"""The fields of the raw arguments of calls that 32-bit programs make by ipc(2): those of ipc behind its first."""
+
+
 class Value(NamedTuple):
     """An argument, or a part of one; what it has not is None or empty.
 
@@ -133,6 +137,8 @@ class Lines(Transformer[Token, Line]):
     def call(self, parts: list[Any]) -> Event:
         """Return a whole call."""
         head, result = parts
+        if head.name == "shmat" and len(head.arguments) == len(RAW_IPC["shmat"]):  # ipc(2) returns no address
+            result = {key: value for key, value in result.items() if key != "result"}
         return Event("call", _arguments(head) | _result(head.name, result), head.name)
 
     def call_ended(self, parts: list[Any]) -> Event:
@@ -378,6 +384,8 @@ def _result(name: str, result: Fields) -> Fields:
 def _arguments(head: Head) -> Fields:
     """Return the fields of the arguments, by their names where they have some, else by their places."""
     call, places = call_name(head.name), argument_fields(head.name)
+    if call in RAW_IPC and len(head.arguments) > len(places):
+        places = RAW_IPC[call]
     fields: Fields = {}
     for place, value in enumerate(head.arguments):
         name = _field_name(head.name, places, value) or (places[place] if place < len(places) else "")

@@ -118,8 +118,8 @@ def _parsed(text: bytes, dialect: str) -> Line:
     return line
 
 
-NARROW: Final = ("pid", "to_pid", "child_pid", "fd", "new_fd", "last_fd")
-"""Fields that are an int in the kernel; -1 may be written as an unsigned number of 32 or 64 bits."""
+NARROW: Final = ("pid", "child_pid")
+"""Fields that the tracer and the kernel give as an int; of a register that holds one, the upper half may be any."""
 
 _MOST: Final = 1 << 64
 
