@@ -29,7 +29,7 @@ def load(
     format: str = "auto",
     maps: str | Path | None = None,
     elf_root: str | Path | None = "/",
-    page_size: int = 4096,
+    page_size: int | None = None,
     strict: bool = False,
     watch: Watch = unwatched,
 ) -> Run:
@@ -41,7 +41,7 @@ def load(
         format: `auto`, `strace` or `ltrace`.
         maps: a /proc/PID/maps snapshot taken where the trace starts, or, for a traced start, of the fresh process.
         elf_root: where the files that execve mapped lie, which tell the image of a program; None: do not look.
-        page_size: bytes of a page, a power of two.
+        page_size: bytes of a page, a power of two; None: as the log tells, else 4096.
         strict: whether the first line not understood is an error.
         watch: what is told, from time to time, how far the work is (see `replay.engine.progress`).
 

@@ -20,7 +20,7 @@ from replay.engine.column_store import PackedColumns, Shelf, SortedColumns, pack
 from replay.engine.columns import NULL
 from replay.engine.prefetch import THREAD_NAME
 from replay.errors import ReplayError
-from replay.spaces.results import Outcome
+from replay.spaces.results import ReplayColumns
 from replay.tables import TABLES
 
 CAPTURES = {name: capture for name, capture in captures().items() if not name.startswith("heavy/")}
@@ -145,7 +145,7 @@ def test_an_error_between_windows_leaves_no_thread(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise ReplayError("full")
 
-    monkeypatch.setattr(Outcome, "keep_changes", full)
+    monkeypatch.setattr(ReplayColumns, "keep_changes", full)
     (tmp_path / "split.log").write_text(SPLIT)
     with pytest.raises(ReplayError, match="full"):
         replay.load(tmp_path / "split.log")

@@ -58,7 +58,7 @@ class Options:
 
     format: str = "auto"
     maps: str | None = None
-    page_size: int = 4096
+    page_size: int | None = None
     strict: bool = False
     elf_root: str | None = "/"
     every: int = 1
@@ -69,7 +69,7 @@ class Options:
         words = [f"--format {self.format}"] if self.format != "auto" else []
         if self.maps is not None:
             words.append(f"--maps {self.maps} ({content_hash([self.maps])[:16]})")
-        if self.page_size != 4096:
+        if self.page_size is not None:
             words.append(f"--page-size {self.page_size}")
         if self.elf_root != "/":
             words.append("--no-elf" if self.elf_root is None else f"--elf-root {self.elf_root}")

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from replay.calls.page_size import SMALLEST, PageSizeEvidence
 from replay.calls.table import COLUMNS, OK, Calls, concatenated
 from replay.engine.column_store import PackedColumns, Shelf
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
@@ -74,6 +75,7 @@ class Recording:
     names_files: bool
     memory_calls: int
     heard: dict[int, int]
+    page_size: int = SMALLEST
 
     @property
     def last_clock(self) -> int:
@@ -91,6 +93,7 @@ def record(batches: Iterable[Calls]) -> Recording:
     made = Recording(shelf, PackedColumns(shelf, COLUMNS), [], _together([]), _together([]), False, 0, {})
     listener = _KeyCallPicker()
     early: list[tuple[Calls, Int64Array]] = []
+    pages = PageSizeEvidence()
     end = NULL
     for window in _windows(batches):
         real = window.call < constants.PSEUDO
@@ -99,6 +102,7 @@ def record(batches: Iterable[Calls]) -> Recording:
         calls, step = (window, steps) if real.all() else (window.take(real), steps[real])
         made.names_files |= bool(((calls.call == _MMAP) & (calls.fd >= 0) & (calls.path == NO_TEXT)).any())
         made.memory_calls += int((calls.call < _MEMORY_CALLS).sum())
+        pages.see(calls)
         before = _IS_TAKING[calls.call] & (calls.entry_clock <= end) & (calls.entry_clock < calls.clock)
         if before.any():
             early.append((calls.take(before), step[before]))
@@ -109,6 +113,7 @@ def record(batches: Iterable[Calls]) -> Recording:
         made.ends.append(end)
     made.told = listener.told()
     made.early = _together(early)
+    made.page_size = pages.page_size
     return made
 
 

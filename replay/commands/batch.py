@@ -108,7 +108,7 @@ def batch(
     fail_if: FailIf = None,
     format: Format = Dialect.auto,
     maps: MapsFile = None,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
     elf_root: ElfRoot = "/",
     no_elf: NoElf = False,
     strict: Strict = False,

@@ -34,7 +34,7 @@ def compare(
     as_json: AsJson = False,
     fail_if: FailIf = None,
     format: Format = Dialect.auto,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:

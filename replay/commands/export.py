@@ -67,7 +67,7 @@ def export(
     every: Every = 1,
     force: Force = False,
     maps: MapsFile = None,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
     elf_root: ElfRoot = "/",
     no_elf: NoElf = False,
     strict: Strict = False,

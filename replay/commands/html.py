@@ -39,7 +39,7 @@ def html(
     force: Force = False,
     format: Format = Dialect.auto,
     maps: MapsFile = None,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
     elf_root: ElfRoot = "/",
     no_elf: NoElf = False,
     strict: Strict = False,

@@ -49,7 +49,7 @@ def maps(
     as_json: AsJson = False,
     format: Format = Dialect.auto,
     maps_file: MapsFile = None,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
     elf_root: ElfRoot = "/",
     no_elf: NoElf = False,
     strict: Strict = False,

@@ -36,8 +36,8 @@ class Dialect(StrEnum):
     ltrace = "ltrace"
 
 
-def _power_of_two(value: int) -> int:
-    if value <= 0 or value & (value - 1):
+def _power_of_two(value: int | None) -> int | None:
+    if value is not None and (value <= 0 or value & (value - 1)):
         raise typer.BadParameter("expected a power of two such as 4096")
     return value
 
@@ -66,7 +66,14 @@ MapsFile = Annotated[
     ),
 ]
 PageSize = Annotated[
-    int, typer.Option("--page-size", metavar="BYTES", callback=_power_of_two, help="Bytes of a page of memory.")
+    int | None,
+    typer.Option(
+        "--page-size",
+        metavar="BYTES",
+        show_default=False,
+        callback=_power_of_two,
+        help="Bytes of a page of memory; told from the log where it can be, else 4096.",
+    ),
 ]
 ElfRoot = Annotated[
     str,
@@ -112,7 +119,7 @@ def read_run(
     traces: list[str],
     dialect: str,
     maps: str | None,
-    page_size: int,
+    page_size: int | None,
     strict: bool,
     watch: Watch = unwatched,
     *,

@@ -37,7 +37,7 @@ def stacks(
     ] = None,
     format: Format = Dialect.auto,
     maps: MapsFile = None,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:

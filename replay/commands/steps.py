@@ -64,7 +64,7 @@ def steps(
     as_json: AsJson = False,
     format: Format = Dialect.auto,
     maps: MapsFile = None,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
     elf_root: ElfRoot = "/",
     no_elf: NoElf = False,
     strict: Strict = False,

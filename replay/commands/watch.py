@@ -23,7 +23,7 @@ def watch(
     log: Annotated[str, typer.Argument(metavar="LOG", show_default=False, help="A log or recording, being written.")],
     format: Format = Dialect.auto,
     maps: MapsFile = None,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
 ) -> None:
     """Follow a log that strace, ltrace or `replay record` still writes, and draw the first screen each second.
 

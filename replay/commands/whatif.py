@@ -65,7 +65,7 @@ def whatif(
     as_json: AsJson = False,
     force: Force = False,
     format: Format = Dialect.auto,
-    page_size: PageSize = 4096,
+    page_size: PageSize = None,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:

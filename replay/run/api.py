@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from replay.calls.enclosing import Nesting, count_calls, find_nesting
 from replay.calls.reader import RunInput, read_run
+from replay.calls.windows import record
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.engine.sorting import distinct
@@ -69,22 +70,24 @@ def read_and_replay(
     format: str = "auto",
     maps: str | Path | None = None,
     elf_root: str | Path | None = "/",
-    page_size: int = 4096,
+    page_size: int | None = None,
     strict: bool = False,
     watch: Watch = unwatched,
 ) -> tuple[RunInput, Replay]:
     """Return what was read of a run's logs and what became of it; arguments and errors are those of `replay.load`."""
-    if page_size <= 0 or page_size & (page_size - 1) or page_size > _PAGE_LIMIT:
+    if page_size is not None and not (0 < page_size <= _PAGE_LIMIT and page_size & (page_size - 1) == 0):
         raise ReplayError(f"page size {page_size}: expected a power of two such as 4096")
     if format not in ("auto", *DIALECTS):
         raise ReplayError(f"format {format!r}: expected auto, strace or ltrace")
     paths: list[str | Path] = [trace] if isinstance(trace, (str, Path)) else list(trace)
     exact = first_image(read_maps(Path(maps))) if maps is not None else no_images
     source = read_run(paths, dialect=format, strict=strict, watch=watch)
-    inferred = no_images if elf_root is None else images_of_files(source.strings, page_size, str(elf_root))
+    recording = record(source)
+    page = page_size or recording.page_size
+    inferred = no_images if elf_root is None else images_of_files(source.strings, page, str(elf_root))
     recorded = images_at(recorded_images(source.files))
     images = first_known(exact, first_known(recorded, inferred))
-    return source, replay.replay(source, source.strings, page_size, images, watch)
+    return source, replay.replay_recording(recording, source.strings, page, images, watch)
 
 
 @dataclass(frozen=True, slots=True)

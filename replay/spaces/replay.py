@@ -61,12 +61,18 @@ def replay(
     images: Images = no_images,
     watch: Watch = unwatched,
 ) -> Replay:
-    """Return what becomes of every address space of a run, whose calls come in batches in completion order.
+    """Return what becomes of every address space of a run, whose calls come in batches in completion order."""
+    return replay_recording(record(batches), strings, page, images, watch)
+
+
+def replay_recording(
+    recording: Recording, strings: Strings, page: int, images: Images = no_images, watch: Watch = unwatched
+) -> Replay:
+    """Return what becomes of every address space of a run that is recorded; a page has `page` bytes.
 
     `images` tells what was mapped in a space when it began, where that is known.
     A thread that no call of the log made shares a space; if the replay then contradicts it, it is replayed as a copy.
     """
-    recording = record(batches)
     forked: frozenset[int] = frozenset()
     result, who = _replay_with(recording, forked, strings, page, images, watch)
     while suspects := _contradicted(result, who) - forked:
