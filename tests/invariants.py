@@ -15,8 +15,8 @@ import pyarrow as pa
 
 import replay
 from replay.console.screen import print_lines
-from replay.report.as_json import document
-from replay.report.as_text import letter
+from replay.report.as_json import json_report
+from replay.report.as_text import text_report
 from replay.report.steps import step_lines
 
 USER_SPACE = 1 << 57
@@ -111,9 +111,9 @@ def check_summary(tables: dict[str, pa.Table]) -> None:
 
 def check_pages(run: replay.Run) -> None:
     """Each page of the run is written, and holds nothing that a terminal would obey."""
-    json.dumps(document(run), allow_nan=False)
+    json.dumps(json_report(run), allow_nan=False)
     out = _Screen()
-    print_lines(letter(run), out)
+    print_lines(text_report(run), out)
     print_lines(step_lines(run), out)
     last = max(run.replayed.last_clock, 1)
     for line in {1, (last + 1) // 2, last}:

@@ -13,8 +13,8 @@ import replay
 from replay.cli import app
 from replay.console import screen
 from replay.errors import ReplayError
-from replay.report.as_json import document
-from replay.report.as_text import letter
+from replay.report.as_json import json_report
+from replay.report.as_text import text_report
 from replay.report.cannot_tell import EVIDENCE, LTRACE, RECORD, TABLE
 from replay.report.findings import Findings
 
@@ -41,7 +41,7 @@ def load(tmp_path: Path) -> Callable[[str], replay.Run]:
 
 
 def words(run: replay.Run) -> str:
-    return " ".join(" ".join(screen.shown(letter(run), colour=False)).split())
+    return " ".join(" ".join(screen.shown(text_report(run), colour=False)).split())
 
 
 def case(name: str) -> replay.Run:
@@ -74,7 +74,7 @@ LOGS = {
 
 @pytest.mark.parametrize(("question", "kind"), [(question, kind) for question in TABLE for kind in EVIDENCE])
 def test_the_table_of_what_a_log_cannot_tell(load, question: str, kind: str) -> None:
-    found = {one["question"]: one for one in document(load(LOGS[kind]))["cannot_tell"]}
+    found = {one["question"]: one for one in json_report(load(LOGS[kind]))["cannot_tell"]}
     cell = TABLE[question].get(kind)
     if cell is not None and kind not in ("begins_late", "any") and not answered(question, kind):
         assert (found[question]["because"], found[question]["command"]) == cell
@@ -109,7 +109,7 @@ def test_every_kind_of_log_has_an_example_and_every_cell_a_command() -> None:
 
 
 def test_strace_names_the_commands_that_show_malloc(load) -> None:
-    found = {one["question"]: one for one in document(load(START + END))["cannot_tell"]}
+    found = {one["question"]: one for one in json_report(load(START + END))["cannot_tell"]}
     assert found["leak"]["command"].splitlines() == [LTRACE, RECORD]
     said = words(load(START + END))
     assert "What this log cannot tell - Leak, fragmentation, what pins the heap: strace does not show malloc" in said
@@ -255,14 +255,14 @@ def test_a_leak_is_claimed_only_where_the_program_ended_by_itself(
     load, end: str, answer: str | None, said: str
 ) -> None:
     run = load(LT_START.replace("prog->", "") + "malloc(8) = 0x2000690\nfree(0x2000690) = <void>\n" + blocks(50) + end)
-    assert document(run)["malloc"]["answer"]["answer"] == answer
+    assert json_report(run)["malloc"]["answer"]["answer"] == answer
     assert said in words(run)
     assert ("before the exit" in words(run)) == (end == LT_END)
 
 
 def test_frees_that_the_log_leaves_out_make_no_leak(load) -> None:
     run = load(LT_START.replace("prog->", "") + blocks(50) + LT_END)
-    assert document(run)["malloc"]["answer"]["answer"] is None
+    assert json_report(run)["malloc"]["answer"]["answer"] is None
     assert "the log shows no free at all" in words(run)
 
 

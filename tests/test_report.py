@@ -19,8 +19,8 @@ from replay.console.table import table
 from replay.errors import QueryError
 from replay.report import address_map as layout
 from replay.report import drawing as picture
-from replay.report.as_json import document, write_json
-from replay.report.as_text import letter
+from replay.report.as_json import json_report, write_json
+from replay.report.as_text import text_report
 from replay.report.diff import difference, difference_lines
 from replay.report.facts import Curve
 from replay.report.steps import step_lines
@@ -146,7 +146,7 @@ def plain(lines: object) -> list[str]:
 
 
 def letter_of(*logs: Path, **options: object) -> str:
-    return "\n".join(plain(letter(replay.load(logs, **options))))  # type: ignore[arg-type]
+    return "\n".join(plain(text_report(replay.load(logs, **options))))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -306,21 +306,21 @@ def many_processes(count: int) -> str:
 def test_many_processes_with_long_paths_fit_the_screen(tmp_path: Path) -> None:
     log = tmp_path / "many.log"
     log.write_text(many_processes(40))
-    lines = plain(letter(replay.load(log)))
+    lines = plain(text_report(replay.load(log)))
     assert max(map(screen.cells, lines)) <= 80
     shown = lines[lines.index("Address spaces of the run") + 1 :]
     assert shown[0].endswith("  program")
     assert "  and 71 more address spaces: --json has all" in shown
-    assert len(document(replay.load(log))["processes"]) == 81
+    assert len(json_report(replay.load(log))["processes"]) == 81
 
 
 @pytest.mark.parametrize("capture", sorted(name for name in oracle.captures() if not name.startswith("heavy")))
 def test_every_letter_fits_the_screen(capture: str) -> None:
     run = replay.load(oracle.captures()[capture].logs)
-    lines = plain(letter(run))
+    lines = plain(text_report(run))
     assert [line for line in lines if screen.cells(line) > 80] == []
     assert lines[3] == "Verdict"
-    assert plain(letter(run)) == lines
+    assert plain(text_report(run)) == lines
 
 
 def test_escapes_of_a_log_never_reach_the_screen(tmp_path: Path) -> None:
@@ -331,18 +331,18 @@ def test_escapes_of_a_log_never_reach_the_screen(tmp_path: Path) -> None:
         b"brk(\x1b[2Jwhat) = ?\n"
     )
     run = replay.load(log)
-    for lines in (letter(run), step_lines(run), difference_lines(difference(run, 0, 1), run)):
+    for lines in (text_report(run), step_lines(run), difference_lines(difference(run, 0, 1), run)):
         text = "\n".join(screen.shown(lines, colour=True))
         assert set("\x07\x9b\u202e") & set(text) == set()
         assert "\x1b[2J" not in text and "\x1b[31mred" not in text
-    assert "\\x1b[31mred\\xff\\u202e" in "\n".join(letter(run))
+    assert "\\x1b[31mred\\xff\\u202e" in "\n".join(text_report(run))
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_document_has_what_the_letter_says() -> None:
-    found = document(replay.load(BLOCKED))
+    found = json_report(replay.load(BLOCKED))
     assert found["summary"]["brk_failures"] == len(found["brk_failures"]) == 23
     assert found["summary"]["mmap_fallbacks"] == len(found["fallbacks"]) == 23
     first = found["brk_failures"][0]
@@ -374,7 +374,7 @@ def test_the_document_has_the_same_keys_for_every_log(tmp_path: Path, log: str) 
     path = tmp_path / "trace.log"
     path.write_text(log)
     out = io.StringIO()
-    write_json(document(replay.load(path)), out)
+    write_json(json_report(replay.load(path)), out)
     assert list(json.loads(out.getvalue())) == KEYS
 
 
@@ -382,7 +382,7 @@ def test_json_has_no_halves_of_characters(tmp_path: Path) -> None:
     log = tmp_path / "bytes.log"
     log.write_bytes(b"mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3</tmp/\xe4\xc3\xa4>, 0) = 0x7f0000000000\n")
     out = io.StringIO()
-    write_json(document(replay.load(log)), out)
+    write_json(json_report(replay.load(log)), out)
     assert json.loads(out.getvalue())["layout"]["mappings"][0]["path"] == "/tmp/\\xe4ä"
 
 
@@ -691,4 +691,4 @@ def test_a_break_below_its_start_has_no_size(tmp_path: Path) -> None:
     )
     run = replay.load(log)
     assert run.fragmentation["brk_bytes"].tolist() == [0, 0x100000, 0, 0]
-    assert list(letter(run))
+    assert list(text_report(run))

@@ -12,8 +12,8 @@ import pytest
 
 import replay
 from replay.console import screen
-from replay.report.as_json import document
-from replay.report.as_text import letter
+from replay.report.as_json import json_report
+from replay.report.as_text import text_report
 from replay.report.steps import step_lines
 
 START = 0x555500000000
@@ -97,7 +97,7 @@ def plain(lines: object) -> list[str]:
 
 def section(run: replay.Run, heading: str) -> str:
     """Return what stands below a heading of the letter."""
-    lines = plain(letter(run))
+    lines = plain(text_report(run))
     begin = lines.index(heading) + 1
     return "\n".join(lines[begin : lines.index("", begin)]) if heading != HEAP else _until(lines, begin)
 
@@ -144,11 +144,11 @@ def one_line(lines: list[str]) -> str:
 )
 def test_the_four_answers(tmp_path: Path, program: str, words: str) -> None:
     run = run_of(program, tmp_path)
-    said = document(run)
+    said = json_report(run)
     assert said["malloc"]["answer"]["answer"] == program
     assert said["verdict"][0].startswith("Is it a leak, or is it fragmentation? ")
     assert words in said["verdict"][0]
-    assert words in one_line(plain(letter(run)))
+    assert words in one_line(plain(text_report(run)))
 
 
 def test_kept_memory_is_not_called_a_growing_leak(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_kept_memory_is_not_called_a_growing_leak(tmp_path: Path) -> None:
     program.malloc(50_000)
     for _ in range(40):
         program.free(program.malloc(1000))
-    said = document(program.load(tmp_path))["malloc"]
+    said = json_report(program.load(tmp_path))["malloc"]
     assert said["answer"]["answer"] == "leak" and not said["answer"]["growing"]
     assert "A leak, unless the program keeps those blocks on purpose." in said["verdict"][0]
 
@@ -166,7 +166,7 @@ def test_faults_are_told_with_their_first_lines(tmp_path: Path) -> None:
     block = program.malloc(100)
     program.free(block, block, 0x555500123450)
     program.lines.append("prog->malloc(4611686018427387904) = 0")
-    said = one_line(plain(letter(program.load(tmp_path))))
+    said = one_line(plain(text_report(program.load(tmp_path))))
     assert "1 block was freed twice (free(0x5555000002a0), line 6): a bug that corrupts the heap" in said
     assert "1 free of an unknown block (free(0x555500123450), line 7): the log never saw it handed out" in said
     assert "1 allocation failed (malloc(4,611,686,018,427,387,904), line 8)." in said
@@ -175,8 +175,8 @@ def test_faults_are_told_with_their_first_lines(tmp_path: Path) -> None:
 def test_frees_alone_tell_nothing_of_leaks(tmp_path: Path) -> None:
     program = Program(lines=["prog->free(0x555500000010) = <void>", "prog->free(0x555500000050) = <void>"])
     run = program.load(tmp_path)
-    assert "Whether memory leaks cannot be told" in one_line(plain(letter(run)))
-    assert document(run)["malloc"]["answer"] is None
+    assert "Whether memory leaks cannot be told" in one_line(plain(text_report(run)))
+    assert json_report(run)["malloc"]["answer"] is None
 
 
 def test_of_several_processes_the_answer_says_which(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_of_several_processes_the_answer_says_which(tmp_path: Path) -> None:
     lines += [f"12 prog->free({block:#x}) = <void>", "12 prog->malloc(64) = 0x555500003000"]
     log = tmp_path / "ltrace.log"
     log.write_text("\n".join(lines) + "\n")
-    said = document(replay.load(log))["malloc"]
+    said = json_report(replay.load(log))["malloc"]
     assert said["verdict"][0].endswith("This is said of space 0, which had the most bytes live at once.")
     assert [(row["space"], row["allocations"], row["frees"]) for row in said["spaces"]] == [(0, 2, 1), (1, 1, 1)]
 
@@ -262,18 +262,18 @@ def test_a_free_that_raises_the_threshold(tmp_path: Path) -> None:
     program.mapped(1_000_000)
     program.unmap(1_000_000)
     run = program.load(tmp_path)
-    assert "line 10: from 131,072 bytes (128 KiB) to 1,003,520 bytes (980 KiB)" in one_line(plain(letter(run)))
-    (raised,) = document(run)["malloc"]["threshold_raises"]
+    assert "line 10: from 131,072 bytes (128 KiB) to 1,003,520 bytes (980 KiB)" in one_line(plain(text_report(run)))
+    (raised,) = json_report(run)["malloc"]["threshold_raises"]
     assert raised == {
         "step": 6, "line": 10, "space": 0, "before_bytes": 131072, "after_bytes": 1003520, "observed": True,
     }  # fmt: skip
 
 
 def test_advice_fits(tmp_path: Path) -> None:
-    advice = document(run_of("fragmentation", tmp_path))["malloc"]["advice"]
+    advice = json_report(run_of("fragmentation", tmp_path))["malloc"]["advice"]
     assert advice[0].startswith("Free the block at 0x55550007a410 (24 bytes, malloc of line 13): that alone lets 488 ")
     assert advice[1].startswith("malloc_trim(0) would give back up to ")
-    assert document(run_of("neither", tmp_path))["malloc"]["advice"] == []
+    assert json_report(run_of("neither", tmp_path))["malloc"]["advice"] == []
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ ROWS = {
 
 
 def test_the_keys_of_the_document(tmp_path: Path) -> None:
-    said = document(run_of("both", tmp_path))["malloc"]
+    said = json_report(run_of("both", tmp_path))["malloc"]
     assert set(said) == {"verdict", "advice", *KEYS, *ROWS, "threshold_raises"}
     for key, names in KEYS.items():
         assert set(said[key]) == names, key
@@ -329,7 +329,7 @@ def test_the_keys_of_the_document(tmp_path: Path) -> None:
 
 def test_the_numbers_of_the_document_agree_with_the_tables(tmp_path: Path) -> None:
     run = run_of("leak", tmp_path)
-    said = document(run)
+    said = json_report(run)
     malloc, summary = said["malloc"], said["summary"]
     for name in ("allocations", "frees", "live_blocks", "live_bytes", "peak_live_bytes"):
         assert malloc["blocks"][name] == summary[name], name
@@ -346,12 +346,12 @@ def test_a_log_without_malloc_has_no_word_of_it_and_loads_none() -> None:
     log = oracle.SAMPLES / "blocked_break" / "strace.log"
     code = (
         "import sys, replay\n"
-        "from replay.report.as_json import document\n"
-        "from replay.report.as_text import letter\n"
+        "from replay.report.as_json import json_report\n"
+        "from replay.report.as_text import text_report\n"
         "from replay.report.steps import step_lines\n"
         f"run = replay.load({str(log)!r})\n"
-        "assert 'malloc' not in document(run)\n"
-        "list(letter(run)), list(step_lines(run))\n"
+        "assert 'malloc' not in json_report(run)\n"
+        "list(text_report(run)), list(step_lines(run))\n"
         "assert not [name for name in sys.modules if name.startswith('replay.report.malloc')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=oracle.CHECKOUT)
@@ -405,4 +405,4 @@ def test_answers_for_captured_programs(capture: str, answer: str) -> None:
     if found is None:
         pytest.skip("the capture is not there")
     run = replay.load(found.logs)
-    assert document(run)["malloc"]["answer"]["answer"] == answer
+    assert json_report(run)["malloc"]["answer"]["answer"] == answer

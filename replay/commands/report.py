@@ -73,11 +73,11 @@ def report(
 
 def _print(run: Run, *, as_json: bool, short: bool) -> None:
     if as_json:
-        from replay.report.as_json import document, write_json
+        from replay.report.as_json import json_report, write_json
 
-        write_json(document(run), sys.stdout)
+        write_json(json_report(run), sys.stdout)
         return
     from replay.console.screen import print_lines
-    from replay.report.as_text import first_screen, letter
+    from replay.report.as_text import first_screen, text_report
 
-    print_lines(first_screen(run) if short else letter(run))
+    print_lines(first_screen(run) if short else text_report(run))

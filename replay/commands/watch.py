@@ -32,7 +32,7 @@ def watch(
     """
     from replay.console.screen import print_lines
     from replay.errors import MissingTraceError, TraceFormatError
-    from replay.report.as_text import first_screen, letter
+    from replay.report.as_text import first_screen, text_report
 
     run: Run | None = None
     seen = -1
@@ -58,7 +58,7 @@ def watch(
         run = read_run([log], format.value, maps, page_size, False)
     if sys.stdout.isatty():
         sys.stdout.write(_CLEAR)
-    print_lines(letter(run))
+    print_lines(text_report(run))
 
 
 def _size_of(log: str) -> int:

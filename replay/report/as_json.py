@@ -1,4 +1,4 @@
-"""The report as one JSON document: what the letter says, and all rows that the letter groups.
+"""The report as one JSON document: what the text says, and all rows that it groups.
 
 In go a run's findings, out come plain values under stable keys: addresses as `"0x…"`, sizes in bytes, times in ns, and
 the line of the log with each.
@@ -34,7 +34,7 @@ LARGEST: Final = 8
 """As many mappings are listed as the largest ones."""
 
 
-def document(run: Run) -> dict[str, Any]:
+def json_report(run: Run) -> dict[str, Any]:
     """Return the report on a run as values for JSON."""
     findings = Findings(run)
     return {
@@ -70,7 +70,7 @@ def _malloc(findings: Findings) -> dict[str, Any]:
     """Return the part about malloc; logs that show none of it have no such key."""
     if findings.malloc is None:
         return {}
-    from replay.report.malloc.as_json import document as about_malloc
+    from replay.report.malloc.as_json import json_report as about_malloc
 
     return {"malloc": about_malloc(findings.malloc)}
 
@@ -202,7 +202,7 @@ def _refused(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _layout(findings: Findings) -> dict[str, Any] | None:
-    """Return the mappings, gaps and kinds of the space and moment that the letter draws."""
+    """Return the mappings, gaps and kinds of the space and moment that the text draws."""
     space, moment = findings.main_space, findings.moment
     if space is None or moment is None:
         return None

@@ -1,4 +1,4 @@
-"""The report as a letter: the verdict first, then what it means, then the findings one by one, each with its lines.
+"""The report as text: the verdict first, then what it means, then the findings one by one, each with its lines.
 
 In go findings, out come lines with style marks, no wider than the output.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from replay.run.api import Run
 
 MOST_ROWS: Final = 10
-"""As many rows of one table the letter shows; the rest is in the JSON document."""
+"""As many rows of one table the report shows; the rest is in the JSON document."""
 
 
 FIRST_SECTIONS: Final = 4
@@ -38,7 +38,7 @@ FIRST_SECTIONS: Final = 4
 Section: TypeAlias = Callable[[Findings], Iterator[str]]
 
 
-def letter(run: Run) -> Iterator[str]:
+def text_report(run: Run) -> Iterator[str]:
     """Yield the lines of the report on a run."""
     findings = Findings(run)
     yield from _told(findings, _sections(findings))
@@ -356,4 +356,4 @@ SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
     ("Address spaces of the run", _processes),
     ("Problems in the log", _problems),
 )
-"""The sections of the letter in order; one that has nothing to say is left out."""
+"""The sections of the report in order; one that has nothing to say is left out."""

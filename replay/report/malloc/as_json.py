@@ -21,7 +21,7 @@ _MOST_POINTS: Final = 200
 """As many points of a curve the document has; the table fragmentation has all."""
 
 
-def document(malloc: MallocFindings) -> dict[str, Any]:
+def json_report(malloc: MallocFindings) -> dict[str, Any]:
     """Return what is to be said about malloc as values for JSON."""
     return {
         "verdict": [paragraph.text for paragraph in verdict(malloc)],
