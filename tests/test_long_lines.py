@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replay.grammar import CALLED, LineError, grammar_file, parse
+from replay.logs.chunks import LONGEST_LINE, read_texts
+from replay.logs.files import Log
 
 PLAIN_CALLED = re.compile(r"([A-Za-z_]\w*)(?:\(| resumed>)")
 PLAIN_MODULE = re.compile(r"[^\n]+?(?=\((?:[^\n]*\+0x[0-9a-f]+)?\) \[0x)")
@@ -61,3 +64,12 @@ def test_patterns_say_what_plainer_ones_say(text: str) -> None:
     for pattern, plain_pattern in pairs:
         one, other = pattern.match(text), plain_pattern.match(text)
         assert (one and one[0]) == (other and other[0])
+
+
+def test_no_more_is_held_of_a_line_than_tells_that_it_is_too_long(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b'1 brk(NULL) = 0x1000\n1 write(1, "' + b"a" * 500_000 + b'") = 1\n1 brk(0x2000) = 0x2000\n')
+    texts = b"".join(text.data for text in read_texts(Log(str(log)), 1 << 12))
+    first, long, last = texts.splitlines()
+    assert (first, last) == (b"1 brk(NULL) = 0x1000", b"1 brk(0x2000) = 0x2000")
+    assert len(long) == LONGEST_LINE + 1

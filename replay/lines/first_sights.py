@@ -18,8 +18,10 @@ _PID: Final = re.compile(rb"\[pid +([0-9]{1,8})[\]<]|([0-9]{1,8})[ <]")
 _WORD: Final = 8
 """Bytes that are looked at as one number: a pid, which has seven digits at most, and what ends it."""
 
+_NEWLINE: Final = np.uint8(10)
 _BRACKET: Final = int.from_bytes(b"[pid", "little")
 _MOST_HEADS: Final = 1 << 18
+_MOST: Final = (1 << 64) - 1
 
 
 @dataclass(slots=True)
@@ -31,13 +33,15 @@ class FirstSights:
 
     def among(self, data: bytes, lines: int, read: Int64Array) -> list[tuple[int, int]]:
         """Return the place among the `lines` of `data` and the pid of each first sight; lines at `read` are read."""
-        if lines == len(read):
+        if lines == len(read) or not (_PID.match(data) or b"[pid " in data):
             return []
-        buffer = np.frombuffer(data + bytes(2 * _WORD), dtype=np.uint8)
+        buffer = np.frombuffer(data, dtype=np.uint8)
         passed = np.ones(lines, dtype=bool)
         passed[read] = False
         row = np.flatnonzero(passed)
-        start = np.append(0, np.flatnonzero(buffer == 10)[: lines - 1] + 1)[row]
+        newline = np.flatnonzero(buffer == _NEWLINE)
+        start = newline[np.maximum(row - 1, 0)] + 1
+        start[row == 0] = 0
         heads = _heads(buffer, start)
         new = np.flatnonzero(np.append(True, heads[1:] != heads[:-1]))
         _, first = np.unique(heads[new], return_index=True)
@@ -59,9 +63,12 @@ class FirstSights:
 
 def _heads(buffer: np.ndarray, start: Int64Array) -> np.ndarray:
     """Return a number for the beginning of each line: eight bytes of it, sixteen of one that begins with `[pid`."""
-    words = np.ndarray(len(buffer) - _WORD + 1, dtype="<u8", buffer=buffer, strides=(1,))
-    heads = words[start].copy()
-    bracket = (heads & np.uint64(0xFFFFFFFF)) == _BRACKET
-    if bracket.any():
-        heads[bracket] ^= words[start[bracket] + _WORD] * np.uint64(0x9E3779B97F4A7C15)
+    words = np.ndarray(max(len(buffer) - _WORD + 1, 0), dtype="<u8", buffer=buffer, strides=(1,))
+    far = int(np.searchsorted(start, len(words) - _WORD))  # the rest stand too near to the end to be looked at so
+    heads = np.zeros(len(start), np.uint64)
+    heads[:far] = words[start[:far]]
+    heads[far:] = [hash(buffer[place : place + 2 * _WORD].tobytes()) & _MOST for place in start[far:].tolist()]
+    start = start[:far]
+    bracket = np.flatnonzero((heads[:far] & np.uint64(0xFFFFFFFF)) == _BRACKET)
+    heads[bracket] ^= words[start[bracket] + _WORD] * np.uint64(0x9E3779B97F4A7C15)
     return heads

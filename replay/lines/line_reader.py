@@ -30,13 +30,10 @@ from replay.lines.templates import (
 )
 from replay.lines.text_ids import Texts
 from replay.linux.constants import CALL_CODE
-from replay.logs.chunks import Chunk
+from replay.logs.chunks import LONGEST_LINE, Chunk
 from replay.logs.problems import Problems
 
 __all__ = ["DIALECTS", "Counters", "LineColumns", "Shapes"]
-
-LONGEST_LINE: Final = 1 << 16
-"""Longer lines are not read, in bytes."""
 
 SHAPES_KEPT: Final = 20_000
 """So many shapes are remembered; lines of further shapes are parsed one by one."""

@@ -30,6 +30,9 @@ from replay.logs.dialect import (
 from replay.logs.files import Log, open_log, read_block
 from replay.logs.prefix import COLOUR
 
+LONGEST_LINE: Final = 1 << 16
+"""Longer lines are not read, in bytes."""
+
 CHUNK_BYTES: Final = 2 << 20
 """How much of a log is read at once, in bytes."""
 
@@ -109,7 +112,7 @@ def read_texts(log: Log, size: int = CHUNK_BYTES) -> Iterator[Text]:
     """
     with open_log(log.path, log) as stream:
         held: list[bytes] = []
-        for block in _blocks_of_known_dialect(stream, log, size):
+        for block in _without_long_lines(_blocks_of_known_dialect(stream, log, size)):
             text, cut = block, _safe_cut(block)
             if held and b"\n" in block and block.find(b"\n") >= cut - 1:  # the last line begins in what is held
                 text, held = b"".join([*held, block]), []
@@ -122,6 +125,25 @@ def read_texts(log: Log, size: int = CHUNK_BYTES) -> Iterator[Text]:
         if rest:
             ended = rest.endswith(b"\n")
             yield Text(rest if ended else rest + b"\n", cut=not ended)
+
+
+def _without_long_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield blocks in which no line goes on in a further block once it is longer than `LONGEST_LINE`.
+
+    What is left of such a line is still too long to be read, and no more of it has to be held.
+    """
+    length = 0
+    for block in blocks:
+        part = block
+        if length > LONGEST_LINE:
+            end = block.find(b"\n")
+            if end < 0:
+                continue
+            part, length = block[end:], 0
+        start = part.rfind(b"\n") + 1
+        before = 0 if start else length
+        length = before + len(part) - start
+        yield part[: start + LONGEST_LINE + 1 - before] if length > LONGEST_LINE else part
 
 
 def _blocks_of_known_dialect(stream: IO[bytes] | gzip.GzipFile, log: Log, size: int) -> Iterator[bytes]:
