@@ -34,8 +34,7 @@ LETTER = """\
 Verdict
   The break failed to grow 23 times in 31 tries (lines 27 to 71).
   Why: the one-page ---p mapping at 0x5639fe40f000 (line 22) begins right at the
-  break; the kernel keeps one page free below it, which leaves no room to grow,
-  and 33 pages were asked for.
+  break: no room to grow, and 33 pages were asked for.
   glibc fell back to mmap 23 times instead: 4,022,272 bytes (3.8 MiB) in all
   (lines 28 to 72).
   From line 79 on the break grew again.
@@ -51,8 +50,8 @@ What to try
     higher, for the break may grow up to one page below it; or unmap it earlier.
   - While it stands: a larger M_TOP_PAD
     (GLIBC_TUNABLES=glibc.malloc.top_pad=16777216) makes fallbacks fewer and
-    larger; a lower M_MMAP_THRESHOLD (glibc.malloc.mmap_threshold) has more
-    blocks mapped singly, which free gives back. Setting either ends the
+    larger; a lower M_MMAP_THRESHOLD (glibc.malloc.mmap_threshold) maps more
+    blocks each by itself, and free gives those back. Setting either ends the
     threshold's own adjustment.
 
 What this log cannot tell
@@ -412,7 +411,7 @@ exit_group(3) = ?
 WORDS = """\
 step line what it did
    0    1 execve ./prog: a new address space
-   1    2 brk asked: it is at 0x1000000
+   1    2 brk asked where the break is: 0x1000000
    2    3 brk grew by 132 KiB to 0x1021000
    3    4 mmap 8 KiB rw-p at 0x7f0000000000 anonymous
    4    5 mmap 4 KiB r--p at 0x7f0000000000 libc.so.6, over 1 region

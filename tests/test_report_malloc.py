@@ -271,7 +271,7 @@ def test_a_free_that_raises_the_threshold(tmp_path: Path) -> None:
 
 def test_advice_fits(tmp_path: Path) -> None:
     advice = json_report(run_of("fragmentation", tmp_path))["malloc"]["advice"]
-    assert advice[0].startswith("Free the block at 0x55550007a410 (24 bytes, malloc of line 13): that alone lets 488 ")
+    assert advice[0].startswith("Free the block at 0x55550007a410 (24 bytes, malloc of line 13): then 488 KiB can go")
     assert advice[1].startswith("malloc_trim(0) would give back up to ")
     assert json_report(run_of("neither", tmp_path))["malloc"]["advice"] == []
 
@@ -373,7 +373,7 @@ def test_steps_tell_what_became_of_blocks(tmp_path: Path) -> None:
     program.lines.append(f"<... _Znwm resumed> ) = {moved:#x}")
     lines = plain(step_lines(program.load(tmp_path)))
     assert [line.split(maxsplit=2)[2] for line in lines[1:]] == [
-        "brk asked: it is at 0x555500000000",
+        "brk asked where the break is: 0x555500000000",
         "in malloc: brk grew by 136 KiB to 0x555500022000",
         "malloc 1,000 bytes at 0x5555000002a0 (brk)",
         "in malloc: mmap 196 KiB rw-p at 0x7f0000001000 anonymous",

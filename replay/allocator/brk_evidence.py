@@ -88,15 +88,15 @@ def _blocked_sentence(case: _Case) -> str:
     """Return why the mapping above the break is in the way."""
     page = case.record.page_size
     away, guard = _pages_away(case), case.told["guard"] // page
-    where = "right at the break" if away == 0 else f"{_pages(away)} above the break"
     keeps = f"{guard} guard pages and one more page" if guard else "one page"
     room = max(0, away - 1 - guard)
     asked = case.told["growth"] // page
     left = "no room to grow" if room == 0 else f"room for {_pages(room)}"
-    return (
-        f"{_mapping_above(case)} begins {where}; the kernel keeps {keeps} free below it, which leaves {left}, "
-        f"and {_pages(asked)} {'was' if asked == 1 else 'were'} asked for"
-    )
+    where = "right at the break"
+    if away:
+        where = f"{_pages(away)} above the break, and the kernel keeps {keeps} below it free"
+    were = "was" if asked == 1 else "were"
+    return f"{_mapping_above(case)} begins {where}: {left}, and {_pages(asked)} {were} asked for"
 
 
 def _pages_away(case: _Case) -> int:

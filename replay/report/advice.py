@@ -107,8 +107,8 @@ def _against_blocker(findings: Findings, group: FailureGroup) -> Iterator[str]:
     if malloc_of(findings, group.space) == "glibc" and group.stood_in and group.least_short < _WIDE_STEP:
         yield (
             "While it stands: a larger M_TOP_PAD (GLIBC_TUNABLES=glibc.malloc.top_pad=16777216) makes fallbacks fewer "
-            "and larger; a lower M_MMAP_THRESHOLD (glibc.malloc.mmap_threshold) has more blocks mapped singly, which "
-            "free gives back. Setting either ends the threshold's own adjustment."
+            "and larger; a lower M_MMAP_THRESHOLD (glibc.malloc.mmap_threshold) maps more blocks each by itself, and "
+            "free gives those back. Setting either ends the threshold's own adjustment."
         )
 
 

@@ -150,7 +150,7 @@ def _brk(words: StepWords, step: _Step, ended: int) -> str:
         return f"brk{words.asked(step)}: {who}"
     before, granted = words.brk_moves[row]
     if step.addr == 0:
-        return f"brk asked: it is at {address(granted)}"
+        return f"brk asked where the break is: {address(granted)}"
     if granted != step.addr:
         wanted = f"{size(step.addr - granted)} more" if step.addr > granted else "to go below its start"
         return f"brk refused: wanted {wanted}, stays at {address(granted)}"

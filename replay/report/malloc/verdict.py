@@ -232,7 +232,7 @@ def _against_pins(malloc: MallocFindings) -> Iterator[str]:
     above = f" and the {number(pin.blocks_above, 'block')} above it" if pin.blocks_above else ""
     yield (
         f"Free the block at {address(pin.addr)} ({number(pin.size, 'byte')}, {pin.call} of {pin.born}){above}: "
-        f"that alone lets {size(pin.released_bytes)} go back. Allocate what lives long before what is freed soon, "
+        f"then {size(pin.released_bytes)} can go back. Allocate what lives long before what is freed soon, "
         "or from a pool of its own, so that it does not lie above it."
     )
 
