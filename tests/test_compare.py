@@ -19,7 +19,8 @@ from replay.console.screen import cells, shown
 from replay.datasets.comparison import Comparison, Pairs, Row, Spread, _spread, _stretches
 from replay.datasets.sides import side
 from replay.errors import QueryError, ReplayError
-from replay.report.compare import comparison_document, comparison_lines
+from replay.report.compare import comparison_lines
+from replay.report.compare_json import comparison_document
 from replay.report.compare_words import per_cent
 from replay.tables import TABLES
 

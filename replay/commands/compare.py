@@ -74,7 +74,7 @@ def _print(found: Comparison, judgements: Sequence[Judgement], *, as_json: bool,
         from dataclasses import asdict
 
         from replay.report.as_json import write_json
-        from replay.report.compare import comparison_document
+        from replay.report.compare_json import comparison_document
 
         conditions = [asdict(judgement) for judgement in judgements]
         write_json(comparison_document(found) | {"conditions": conditions}, sys.stdout)

@@ -1,15 +1,14 @@
-"""Two sides compared, as lines for the screen and as one JSON document.
+"""Two sides compared, as lines for the screen.
 
-In goes a `Comparison`, out come lines with style marks, no wider than the output, or plain values under stable keys.
+In goes a `Comparison`, out come lines with style marks, no wider than the output.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -21,10 +20,6 @@ from replay.datasets.comparison import FEW_RUNS, Comparison, Count, Curves, Floa
 from replay.datasets.sides import Side
 from replay.report.compare_words import is_known, is_random, name_of, per_cent, verdict_of
 from replay.report.drawing import BARS
-from replay.version import __version__
-
-DOCUMENT_VERSION: Final = 1
-"""Changes only when a key is renamed, retyped or taken away."""
 
 MOST_ROWS: Final = 12
 """As many groups, or pairs, the screen shows; the rest is in the JSON document."""
@@ -325,7 +320,7 @@ def _curve_lines(curves: Curves) -> Iterator[str]:
     top = 1.0 if curves.column.unit == "ratio" else _top(curves) or 1.0
     label = curves.column.name.removesuffix("_bytes").replace("_fragmentation", " frag.")
     for name, values, style in (("before", curves.before, "dim"), ("after", curves.after, "cool")):
-        peak = _amount(_whole(float(np.nanmax(values))), curves.column.unit)
+        peak = _amount(whole(float(np.nanmax(values))), curves.column.unit)
         yield f"  {label:<13} {name:<6} {styled(style, padded(_bars(values, top), len(values)))} {peak}"
         label = ""
 
@@ -339,80 +334,6 @@ def _bars(values: FloatArray, top: float) -> str:
     return "".join(" " if math.isnan(value) else BARS[round(value / top * levels)] for value in values.tolist())
 
 
-def _whole(value: float) -> Number:
+def whole(value: float) -> Number:
+    """Return a number as an int where it is one."""
     return int(value) if value.is_integer() else value
-
-
-# --- for JSON --------------------------------------------------------------------------------------------------------
-
-
-def comparison_document(found: Comparison) -> dict[str, Any]:
-    """Return the comparison as values for JSON: sizes in bytes, times in ns, shares as ratios."""
-    before, after = found.sides
-    return {
-        "replay": {"version": __version__, "document": DOCUMENT_VERSION},
-        "before": _side_values(before),
-        "after": _side_values(after),
-        "summary": [_row_values(row) for row in found.rows],
-        "texts": {name: {"before": words[0], "after": words[1]} for name, words in found.texts.items()},
-        "brk_failures": _group_values(found.failures, ("cause", "blocker"), "shortfall_bytes"),
-        "mmap_fallbacks": _group_values(found.fallbacks, ("kind", "allocator", "errno"), "bytes"),
-        "paired_runs": [list(pair) for pair in found.paired],
-        "curves": {
-            "runs": dict(zip(("before", "after"), found.curve_runs, strict=True)),
-            "columns": {
-                curves.column.name: {"before": _points(curves.before), "after": _points(curves.after)}
-                for curves in found.curves
-            },
-        },
-    }
-
-
-def _side_values(side: Side) -> dict[str, Any]:
-    return {"label": side.label, "kind": side.kind, "runs": list(side.summaries)}
-
-
-def _row_values(row: Row) -> dict[str, Any]:
-    pairs = None if row.pairs is None else {**asdict(row.pairs), "chance": row.pairs.chance}
-    return {
-        "column": row.column.name,
-        "unit": row.column.unit,
-        "before": None if row.before is None else row.before.median,
-        "after": None if row.after is None else row.after.median,
-        "change": row.change,
-        "share": row.share,
-        "apart": row.apart,
-        "spread": {
-            "before": None if row.before is None else asdict(row.before),
-            "after": None if row.after is None else asdict(row.after),
-        },
-        "pairs": pairs,
-    }
-
-
-def _group_values(groups: Sequence[Group], keys: tuple[str, ...], amount: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "what": group.what,
-            **{name: text or None for name, text in zip(keys, group.key, strict=True)},
-            "before": _count_values(group.before, amount),
-            "after": _count_values(group.after, amount),
-        }
-        for group in groups
-    ]
-
-
-def _count_values(count: Count | None, amount: str) -> dict[str, Any] | None:
-    if count is None:
-        return None
-    return {
-        "rows": count.rows,
-        "runs": count.runs,
-        amount: count.bytes,
-        "first_run": count.run,
-        "first_line": count.line,
-    }
-
-
-def _points(values: FloatArray) -> list[Number | None]:
-    return [None if math.isnan(value) else _whole(value) for value in values.tolist()]

@@ -1,4 +1,4 @@
-"""What a report has to say, as plain values computed once: the letter words them, the document lists them.
+"""What a report has to say, as plain values computed once: the text words them, the JSON document lists them.
 
 In go the columns of a run, out come groups of failures and mappings, processes, curves and what the log lacks. How
 any of it looks this module does not know.

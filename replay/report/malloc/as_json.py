@@ -1,4 +1,4 @@
-"""The part of the JSON document about malloc: what the letter says of it, with all rows that the letter leaves out.
+"""The part of the JSON document about malloc: what the text says of it, with all rows that it leaves out.
 
 In go findings about malloc, out come plain values under stable keys: addresses as `"0x…"`, sizes in bytes, shares from
 0 to 1, times in ns, and the line of the log with each.

@@ -1,4 +1,4 @@
-"""The sections of the letter about malloc: blocks, leaks, the heap, what pins it and what made it grow.
+"""The sections of the report about malloc: blocks, leaks, the heap, what pins it and what made it grow.
 
 In go findings about malloc, out come lines with style marks, no wider than the output.
 """
@@ -24,7 +24,7 @@ from replay.report.paragraphs import aside, more, paragraph
 from replay.run.places import Place, short_span, span
 
 MOST_ROWS: Final = 8
-"""As many rows of one table the letter shows; the rest is in the JSON document."""
+"""As many rows of one table the report shows; the rest is in the JSON document."""
 
 _MOST_RAISES: Final = 4
 
