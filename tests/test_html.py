@@ -225,7 +225,7 @@ def test_hover_tells_address_size_permissions_and_the_lines_of_its_life(opened: 
     lines = shown_page.inner_text(".tip").splitlines()
     where, what, *life = lines[1:]
     assert (where, what) == ("0x5639fe40f000-0x5639fe410000", "4,096 bytes (4 KiB) ---p")
-    assert life == ["made by line 22", "until line 78"]
+    assert life == ["in the way of the break: line 27 and 22 times more", "made by line 22", "until line 78"]
 
 
 @needs_chromium

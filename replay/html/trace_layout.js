@@ -137,7 +137,8 @@ function chartRow(chart) {
   chart.high = element("span", { className: "address" })
   chart.low = element("span", { className: "address low" })
   const isWhole = chart.curves.every((curve) => curve.isWhole)
-  const title = chart.title + (isWhole ? "" : "; thinned to lows and highs")
+  const reserved = chart.isStack && chart.curves.some(isNoAccess) ? "; grey: cannot be resident" : ""
+  const title = chart.title + reserved + (isWhole ? "" : "; thinned to lows and highs")
   const keys = chart.isStack || chart.curves.length < 2 ? [] : chart.curves.map((curve, at) => {
     const key = element("span", { className: "key", textContent: titleOf(curve) })
     key.style.setProperty("--colour", `var(--line-${at})`)

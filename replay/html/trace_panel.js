@@ -27,11 +27,22 @@ function mappingLines(row) {
     name,
     `${address(mapped.start[row])}-${address(mapped.end[row])}`,
     `${exact(bytesIn(mapped.size[row]))} ${part("perms")}`,
+    ...blockerLines(row),
     ...(part("owner") ? [`owner: ${part("owner")}`] : []),
     ...(part("origin") === "trace" ? [] : [`known by: ${part("origin")}`]),
     from,
     diedWords(mapped.died[row]),
   ]
+}
+
+/** Return how often a mapping was in the way of the break, if it was. */
+function blockerLines(row) {
+  const { mark, mapped } = run
+  const rows = [...view.marks].filter((at) => mark.kind[at] === 0 && mark.blocker_size[at] &&
+    mark.blocker[at] === mapped.start[row] && mark.clock[at] >= mapped.born[row] && mark.clock[at] < mapped.died[row])
+  if (!rows.length) return []
+  const first = placeOf(mark.clock[rows[0]])
+  return [`in the way of the break: ${first}` + (rows.length > 1 ? ` and ${counted(rows.length - 1, "time")} more` : "")]
 }
 
 function blockLines(row) {
@@ -64,7 +75,7 @@ function markWords(row) {
 
 /** Return a table that is filled when it is opened: what a pane shows, for those who do not see it. */
 function tableBehind(name, rowsOfTable) {
-  const box = element("details", { className: "behind" }, element("summary", { textContent: `table: ${name}` }))
+  const box = element("details", { className: "behind" }, element("summary", {}, "table", element("span", { className: "unseen", textContent: `: ${name}` })))
   box.addEventListener("toggle", () => {
     if (box.open) box.append(tableOf(rowsOfTable()))
     else box.lastElementChild?.tagName === "DIV" && box.lastElementChild.remove()
