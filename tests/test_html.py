@@ -368,7 +368,7 @@ def test_behind_each_pane_stands_its_table_and_the_keyboard_opens_it(opened: Any
     shown_page = opened(replay.load(BLOCKED))
     names = ["marks", "mmap area", "brk area", "program"]
     summaries = [f"table: {name}" for name in names]
-    assert shown_page.locator("summary", has_text="table: ").all_inner_texts()[:4] == summaries
+    assert shown_page.locator("summary", has_text="table: ").all_text_contents()[:4] == summaries
     shown_page.locator("summary", has_text="table: brk area").first.focus()
     shown_page.keyboard.press("Enter")
     shown_page.wait_for_selector(".behind[open] tbody tr")
