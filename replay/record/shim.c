@@ -48,7 +48,7 @@
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
 enum {
-    WINDOW = 256 << 10,       /* bytes of the file that are mapped at a time */
+    WINDOW = 1 << 20,         /* bytes of the file that are mapped at a time */
     LONGEST = 16 << 10,       /* bytes that a line takes at most */
     EARLY = 64 << 10,         /* bytes for what asks for memory before the real malloc is found */
     MOST_FRAMES = 64,
