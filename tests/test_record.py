@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 
 import replay
 from replay.errors import TraceFormatError
+from replay.record.finish import begin
 from replay.record.merge import Part, merge, without_copies
+from replay.record.sidecar import Run
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 
@@ -247,3 +250,46 @@ def test_a_program_that_no_library_is_preloaded_into_is_said(tool: str, program,
     done = run_record("--tool", tool, "-o", "out", program("stacks", "-static"), cwd=tmp_path)
     assert done.returncode == (0 if shutil.which("strace") else 1)
     assert "is static: nothing is preloaded into it" in done.stderr
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("sent", ["TERM", "USR1"])
+def test_a_signal_reaches_the_program_and_its_death_is_ours(sent: str, tool: str, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "replay",
+        "record",
+        "--tool",
+        tool,
+        "-o",
+        "out",
+        "sh",
+        "-c",
+        "echo ready; read line",
+    ]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        number = signal.Signals[f"SIG{sent}"]
+        process.send_signal(number)
+        assert process.wait(timeout=60) == -number
+    assert len(replay.load(tmp_path / "out").problems) == 0
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_an_interrupted_recording_is_said_and_can_be_finished(tool: str, program, tmp_path: Path) -> None:
+    assert run_record("--tool", tool, "-o", "out", program("stacks"), cwd=tmp_path).returncode == 0
+    whole = (tmp_path / "out" / "trace.log").read_text()
+    (tmp_path / "out" / "parts").mkdir()
+    (tmp_path / "out" / "record.json").unlink()
+    with pytest.raises(TraceFormatError, match="record --finish"):
+        replay.load(tmp_path / "out")
+    (tmp_path / "out" / "trace.log").unlink()
+    begin(tmp_path / "out", Run(["stacks"], "shim", "asked for", "", 0.0))
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "out" / "parts" / f"{lines[0].split()[0]}.0.log").write_text("".join(lines) + "7 1.0 mall\0\0\0")
+    assert run_record("--finish", "out", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "trace.log").read_text() == whole
+    assert len(replay.load(tmp_path / "out").problems) == 0

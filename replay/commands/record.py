@@ -6,6 +6,9 @@ import contextlib
 import os
 import resource
 import signal
+import sys
+import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +38,10 @@ def record(
     command: Annotated[
         list[str], typer.Argument(metavar="PROG ARGS...", show_default=False, help="The program, and its arguments.")
     ],
+    progress: Annotated[bool, typer.Option("--progress", help="Say on standard error how much was recorded.")] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Make a recording, given in place of PROG, whole that was interrupted.")
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option("-o", "--output", metavar="DIR", show_default=False, help="Where to; by default PROG.replay."),
@@ -60,13 +67,18 @@ def record(
     """
     from replay.record.command import Options, ProgramError, record
 
+    if finish:
+        _finish(Path(command[0]))
+        return
     directory = Path(output or f"{Path(command[0]).name}.replay")
     options = Options(tool.value, system_calls.value, not no_malloc, stacks)
     try:
-        done = record(command, directory, options, force=force)
+        done = record(command, directory, options, force=force, watch=_counter(directory) if progress else None)
     except ProgramError as error:
         warn(str(error))
         raise typer.Exit(error.status) from error
+    if progress:
+        print(file=sys.stderr)
     for note in done.notes:
         warn(note)
     warn(f"recorded by {done.plan.tool} ({done.plan.reason}): replay {directory}")
@@ -77,3 +89,24 @@ def record(
         signal.signal(-done.status, signal.SIG_DFL)
     os.kill(os.getpid(), -done.status)
     raise typer.Exit(128 - done.status)
+
+
+def _finish(directory: Path) -> None:
+    from replay.record.finish import finish
+
+    for note in finish(directory):
+        warn(note)
+
+
+def _counter(directory: Path) -> Callable[[], None]:
+    """Return what writes over one line of standard error how long a recording takes and how large it is."""
+    from replay.console.amounts import size
+
+    begun = time.monotonic()
+
+    def show() -> None:
+        # What a window of a log has allocated beyond its lines counts too: this is a sign of life, not a figure.
+        written = sum(path.stat().st_size for path in directory.rglob("*.log"))
+        print(f"\rreplay: {time.monotonic() - begun:.0f} s, {size(written)} ", end="", file=sys.stderr, flush=True)
+
+    return show

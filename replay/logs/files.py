@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from replay.errors import MissingTraceError, TraceFormatError
-from replay.logs.recordings import SIDECAR, dialect_told, log_of
+from replay.logs.recordings import PARTS, SIDECAR, dialect_told, log_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -74,7 +74,7 @@ def find_logs(paths: Iterable[str | Path]) -> list[Log]:
 
 def _logs_in(directory: Path) -> list[str]:
     """Return the log of a recording, or the files of the one `strace -ff` set in a directory."""
-    if not (directory / SIDECAR).exists():
+    if not (directory / SIDECAR).exists() and not (directory / PARTS).is_dir():
         names = [str(file) for file in sorted(directory.iterdir()) if _is_pid(_split_name(file.name)[1])]
         if names and _is_set(names):
             return names

@@ -21,6 +21,9 @@ LOG: Final = "trace.log"
 SIDECAR: Final = "record.json"
 """What no line says: see `replay.record.sidecar`."""
 
+PARTS: Final = "parts"
+"""What a recording is made of that is not finished."""
+
 VERSION: Final = 1
 """Of the format of both; a newer one is not guessed at."""
 
@@ -46,6 +49,10 @@ def read_sidecar(directory: Path) -> dict[str, Any]:
         found = json.loads((directory / SIDECAR).read_text(encoding="utf-8"))
         version = found["version"]
     except FileNotFoundError as error:
+        if (directory / PARTS).is_dir():
+            raise TraceFormatError(
+                f"{directory}: a recording that was not finished: replay record --finish {directory} does that"
+            ) from error
         raise TraceFormatError(f"{directory}: is a directory, and no recording: it has no {SIDECAR}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TraceFormatError(f"{directory / SIDECAR}: cannot be read ({error})") from error

@@ -12,19 +12,18 @@ import shutil
 import signal
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from replay.errors import OutputExistsError, ReplayError
-from replay.logs.recordings import LOG, SIDECAR
+from replay.logs.recordings import LOG, PARTS, SIDECAR
 from replay.record import shim
 from replay.record.evidence import is_of_other_width, partly_unseen, unseen_malloc
-from replay.record.merge import merge, parts_in
-from replay.record.sidecar import Run, write_sidecar
+from replay.record.finish import STRACE_LOG, begin, finish
+from replay.record.sidecar import Run
 
 TOOLS: Final = ("auto", "shim", "ltrace", "strace")
 
@@ -37,8 +36,8 @@ TRACED: Final = "trace=%memory,%process,open,openat,close,prlimit64,setrlimit,pr
 
 LTRACED: Final = "malloc+free+calloc+realloc+reallocarray+memalign+aligned_alloc+valloc+pvalloc@libc.so*"
 
-_PARTS: Final = "parts"
-_STRACE_LOG: Final = "strace.log"
+Watch: TypeAlias = Callable[[], None] | None
+_PATIENCE_SECONDS: Final = 0.5
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _OF_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
 
@@ -130,8 +129,10 @@ def plan(program: Path, options: Options) -> Plan:
     return Plan(True, strace, False, reason)
 
 
-def record(command: list[str], directory: Path, options: Options, *, force: bool = False) -> Recorded:
-    """Run a command and record it into a directory.
+def record(
+    command: list[str], directory: Path, options: Options, *, force: bool = False, watch: Watch = None
+) -> Recorded:
+    """Run a command and record it into a directory; `watch`, if any, is called each half a second meanwhile.
 
     Raises:
         OutputExistsError: something is there, and `force` is not set.
@@ -140,17 +141,24 @@ def record(command: list[str], directory: Path, options: Options, *, force: bool
     """
     chosen = plan(program_of(command), options)
     _make(directory, force=force)
-    parts = directory / _PARTS
+    parts = directory / PARTS
     parts.mkdir()
     variables = {}
     if chosen.shim:
         variables = shim.environment(parts.absolute(), own_calls=not chosen.strace, stacks=options.stacks)
-    started = time.time()
     traced = bool(chosen.strace)
-    pid, status = _run(_command(command, directory, chosen, options, variables), variables, traced=traced)
+    run = Run(command, chosen.tool, chosen.reason, chosen.strace, time.time(), stacks=options.stacks)
+    begin(directory, run)
+    pid, status = _run(_command(command, directory, chosen, options, variables), variables, watch, traced=traced)
     if chosen.shim and not traced and status < 0:
         _write_end(parts, pid, status)
-    return _finish(directory, Run(command, chosen.tool, chosen.reason, chosen.strace, started, status), chosen)
+    try:
+        begin(directory, replace(run, status=status))
+        notes = finish(directory)
+    except OSError as error:
+        what = error.strerror or error
+        notes = [f"{directory}: cannot be finished ({what}): replay record --finish {directory} does it when it can be"]
+    return Recorded(status, chosen, notes)
 
 
 def _write_end(parts: Path, pid: int, status: int) -> None:
@@ -166,7 +174,7 @@ def _make(directory: Path, *, force: bool) -> None:
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         if not force:
             raise OutputExistsError(f"{directory}: is there already (--force overwrites a recording)")
-        if not directory.is_dir() or not ((directory / SIDECAR).exists() or (directory / _PARTS).exists()):
+        if not directory.is_dir() or not ((directory / SIDECAR).exists() or (directory / PARTS).exists()):
             raise OutputExistsError(f"{directory}: is no recording, and is not overwritten")
         shutil.rmtree(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -185,7 +193,7 @@ def _command(
     which = ["-e", "trace=all" if options.system_calls == "all" else TRACED]
     quick = ["--seccomp-bpf"] if version >= (5, 3) and options.system_calls != "all" else []
     given = [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
-    return ["strace", "-f", "-y", *clock, *quick, *which, "-o", str(directory / _STRACE_LOG), *given, "--", *command]
+    return ["strace", "-f", "-y", *clock, *quick, *which, "-o", str(directory / STRACE_LOG), *given, "--", *command]
 
 
 def _strace_version() -> str:
@@ -204,11 +212,16 @@ def _strace_version() -> str:
     return found[1] if found and tried.returncode == 0 else ""
 
 
-def _run(command: list[str], variables: dict[str, str], *, traced: bool) -> tuple[int, int]:
+def _run(command: list[str], variables: dict[str, str], watch: Watch, *, traced: bool) -> tuple[int, int]:
     """Run a command with the terminal as its own, and return its number and how it ended; signals are passed on."""
     environment = dict(os.environ) if traced else os.environ | variables
     with subprocess.Popen(command, env=environment) as process, _passing_on(process.pid, traced=traced):
-        return process.pid, process.wait()
+        while True:
+            try:
+                return process.pid, process.wait(_PATIENCE_SECONDS if watch is not None else None)
+            except subprocess.TimeoutExpired:
+                if watch is not None:
+                    watch()
 
 
 @contextmanager
@@ -234,31 +247,3 @@ def _children(pid: int) -> list[int]:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[:1]]
     except OSError:
         return []
-
-
-def _finish(directory: Path, run: Run, chosen: Plan) -> Recorded:
-    """Make one log of all that was written, and what stands beside it."""
-    parts = parts_in(directory / _PARTS)
-    unseen = []
-    if not chosen.ltrace:
-        with open(directory / LOG, "wb") as out:
-            unseen = merge(directory / _STRACE_LOG if chosen.strace else None, parts, out)
-    notes = [*_notes(directory / LOG), *(_unseen_notes(unseen) if chosen.shim and not chosen.unseen else ())]
-    write_sidecar(directory, run, parts)
-    shutil.rmtree(directory / _PARTS)
-    (directory / _STRACE_LOG).unlink(missing_ok=True)
-    return Recorded(run.status, chosen, notes)
-
-
-def _unseen_notes(programs: list[str]) -> Iterator[str]:
-    """Yield what to say of programs into which the library was not preloaded."""
-    for program, times in Counter(programs).most_common(5):
-        again = f" ({times} times)" if times > 1 else ""
-        yield f"{program or 'a program'}{again} ran without the library: its malloc is not recorded"
-
-
-def _notes(log: Path) -> list[str]:
-    """Return what the library said about what it could not record."""
-    mark = b"warning: replay record: "
-    with open(log, "rb") as lines:
-        return [line.removeprefix(mark).decode(errors="replace").strip() for line in lines if line.startswith(mark)]

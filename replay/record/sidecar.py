@@ -45,14 +45,15 @@ _TUNING: Final = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD", "LD_LIBRARY_PATH")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a recording was made: the command, which tools saw it and why, and how it ended."""
+    """How a recording was made: the command, which tools saw it and why, and how it ended, once it has."""
 
     command: Sequence[str]
     tool: str
     reason: str
     strace: str
     started: float
-    status: int
+    status: int | None = None
+    stacks: int = 0
 
 
 def write_sidecar(directory: Path, run: Run, parts: Sequence[Part]) -> None:

@@ -81,7 +81,10 @@ def _title(findings: Findings) -> Iterator[str]:
     name = files[0] if files[0] != "-" else "standard input"
     also = f" and {len(files) - 1} more" if len(files) > 1 else ""
     yield styled("title", shortened(name, width() - len(also)) + also)
-    facts = [number(source.counters.lines, "line") + f" of {source.dialect}", _who(findings)]
+    facts = [
+        number(source.counters.lines, "line") + f" of {source.dialect.replace('mixed', 'strace and ltrace')}",
+        _who(findings),
+    ]
     if summary["duration_ns"]:
         facts.append(duration(summary["duration_ns"]))
     yield shortened(", ".join(fact for fact in facts if fact), width())
