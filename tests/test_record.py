@@ -15,6 +15,8 @@ import pytest
 
 import replay
 from replay.errors import TraceFormatError
+from replay.record import shim
+from replay.record.command import Options, record
 from replay.record.finish import begin
 from replay.record.merge import Part, merge, without_copies
 from replay.record.sidecar import Run
@@ -94,6 +96,24 @@ def test_a_system_call_of_the_allocator_stands_once_and_inside_its_malloc(tmp_pa
 def test_what_the_library_wrote_too_is_left_out_of_straces_log(lines: list[str], left: list[str]) -> None:
     found = without_copies([f"7 1.000000001 {line}\n".encode() for line in lines])
     assert [line.decode().split(" ", 2)[2].strip() for line in found] == left
+
+
+def test_without_dispatch_the_time_tells_what_straces_log_shows_inside_a_malloc(tmp_path: Path) -> None:
+    strace = "7     1.000000004 brk(NULL) = 0x1000\n7     1.000000009 munmap(0x2000, 4096) = 0\n"
+    shim = (
+        "7 1.000000003 malloc(24) = 0x1010 <0.000000003>\n"
+        "7 1.000000007 malloc(8) = 0x1030 <0.000000001>\n"
+        "8 1.000000009 free(0x1010) = <void> <0.000001000>\n"
+    )
+    lines, _ = merged(tmp_path, strace, shim)
+    assert [line.split(" ", 1)[1].lstrip() for line in lines] == [
+        "1.000000003 malloc(24 <unfinished ...>",
+        "1.000000004 brk(NULL) = 0x1000",
+        "1.000000006 <... malloc resumed> ) = 0x1010",
+        "1.000000007 malloc(8) = 0x1030",
+        "1.000000009 free(0x1010) = <void>",
+        "1.000000009 munmap(0x2000, 4096) = 0",
+    ]
 
 
 def test_a_log_that_was_killed_ends_at_its_last_whole_line(tmp_path: Path) -> None:
@@ -185,6 +205,23 @@ def test_blocks_are_those_that_the_program_counted(tool: str, program, tmp_path:
     assert (summary["processes"], summary["threads"]) == (4, 12)
     own = run.blocks[(run.blocks["space"] == 0) & (run.blocks["end"] == "live") & (run.blocks["size"] % 1000 == 3)]
     assert (int(own["size"].sum()), len(own)) == (int(told["live"]), int(told["blocks"]))
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.parametrize("flag", [pytest.param("-DWITHOUT_DISPATCH", id="no dispatch", marks=live)])
+def test_where_the_kernel_has_no_dispatch_system_calls_are_inside_their_mallocs_all_the_same(
+    flag: str, program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shim, "FLAGS", [*shim.FLAGS, flag])
+    monkeypatch.setattr(shim, "PACKAGED", tmp_path / "missing")
+    monkeypatch.chdir(tmp_path)
+    done = record([str(program("mallocs"))], tmp_path / "out", Options())
+    assert done.status == 7
+    run = replay.load(tmp_path / "out")
+    assert "SYS_brk" not in (tmp_path / "out" / "trace.log").read_text()
+    assert (len(run.problems), int(run.summary.iloc[0]["unknown_frees"])) == (0, 0)
+    grown = run.events[(run.events["call"] == "brk") & (run.events["addr"] != 0) & (run.events["space"] == 0)]
+    assert len(grown) and grown["parent_step"].notna().all()
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -105,7 +105,7 @@ def find_nesting(events: PackedColumns, strings: Strings, *, nil: bool = False) 
     del keys
     outermost = _Enclosing.of(np.flatnonzero(family & split), opened, _ends(events, opened, ended, family))
     doubled, outers = outermost.pairs(np.flatnonzero(family), opened)
-    system = np.flatnonzero(_system_calls(events))
+    system = np.flatnonzero((events["call"] >= 0) & (events["call"] < CALL_CODE["malloc"]))
     inside, parents = outermost.pairs(system, opened)
     alone = np.setdiff1d(system, inside, assume_unique=True)
     around &= split

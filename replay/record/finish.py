@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
@@ -95,5 +96,14 @@ def _unseen_notes(programs: list[str]) -> Iterator[str]:
 
 def _notes(log: Path) -> list[str]:
     """Return what the library said about what it could not record."""
-    with open(log, "rb") as lines:
-        return [line.removeprefix(_NOTE).decode(errors="replace").strip() for line in lines if line.startswith(_NOTE)]
+    with open(log, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return []
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as lines:
+            found, at = [], lines.find(_NOTE)
+            while at >= 0:
+                end = lines.find(b"\n", at)
+                if at == 0 or lines[at - 1 : at] == b"\n":
+                    found.append(lines[at + len(_NOTE) : end].decode(errors="replace"))
+                at = lines.find(_NOTE, end)
+            return found

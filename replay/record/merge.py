@@ -21,6 +21,9 @@ from replay.linux.proc_maps import Mapping, parse_maps
 from replay.record.stacks import Frames
 
 _END_OF_TIME: Final = 1 << 63
+_SECOND: Final = 1_000_000_000
+"""Nanoseconds."""
+
 _PREFIX: Final = re.compile(rb"(\d+) +(\d+)\.(\d+) ")
 _COPIED: Final = re.compile(rb"--- SIGSYS \{.*si_code=(?:SYS_USER_DISPATCH|0x2|2)\b.*si_syscall=(?:__NR_)?(\w+)")
 _CALLED: Final = re.compile(rb"(?:<\.\.\. )?(\w+)")
@@ -81,7 +84,7 @@ class _Lines:
 
     def _time(self, place: int) -> int:
         found = _PREFIX.match(self.data, place) if place < self.end else None
-        return int(found[2]) * 1_000_000_000 + int(found[3].ljust(9, b"0")) if found else _END_OF_TIME
+        return _nanoseconds(found[2], found[3]) if found else _END_OF_TIME
 
 
 def parts_in(directory: Path) -> list[Part]:
@@ -97,10 +100,12 @@ def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
 
     Returned are the paths of programs that strace saw begin and of which there is no part.
     """
-    sources = [_Lines(part.path.read_bytes(), part) for part in parts]
     traced = strace is not None and strace.is_file()
-    if strace is not None and traced:
-        sources.append(_Lines(b"".join(without_copies(strace.read_bytes().splitlines(keepends=True)))))
+    lines = [*without_copies(strace.read_bytes().splitlines(keepends=True))] if strace is not None and traced else []
+    served = _served(lines)
+    sources = [_Lines(_opened(part.path.read_bytes(), served), part) for part in parts]
+    if traced:
+        sources.append(_Lines(b"".join(lines)))
     heap = [(source.time(), place) for place, source in enumerate(sources) if source.end]
     heapify(heap)
     count, executed, begun = 0, dict[int, int](), dict[int, str]()
@@ -124,6 +129,44 @@ def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
         count += text.count(b"\n")
         out.write(text)
     return list(begun.values())
+
+
+_DISPATCHED: Final = b" SYS_"
+_DISPATCHED: Final = (b" SYS_brk(", b" SYS_mmap(")
+_TIMED: Final = re.compile(rb"^(\d+) (\d+)\.(\d+) (\w+)(\(.*)\) = (\S+) <(\d+)\.(\d{9})>$", re.MULTILINE)
+"""A call of the malloc family that took its time: where dispatch does not show what the kernel did for it."""
+
+
+def _served(lines: list[bytes]) -> dict[int, list[int]]:
+    """Return the times of the memory calls that strace shows, by thread."""
+    times: dict[int, list[int]] = {}
+    for line in lines:
+        found = _PREFIX.match(line)
+        if found and (called := _CALLED.match(line, found.end())) and called[1] in WRITTEN:
+            times.setdefault(int(found[1]), []).append(_nanoseconds(found[2], found[3]))
+    return times
+
+
+def _opened(lines: bytes, served: dict[int, list[int]]) -> bytes:
+    """Return the lines of a part, each call that took its time in two lines, if strace shows memory calls meanwhile."""
+    if any(call in lines for call in _DISPATCHED):
+        return lines
+
+    def halves(found: re.Match[bytes]) -> bytes:
+        pid, seconds, fraction, name, arguments, result, whole, rest = found.groups()
+        begun = _nanoseconds(seconds, fraction)
+        times, ended = served.get(int(pid), []), begun + _nanoseconds(whole, rest)
+        place = bisect_left(times, begun)
+        if place == len(times) or times[place] > ended:
+            return found[0][: found[0].rindex(b" <")]
+        opened = b"%s %s.%s %s%s <unfinished ...>" % (pid, seconds, fraction, name, arguments)
+        return b"%s\n%s %d.%09d <... %s resumed> ) = %s" % (opened, pid, *divmod(ended, _SECOND), name, result)
+
+    return _TIMED.sub(halves, lines)
+
+
+def _nanoseconds(seconds: bytes, fraction: bytes) -> int:
+    return int(seconds) * _SECOND + int(fraction.ljust(9, b"0"))
 
 
 def _program(line: bytes) -> str:

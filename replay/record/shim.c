@@ -51,6 +51,7 @@ enum {
     WINDOW = 1 << 20,         /* bytes of the file that are mapped at a time */
     LONGEST = 16 << 10,       /* bytes that a line takes at most */
     EARLY = 64 << 10,         /* bytes for what asks for memory before the real malloc is found */
+    SHORTEST = 1000,          /* nanoseconds that a call of the kernel takes at least, under strace */
     MOST_FRAMES = 64,
     MOST_STARTS = 256,        /* threads that are being started at one time */
     DISPATCH = 59,            /* PR_SET_SYSCALL_USER_DISPATCH */
@@ -63,7 +64,7 @@ enum {
 
 /* --- system calls of our own: without errno, from a range that dispatch lets through --------------------------- */
 
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(WITHOUT_DISPATCH)
 long replay_call(long number, long, long, long, long, long, long);
 extern char replay_calls[], replay_sigreturn[], replay_calls_end[];
 __asm__(".text\n"
@@ -146,7 +147,8 @@ static struct {               /* of this image; a forked child has the same */
     bool own_calls;
     bool dispatching;
     int frames;
-    int64_t forked_ns;        /* when the last fork began */
+    bool forking;             /* the lock is held for a fork */
+    int64_t last_ns;          /* the time of the last line, of which a forked child's first one comes next */
     const char *directory;
     char *window;             /* where the file is mapped */
     char early[EARLY] __attribute__((aligned(16)));
@@ -257,6 +259,19 @@ static char *put_value(char *at, char kind, unsigned long value)
     return put_decimal(at, value);
 }
 
+/* How long a call took, where it may have called the kernel: where dispatch does not show that, strace's log beside ours
+ * does, and tells by the time which of its lines belong inside. */
+static char *put_duration(char *at, int64_t time_ns)
+{
+    if (time_ns < SHORTEST)
+        return at;
+    at = put(put_decimal(put(at, " <"), time_ns / 1000000000), ".");
+    unsigned rest = time_ns % 1000000000;
+    for (int place = 8; place >= 0; place--, rest /= 10)
+        at[place] = '0' + rest % 10;
+    return put(at + 9, ">");
+}
+
 /* A text of the program in quotes: nothing in it can end the string or the line. */
 static char *put_quoted(char *at, const char *text)
 {
@@ -282,6 +297,7 @@ static int64_t now(void)
 /* What each line begins with: the thread and the time. */
 static char *put_prefix(char *at, int64_t time_ns)
 {
+    image.last_ns = time_ns;
     memcpy(at, self.tid, 12);
     at += self.tid_length;
     time_t second = time_ns / 1000000000;
@@ -633,8 +649,8 @@ static bool prepare(void)
         register_thread();
         if (!image.begun)
             begin_image();
-        else if (image.own_calls)            /* at the time when it began: no other thread could call malloc then */
-            write_made(parent, image.forked_ns ? image.forked_ns : now(), "SYS_clone(0x1200011, 0, 0, 0) = ", state.pid);
+        else if (image.own_calls)
+            write_made(parent, image.last_ns + 1, "SYS_clone(0x1200011, 0, 0, 0) = ", state.pid);
         image.begun = true;
         state.recording = true;
     } else
@@ -703,6 +719,8 @@ static inline void end(struct call *call, char kind, unsigned long result)
             at = put(at, ") = ");
         }
         at = put_value(at, kind, result);
+        if (UNLIKELY(!self.dispatching && !image.own_calls && !call->is_open))
+            at = put_duration(at, now() - call->time_ns);
         *at++ = '\n';
         for (int place = 0; place < self.frames; place++)
             at = put(put_hexadecimal(put(at, " > "), (unsigned long)self.frame[place]), "\n");
@@ -1121,14 +1139,14 @@ static void before_fork(void)
         return;
     self.busy = true;
     lock();
-    image.forked_ns = now();
+    image.forking = true;
 }
 
 static void after_fork(void)
 {
-    if (!state.recording || !image.forked_ns)
+    if (!state.recording || !image.forking)
         return;
-    image.forked_ns = 0;
+    image.forking = false;
     unlock();
     self.busy = false;
 }
@@ -1138,7 +1156,7 @@ static void in_child(void)
     self.busy = self.registered = false;
     if (image.own_calls && begin(NULL))
         end(NULL, 'v', 0);
-    image.forked_ns = 0;
+    image.forking = false;
 }
 
 static void ended(int status, void *unused)
