@@ -131,7 +131,6 @@ def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
     return list(begun.values())
 
 
-_DISPATCHED: Final = b" SYS_"
 _DISPATCHED: Final = (b" SYS_brk(", b" SYS_mmap(")
 _TIMED: Final = re.compile(rb"^(\d+) (\d+)\.(\d+) (\w+)(\(.*)\) = (\S+) <(\d+)\.(\d{9})>$", re.MULTILINE)
 """A call of the malloc family that took its time: where dispatch does not show what the kernel did for it."""
