@@ -6,6 +6,7 @@ Which tool sees what, and why it was chosen, is decided here; what the logs say 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,7 +14,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -215,7 +215,20 @@ def _strace_version() -> str:
 def _run(command: list[str], variables: dict[str, str], watch: Watch, *, traced: bool) -> tuple[int, int]:
     """Run a command with the terminal as its own, and return its number and how it ended; signals are passed on."""
     environment = dict(os.environ) if traced else os.environ | variables
-    with subprocess.Popen(command, env=environment) as process, _passing_on(process.pid, traced=traced):
+    started: list[int] = []
+    early: list[int] = []
+
+    def pass_on(number: int, _frame: Any) -> None:
+        for pid in _children(started[0]) if traced and started else started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if not started:
+            early.append(number)
+
+    with _handled(pass_on), subprocess.Popen(command, env=environment) as process:
+        started.append(process.pid)
+        for number in early:
+            pass_on(number, None)
         while True:
             try:
                 return process.pid, process.wait(_PATIENCE_SECONDS if watch is not None else None)
@@ -224,14 +237,9 @@ def _run(command: list[str], variables: dict[str, str], watch: Watch, *, traced:
                     watch()
 
 
-@contextmanager
-def _passing_on(pid: int, *, traced: bool) -> Iterator[None]:
-    """Pass on the signals that this process gets; those of the terminal the program gets by itself."""
-
-    def pass_on(number: int, _frame: Any) -> None:
-        for target in _children(pid) if traced else [pid]:
-            os.kill(target, number)
-
+@contextlib.contextmanager
+def _handled(pass_on: Callable[[int, Any], None]) -> Iterator[None]:
+    """Hand the signals that this process gets to a function; those of the terminal the program gets by itself."""
     before = {number: signal.signal(number, pass_on) for number in _FORWARDED}
     before |= {number: signal.signal(number, lambda *_: None) for number in _OF_TERMINAL}
     try:
