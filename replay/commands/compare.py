@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds
-from replay.commands.options import AsJson, Dialect, Format, PageSize, Quiet, Strict
+from replay.commands.options import AsJson, Dialect, Format, PageSize, Quiet, Strict, warn
 from replay.console.progress_bar import progress
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def compare(
     with progress(quiet) as watch:
         how = {"format": format.value, "page_size": page_size, "strict": strict, "watch": watch}
         found = Comparison(side(before, **how), side(after, **how))
+    for complaint in dict.fromkeys(complaint for one in found.sides for complaint in one.complaints):
+        warn(complaint)
         judgements = _judged(conditions, found)
     _print(found, judgements, as_json=as_json, show_all=show_all)
     end_if_one_holds(judgements)

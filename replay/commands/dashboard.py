@@ -33,8 +33,9 @@ def dashboard(
 ) -> None:
     """Draw the runs of a dataset as one HTML page that needs nothing else.
 
-    Which runs had failed breaks and why, what was in the way, who fell back to mmap, footprint and fragmentation over
-    runs and versions, the worst ten, and all that is known of each run.
+    Filters by program, label, cause, allocator and text drive every chart and table: failed breaks by program, version
+    and cause, what moved most between the last two versions, peaks, leaks, pins and fragmentation over start times,
+    versions or labels, and of a chosen run memory over its log, owners at its peak and the evidence of its failures.
     """
     from replay.datasets.dataset import complaints
     from replay.html import write_dashboard

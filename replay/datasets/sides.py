@@ -49,6 +49,11 @@ class Side(ABC):
         """Return columns of a table of all runs, or of some, with `run` as the first; texts are plain strings."""
 
     @property
+    def complaints(self) -> list[str]:
+        """What is to be said of the parts of a dataset that do not fit together."""
+        return []
+
+    @property
     def places(self) -> dict[str, str]:
         """Where in the log the values of the summary come from, if there is one run, by the name of the column."""
         if len(self.summaries) > 1:
@@ -128,6 +133,10 @@ class _Runs(Side):
         self._all = len(names) == sum(row["status"] == OK for row in dataset.rows)
         chosen = set(names)
         self._summaries = {row["run"]: row for row in dataset.rows if row["run"] in chosen}
+
+    @property
+    def complaints(self) -> list[str]:
+        return self._dataset.complaints()
 
     @property
     def summaries(self) -> Mapping[str, Mapping[str, Any]]:
