@@ -50,9 +50,9 @@ def compare(
     with progress(quiet) as watch:
         how = {"format": format.value, "page_size": page_size, "strict": strict, "watch": watch}
         found = Comparison(side(before, **how), side(after, **how))
+        judgements = _judged(conditions, found)
     for complaint in dict.fromkeys(complaint for one in found.sides for complaint in one.complaints):
         warn(complaint)
-        judgements = _judged(conditions, found)
     _print(found, judgements, as_json=as_json, show_all=show_all)
     end_if_one_holds(judgements)
 
