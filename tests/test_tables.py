@@ -542,6 +542,34 @@ class TestExport:
         tables.export_tables(two_tables(), tmp_path)
         assert sorted(os.listdir(tmp_path)) == ["brk_failures.parquet", "problems.parquet", "trace.log"]
 
+    @pytest.mark.parametrize("others", [[], ["trace.log"]])
+    def test_into_a_directory_that_is_there_all_files_come_at_once(
+        self, others: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "out"
+        out.mkdir()
+        for name in others:
+            (out / name).write_text("mine")
+
+        def moved(source: Path, target: Path) -> None:
+            seen.append(sorted(os.listdir(out)))
+            original(source, target)
+
+        seen: list[list[str]] = []
+        original = os.replace
+        monkeypatch.setattr("replay.tables.files.os.replace", moved)
+        tables.export_tables(two_tables(), out)
+        assert [names for names in seen if "problems.parquet" in names] == []
+        assert sorted(os.listdir(out)) == ["brk_failures.parquet", "problems.parquet", *others]
+        assert os.listdir(tmp_path) == ["out"]
+        assert [(out / name).read_text() for name in others] == ["mine" for _ in others]
+
+    def test_into_the_working_directory_files_are_moved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        before = os.stat(".").st_ino
+        tables.export_tables(two_tables(), ".")
+        assert (os.stat(tmp_path).st_ino, len(os.listdir("."))) == (before, 2)
+
     def test_existing_table_stays(self, tmp_path: Path) -> None:
         (tmp_path / "problems.parquet").write_text("mine")
         with pytest.raises(OutputExistsError, match=r"problems.parquet exists already"):

@@ -332,21 +332,29 @@ def _move_directory(temporary: Path, target: Path) -> None:
     if not target.exists() or (_is_replaceable(target) and not any(target.iterdir())):
         temporary.rename(target)
         return
-    if _is_replaceable(target) and temporary.parent == target.parent:
+    beside = _is_replaceable(target) and temporary.parent == target.parent
+    if beside and _has_others_too(temporary, target) and _exchanged(temporary, target):
+        return
+    for file in sorted(temporary.iterdir()):
+        os.replace(file, target / file.name)
+
+
+def _has_others_too(temporary: Path, target: Path) -> bool:
+    """Give a directory the other files of another, and tell whether the file system can: some know no links."""
+    try:
         for file in target.iterdir():
             if not (temporary / file.name).exists():
                 os.link(file, temporary / file.name, follow_symlinks=False)
         shutil.copymode(target, temporary)
-        if _exchanged(temporary, target):
-            return
-    for file in sorted(temporary.iterdir()):
-        os.replace(file, target / file.name)
+    except OSError:
+        return False
+    return True
 
 
 def _is_replaceable(target: Path) -> bool:
     """Tell whether another directory can take the place of one: it holds files alone, and we do not work in it."""
     where = Path.cwd()
-    inside = target == where or target in where.parents
+    inside = target == where or target in where.parents or target.is_mount()
     return not inside and os.access(target.parent, os.W_OK) and not any(map(_is_folder, target.iterdir()))
 
 
