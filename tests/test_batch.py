@@ -56,11 +56,11 @@ def runs_of(place: Path) -> dict[str, dict[str, object]]:
 
 
 def files_of(place: Path) -> dict[str, bytes]:
-    """All files of a dataset by name, without what tells of this batch alone: the lock, and when a run was added."""
+    """All files of a dataset by name, without what tells of this batch alone: the lock, when runs and logs came."""
     files = sorted(file for file in place.rglob("*") if file.is_file() and file.name != "lock")
     found = {str(file.relative_to(place)): file.read_bytes() for file in files}
     if "runs.parquet" in found:
-        rows = pq.read_table(place / "runs.parquet").drop_columns(["added_at"])
+        rows = pq.read_table(place / "runs.parquet").drop_columns(["added_at", "log_mtime"])
         found["runs.parquet"] = repr(rows.to_pylist()).encode()
     return found
 
