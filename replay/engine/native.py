@@ -121,7 +121,7 @@ def library() -> ctypes.CDLL:
     except OSError as error:
         raise ReplayError(f"the compiled loops cannot be loaded: {error}; {remedy}") from error
     if (ROOT / "pyproject.toml").exists() and not is_of_sources(loaded):
-        raise ReplayError(f"{LIBRARY}: older than the loops that it is made of; {remedy} anew")
+        raise ReplayError(f"{LIBRARY}: older than the loops that it is made of; {remedy}")
     return loaded
 
 

@@ -30,11 +30,11 @@ class Measured:
     peak_bytes: int
 
 
-def measured(command: list[str]) -> Measured:
-    """Run `command`, its output thrown away, and return what it took."""
+def measured(command: list[str], home: Path | None = None) -> Measured:
+    """Run `command`, its output thrown away, and return what it took; in another `home`, as who never ran it before."""
     with tempfile.TemporaryFile() as errors:
         begin = time.perf_counter()
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=_environment())
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=_environment(home))
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - begin
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -55,10 +55,16 @@ def median_of_pairs(command: list[str], reference: list[str], pairs: int) -> tup
     return ratio, statistics.median(seconds for seconds, _ in taken), statistics.median(base for _, base in taken)
 
 
-def _environment() -> dict[str, str]:
+def printed(command: list[str]) -> str:
+    """Run `command` and return what it printed."""
+    return subprocess.run(command, env=_environment(None), capture_output=True, text=True, check=True).stdout
+
+
+def _environment(home: Path | None) -> dict[str, str]:
     """Return the environment of the children: this checkout first, its byte code kept as an installation keeps it."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPATH": str(CHECKOUT)}
+    left_out = {"PYTHONDONTWRITEBYTECODE", *(["XDG_CACHE_HOME"] if home else [])}
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return {**kept, "PYTHONPATH": str(CHECKOUT), **({"HOME": str(home)} if home else {})}
 
 
 def machine() -> dict[str, str | int]:

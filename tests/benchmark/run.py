@@ -19,20 +19,33 @@ from typing import Any, Final
 
 import logs
 from frames import frames_of
-from measure import CommandFailedError, machine, measured, median_of_pairs, scratch
+from measure import CommandFailedError, machine, measured, median_of_pairs, printed, scratch
 
 MISSED: Final = "MISSED"
 NOISE: Final = 1.15
 """A figure that is so many times an earlier one is said to have changed."""
 
-WARMING_LINES: Final = 200_000
-"""So many memory calls are worth compiled loops, the scanner among them."""
+MIDDLE_LINES: Final = 50_000
+"""A log that is neither small nor long."""
+
+SCANNING: Final = """
+import sys, time
+from pathlib import Path
+from replay.lines.scan import scan
+from replay.lines.shape_trie import empty_tree
+data, tree, size = Path(sys.argv[1]).read_bytes(), empty_tree(), 1 << 20
+ends = [data.rindex(b"\\n", 0, place) + 1 for place in range(size, len(data), size)]
+begin = time.perf_counter()
+lines = sum(scan(data[a:b], "strace", tree).lines for a, b in zip([0, *ends], [*ends, len(data)]))
+print(lines / (time.perf_counter() - begin))
+"""
+"""Prints how many lines of a log the scanner alone goes through in a second."""
 
 TARGET_LINES: Final = 1_000_000
 """The targets beside mawk are for logs this long: in shorter ones the start of the process weighs more."""
 
 FEWEST_WORST_LINES: Final = 4_000
-"""From so many memory calls on compiled loops are loaded: both logs of a worst case are to pay for that."""
+"""In shorter logs of a worst case the start of the process would weigh more than the lines."""
 
 LINES_OF_RECTANGLE: Final = 1.07
 """So many lines of the generated log make a mapping."""
@@ -92,7 +105,7 @@ class Benchmark:
     def results(self) -> Iterator[Result]:
         """Measure all there is, the small first."""
         yield self.small_log()
-        self.warm_up()
+        yield from self.middle_log()
         yield from self.heavy_logs()
         yield self.ordinary_log()
         yield self.live_mappings()
@@ -114,22 +127,39 @@ class Benchmark:
         command, imports = self.replay("report", self.small), [sys.executable, "-c", "import lark, typer"]
         measured(command), measured(imports)
         ratio, seconds, base = median_of_pairs(command, imports, 2 * self.form.pairs + 1)
-        return Result("report of 200 lines / import of lark and typer", ratio, "x", 3, _seconds(seconds, base))
+        return Result("report of 200 lines / import of lark and typer", ratio, "x", 1.6, _seconds(seconds, base))
 
-    def warm_up(self) -> None:
-        """Have everything compiled that is compiled once on a machine."""
-        for kind in ("strace", "ltrace"):
-            log = logs.heavy(self.folder / "warm.log", "--kind", kind, "--lines", str(WARMING_LINES))
-            for command in self.form.commands:
-                measured(self.replay(command, log))
-            log.unlink()
+    def middle_log(self) -> Iterator[Result]:
+        """Measure a log of neither few nor many lines: beside the small one, when it is the first, and its scan."""
+        log = logs.heavy(self.folder / "middle.log", "--lines", str(MIDDLE_LINES))
+        command, small = self.replay("report", log), self.replay("report", self.small)
+        ratio, seconds, base = median_of_pairs(command, small, self.form.pairs)
+        yield Result(f"report of {MIDDLE_LINES:,} lines / of 200", ratio, "x", 1.8, _seconds(seconds, base))
+        for path, name in ((self.small, "200"), (log, f"{MIDDLE_LINES:,}")):
+            yield self.first_run(path, name)
+        rate = float(printed([sys.executable, "-c", SCANNING, str(log)])) / 1e6
+        counting = MIDDLE_LINES / measured(["wc", "-l", str(log)]).seconds / 1e6
+        yield Result("lines a second, scan alone", rate, "M", None, f"wc -l {counting:.1f} M")
+        log.unlink()
+
+    def first_run(self, log: Path, lines: str) -> Result:
+        """Compare the first run of a user with the second one."""
+        tries = []
+        for number in range(2 * self.form.pairs + 1):
+            home = self.folder / f"home{number}"
+            home.mkdir()
+            first, second = (measured(self.replay("report", log), home).seconds for _ in range(2))
+            tries.append((first / second, first, second))
+            shutil.rmtree(home)
+        ratio, first, second = sorted(tries)[len(tries) // 2]
+        return Result(f"report of {lines} lines, first run / second", ratio, "x", 1.15, _seconds(first, second))
 
     def heavy_logs(self) -> Iterator[Result]:
         """Measure logs of memory calls alone: both dialects, and how time and memory grow with the strace log."""
         form = self.form
         options = ("--pids", "4", "--block", "0.5", "--lines")
         log = logs.heavy(self.folder / "heavy.log", *options, str(form.lines))
-        yield self.against_summing(f"report of {form.lines:,} lines of strace, memory calls", log, 12)
+        yield self.against_summing(f"report of {form.lines:,} lines of strace, memory calls", log, 4)
         many, fewer = log, log
         if form.many_lines != form.lines:
             many = logs.heavy(self.folder / "many.log", *options, str(form.many_lines))
@@ -148,7 +178,7 @@ class Benchmark:
         for path in {log, many, fewer}:
             path.unlink()
         log = logs.heavy(self.folder / "heavy.log", "--kind", "ltrace", "--lines", str(form.lines))
-        yield self.against_summing(f"report of {form.lines:,} lines of ltrace, malloc", log, 12)
+        yield self.against_summing(f"report of {form.lines:,} lines of ltrace, malloc", log, 4)
         log.unlink()
         many = logs.heavy(self.folder / "many.log", "--kind", "ltrace", "--lines", str(form.many_lines))
         yield self.exported("ltrace", many)
@@ -162,7 +192,7 @@ class Benchmark:
     def ordinary_log(self) -> Result:
         log = logs.write(self.folder / "ordinary.log", logs.ordinary(self.form.lines))
         name = f"report of {self.form.lines:,} lines of strace -f, one in 8 a memory call"
-        result = self.against_summing(name, log, 6)
+        result = self.against_summing(name, log, 2.5)
         log.unlink()
         return result
 
