@@ -120,7 +120,7 @@ def test_every_number_of_the_summary_is_aligned() -> None:
 
 def test_failures_and_fallbacks_are_new_gone_or_both() -> None:
     new = compare(PLAIN, BLOCKED)
-    assert [(group.what, group.key) for group in new.failures] == [("new", ("mapping_above", "anonymous memory"))]
+    assert [(group.what, group.key) for group in new.failures] == [("new", ("mapping_above", "anonymous"))]
     run = replay.load(BLOCKED)
     after = new.failures[0].after
     assert after is not None
