@@ -286,7 +286,7 @@ def test_a_click_chooses_the_moment_and_the_address_of_the_page_opens_it_again(o
     shown_page.mouse.click(*canvas_point(shown_page, 40, BLOCKER))
     assert shown_page.text_content("#moment pre") == run.maps(line=40)
     shown_page.keyboard.press("+")
-    until(shown_page, "location.hash.includes('line=40') && !view.isDue")
+    until(shown_page, "!view.isDue && location.hash.includes(`line=40&t=${shortNumber(view.from)}..`)")
     fragment = shown_page.evaluate("location.hash")
     again = opened(run, fragment)
     state = "() => [view.space, view.moment, view.from, view.to].map((value) => +value.toPrecision(6))"
