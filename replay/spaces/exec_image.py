@@ -24,8 +24,9 @@ from replay.mm.address_space import ORIGIN_INFERRED
 from replay.spaces.initial_maps import Image, Images
 from replay.spaces.processes import Processes, SpaceLife
 
-FIRST_CALLS: Final = 4096
-"""Among so many calls of a space its loader has done its work. Heuristic: a browser of 200 libraries makes 2,000."""
+FIRST_STEPS: Final = 1 << 16
+"""Within so many steps of the run the loader of a space has done its work. Heuristic: a browser of 200 libraries makes
+2,000 calls, and others run beside it."""
 
 BRK_RANDOMNESS: Final = 1 << 30
 """The break begins at most so far above the program. Source: arch/x86/kernel/process.c, arch_randomize_brk (5.18)."""
@@ -133,7 +134,6 @@ class FirstCalls:
     """
 
     page: int
-    rows: int = 0
     start_brk: int = NULL
     mapped: list[Range] = field(default_factory=list)
     placed: list[Range] = field(default_factory=list)
@@ -141,7 +141,6 @@ class FirstCalls:
 
     def add(self, call: int, addr: int, length: int, prot: int, result: int) -> None:
         """Take up one call that succeeded."""
-        self.rows += 1
         if call == _BRK and self.start_brk == NULL:
             self.start_brk = result
         elif call == _MMAP:
@@ -164,25 +163,24 @@ def _first_calls(
 ) -> Iterator[tuple[SpaceLife, FirstCalls]]:
     """Yield the spaces that an execve with a path began, with their first calls."""
     born = {life.space: life for life in who.lives if life.origin == "exec" and life.program != NO_TEXT}
-    told: dict[int, FirstCalls] = {space: FirstCalls(page) for space in born}
-    waiting = set(born)
+    told = {space: FirstCalls(page) for space in born}
+    waiting = dict(born)
     for number in range(recording.calls.parts):
         first = recording.calls.starts[number]
-        part = recording.calls.part(number, _COLUMNS)
-        if not waiting or not len(part["call"]):
+        waiting = {space: life for space, life in waiting.items() if first < life.born_step + FIRST_STEPS}
+        if not waiting:
             break
-        _listen(part, first, who, told, waiting)
-        last = first + len(part["call"])
-        waiting -= {space for space in waiting if told[space].rows >= FIRST_CALLS}
-        coming = any(born[space].born_step >= last for space in waiting)
-        if not coming and number and not any(born[space].born_step >= first for space in waiting):
-            break
+        _listen(recording.calls.part(number, _COLUMNS), first, who, told, waiting)
     for space, life in born.items():
         yield life, told[space]
 
 
 def _listen(
-    part: Mapping[str, Int64Array], first: int, who: Processes, told: Mapping[int, FirstCalls], waiting: set[int]
+    part: Mapping[str, Int64Array],
+    first: int,
+    who: Processes,
+    told: Mapping[int, FirstCalls],
+    waiting: Mapping[int, SpaceLife],
 ) -> None:
     """Let each waiting space take up its calls of a window."""
     chosen = np.isin(part["call"], (_BRK, _MMAP, _MPROTECT)) & (part["status"] == 0) & (part["injected"] != 1)
@@ -190,10 +188,10 @@ def _listen(
     steps = rows + first
     spaces = who.spaces_of(who.tids_of(part["pid"][rows], steps), steps)
     mine = np.isin(spaces, list(waiting))
-    rows, spaces = rows[mine], spaces[mine]
+    rows, steps, spaces = rows[mine], steps[mine], spaces[mine]
     columns = [part[name][rows].tolist() for name in ("call", "addr", "length", "prot", "result")]
-    for space, *values in zip(spaces.tolist(), *columns, strict=True):
-        if told[space].rows < FIRST_CALLS:
+    for space, step, *values in zip(spaces.tolist(), steps.tolist(), *columns, strict=True):
+        if step < waiting[space].born_step + FIRST_STEPS:
             told[space].add(*values)
 
 
