@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import replay
+from replay import cli
 from replay.linux.elf import PT_GNU_RELRO, PT_INTERP, PT_LOAD, read_elf
 from replay.linux.proc_maps import Mapping, parse_maps
 
@@ -206,3 +208,19 @@ def _pages(text: str) -> dict[int, str]:
         if mapping.path != "[stack]"
         for page in range(mapping.start, mapping.end, 4096)
     }
+
+
+def report_of(log: str, root: Path) -> str:
+    path = root / "trace.log"
+    path.write_text(log)
+    return " ".join(CliRunner().invoke(cli.app, ["report", str(path), "--elf-root", str(root), "-q"]).stdout.split())
+
+
+def test_the_report_says_what_was_inferred_from_what_and_what_stays_unknown(root: Path) -> None:
+    text = report_of(LOG, root)
+    assert "What execve mapped is inferred from /bin/prog and /lib/ld.so; the stack is not in the log" in text
+
+
+def test_the_report_says_that_the_file_is_another_one(root: Path) -> None:
+    text = report_of(LOG.replace("mprotect(0x555555557000, 4096", "mprotect(0x555555557000, 8192"), root)
+    assert "the file on this disk is not the one that ran, /bin/prog" in text

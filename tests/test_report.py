@@ -62,6 +62,10 @@ What this log cannot tell
   - Resident memory: calls show what is mapped, not what is touched
       grep VmHWM /proc/PID/status
 
+Also worth a try
+  - replay record PROG, then replay whatif PROG.replay: serves its requests
+    again under other settings.
+
 Allocator
   glibc: libc.so.6 is mapped (line 8)
 
@@ -360,7 +364,7 @@ def test_the_document_has_what_the_letter_says() -> None:
 
 KEYS = [
     "replay", "sources", "summary", "verdict", "meaning", "advice", "cannot_tell", "allocators",
-    "brk_failures", "fallbacks", "allocator_mmaps", "refused", "layout", "largest_mappings", "processes", "problems",
+    "brk_failures", "fallbacks", "allocator_mmaps", "refused", "layout", "images", "largest_mappings", "processes", "problems",
     "lines",
 ]  # fmt: skip
 

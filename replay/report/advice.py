@@ -99,7 +99,16 @@ def to_try(findings: Findings) -> list[str]:
 
         found.update(dict.fromkeys(verdict.to_try(findings.malloc)))
     found.update(dict.fromkeys(_habits(findings)))
+    if findings.failures:
+        found[_whatif(findings)] = None
     return list(found)
+
+
+def _whatif(findings: Findings) -> str:
+    """Return how to see what other settings would have come to: that takes a log that shows malloc."""
+    if findings.malloc is not None:
+        return "replay whatif, on this log, serves its requests again under other settings and allocators."
+    return "replay record PROG, then replay whatif PROG.replay: serves its requests again under other settings."
 
 
 def _against_blocker(findings: Findings, group: FailureGroup) -> Iterator[str]:

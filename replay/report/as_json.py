@@ -54,6 +54,11 @@ def json_report(run: Run) -> dict[str, Any]:
         "refused": _refused(findings),
         **_malloc(findings),
         "layout": _layout(findings),
+        "images": [
+            {"space": space, "inferred_from": list(image.told_by), "misfit": image.misfit or None}
+            for space, image in run.replayed.images.items()
+            if image.told_by or image.misfit
+        ],
         "largest_mappings": _largest(findings),
         "processes": [_space(findings, space) for space in range(len(findings.spaces))],
         "problems": _problems(findings),

@@ -40,12 +40,27 @@ def layout(findings: Findings) -> Iterator[str]:
     blocker = _blocker_start(findings, space)
     parts = address_map.parts_of(pieces, blocker)
     yield from drawing.layout_lines(parts, lambda part: _use(findings, part), lambda part: _note(findings, part))
-    if not findings.has_maps:
-        unseen = "was there before the log" if findings.begins_late else "the kernel maps at execve"
-        yield from aside(f"What {unseen} (program, ld.so, stack, vdso) no call shows; --maps FILE adds it.")
+    yield from aside(_image(findings, space))
     yield from _gaps(pieces)
     yield from _kinds(pieces)
     yield from _touchable(findings)
+
+
+def _image(findings: Findings, space: int) -> str:
+    """Return what is known of what was mapped before the first call, and what would tell the rest."""
+    image = findings.run.replayed.images.get(space)
+    if image is not None and image.misfit:
+        return (
+            f"What execve mapped is not known: the file on this disk is not the one that ran, {clean(image.misfit)}. "
+            "--elf-root DIR says where that lies, --maps FILE what was mapped."
+        )
+    if image is not None and image.told_by:
+        files = " and ".join(map(clean, image.told_by))
+        return f"What execve mapped is inferred from {files}; the stack is not in the log (--maps FILE adds it)."
+    if findings.has_maps:
+        return ""
+    unseen = "was there before the log" if findings.begins_late else "the kernel maps at execve"
+    return f"What {unseen} (program, ld.so, stack, vdso) no call shows; --maps FILE adds it."
 
 
 def _touchable(findings: Findings) -> Iterator[str]:
