@@ -364,7 +364,8 @@ def test_the_document_has_what_the_letter_says() -> None:
 
 KEYS = [
     "replay", "sources", "summary", "verdict", "meaning", "advice", "cannot_tell", "allocators",
-    "brk_failures", "fallbacks", "allocator_mmaps", "refused", "layout", "images", "largest_mappings", "processes", "problems",
+    "brk_failures", "fallbacks", "allocator_mmaps", "refused", "layout", "images", "largest_mappings", "processes",
+    "problems",
     "lines",
 ]  # fmt: skip
 
