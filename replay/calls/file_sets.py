@@ -18,7 +18,7 @@ from replay.calls.one_run import Beginning, refuse_two_programs
 from replay.calls.table import COLUMNS, UNFINISHED, Calls, concatenated
 from replay.engine.column_store import PackedColumns, Shelf
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
-from replay.linux.constants import CALL_CODE, CLONE, PID_CHANGED
+from replay.linux.constants import CALL_CODE, CLONE, EXECS, FORKS, PID_CHANGED
 
 PART_ROWS: Final = 1 << 14
 """A file is kept in parts of so many calls; where there are many files, of fewer: one part of each may be in use."""
@@ -29,8 +29,6 @@ USED_ROWS: Final = 1 << 20
 WINDOW_ROWS: Final = 1 << 16
 """About so many calls of all files are put in order at once."""
 
-_EXECS: Final = (CALL_CODE["execve"], CALL_CODE["execveat"])
-_FORKS: Final = tuple(CALL_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
 _CLONE_VFORK: Final = CLONE["CLONE_VFORK"]
 _END_OF_TIME: Final = np.iinfo(np.int64).max
 
@@ -70,7 +68,7 @@ def _made_processes(files: Sequence[_File]) -> set[int]:
     """Return the processes and threads that calls of the files made."""
     made: set[int] = set()
     for file in files:
-        forks = np.isin(file.telling.call, _FORKS) & (file.telling.result > 0)
+        forks = np.isin(file.telling.call, FORKS) & (file.telling.result > 0)
         made |= set(file.telling.result[forks].tolist())
     return made
 
@@ -121,7 +119,7 @@ def _kept(batches: Iterable[Calls], shelf: Shelf, part_rows: int) -> _File:
     rows: list[Int64Array] = [file.rows]
     end = NULL
     for batch in batches:
-        chosen = np.flatnonzero(np.isin(batch.call, (*_EXECS, *_FORKS, PID_CHANGED)))
+        chosen = np.flatnonzero(np.isin(batch.call, (*EXECS, *FORKS, PID_CHANGED)))
         telling.append(batch.take(chosen))
         rows.append(chosen + file.columns.rows)
         for first in range(0, len(batch), part_rows):
@@ -143,7 +141,7 @@ def _join_moved_execs(files: Sequence[_File]) -> None:
     """Join each execve that ended in another thread, and so in another file, with its end there."""
     calls = concatenated(file.telling for file in files)
     places = [(file, row) for file in files for row in file.rows.tolist()]
-    execve, path = np.isin(calls.call, _EXECS), calls.path.copy()
+    execve, path = np.isin(calls.call, EXECS), calls.path.copy()
     for moved in np.flatnonzero(calls.call == PID_CHANGED).tolist():
         ended = np.flatnonzero(execve & (calls.pid == calls.aux[moved]) & (path == NO_TEXT))
         if len(ended):
@@ -323,7 +321,7 @@ def _children(files: Sequence[_File]) -> dict[int, list[tuple[int, int]]]:
     born = set()
     for place, file in enumerate(files):
         calls = file.telling
-        for at in np.flatnonzero(np.isin(calls.call, _FORKS) & (calls.result > 0)).tolist():
+        for at in np.flatnonzero(np.isin(calls.call, FORKS) & (calls.result > 0)).tolist():
             child = by_pid.get(int(calls.result[at]))
             if child is not None and child not in born and child != place:
                 born.add(child)

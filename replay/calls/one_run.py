@@ -20,8 +20,6 @@ from replay.linux import constants
 from replay.logs.files import STDIN, Log
 
 _ENDS: Final = (constants.CALL_CODE["exit_group"], constants.EXITED, constants.KILLED)
-_EXECS: Final = (constants.CALL_CODE["execve"], constants.CALL_CODE["execveat"])
-_FORKS: Final = tuple(constants.CALL_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
 
 
 def not_one_run(first: str, second: str, why: str) -> ReplayError:
@@ -104,7 +102,7 @@ def refuse_two_programs(files: Sequence[Beginning], made: set[int], *, timed: bo
     Raises:
         ReplayError: there are two.
     """
-    starts = [file for file in files if file.call in _EXECS and file.line == 1 and file.pid not in made]
+    starts = [file for file in files if file.call in constants.EXECS and file.line == 1 and file.pid not in made]
     starts.sort(key=lambda file: file.begins)
     for first, second in pairwise(starts):
         if timed and second.begins > max(file.ends for file in files if file.begins <= first.ends):

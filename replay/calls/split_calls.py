@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.lines.templates import KIND_CODE
-from replay.linux.constants import CALL_CODE
+from replay.linux.constants import EXECS, EXITS
 
 Rows: TypeAlias = dict[str, Int64Array]
 """Columns of one length by name; a field that no row has may be missing."""
@@ -26,8 +26,6 @@ TEXTS: Final = ("path", "result_path", "caller")
 _OPENED, _CLOSED, _PID_CHANGED = KIND_CODE["opened"], KIND_CODE["closed"], KIND_CODE["pid_changed"]
 _ENDS: Final = (KIND_CODE["exited"], KIND_CODE["killed"])
 _SUPERSEDED: Final = KIND_CODE["superseded"]
-_EXECS: Final = (CALL_CODE["execve"], CALL_CODE["execveat"])
-_EXITS: Final = (CALL_CODE["exit"], CALL_CODE["exit_group"])
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class Joiner:
         rows = {key: column if column.flags.writeable else column.copy() for key, column in rows.items()}
         rows.setdefault("to_pid", _nulls(rows))
         _follow_superseding_execs(rows)
-        moves = opening & np.isin(rows["call"], _EXECS) & (rows["to_pid"] != NULL)
+        moves = opening & np.isin(rows["call"], EXECS) & (rows["to_pid"] != NULL)
         rows["from_pid"] = np.where(moves, rows["pid"], rows.get("from_pid", _nulls(rows)))
         effective = np.where(moves, rows["to_pid"], rows["pid"])
         openers, closers = _pairs(effective, rows["call"], opening, closing)
@@ -59,7 +57,7 @@ class Joiner:
         left[openers] = False
         shown = ~opening | (changed & (rows["carried"] == 0))
         order = np.flatnonzero(shown)
-        if (left & np.isin(rows["call"], _EXITS)).any():
+        if (left & np.isin(rows["call"], EXITS)).any():
             order = _with_ended_exits(rows, left, order)
         self.open = chosen(rows, np.flatnonzero(left))
         self.open["carried"] = np.ones(int(left.sum()), dtype=np.int64)
@@ -80,7 +78,7 @@ def _follow_superseding_execs(rows: Rows) -> None:
     superseded = np.flatnonzero(rows["kind"] == _SUPERSEDED)
     if not len(superseded):
         return
-    execs = np.flatnonzero((rows["kind"] == _OPENED) & np.isin(rows["call"], _EXECS))
+    execs = np.flatnonzero((rows["kind"] == _OPENED) & np.isin(rows["call"], EXECS))
     latest: dict[int, list[int]] = {}
     for place in execs.tolist():
         latest.setdefault(int(rows["pid"][place]), []).append(place)
@@ -118,7 +116,7 @@ def _with_ended_exits(rows: Rows, left: NDArray[np.bool_], order: Int64Array) ->
     for place in np.flatnonzero(np.isin(rows["kind"], _ENDS)).tolist():
         ends[int(rows["pid"][place])] = place
     inserted = []
-    for place in np.flatnonzero(left & np.isin(rows["call"], _EXITS)).tolist():
+    for place in np.flatnonzero(left & np.isin(rows["call"], EXITS)).tolist():
         end = ends.get(int(rows["pid"][place]), -1)
         if end > place:
             left[place] = False

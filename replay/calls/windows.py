@@ -20,21 +20,18 @@ from replay.engine.column_store import PackedColumns, Shelf
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.engine.sorting import firsts, lasts
 from replay.linux import constants
+from replay.linux.constants import CALL_CODE
 
 LEAST_ROWS: Final = 1 << 14
 MOST_ROWS: Final = 1 << 16
 """A window has so many calls, but for the last one: few enough to stay in the cache, many enough for whole columns."""
 
-_CODE = constants.CALL_CODE
-_FORKS: Final = tuple(_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
-_EXECS: Final = tuple(_CODE[name] for name in ("execve", "execveat"))
-_EXITS: Final = tuple(_CODE[name] for name in ("exit", "exit_group"))
 _NOTICES: Final = range(constants.PSEUDO, constants.LAST_NOTICE + 1)
-_SIZES_AND_LIMITS: Final = tuple(_CODE[name] for name in ("prlimit", "personality", "shmget", "shmctl"))
-_TAKING: Final = tuple(_CODE[name] for name in ("munmap", "shmdt", "mremap", "brk"))
-_BRK: Final = _CODE["brk"]
-_MMAP: Final = _CODE["mmap"]
-_MEMORY_CALLS: Final = _CODE["mlock"]
+_SIZES_AND_LIMITS: Final = tuple(CALL_CODE[name] for name in ("prlimit", "personality", "shmget", "shmctl"))
+_TAKING: Final = tuple(CALL_CODE[name] for name in ("munmap", "shmdt", "mremap", "brk"))
+_BRK: Final = CALL_CODE["brk"]
+_MMAP: Final = CALL_CODE["mmap"]
+_MEMORY_CALLS: Final = CALL_CODE["mlock"]
 """Codes below this one are of calls that change an address space."""
 
 
@@ -45,9 +42,9 @@ def _table(codes: Iterable[int]) -> np.ndarray:
     return table
 
 
-_IS_TELLING: Final = _table((*_FORKS, *_EXECS, *_EXITS, *_NOTICES, *_SIZES_AND_LIMITS))
+_IS_TELLING: Final = _table((*constants.FORKS, *constants.EXECS, *constants.EXITS, *_NOTICES, *_SIZES_AND_LIMITS))
 _IS_TAKING: Final = _table(_TAKING)
-_IS_EXEC: Final = _table((*_EXECS, constants.EXEC_NOTICE))
+_IS_EXEC: Final = _table((*constants.EXECS, constants.EXEC_NOTICE))
 
 
 class KeyCalls(NamedTuple):

@@ -132,9 +132,6 @@ NUMBER_FIELDS: Final = frozenset(field for fields in ARGUMENTS.values() for fiel
 )
 """Fields that are plain numbers."""
 
-FORKS: Final = frozenset({"fork", "vfork", "clone", "clone3"})
-"""Calls that return the id of a new process or thread."""
-
 OPENS: Final = frozenset(
     "open openat openat2 creat dup dup2 dup3 fcntl memfd_create memfd_secret io_uring_setup perf_event_open bpf".split()
 )

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 from lark import Token, Transformer
 
 from replay.grammar import LineError
-from replay.grammar.fields import FORKS, NUMBER_FIELDS, argument_fields, call_name
+from replay.grammar.fields import NUMBER_FIELDS, argument_fields, call_name
 from replay.grammar.line import Line, Number, Text
-from replay.linux.constants import CALL_CODE
+from replay.linux.constants import CALL_CODE, FORK_CALLS
 
 Fields: TypeAlias = dict[str, Number | Text]
 """Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""
@@ -326,7 +326,7 @@ def _arguments(callee: Callee, values: Sequence[Value]) -> Fields:
 def _result(callee: Callee, result: Fields) -> Fields:
     """Return the fields of a result as those of what was called."""
     call = callee.call or call_name(callee.name)
-    same = "child_pid" if call in FORKS else "shmid" if call == "shmget" else ""
+    same = "child_pid" if call in FORK_CALLS else "shmid" if call == "shmget" else ""
     return result | {same: result["result"]} if same and "result" in result else result
 
 

@@ -16,7 +16,6 @@ from lark import Token, Transformer
 
 from replay.grammar import LineError
 from replay.grammar.fields import (
-    FORKS,
     NUMBER_FIELDS,
     OPENS,
     PRINTED_LAST,
@@ -25,7 +24,7 @@ from replay.grammar.fields import (
     field_of,
 )
 from replay.grammar.line import LONGEST_TOKEN, Line, Number, Text, token_value
-from replay.linux.constants import ERRNO, ERRNO_ALIASES, KERNEL_ERRNO, PR, VALUES
+from replay.linux.constants import ERRNO, ERRNO_ALIASES, FORK_CALLS, KERNEL_ERRNO, PR, VALUES
 
 Fields: TypeAlias = dict[str, Number | Text]
 """Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""
@@ -373,7 +372,7 @@ def _merged(parts: Sequence[Fields | None]) -> Fields:
 def _result(name: str, result: Fields) -> Fields:
     """Return the fields of a result as those of the call `name`."""
     call = call_name(name)
-    if call in FORKS:
+    if call in FORK_CALLS:
         extra = {"child_pid": result["result"]} if "result" in result and "errno" not in result else {}
         return {key: value for key, value in result.items() if key != "result_path"} | extra
     if call == "shmget" and "result" in result:

@@ -6,7 +6,7 @@ not known here.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from replay.calls.enclosing import GIVING, HIDING, Mask, is_call
 from replay.calls.reader import UNFINISHED
 from replay.engine.columns import NO_TEXT, Columns, Int64Array
 from replay.engine.sorting import distinct
-from replay.linux.constants import CALL_CODE
-
-_FORKS: Final = tuple(CALL_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
+from replay.linux.constants import FORKS
 
 
 class SecondFrees(NamedTuple):
@@ -85,7 +83,7 @@ def _lines_between(events: Columns, frees: SecondFrees) -> Mask:
 def _of_another_process(events: Columns, frees: SecondFrees) -> Mask:
     """Return which frees are by another thread than the first, one that no call of the log made: a fork unseen."""
     tid = events["tid"]
-    made = events["result"][np.isin(events["call"], _FORKS)]
+    made = events["result"][np.isin(events["call"], FORKS)]
     other = tid[frees.steps] != tid[frees.earlier]
     unmade: Mask = other & ~(np.isin(tid[frees.steps], made) | np.isin(tid[frees.earlier], made))
     return unmade

@@ -27,6 +27,17 @@ CALLS: Final = (
 
 CALL_CODE: Final = {name: code for code, name in enumerate(CALLS)}
 
+FORK_CALLS: Final = ("fork", "vfork", "clone", "clone3")
+"""Calls that make a process or thread and return its id."""
+
+FORKS: Final = tuple(CALL_CODE[name] for name in FORK_CALLS)
+
+EXECS: Final = (CALL_CODE["execve"], CALL_CODE["execveat"])
+"""Codes of the calls that start another program."""
+
+EXITS: Final = (CALL_CODE["exit"], CALL_CODE["exit_group"])
+"""Codes of the calls that do not return."""
+
 PSEUDO: Final = 1000
 """From this code on a row is no call but a notice of the tracer; such rows are no steps."""
 

@@ -16,11 +16,11 @@ from replay.calls.table import FAILED, OK, Calls
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux import constants
+from replay.linux.constants import CALL_CODE
 from replay.mm import address_space as aspace
 from replay.spaces.call_window import Operations, WindowCalls, operations
 from replay.spaces.kernel_files import renamed
 
-_CODE = constants.CALL_CODE
 MADV_DONTFORK: Final = constants.MADV["MADV_DONTFORK"]
 MADV_DOFORK: Final = constants.MADV["MADV_DOFORK"]
 SHM_RDONLY: Final = constants.SHMAT["SHM_RDONLY"]
@@ -78,7 +78,7 @@ def _segment_size(length: int, flags: int) -> int:
 
 def _that_ran(calls: Calls, name: str) -> Int64Array:
     """Return the rows of a call that the kernel ran and that succeeded."""
-    return np.flatnonzero((calls.call == _CODE[name]) & (calls.status == OK) & (calls.injected != 1))
+    return np.flatnonzero((calls.call == CALL_CODE[name]) & (calls.status == OK) & (calls.injected != 1))
 
 
 def detach_operations(of: WindowCalls) -> list[Operations]:
@@ -175,7 +175,7 @@ def _changes(of: WindowCalls, row: int, mapped: Iterable[int]) -> Iterator[tuple
     calls, strings = of.calls, of.strings
     name = strings[int(calls.path[row])]
     target = None
-    if calls.call[row] == _CODE["rename"]:
+    if calls.call[row] == CALL_CODE["rename"]:
         if calls.result_path[row] == NO_TEXT:
             return
         target = strings[int(calls.result_path[row])]

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 
 from replay.calls.table import OK, Calls
 from replay.engine.columns import NO_TEXT, Int64Array, Strings
-from replay.linux import constants
+from replay.linux.constants import CALL_CODE
 from replay.mm.address_space import DEFAULT_HUGE_PAGE
 from replay.spaces.limits import Limits, Personalities
-
-_CODE = constants.CALL_CODE
 
 
 class CallWindow(NamedTuple):
@@ -124,7 +122,7 @@ class WindowCalls:
 
     def named(self, *names: str, among: NDArray[np.bool_] | None = None) -> Int64Array:
         """Return the rows of the named calls, all or those `among` some."""
-        codes = [_CODE[name] for name in names]
+        codes = [CALL_CODE[name] for name in names]
         chosen = np.zeros(len(self.calls), np.bool_)
         for code in codes:
             if code < len(self._met) and self._met[code]:

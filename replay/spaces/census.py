@@ -19,6 +19,7 @@ from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux import constants
+from replay.linux.constants import CALL_CODE, FORKS
 from replay.spaces.line_owners import give_execs_to_leaders, threads_of_rows
 from replay.spaces.processes import (
     BRK,
@@ -26,18 +27,15 @@ from replay.spaces.processes import (
     CLONE_THREAD,
     CLONE_VFORK,
     CLONE_VM,
-    EXECS,
+    EXEC_EVENTS,
+    EXIT_EVENTS,
     EXIT_GROUP,
-    EXITS,
-    FORKS,
     Moves,
     Processes,
     SpaceLife,
     Unprinted,
     rows_of,
 )
-
-_CODE = constants.CALL_CODE
 
 
 def assign(told: KeyCalls, forked: Iterable[int] = ()) -> Processes:
@@ -111,11 +109,11 @@ class _Census:
         for row in rows_of(calls, (constants.CHILD_ENDED,)):
             self.child_ends.setdefault(int(calls.aux[row]), []).append(int(row))
         self.brk_rows = rows_of(calls, (BRK,))
-        execs = rows_of(calls, EXECS)
+        execs = rows_of(calls, EXEC_EVENTS)
         self.implicit_execs = not (calls.status[execs] == 0).any()
         queries = self.brk_rows[calls.addr[self.brk_rows] == 0] if self.implicit_execs else self.brk_rows[:0]
         firsts = np.unique(tids, return_index=True)[1]
-        codes = (*FORKS, *EXECS, *EXITS, EXIT_GROUP, constants.SUPERSEDED, constants.PID_CHANGED)
+        codes = (*FORKS, *EXEC_EVENTS, *EXIT_EVENTS, EXIT_GROUP, constants.SUPERSEDED, constants.PID_CHANGED)
         for row in distinct(np.concatenate([firsts, rows_of(calls, codes), queries, *self._comebacks()])):
             self._visit(int(row))
         for life in self.lives:
@@ -139,7 +137,7 @@ class _Census:
         tid, code = int(self.tids[row]), int(calls.call[row])
         task = self.tasks.get(tid)
         succeeded = int(calls.status[row]) == 0 or code >= constants.PSEUDO
-        is_exec = code in EXECS and succeeded
+        is_exec = code in EXEC_EVENTS and succeeded
         if task is None or (task.gone and code < constants.PSEUDO):
             task = self._appear(tid, row, is_exec)
         if code in FORKS and succeeded and calls.result[row] > 0:
@@ -150,9 +148,9 @@ class _Census:
         elif code == EXIT_GROUP:
             for other in self._group_of(task):
                 self._leave(other, row)
-        elif code in EXITS:
+        elif code in EXIT_EVENTS:
             self._leave(task, row)
-            task.gone = code != _CODE["exit"]
+            task.gone = code != CALL_CODE["exit"]
         elif code == BRK and self.implicit_execs and succeeded:
             self._maybe_new_image(task, row)
 
@@ -251,13 +249,13 @@ class _Census:
         calls = self.calls
         self.made.add(maker)
         code = int(calls.call[maker])
-        guessed = code == _CODE["clone3"] and calls.flags[maker] == NULL
+        guessed = code == CALL_CODE["clone3"] and calls.flags[maker] == NULL
         flags = 0 if calls.flags[maker] == NULL else int(calls.flags[maker])
         if guessed:
             # ltrace and old strace do not show what clone3's pointer holds. glibc 2.34+ calls clone3 for threads and
             # posix_spawn only, and both share the space (sysdeps/unix/sysv/linux/{createthread,spawni}.c).
             flags = CLONE_VM | CLONE_THREAD | CLONE_FILES
-        if code == _CODE["vfork"]:
+        if code == CALL_CODE["vfork"]:
             flags |= CLONE_VM | CLONE_VFORK
         child = int(calls.result[maker])
         space = parent.space if flags & CLONE_VM else self._new_space("fork", parent.space, clock, maker, child)
@@ -301,7 +299,7 @@ class _Census:
         calls = self.calls
         until = int(np.searchsorted(self.told.step, self.told.step[row] + 4096))
         same = np.flatnonzero(self.tids[row:until] == self.tids[row]) + row
-        memory = [r for r in same if calls.call[r] < _CODE["mlock"]]
+        memory = [r for r in same if calls.call[r] < CALL_CODE["mlock"]]
         return bool(memory) and int(calls.call[memory[0]]) == BRK and int(calls.addr[memory[0]]) == 0
 
     def _exec(self, task: _Task, row: int) -> None:

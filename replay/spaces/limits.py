@@ -21,9 +21,9 @@ from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import ascending, firsts
 from replay.linux import constants
+from replay.linux.constants import CALL_CODE
 from replay.spaces.processes import Processes
 
-_CODE = constants.CALL_CODE
 RLIMIT_DATA: Final = constants.RLIMIT["RLIMIT_DATA"]
 RLIMIT_AS: Final = constants.RLIMIT["RLIMIT_AS"]
 READ_IMPLIES_EXEC: Final = constants.OTHER_FLAGS["READ_IMPLIES_EXEC"]
@@ -132,7 +132,7 @@ class Personalities:
 
 def _rows_that_ran(calls: Calls, name: str) -> Int64Array:
     """Return the rows of a call that the kernel ran and that succeeded."""
-    return np.flatnonzero((calls.call == _CODE[name]) & (calls.status == OK) & (calls.injected != 1))
+    return np.flatnonzero((calls.call == CALL_CODE[name]) & (calls.status == OK) & (calls.injected != 1))
 
 
 def _whose(calls: Calls, row: int, step: int, who: Processes) -> int:

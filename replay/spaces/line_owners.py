@@ -14,7 +14,8 @@ from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux import constants
-from replay.spaces.processes import EXECS, EXIT_GROUP, EXITS, FIRST_THREAD, FORKS, Unprinted, rows_of
+from replay.linux.constants import FORKS
+from replay.spaces.processes import EXIT_EVENTS, EXIT_GROUP, FIRST_THREAD, Unprinted, rows_of
 
 
 def threads_of_rows(told: KeyCalls) -> tuple[Int64Array, Unprinted]:
@@ -43,7 +44,7 @@ def give_execs_to_leaders(calls: Calls, tids: Int64Array) -> None:
     Source: execve(2), ptrace(2) on execve under ptrace: the caller's thread id becomes that of the leader.
     """
     superseded = rows_of(calls, (constants.SUPERSEDED,))
-    execs = rows_of(calls, EXECS[:2])
+    execs = rows_of(calls, constants.EXECS)
     execs = execs[np.lexsort((execs, tids[execs]))]
     callers = tids[execs]
     for row in superseded.tolist():
@@ -58,7 +59,7 @@ def _follow_alive(told: KeyCalls, tids: Int64Array, unprinted: np.ndarray, first
     calls = told.calls
     alive = OrderedDict({first: None})
     since = [(NULL, first)]
-    changes = np.isin(calls.call, [*FORKS, *EXITS, EXIT_GROUP, constants.SUPERSEDED])
+    changes = np.isin(calls.call, [*FORKS, *EXIT_EVENTS, EXIT_GROUP, constants.SUPERSEDED])
     first_lines = np.zeros(len(tids), bool)
     first_lines[np.unique(tids, return_index=True)[1]] = True
     current = first
@@ -77,7 +78,7 @@ def _follow_alive(told: KeyCalls, tids: Int64Array, unprinted: np.ndarray, first
         elif code == constants.SUPERSEDED:
             alive.pop(int(calls.aux[point]), None)
             current = tid
-        elif tid not in alive and code not in EXITS and code != EXIT_GROUP:
+        elif tid not in alive and code not in EXIT_EVENTS and code != EXIT_GROUP:
             alive[tid] = None
         if current not in alive and alive:
             current = next(iter(alive))

@@ -17,19 +17,19 @@ import numpy as np
 from replay.calls.table import Calls
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.linux import constants
+from replay.linux.constants import CALL_CODE
 from replay.spaces.kernel_files import DELETED, OF_DESCRIPTOR, names, renamed
 
-_CODE = constants.CALL_CODE
-_OPENS: Final = tuple(_CODE[name] for name in ("open", "openat", "openat2", "creat"))
-_DUPS: Final = tuple(_CODE[name] for name in ("dup", "dup2", "dup3", "fcntl"))
-_MEMFD: Final = _CODE["memfd_create"]
-_CLOSE: Final = _CODE["close"]
-_UNLINK: Final = _CODE["unlink"]
-_RENAME: Final = _CODE["rename"]
-_BPF: Final = _CODE["bpf"]
+_OPENS: Final = tuple(CALL_CODE[name] for name in ("open", "openat", "openat2", "creat"))
+_DUPS: Final = tuple(CALL_CODE[name] for name in ("dup", "dup2", "dup3", "fcntl"))
+_MEMFD: Final = CALL_CODE["memfd_create"]
+_CLOSE: Final = CALL_CODE["close"]
+_UNLINK: Final = CALL_CODE["unlink"]
+_RENAME: Final = CALL_CODE["rename"]
+_BPF: Final = CALL_CODE["bpf"]
 _EXCHANGE: Final = constants.VALUES["RENAME_EXCHANGE"]
 _MAP_CREATE: Final = constants.VALUES["BPF_MAP_CREATE"]
-_MMAP: Final = _CODE["mmap"]
+_MMAP: Final = CALL_CODE["mmap"]
 _NAMING: Final = (*_OPENS, *_DUPS, *OF_DESCRIPTOR, _MEMFD, _CLOSE, _UNLINK, _RENAME)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from replay.calls.table import Calls
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.linux import constants
+from replay.linux.constants import CALL_CODE
 
 CLONE_VM: Final = 0x100
 CLONE_FILES: Final = 0x400
@@ -27,12 +28,10 @@ CLONE_THREAD: Final = 0x10000
 FIRST_THREAD: Final = -1
 """The thread of lines that print no pid, as long as nothing shows its number."""
 
-_CODE = constants.CALL_CODE
-FORKS: Final = tuple(_CODE[name] for name in ("fork", "vfork", "clone", "clone3"))
-EXECS: Final = (_CODE["execve"], _CODE["execveat"], constants.EXEC_NOTICE)
-EXITS: Final = (_CODE["exit"], constants.EXITED, constants.KILLED)
-EXIT_GROUP: Final = _CODE["exit_group"]
-BRK: Final = _CODE["brk"]
+EXEC_EVENTS: Final = (*constants.EXECS, constants.EXEC_NOTICE)
+EXIT_EVENTS: Final = (CALL_CODE["exit"], constants.EXITED, constants.KILLED)
+EXIT_GROUP: Final = CALL_CODE["exit_group"]
+BRK: Final = CALL_CODE["brk"]
 
 
 def rows_of(calls: Calls, codes: Iterable[int]) -> Int64Array:
