@@ -8,7 +8,7 @@ from pathlib import Path
 
 import oracle
 
-from replay.lines.templates import DIALECTS
+from replay.logs.dialect import DIALECTS
 
 
 def logs_of_captures() -> list[Path]:

@@ -16,7 +16,7 @@ from replay.lines.scan import WEIGHTS, Scan, columns_of, names_of_interest, scan
 from replay.lines.scan_loop import LINE_TYPES, LONGEST_NAME, MOST_NAMES, SLOT_TYPES, scan_lines
 from replay.lines.shape_trie import CHILD, FIRST_WORD, MOST_PIECES, MOST_SIBLINGS, NEXT, PIECES, ROOT, empty_tree
 from replay.lines.slots import ADDRESS
-from replay.lines.templates import DIALECTS
+from replay.logs.dialect import DIALECTS
 
 
 def slots_of(found: Scan, index: int) -> tuple[object, ...]:

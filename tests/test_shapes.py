@@ -16,10 +16,11 @@ from replay.grammar import LineError
 from replay.lines.impossible import impossible
 from replay.lines.line_reader import Counters, LineColumns, Shapes
 from replay.lines.scan import scan
-from replay.lines.templates import DIALECTS, KIND_CODE, TEXT_FIELDS, parse_line
+from replay.lines.templates import KIND_CODE, TEXT_FIELDS, parse_line
 from replay.lines.text_ids import field_text
 from replay.linux.constants import CALL_CODE
 from replay.logs.chunks import Chunk, read_chunks
+from replay.logs.dialect import DIALECTS
 from replay.logs.files import find_logs
 from replay.logs.problems import Problems
 

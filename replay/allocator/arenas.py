@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 
 from replay.allocator.neighbours import Neighbours
-from replay.allocator.replayed import OK, Replayed
+from replay.allocator.replayed import Replayed
+from replay.calls.table import OK
 from replay.engine.columns import NULL, Int64Array
 from replay.linux.constants import CALL_CODE
 

@@ -23,8 +23,8 @@ from replay.allocator.brk_refusals import (
     UNKNOWN,
     Refusals,
 )
-from replay.allocator.replayed import Mask, Replayed
-from replay.engine.columns import NULL, Int64Array
+from replay.allocator.replayed import Replayed
+from replay.engine.columns import NULL, Int64Array, Mask
 from replay.engine.sorting import take_groups
 from replay.linux.brk_rules import GUARD_PAGES, MAX_MAP_COUNT
 from replay.linux.constants import ERRNO_NAME, MAP_FLAGS

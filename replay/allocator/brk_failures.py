@@ -23,8 +23,9 @@ from replay.allocator.brk_refusals import (
     UNKNOWN,
     Refusals,
 )
-from replay.allocator.replayed import FAILED, OK, Mask, Replayed
-from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.allocator.replayed import Replayed
+from replay.calls.table import FAILED, OK
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask
 from replay.linux.brk_rules import MAX_MAP_COUNT
 from replay.linux.constants import CALL_CODE, RLIM_INFINITY
 from replay.mm.address_space import HIGHEST

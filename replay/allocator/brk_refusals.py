@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from replay.allocator.replayed import FAILED, OK, Mask, Replayed
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.allocator.replayed import Replayed
+from replay.calls.table import FAILED, OK
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending
 
 UNKNOWN: Final = 0

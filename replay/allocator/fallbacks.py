@@ -16,8 +16,9 @@ from replay.allocator.identify import Allocators
 from replay.allocator.kinds import FALLBACK, LAST_RESORT, NONE, Candidates
 from replay.allocator.pools import SPAN
 from replay.allocator.program_mappings import READ_WRITE
-from replay.allocator.replayed import OK, Mask, Replayed
-from replay.engine.columns import NULL, Int64Array
+from replay.allocator.replayed import Replayed
+from replay.calls.table import OK
+from replay.engine.columns import NULL, Int64Array, Mask
 from replay.engine.sorting import ascending
 from replay.linux.constants import CALL_CODE
 

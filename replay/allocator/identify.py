@@ -12,8 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from replay.allocator.replayed import OK, Mask, Replayed, first_of_each
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.allocator.replayed import Replayed, first_of_each
+from replay.calls.table import OK
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE, MAP_FLAGS
 from replay.mm.address_space import ORIGIN_TRACE

@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.allocator.replayed import Mask
-from replay.engine.columns import Int64Array
+from replay.engine.columns import Int64Array, Mask
 
 NONE: Final = 0
 FALLBACK: Final = 1

@@ -16,8 +16,7 @@ from replay.allocator.kinds import DIRECT, NONE, Candidates
 from replay.allocator.mmap_threshold import MMAP_THRESHOLD, LargeMappings, Thresholds, largest_growth
 from replay.allocator.pools import MALLOCNG_THRESHOLD
 from replay.allocator.program_mappings import ProgramMappings
-from replay.allocator.replayed import Mask
-from replay.engine.columns import Int64Array
+from replay.engine.columns import Int64Array, Mask
 from replay.engine.sorting import distinct, is_among
 
 _GROWTH_PAD: Final = 0x22000

@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 
 from replay.allocator.kinds import Candidates
-from replay.allocator.replayed import OK, Mask, Replayed
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.allocator.replayed import Replayed
+from replay.calls.table import OK
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending_by, distinct
 
 MMAP_THRESHOLD: Final = 131072

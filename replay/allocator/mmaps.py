@@ -18,8 +18,8 @@ from replay.allocator.identify import Allocators
 from replay.allocator.kinds import ARENA_HEAP, KINDS, NONE, Candidates
 from replay.allocator.large_blocks import LEAST_THRESHOLD, below_default_threshold, mark_direct
 from replay.allocator.pools import mark_pools, spaces_with_pools
-from replay.allocator.replayed import Mask, Replayed
-from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.allocator.replayed import Replayed
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct, is_among
 from replay.linux.constants import ERRNO_NAME
 

@@ -13,8 +13,8 @@ import numpy as np
 from replay.allocator import identify
 from replay.allocator.identify import Allocators
 from replay.allocator.kinds import NONE, POOL, Candidates
-from replay.allocator.replayed import Mask, Replayed
-from replay.engine.columns import Int64Array
+from replay.allocator.replayed import Replayed
+from replay.engine.columns import Int64Array, Mask
 
 MALLOCNG_THRESHOLD: Final = 131052
 _MALLOCNG_OVERHEAD: Final = 20

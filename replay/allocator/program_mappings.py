@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from replay.allocator.replayed import Mask, Replayed
-from replay.engine.columns import NULL, Int64Array
+from replay.allocator.replayed import Replayed
+from replay.engine.columns import NULL, Int64Array, Mask
 from replay.engine.sorting import ascending
 from replay.linux.constants import CALL_CODE
 

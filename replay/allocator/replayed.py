@@ -9,22 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from replay.allocator.neighbours import Neighbours
 from replay.calls.enclosing import Nesting, find_nesting
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array, Strings
 from replay.linux.constants import CALL_CODE
-
-Mask: TypeAlias = NDArray[np.bool_]
-
-OK: Final = 0
-FAILED: Final = 1
-"""Values of the column `status` of the events."""
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,17 @@ around each inner one, and the lines whose names ltrace got wrong. What an alloc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.calls.reader import UNFINISHED
 from replay.engine.column_store import PackedColumns
-from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask, Strings
 from replay.engine.sorting import ascending, distinct
-from replay.lines.line_reader import DIALECTS
 from replay.linux.constants import CALL_CODE
-
-Mask: TypeAlias = NDArray[np.bool_]
+from replay.logs.dialect import DIALECTS
 
 GIVING: Final = tuple(
     "malloc calloc realloc reallocarray aligned_alloc memalign valloc pvalloc strdup strndup new new[]".split()

@@ -13,8 +13,8 @@ import numpy as np
 
 from replay.calls.split_calls import Rows, chosen
 from replay.engine.columns import NULL, Int64Array
-from replay.lines.templates import DIALECTS
 from replay.linux.constants import CALL_CODE
+from replay.logs.dialect import DIALECTS
 
 _LTRACE: Final = DIALECTS.index("ltrace")
 _LIBRARY: Final = CALL_CODE["malloc"]

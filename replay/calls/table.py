@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from replay.calls.split_calls import Rows, null_of
 from replay.engine.columns import NULL, Int64Array
-from replay.lines.templates import DIALECTS, KIND_CODE
+from replay.lines.templates import KIND_CODE
 from replay.linux.constants import (
     CALL_CODE,
     CHILD_ENDED,
@@ -28,6 +28,7 @@ from replay.linux.constants import (
     SEEN,
     SUPERSEDED,
 )
+from replay.logs.dialect import DIALECTS
 from replay.logs.files import Log
 
 OK: Final = 0

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from replay.commands.fail_if import CONDITION_HELD, FailIf, conditions_of
+from replay.commands.endings import CONDITION_HELD
+from replay.commands.fail_if import FailIf, conditions_of
 from replay.commands.options import (
     Dialect,
     ElfRoot,

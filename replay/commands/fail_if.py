@@ -6,17 +6,16 @@ In go the words of the command line and the values of a run, out come a usage er
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from replay.commands.endings import CONDITION_HELD
 from replay.commands.options import warn
 
 if TYPE_CHECKING:
     from replay.conditions import Condition, Judgement
     from replay.run.api import Run
-
-CONDITION_HELD: Final = 3
 
 
 def _columns_of(incomplete: str) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int64Array: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
 
 Columns: TypeAlias = Mapping[str, Int64Array]
 """Columns of one length by name, only to be read; what they hold is written where they are made."""

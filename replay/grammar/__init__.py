@@ -30,9 +30,6 @@ REASONS: Final = {
 }
 """Why a line was not understood."""
 
-DIALECTS: Final = {"strace": "replay.grammar.strace", "ltrace": "replay.grammar.ltrace"}
-"""The module of each dialect; its class `Lines` turns what its grammar found into a `Line`."""
-
 PLACES: Final = (Path(__file__).parents[1] / "grammars", Path(__file__).parents[2] / "grammars")
 """Where grammar files are: in the installed package, or in the checkout beside it."""
 
@@ -135,7 +132,7 @@ def _parser(dialect: str) -> Lark:
         start="line",
         maybe_placeholders=False,
         cache=str(cache_directory() / f"{dialect}.parser"),
-        transformer=import_module(DIALECTS[dialect]).Lines(),
+        transformer=import_module(f"replay.grammar.{dialect}").Lines(),
         _plugins={"ContextualLexer": LineLexer},
     )
 

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from replay.calls.enclosing import Mask, Nesting
+from replay.calls.enclosing import Nesting
 from replay.calls.reader import UNFINISHED
 from replay.engine.column_store import PackedColumns, packed_columns
-from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings, to_unsigned
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask, Strings, to_unsigned
 from replay.engine.sorting import ascending, ascending_by, is_among, lasts
 from replay.heap.pairing import Misfits, Paired, pair
 from replay.linux.constants import CALLS

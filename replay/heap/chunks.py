@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from replay.calls.enclosing import Mask, Nesting, is_call
+from replay.calls.enclosing import Nesting, is_call
 from replay.calls.reader import OK
 from replay.engine.column_store import PackedColumns, packed_columns
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, ascending_by, distinct
 from replay.heap.blocks import IN_BRK, IN_UNKNOWN, MOVED, Blocks
 from replay.heap.unseen import unseen_ranges

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from replay.calls.enclosing import GIVING, HIDING, Mask, is_call
+from replay.calls.enclosing import GIVING, HIDING, is_call
 from replay.calls.reader import UNFINISHED
-from replay.engine.columns import NO_TEXT, Columns, Int64Array
+from replay.engine.columns import NO_TEXT, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct
 from replay.linux.constants import FORKS
 

@@ -12,8 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.calls.enclosing import Mask
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.gap_sweep import NONE, empty_tree, sweep
 from replay.engine.sorting import ascending, ascending_by, distinct
 from replay.heap.blocks import Blocks

@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from replay.calls.enclosing import FREEING, Mask, Nesting, is_call
+from replay.calls.enclosing import FREEING, Nesting, is_call
 from replay.calls.reader import OK
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending
 from replay.heap.blocks import FREED, Blocks
 from replay.heap.chunks import MMAP_THRESHOLD, Heaps

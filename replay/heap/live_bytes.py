@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.calls.enclosing import Mask
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending
 
 

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.calls.enclosing import FREEING, GIVING, Mask, Nesting
+from replay.calls.enclosing import FREEING, GIVING, Nesting
 from replay.calls.reader import OK
 from replay.engine.column_store import PackedColumns
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, ascending_by
 from replay.heap.double_frees import SecondFrees, are_double
 from replay.linux.constants import CALL_CODE

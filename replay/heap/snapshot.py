@@ -12,8 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from replay.calls.enclosing import Mask
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, distinct
 from replay.heap.blocks import Blocks
 from replay.heap.chunks import MINSIZE, Heaps

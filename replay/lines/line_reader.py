@@ -19,21 +19,14 @@ from replay.grammar.line import Line
 from replay.lines.impossible import impossible
 from replay.lines.scan import Bools, Scan
 from replay.lines.shape_table import DIRECT, NO_SHAPE, NOT_UNDERSTOOD, PASSED_OVER, ShapeTable, kind_of
-from replay.lines.templates import (
-    DIALECTS,
-    KIND_CODE,
-    TEXT_FIELDS,
-    Refused,
-    Template,
-    parse_line,
-    template_of,
-)
+from replay.lines.templates import KIND_CODE, TEXT_FIELDS, Refused, Template, parse_line, template_of
 from replay.lines.text_ids import Texts
 from replay.linux.constants import CALL_CODE
 from replay.logs.chunks import LONGEST_LINE, Chunk
+from replay.logs.dialect import DIALECTS
 from replay.logs.problems import Problems
 
-__all__ = ["DIALECTS", "Counters", "LineColumns", "Shapes"]
+__all__ = ["Counters", "LineColumns", "Shapes"]
 
 SHAPES_KEPT: Final = 20_000
 """So many shapes are remembered; lines of further shapes are parsed one by one."""

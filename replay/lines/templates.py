@@ -13,6 +13,7 @@ from replay.grammar import LineError, parse
 from replay.grammar.line import Line, Number, Text, token_value
 from replay.lines.slots import ADDRESS, PATH
 from replay.linux.constants import CALL_CODE
+from replay.logs.dialect import DIALECTS
 
 KINDS: Final = (
     "call opened closed detached pid_changed exited killed superseded signal exec notice frame noise child_ended seen"
@@ -64,8 +65,6 @@ class Refused(NamedTuple):
 
     reason: str
 
-
-DIALECTS: Final = ("strace", "ltrace")
 
 Slots: TypeAlias = list[tuple[int, int, int]]
 """Start and end in the line, [start, end), and mark of each slot of one line."""

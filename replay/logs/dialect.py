@@ -11,6 +11,9 @@ from typing import Final
 from replay.logs.collected import LOOKED_AT, first_lines, looks_native, prefix_of
 from replay.logs.prefix import COLOUR, PREFIX, STRING
 
+DIALECTS: Final = ("strace", "ltrace")
+"""The two kinds of logs; the code of a dialect is its place here."""
+
 PROCESS_NOTICE: Final = rb"Process (\d+) (attached|detached|suspended|resumed)(?: with \d+ threads)?\n"
 """What strace says about a process on standard error, in the middle of a line or alone on one."""
 _STRACE_LINE: Final = (

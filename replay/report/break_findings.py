@@ -15,8 +15,8 @@ from replay.calls.enclosing import is_call
 from replay.calls.reader import FAILED
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct, is_among
-from replay.lines.line_reader import DIALECTS
 from replay.linux import constants
+from replay.logs.dialect import DIALECTS
 from replay.report.facts import (
     Blocker,
     BreakMoves,

@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 from replay.datasets.comparison import Comparison, Count, FloatArray, Group, Number, Row
 from replay.datasets.sides import Side
+from replay.report.as_json import DOCUMENT_VERSION
 from replay.report.compare import whole
 from replay.version import __version__
-
-DOCUMENT_VERSION: Final = 1
-"""Changes only when a key is renamed, retyped or taken away."""
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:

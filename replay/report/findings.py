@@ -16,8 +16,8 @@ import numpy as np
 from replay.allocator.arenas import HEAP_BYTES, HEAP_BYTES_NARROW
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct, is_among
-from replay.lines.line_reader import DIALECTS
 from replay.linux import constants
+from replay.logs.dialect import DIALECTS
 from replay.mm.address_space import KIND_BRK, ORIGIN_MAPS
 from replay.report.break_findings import BreakFindings, known
 from replay.report.facts import (

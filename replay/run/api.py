@@ -25,6 +25,7 @@ from replay.errors import QueryError, ReplayError
 from replay.heap.blocks import Blocks, find_blocks, note_problems
 from replay.linux import constants
 from replay.linux.proc_maps import Mapping, join_equal, maps_text, perms_text, read_maps
+from replay.logs.dialect import DIALECTS
 from replay.logs.recordings import is_recorded, recorded_images
 from replay.mm.address_space import IMPOSSIBLE_RANGE, KIND_BRK
 from replay.run import window as moments
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from replay.heap.diagnosis import Answer
     from replay.run.clock import Clock
 
-DIALECTS: Final = ("strace", "ltrace")
 _MAPPED: Final = ("start", "end", "prot", "shared", "path", "offset", "kind", "flags")
 """Columns of regions that say what a line of /proc/PID/maps shows."""
 

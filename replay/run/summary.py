@@ -22,13 +22,12 @@ from replay.run.table_columns import capped
 from replay.spaces.footprint import Footprint
 from replay.spaces.replay import Replay
 from replay.tables import MOST_SUMMED, TABLES
+from replay.tables.schema import FALLBACK_KINDS
 
 if TYPE_CHECKING:
     from replay.heap.diagnosis import Answer
 
 _ANY_ACCESS = 7
-
-FALLBACK_KINDS = ("fallback", "last_resort")
 
 
 def summary_columns(

@@ -19,9 +19,9 @@ from replay.errors import QueryError
 from replay.heap.blocks import BACKINGS, ENDS, LIVE
 from replay.heap.free_space import COLUMNS as HEAP_COLUMNS
 from replay.heap.free_space import fragmentation as heap_fragmentation
-from replay.lines.line_reader import DIALECTS
 from replay.linux import constants, flag_words
 from replay.linux.proc_maps import perms_text
+from replay.logs.dialect import DIALECTS
 from replay.mm.address_space import KINDS, ORIGINS
 from replay.run.owners import blockers_of, owners_of
 from replay.run.timeline import thinned, timeline_columns

@@ -11,8 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.calls.enclosing import Mask
-from replay.engine.columns import Int64Array
+from replay.engine.columns import Int64Array, Mask
 from replay.whatif.stream import FREE, Stream
 
 ENOUGH: Final = 0.99

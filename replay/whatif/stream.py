@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from replay.calls.enclosing import GIVING, Mask
+from replay.calls.enclosing import GIVING
 from replay.calls.reader import FAILED
-from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.errors import ReplayError
 from replay.heap.blocks import FREED, MOVED
 from replay.linux.constants import CALL_CODE
