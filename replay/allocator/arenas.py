@@ -17,12 +17,6 @@ from replay.calls.table import OK
 from replay.engine.columns import NULL, Int64Array
 from replay.linux.constants import CALL_CODE
 
-HEAP_BYTES: Final = 64 << 20
-"""Size and alignment of a heap in a 64-bit program. Source: HEAP_MAX_SIZE in malloc/arena.c, twice 32 MiB."""
-
-HEAP_BYTES_NARROW: Final = 1 << 20
-"""Size and alignment of a heap in a 32-bit program. Source: HEAP_MAX_SIZE in malloc/arena.c, 1 MiB."""
-
 _MMAP: Final = CALL_CODE["mmap"]
 _MUNMAP: Final = CALL_CODE["munmap"]
 _MPROTECT: Final = CALL_CODE["mprotect"]

@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.allocator.mmap_threshold import MMAP_THRESHOLD
 from replay.allocator.program_mappings import READ_WRITE
 from replay.allocator.replayed import Replayed, first_of_each
 from replay.calls.table import FAILED, OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending_by, distinct
 from replay.linux.constants import MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
+from replay.linux.glibc import MMAP_THRESHOLD
 
 _NOT_MALLOC: Final = (
     MAP_FLAGS["MAP_STACK"] | MAP_FLAGS["MAP_FIXED"] | MAP_FLAGS["MAP_FIXED_NOREPLACE"] | MAP_FLAGS["MAP_GROWSDOWN"]

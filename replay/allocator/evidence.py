@@ -12,11 +12,12 @@ import numpy as np
 
 from replay.allocator import identify
 from replay.allocator.kinds import ARENA_HEAP, DIRECT, FALLBACK, LAST_RESORT, POOL, Candidates
-from replay.allocator.mmap_threshold import MMAP_THRESHOLD, Thresholds
+from replay.allocator.mmap_threshold import Thresholds
 from replay.allocator.replayed import Replayed
 from replay.engine.columns import NULL, Int64Array, Mask
 from replay.engine.sorting import distinct, take_groups
 from replay.linux.constants import CALLS
+from replay.linux.glibc import MMAP_THRESHOLD
 
 _POOLS: Final = {
     identify.MUSL: "musl's mallocng keeps small blocks in mapped groups and only metadata in the brk area",

@@ -21,10 +21,9 @@ from replay.calls.table import OK
 from replay.engine.columns import NULL, Int64Array, Mask
 from replay.engine.sorting import ascending
 from replay.linux.constants import CALL_CODE
+from replay.linux.glibc import TOP_PAD
 
 _MIB: Final = 1 << 20
-_TOP_PAD: Final = 128 << 10
-"""Bytes that glibc adds to what it asks of brk. Source: DEFAULT_TOP_PAD in sysdeps/generic/malloc-machine.h."""
 
 _LAST_RESORT_CALLS: Final = 24
 """Calls between the refused brk and the last resort at most: the fallback and two heaps of five calls each."""
@@ -82,7 +81,7 @@ def _stands_in(length: Int64Array, growth: Int64Array, malloc: NDArray[np.int8],
     """
     same = (length == growth) | (length == growth + page)
     whole_mib = length % _MIB == 0
-    padded = (growth >= _TOP_PAD) & (length >= _MIB)
+    padded = (growth >= TOP_PAD) & (length >= _MIB)
     power = length & (length - 1) == 0
     for_glibc = (malloc != identify.MUSL) & (whole_mib | padded)
     for_musl = ((malloc == identify.MUSL) | (malloc == identify.UNKNOWN)) & power

@@ -17,6 +17,7 @@ from replay.calls.table import OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE, MAP_FLAGS
+from replay.linux.glibc import FIRST_GROWTH
 from replay.mm.address_space import ORIGIN_TRACE
 
 UNKNOWN: Final = 0
@@ -68,12 +69,6 @@ glibc reads it too, but only before it shrinks the heap of an arena (check_may_s
 """
 
 _OVERCOMMIT_PATH: Final = re.compile(f"^{_OVERCOMMIT}$")
-
-_GLIBC_FIRST_GROWTH: Final = 0x21000
-"""Bytes of the first and of every ordinary growth of glibc's main arena: a small block, top_pad of 128 KiB, in pages.
-
-Source: sysmalloc in malloc/malloc.c; DEFAULT_TOP_PAD in sysdeps/generic/malloc-machine.h.
-"""
 
 _GO_ARENA: Final = 0xC000000000
 """Where Go puts its first heap arena on 64-bit. Source: arenaHint in src/runtime/malloc.go."""
@@ -308,7 +303,7 @@ def _mallocng_guards(record: Replayed, growth: Int64Array) -> dict[int, str]:
 
 def _glibc_growths(record: Replayed, growth: Int64Array) -> dict[int, str]:
     """Return the spaces where the break was to grow by 132 KiB, as glibc asks for with a small block (heuristic)."""
-    rows = record.brks["step"][growth == _GLIBC_FIRST_GROWTH]
+    rows = record.brks["step"][growth == FIRST_GROWTH]
     return _first_of_each_space(record, rows, "the break grows by 132 KiB, as glibc's main arena does")
 
 

@@ -13,11 +13,12 @@ from replay.allocator import identify
 from replay.allocator.asked_mmaps import AskedMmaps, SomeMmaps
 from replay.allocator.identify import Allocators
 from replay.allocator.kinds import DIRECT, NONE, Candidates
-from replay.allocator.mmap_threshold import MMAP_THRESHOLD, LargeMappings, Thresholds, largest_growth
+from replay.allocator.mmap_threshold import LargeMappings, Thresholds, largest_growth
 from replay.allocator.pools import MALLOCNG_THRESHOLD
 from replay.allocator.program_mappings import ProgramMappings
 from replay.engine.columns import Int64Array, Mask
 from replay.engine.sorting import distinct, is_among
+from replay.linux.glibc import MMAP_THRESHOLD
 
 _GROWTH_PAD: Final = 0x22000
 """Bytes that a growth of the break may have besides the request: top_pad of 128 KiB, the rest rounded up to pages."""

@@ -17,13 +17,7 @@ from replay.allocator.replayed import Replayed
 from replay.calls.table import OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending_by, distinct
-
-MMAP_THRESHOLD: Final = 131072
-"""Bytes from which glibc maps a block by itself at first. Source: DEFAULT_MMAP_THRESHOLD_MIN in malloc/malloc.c."""
-
-_THRESHOLD_MAX: Final = 32 << 20
-_THRESHOLD_MAX_NARROW: Final = 512 << 10
-"""Largest mapping whose free raises the threshold. Source: DEFAULT_MMAP_THRESHOLD_MAX, 4 MiB times sizeof(long)."""
+from replay.linux.glibc import MMAP_THRESHOLD, THRESHOLD_MAX, THRESHOLD_MAX_NARROW
 
 _FIRST_LOOK: Final = 512
 _LOOKS_MORE: Final = 16
@@ -87,7 +81,7 @@ class LargeMappings:
     def __init__(self, record: Replayed, candidates: Candidates, narrow: Mask) -> None:
         """Look at mmaps that may be blocks; `narrow` tells for each space whether it is 32-bit."""
         self._record = record
-        self._highest = np.where(narrow, _THRESHOLD_MAX_NARROW, _THRESHOLD_MAX)
+        self._highest = np.where(narrow, THRESHOLD_MAX_NARROW, THRESHOLD_MAX)
         address = np.where(candidates.large, record.at("result", candidates.step), _NOWHERE)
         self._operations = (
             _Operations(candidates.step, candidates.space, address, candidates.length),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from replay.allocator import identify
-from replay.allocator.arenas import HEAP_BYTES, HEAP_BYTES_NARROW, ArenaHeaps, find_arena_heaps
+from replay.allocator.arenas import ArenaHeaps, find_arena_heaps
 from replay.allocator.asked_mmaps import AskedMmaps, SomeMmaps, program_starts
 from replay.allocator.brk_refusals import Refusals
 from replay.allocator.evidence import evidence_of
@@ -22,6 +22,7 @@ from replay.allocator.replayed import Replayed
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct, is_among
 from replay.linux.constants import ERRNO_NAME
+from replay.linux.glibc import HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW
 
 
 def allocator_mmaps(record: Replayed, refusals: Refusals, allocators: Allocators) -> Columns:
@@ -102,7 +103,7 @@ def _find_heaps(record: Replayed, candidates: Candidates, allocators: Allocators
     """Return the heaps of arenas among the unreadable mappings of a heap's or a reserve's size."""
     rows = np.flatnonzero(~candidates.writable)
     length, allocator = candidates.length[rows], candidates.allocator[rows]
-    size = np.where(allocators.narrow[candidates.space[rows]], HEAP_BYTES_NARROW, HEAP_BYTES)
+    size = np.where(allocators.narrow[candidates.space[rows]], HEAP_MAX_SIZE_NARROW, HEAP_MAX_SIZE)
     fits = (length == 2 * size) | (length == size)
     fits &= (allocator == identify.GLIBC) | (allocator == identify.UNKNOWN)
     # A reserve that is refused shows no alignment; elsewhere than at NULL only glibc's second try is known to be one.

@@ -18,14 +18,9 @@ from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, ascending_by, distinct
 from replay.heap.blocks import IN_BRK, IN_UNKNOWN, MOVED, Blocks
 from replay.heap.unseen import unseen_ranges
+from replay.linux.glibc import MINSIZE, MMAP_THRESHOLD
 from replay.mm.address_space import KIND_ANON, KIND_BRK
 from replay.spaces.replay import Replay
-
-MMAP_THRESHOLD: Final = 131072
-"""Bytes from which glibc maps a block by itself at first. Source: DEFAULT_MMAP_THRESHOLD_MIN in malloc/malloc.c."""
-
-MINSIZE: Final = 32
-"""The smallest chunk in bytes, on 64 bits: a smaller gap between chunks is no free chunk. Source: malloc/malloc.c."""
 
 PROT_WRITE: Final = 2
 

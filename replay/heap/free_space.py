@@ -16,8 +16,9 @@ from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.gap_sweep import NONE, empty_tree, sweep
 from replay.engine.sorting import ascending, ascending_by, distinct
 from replay.heap.blocks import Blocks
-from replay.heap.chunks import MINSIZE, Heaps
+from replay.heap.chunks import Heaps
 from replay.heap.live_bytes import one_space
+from replay.linux.glibc import MINSIZE
 
 COLUMNS: Final = (
     "live_blocks", "live_bytes", "heap_bytes", "unseen_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes",

@@ -15,8 +15,9 @@ from replay.calls.reader import OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending
 from replay.heap.blocks import FREED, Blocks
-from replay.heap.chunks import MMAP_THRESHOLD, Heaps
+from replay.heap.chunks import Heaps
 from replay.linux.constants import CALL_CODE
+from replay.linux.glibc import MMAP_THRESHOLD, THRESHOLD_MAX
 from replay.spaces.replay import Replay
 
 BRK_GREW: Final = 0
@@ -37,9 +38,6 @@ KINDS: Final = (
 of which mprotect makes more and more usable (`opened`). `advised`: madvise gave pages back that stay mapped. `resized`:
 mremap of a block mapped by itself.
 """
-
-THRESHOLD_MAX: Final = 32 << 20
-"""Largest chunk whose free raises the threshold, in bytes. Source: DEFAULT_MMAP_THRESHOLD_MAX, 4 MiB × sizeof(long)."""
 
 
 def heap_growth(replayed: Replay, nesting: Nesting, blocks: Blocks, heaps: Heaps) -> Columns:

@@ -15,10 +15,8 @@ import numpy as np
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, distinct
 from replay.heap.blocks import Blocks
-from replay.heap.chunks import MINSIZE, Heaps
-
-TOP_PAD: Final = 131072
-"""Bytes that a trim leaves free at the top. Source: DEFAULT_TOP_PAD in malloc/arena.c."""
+from replay.heap.chunks import Heaps
+from replay.linux.glibc import MINSIZE, TOP_PAD
 
 KEY_SIZES: Final = (64, 256, 1024, 4096, 16384, 65536, 131072, 1048576)
 """Request sizes in bytes that the unusable free space index is given for."""

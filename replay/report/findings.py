@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from replay.allocator.arenas import HEAP_BYTES, HEAP_BYTES_NARROW
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct, is_among
 from replay.linux import constants
+from replay.linux.glibc import HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW
 from replay.logs.dialect import DIALECTS
 from replay.mm.address_space import KIND_BRK, ORIGIN_MAPS
 from replay.report.break_findings import BreakFindings, known
@@ -78,7 +78,7 @@ class Findings(BreakFindings):
         mmaps = self.run.activity.allocator_mmaps
         rows = np.flatnonzero(self.is_kind(["arena_heap"]) & (mmaps["errno"] == NO_TEXT))
         steps, length = mmaps["step"][rows], mmaps["bytes"][rows]
-        kept = np.where(np.isin(length, (HEAP_BYTES, HEAP_BYTES_NARROW)), length, length // 2)
+        kept = np.where(np.isin(length, (HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW)), length, length // 2)
         used = np.zeros(len(rows), np.int64)
         regions = self.run.replayed.regions
         for number in range(regions.parts if len(rows) else 0):

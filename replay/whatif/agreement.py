@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from replay.engine.columns import Int64Array, Mask
+from replay.linux.glibc import HEAP_MAX_SIZE
 from replay.whatif.stream import FREE, Stream
 
 ENOUGH: Final = 0.99
@@ -19,9 +20,6 @@ ENOUGH: Final = 0.99
 
 _MMAP_ZONE: Final = 0x7000_0000_0000
 """What mmap places lies above, programs and the break below. Heuristic: 47 bits of addresses, top down."""
-
-_HEAP_BITS: Final = 26
-"""Heaps of threads are aligned to 64 MiB. Source: glibc, malloc/arena.c, HEAP_MAX_SIZE."""
 
 _CHUNK_HEADER: Final = 0x10
 """A block mapped alone begins so far behind its mapping. Source: glibc, malloc/malloc.c, sysmalloc_mmap (to 2.42)."""
@@ -70,7 +68,7 @@ def _same_places(recorded: Int64Array, answered: Int64Array) -> Mask:
     In the heap of the break, in that of a thread and in what is mapped beside them the distance between the two
     addresses is the same for all; a block mapped alone has the same place in its mapping.
     """
-    heap = np.where(recorded < _MMAP_ZONE, 0, recorded >> _HEAP_BITS)
+    heap = np.where(recorded < _MMAP_ZONE, 0, recorded // HEAP_MAX_SIZE)
     distance = answered - recorded
     known, back = np.unique(heap, return_inverse=True)
     usual = np.array([_most_frequent(distance[back == number]) for number in range(len(known))], np.int64)

@@ -12,6 +12,7 @@ from replay.console.amounts import address, exact, number, percent, size
 from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.heap.leaks import Growth
 from replay.heap.snapshot import Picture
+from replay.linux.glibc import TRIM_THRESHOLD
 from replay.report.cannot_tell import LEAKS, cannot_tell
 from replay.report.facts import Paragraph
 from replay.report.findings import malloc_of
@@ -23,9 +24,6 @@ QUESTION: Final = "Is it a leak, or is it fragmentation?"
 
 _LARGE_TOP: Final = 4 << 20
 """Bytes free at the top from which on a word about trimming is due. Heuristic."""
-
-_TRIM_THRESHOLD: Final = 131072
-"""Bytes free at the top from which free trims. Source: DEFAULT_TRIM_THRESHOLD in malloc/malloc.c."""
 
 
 def verdict(malloc: MallocFindings) -> Iterator[Paragraph]:
@@ -254,9 +252,9 @@ def _against_fragments(malloc: MallocFindings) -> Iterator[str]:
 
 def _against_top(malloc: MallocFindings) -> Iterator[str]:
     top = malloc.answer.end.top_bytes
-    threshold = max([_TRIM_THRESHOLD, *(2 * raised.after for raised in malloc.raises)])
+    threshold = max([TRIM_THRESHOLD, *(2 * raised.after for raised in malloc.raises)])
     raised = f" (free trims only from {size(threshold)} on, since a free raised that)"
-    why = raised if threshold > _TRIM_THRESHOLD else ""
+    why = raised if threshold > TRIM_THRESHOLD else ""
     yield (
         f"{size(top)} lie free at the top of the heap at the end{why}: malloc_trim(0), or a fixed M_TRIM_THRESHOLD "
         "(GLIBC_TUNABLES=glibc.malloc.trim_threshold=131072), gives them back."
