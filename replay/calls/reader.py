@@ -31,7 +31,7 @@ from replay.lines.line_reader import Counters, LineColumns, Shapes
 from replay.lines.scan import Scan
 from replay.lines.scan_stream import Scanned, scanned
 from replay.lines.templates import KIND_CODE
-from replay.linux.constants import CALL_CODE
+from replay.linux.constants import CALL_CODE, SECOND
 from replay.logs.chunks import Chunk, Notice, read_texts
 from replay.logs.files import Log, find_logs, size_of
 from replay.logs.problems import Problems
@@ -186,7 +186,7 @@ def _relative_ns(line: bytes) -> int:
     if match is None:
         return 0
     fraction = match[2] or b""
-    return int(match[1]) * 1_000_000_000 + int(fraction.ljust(9, b"0"))
+    return int(match[1]) * SECOND + int(fraction.ljust(9, b"0"))
 
 
 _LIBC: Final = re.compile(r"(?:^|/)(?:libc[.-]|ld-musl|libc\.musl)")

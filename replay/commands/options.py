@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from replay.engine.progress import Watch, unwatched
+from replay.linux.constants import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from replay.run.api import Run
     from replay.run.window import Moment, Window
 
-NS: Final = 1_000_000_000
 _CLOCK_PARTS: Final = (3600, 60, 1)
 _LATEST: Final = 1 << 33
 """Seconds below which a time lies: the year 2242, far below the end of 64-bit nanoseconds."""
@@ -236,5 +236,5 @@ def time_ns(text: str) -> int:
     if len(parts) not in (1, 3) or not all(number.is_finite() and 0 <= number < _LATEST for number in numbers):
         raise expected
     if len(parts) == 1:
-        return int(numbers[0] * NS)
-    return int(sum(number * part for number, part in zip(numbers, _CLOCK_PARTS, strict=True)) * NS)
+        return int(numbers[0] * SECOND)
+    return int(sum(number * part for number, part in zip(numbers, _CLOCK_PARTS, strict=True)) * SECOND)

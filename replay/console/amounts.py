@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Final
 
 from replay.engine.columns import to_unsigned
+from replay.linux.constants import SECOND
 
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _LONG_NUMBER: Final = re.compile(r"(?<![\w.,/])(\d{4,})(?: (bytes)|(?= (?:more|pages)))\b")
-_NS: Final = 1_000_000_000
 
 
 @lru_cache(1 << 14)
@@ -57,9 +57,9 @@ def duration(ns: int) -> str:
         return f"{ns} ns"
     if ns < 1_000_000:
         return f"{_digits(ns / 1000)} µs"
-    if ns < _NS:
+    if ns < SECOND:
         return f"{_digits(ns / 1_000_000)} ms"
-    seconds = ns / _NS
+    seconds = ns / SECOND
     if seconds < 60:
         return f"{_digits(seconds)} s"
     minutes = round(seconds / 60)

@@ -16,7 +16,7 @@ from lark import Token, Transformer
 from replay.grammar import LineError
 from replay.grammar.fields import NUMBER_FIELDS, argument_fields, call_name
 from replay.grammar.line import Line, Number, Text
-from replay.linux.constants import CALL_CODE, FORK_CALLS
+from replay.linux.constants import CALL_CODE, FORK_CALLS, SECOND
 
 Fields: TypeAlias = dict[str, Number | Text]
 """Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""
@@ -69,9 +69,6 @@ PARAMETERS: Final = {
 
 PAGE: Final = 4096
 """The unit of the offset of mmap2, in bytes."""
-
-SECOND: Final = 1_000_000_000
-"""Nanoseconds of a second."""
 
 TRUE: Final = Number(1)
 

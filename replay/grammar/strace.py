@@ -24,7 +24,7 @@ from replay.grammar.fields import (
     field_of,
 )
 from replay.grammar.line import LONGEST_TOKEN, Line, Number, Text, token_value
-from replay.linux.constants import ERRNO, ERRNO_ALIASES, FORK_CALLS, KERNEL_ERRNO, PR, VALUES
+from replay.linux.constants import ERRNO, ERRNO_ALIASES, FORK_CALLS, KERNEL_ERRNO, PR, SECOND, VALUES
 
 Fields: TypeAlias = dict[str, Number | Text]
 """Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""
@@ -32,9 +32,6 @@ Fields: TypeAlias = dict[str, Number | Text]
 ERRNO_VALUES: Final = ERRNO | ERRNO_ALIASES | KERNEL_ERRNO
 
 TRUE: Final = Number(1)
-
-SECOND: Final = 1_000_000_000
-"""Nanoseconds of a second."""
 
 MEMORY_OPTIONS: Final = frozenset({PR["PR_SET_VMA"], PR["PR_SET_MM"]})
 """Options of prctl whose third argument is an address."""

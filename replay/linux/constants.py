@@ -38,6 +38,9 @@ EXECS: Final = (CALL_CODE["execve"], CALL_CODE["execveat"])
 EXITS: Final = (CALL_CODE["exit"], CALL_CODE["exit_group"])
 """Codes of the calls that do not return."""
 
+SECOND: Final = 1_000_000_000
+"""In nanoseconds, in which all times are."""
+
 PSEUDO: Final = 1000
 """From this code on a row is no call but a notice of the tracer; such rows are no steps."""
 

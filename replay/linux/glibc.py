@@ -18,7 +18,7 @@ Source: DEFAULT_MMAP_THRESHOLD_MAX in malloc/malloc.c, 4 MiB times sizeof(long),
 """
 
 TRIM_THRESHOLD: Final = 128 << 10
-"""With more than this at the top of the heap, a free gives it back. Source: DEFAULT_TRIM_THRESHOLD in malloc/malloc.c."""
+"""More than this free at the top of the heap goes back. Source: DEFAULT_TRIM_THRESHOLD in malloc/malloc.c."""
 
 TOP_PAD: Final = 128 << 10
 """What is asked of brk beyond the need, and what a trim leaves at the top.

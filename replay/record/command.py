@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from replay.errors import OutputExistsError, ReplayError
+from replay.linux.constants import SECOND
 from replay.logs.recordings import LOG, PARTS, SIDECAR
 from replay.record import shim
 from replay.record.evidence import is_of_other_width, partly_unseen, unseen_malloc
@@ -163,7 +164,7 @@ def record(
 
 def _write_end(parts: Path, pid: int, status: int) -> None:
     """Write behind the lines of a killed program that it was: it could not do so itself."""
-    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    seconds, rest = divmod(time.time_ns(), SECOND)
     line = f"{pid} {seconds}.{rest:09} +++ killed by {signal.Signals(-status).name} +++\n"
     path = parts / f"{pid}.{len([*parts.glob(f'{pid}.*.log')])}.log"
     path.write_text(line)

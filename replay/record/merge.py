@@ -17,12 +17,11 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from replay.linux.constants import SECOND
 from replay.linux.proc_maps import Mapping, parse_maps
 from replay.record.stacks import Frames
 
 _END_OF_TIME: Final = 1 << 63
-_SECOND: Final = 1_000_000_000
-"""Nanoseconds."""
 
 _PREFIX: Final = re.compile(rb"(\d+) +(\d+)\.(\d+) ")
 _COPIED: Final = re.compile(rb"--- SIGSYS \{.*si_code=(?:SYS_USER_DISPATCH|0x2|2)\b.*si_syscall=(?:__NR_)?(\w+)")
@@ -159,13 +158,13 @@ def _opened(lines: bytes, served: dict[int, list[int]]) -> bytes:
         if place == len(times) or times[place] > ended:
             return found[0][: found[0].rindex(b" <")]
         opened = b"%s %s.%s %s%s <unfinished ...>" % (pid, seconds, fraction, name, arguments)
-        return b"%s\n%s %d.%09d <... %s resumed> ) = %s" % (opened, pid, *divmod(ended, _SECOND), name, result)
+        return b"%s\n%s %d.%09d <... %s resumed> ) = %s" % (opened, pid, *divmod(ended, SECOND), name, result)
 
     return _TIMED.sub(halves, lines)
 
 
 def _nanoseconds(seconds: bytes, fraction: bytes) -> int:
-    return int(seconds) * _SECOND + int(fraction.ljust(9, b"0"))
+    return int(seconds) * SECOND + int(fraction.ljust(9, b"0"))
 
 
 def _program(line: bytes) -> str:

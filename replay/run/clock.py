@@ -13,6 +13,7 @@ import numpy as np
 from replay.calls.reader import RunInput
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Int64Array
+from replay.linux.constants import SECOND
 
 EPOCH: Final = "epoch"
 MIDNIGHT: Final = "midnight"
@@ -23,7 +24,7 @@ CLOCKS: Final = (EPOCH, MIDNIGHT, START, NONE)
 
 _DAY_NS: Final = 86_400_000_000_000
 
-_LEAST_EPOCH_NS: Final = 100_000_000 * 1_000_000_000
+_LEAST_EPOCH_NS: Final = 100_000_000 * SECOND
 """A time of so many seconds is one since 1970: the grammars tell the two apart by nine digits."""
 
 

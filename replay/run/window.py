@@ -14,11 +14,11 @@ import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.errors import QueryError
+from replay.linux.constants import SECOND
 
 if TYPE_CHECKING:
     from replay.run.api import Run
 
-_NS: Final = 1_000_000_000
 _DAY_SECONDS: Final = 86_400
 
 
@@ -141,7 +141,7 @@ def _times_of(run: Run, times: Int64Array) -> str:
 
 def time_text(ns: int) -> str:
     """Return a time in seconds, as `--time` takes it: `1795368030.523899`."""
-    return f"{ns // _NS}.{ns % _NS:09d}".rstrip("0").rstrip(".")
+    return f"{ns // SECOND}.{ns % SECOND:09d}".rstrip("0").rstrip(".")
 
 
 def steps_of(run: Run, window: Window) -> Int64Array:
