@@ -14,6 +14,7 @@ import replay
 from replay.console import screen
 from replay.report.as_json import json_report
 from replay.report.as_text import text_report
+from replay.report.findings import Findings
 from replay.report.steps import step_lines
 
 START = 0x555500000000
@@ -406,3 +407,27 @@ def test_answers_for_captured_programs(capture: str, answer: str) -> None:
         pytest.skip("the capture is not there")
     run = replay.load(found.logs)
     assert json_report(run)["malloc"]["answer"]["answer"] == answer
+
+
+STACKS = """\
+100 malloc(200) = 0x5555555592a0
+ > libstdc++.so.6(_Znwm+0x1c) [7ff6ec71a249]
+ > prog(make_node+0xe) [5555555551af]
+100 malloc(200) = 0x555555559370
+ > libstdc++.so.6(_Znwm+0x1c) [7ff6ec71a249]
+ > prog(make_name+0xe) [5555555551cf]
+100 malloc(200) = 0x555555559440
+ > libstdc++.so.6(_Znwm+0x1c) [7ff6ec71a249]
+ > prog(make_node+0xe) [5555555551af]
+100 free(0) = <void>
+100 +++ exited (status 0) +++
+"""
+
+
+def test_leaks_are_grouped_by_the_first_frame_outside_of_libc_and_the_run_time(tmp_path: Path) -> None:
+    (tmp_path / "trace.log").write_text(STACKS)
+    groups = Findings(replay.load(tmp_path / "trace.log")).malloc.leaks  # type: ignore[union-attr]
+    assert [(group.caller, group.count, group.bytes) for group in groups] == [
+        ("make_node (prog)", 2, 400),
+        ("make_name (prog)", 1, 200),
+    ]

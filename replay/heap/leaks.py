@@ -21,20 +21,25 @@ PARTS: Final = 4
 """Into how many parts of equal numbers of changes a run is cut to see whether live memory grows."""
 
 
-def leaked_groups(replayed: Replay, blocks: Blocks) -> Columns:
+def live_rows(blocks: Blocks) -> Int64Array:
+    """Return the rows of the blocks alive at the end; what a forked child has from its parent counts there only."""
+    return np.flatnonzero((blocks.columns["end"] == LIVE) & (blocks.columns["inherited"] == 0)).astype(np.int64)
+
+
+def leaked_groups(replayed: Replay, blocks: Blocks, callers: Int64Array) -> Columns:
     """Return the blocks alive at the end in groups of one space, caller, call and size class, most bytes first.
 
-    What a forked child has from its parent and leaves alone is counted in the parent only.
+    `callers` says of each of `live_rows` who asked for it, as a text id.
 
     `space`, `caller` (text id), `call`; `size_class`, the power of two that is not above the sizes (0: no bytes asked
     for); `count`, `bytes`; `first_block` and `last_block`, the rows of the oldest and the youngest; `age_lines` and
     `age_ns` of the oldest at the end (`NULL` where the log has no times).
     """
     columns = blocks.columns
-    rows = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0)).astype(np.int64)
+    rows = live_rows(blocks)
     size = columns.at("size", rows)
     classes = np.where(size > 0, 1 << np.maximum(np.frexp(size.astype(np.float64))[1] - 1, 0), 0).astype(np.int64)
-    keys = [*(columns.at(name, rows) for name in ("space", "caller", "call")), classes]
+    keys = [columns.at("space", rows), callers, columns.at("call", rows), classes]
     order = ascending_by(*keys)
     keys, rows, size = [key[order] for key in keys], rows[order], size[order]
     fresh = np.ones(len(rows), dtype=np.bool_)

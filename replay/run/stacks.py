@@ -6,11 +6,12 @@ needs but one of them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -80,15 +81,56 @@ def folded(run: Run, of: str) -> Counter[str]:
     return found
 
 
+_ALLOCATORS: Final = re.compile(
+    r"^(?:libc[.-]|libc$|ld[.-]|ld-|libstdc\+\+|libc\+\+|libgcc_s|libjemalloc|libmimalloc|libtcmalloc|_shim\.so|shim-)"
+)
+"""Modules that hand on what others ask for: libc, the C++ run time, allocators, the recorder's own library."""
+
+
+def sites(run: Run, steps: Int64Array) -> dict[int, str]:
+    """Return for those of some steps that have frames the first one outside of libc, C++ run time and allocator.
+
+    A site is the function with its module, `make_node (prog)`. The result is empty where the log has no frames.
+    """
+    events = run.replayed.events
+    wanted: dict[tuple[int, int], list[int]] = {}
+    places = zip(events.at("file", steps).tolist(), events.at("line", steps).tolist(), strict=True)
+    for place, step in zip(places, steps.tolist(), strict=True):
+        wanted.setdefault(place, []).append(step)
+    found: dict[int, str] = {}
+    for log in run.source.logs:
+        if log.path == STDIN:
+            continue
+        for line, frames in _frames_in(log):
+            for step in wanted.get((log.index, line), ()):
+                site = next((frame for frame in frames if not _ALLOCATORS.match(frame.module)), None)
+                if site is not None:
+                    found[step] = f"{site.function} ({site.module})" if site.module else site.function
+    return found
+
+
+class _Frame(NamedTuple):
+    """One frame of a stack: its function, `+?` behind the module where it has no name, and the file's own name."""
+
+    function: str
+    module: str
+
+
 def _stacks_in(log: Log) -> Iterator[tuple[int, list[str]]]:
     """Yield the lines of a log behind which frames stand, with the functions of these, the innermost first."""
     if log.path == STDIN:
         raise QueryError("standard input cannot be read twice: name the log")
+    for line, frames in _frames_in(log):
+        yield line, [frame.function for frame in frames]
+
+
+def _frames_in(log: Log) -> Iterator[tuple[int, list[_Frame]]]:
+    """Yield the lines of a log behind which frames stand, with these, the innermost first."""
     for chunk in read_chunks(Log(log.path, dialect=log.dialect)):
-        owner, frames = 0, list[str]()
+        owner, frames = 0, list[_Frame]()
         for line, text in zip(chunk.line.tolist(), chunk.data.split(b"\n"), strict=False):
             if text.startswith(_MARKS):
-                frames.append(_function(text.decode("latin-1"), log.dialect))
+                frames.append(_frame(text.decode("latin-1"), log.dialect))
                 continue
             if frames:
                 yield owner, frames
@@ -98,14 +140,15 @@ def _stacks_in(log: Log) -> Iterator[tuple[int, list[str]]]:
 
 
 @lru_cache(1 << 16)
-def _function(text: str, dialect: str) -> str:
-    """Return what a frame names: its function, else its module with `+?`."""
+def _frame(text: str, dialect: str) -> _Frame:
+    """Return what a frame names; those of a recording are written as strace writes them."""
     try:
-        texts = parse(text, dialect).texts
+        texts = parse(text, "strace" if dialect == "mixed" else dialect).texts
     except LineError:
-        return "?"
-    symbol, module = (_text(texts, name, text) for name in ("frame_symbol", "frame_module"))
-    return symbol or (f"{PurePath(module).name}+?" if module else "?")
+        return _Frame("?", "")
+    symbol, path = (_text(texts, name, text) for name in ("frame_symbol", "frame_module"))
+    module = PurePath(path).name
+    return _Frame(symbol or (f"{module}+?" if module else "?"), module)
 
 
 def _text(texts: Mapping[str, Text], name: str, line: str) -> str:

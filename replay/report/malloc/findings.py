@@ -13,16 +13,17 @@ import numpy as np
 
 from replay.calls.enclosing import GIVING, is_call
 from replay.calls.reader import FAILED
-from replay.engine.columns import NO_TEXT, NULL, Columns
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.heap.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
 from replay.heap.diagnosis import ANSWERS, FRAGMENTATION, HELD_SHARE, LEAK, LEAKED_SHARE, LEAST_HELD, Answer
 from replay.heap.free_space import taken_bytes
 from replay.heap.growth_causes import KINDS, heap_growth, threshold_raises
-from replay.heap.leaks import leaked_groups
+from replay.heap.leaks import leaked_groups, live_rows
 from replay.heap.snapshot import Picture, pins
 from replay.linux import constants
 from replay.report.facts import Curve
 from replay.report.malloc.facts import Cause, Fault, LeakGroup, Pin, Raise, SpaceBlocks
+from replay.run.stacks import sites
 from replay.run.summary import log_end
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class MallocFindings:
 
         Where no caller is printed, blocks of others lie between the seen ones. Heuristic.
         """
+        if any(log.dialect == "mixed" for log in self.run.source.logs):
+            return False  # a recording: the preloaded library sees them all
         callers = self.run.malloc_blocks.columns["caller"]
         unseen = max(self.answer.largest.unseen_bytes, self.answer.end.unseen_bytes) if len(callers) else 0
         own = _OF_ARENA * self.findings.arena_heaps.count + _OF_THREAD * self.run.replayed.threads
@@ -251,9 +254,25 @@ class MallocFindings:
     # --- leaks ---
 
     @cached_property
+    def _leak_callers(self) -> Int64Array:
+        """Who asked for each block alive at the end: the first frame outside libc where there are frames."""
+        columns, rows = self.run.malloc_blocks.columns, live_rows(self.run.malloc_blocks)
+        callers = columns.at("caller", rows)
+        if not (callers != NO_TEXT).any():
+            return callers
+        steps = columns.at("given_step", rows)
+        found = sites(self.run, steps)
+        named = (found.get(step) for step in steps.tolist())
+        made = [
+            caller if site is None else self.run.strings.intern(site)
+            for site, caller in zip(named, callers.tolist(), strict=True)
+        ]
+        return np.array(made, np.int64)
+
+    @cached_property
     def leaks(self) -> list[LeakGroup]:
         """The blocks alive at the end in groups, most bytes first."""
-        groups = leaked_groups(self.run.replayed, self.run.malloc_blocks)
+        groups = leaked_groups(self.run.replayed, self.run.malloc_blocks, self._leak_callers)
         born = self.run.malloc_blocks.columns["born_line"]
         return [
             LeakGroup(
