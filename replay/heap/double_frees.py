@@ -47,7 +47,7 @@ def are_double(events: Columns, misnamed_steps: Int64Array, frees: SecondFrees) 
     between = _hidden_between(events, misnamed_steps, frees) | _lines_between(events, frees)
     adjacent = events["entry_clock"][frees.steps] == events["clock"][frees.earlier] + 1
     excused = between | frees.repeated | (frees.strangers & ~adjacent) | _of_another_process(events, frees)
-    ending = _of_ending_thread(events, frees.steps)
+    ending = of_ending_thread(events, frees.steps)
     died = events["status"][frees.steps] == UNFINISHED
     double: Mask = died | frees.handed_out_twice | ~(excused | ending)
     return double
@@ -89,10 +89,12 @@ def _of_another_process(events: Columns, frees: SecondFrees) -> Mask:
     return unmade
 
 
-def _of_ending_thread(events: Columns, frees: Int64Array) -> Mask:
+def of_ending_thread(events: Columns, frees: Int64Array) -> Mask:
     """Return which frees come behind the last allocation of a thread not its space's first, and show no caller.
 
     What such a thread has cached, glibc frees once more when it ends, which ltrace's `-x` shows.
+
+    A thread that never allocated has no cache.
 
     Source: tcache_thread_shutdown in malloc/malloc.c calls __libc_free.
     """
@@ -102,6 +104,6 @@ def _of_ending_thread(events: Columns, frees: Int64Array) -> Mask:
         mine = np.flatnonzero(tids == tid)
         first = np.argmax(spaces == spaces[mine[0]])
         gives = mine[is_call({"call": calls[mine]}, (*GIVING, *HIDING))]
-        late = frees > (int(gives[-1]) if len(gives) else -1)
+        late = frees > int(gives[-1]) if len(gives) else np.zeros(len(frees), np.bool_)
         ending &= (tids[frees] != tid) | (late & (tids[first] != tid))
     return ending

@@ -18,7 +18,7 @@ from replay.calls.reader import OK
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, ascending_by
-from replay.heap.double_frees import SecondFrees, are_double
+from replay.heap.double_frees import SecondFrees, are_double, of_ending_thread
 from replay.linux.constants import CALL_CODE
 from replay.spaces.replay import Replay
 
@@ -283,7 +283,7 @@ class _Pairing:
         del first, given, fitting
         unknown, again, start_again = place[misfit[~known]], misfit[known], start[known]
         if not len(again):
-            return place[:0], unknown
+            return place[:0], self._not_cached(unknown)
         operations, repeats = self.operations, np.searchsorted(start, start_again, side="right")
         frees = SecondFrees(
             steps=operations.source[place[again]],
@@ -293,7 +293,11 @@ class _Pairing:
             strangers=np.isin(operations.space[place[again]], operations.space[unknown]),
         )
         double = are_double(self.replayed.events, self.misnamed_steps, frees)
-        return place[again[double]], np.concatenate([unknown, place[again[~double]]])
+        return place[again[double]], self._not_cached(np.concatenate([unknown, place[again[~double]]]))
+
+    def _not_cached(self, takes: Int64Array) -> Int64Array:
+        """Return the takes but for those by which a thread that ends empties its cache."""
+        return takes[~of_ending_thread(self.replayed.events, self.operations.source[takes])] if len(takes) else takes
 
 
 def _followed_by_two_gives(rows: Int64Array, gives: Mask, same: Mask) -> Mask:
