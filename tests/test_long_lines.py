@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.grammar import CALLED, LineError, grammar_file, parse
+from replay.grammar import CALLED, LineError, parse
+from replay.grammar.parser import grammar_file
 from replay.logs.chunks import LONGEST_LINE, read_texts
 from replay.logs.files import Log
 

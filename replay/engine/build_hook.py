@@ -1,7 +1,8 @@
-"""What building the package adds to it: one shared library of the compiled loops, and small C libraries.
+"""What building the package adds to it: a shared library of the compiled loops, small C libraries, tables of parsers.
 
-In goes a checkout, out come the files of `LIBRARY` and `C_SOURCES` in it; a wheel takes them along. hatchling calls the
-class below; `python -m replay.engine.build_hook` does the same in place. What was built of the same sources is kept.
+In goes a checkout, out come the files of `LIBRARY` and `C_SOURCES` in it, and those of the grammar's parsers; a wheel
+takes them along. hatchling calls the class below; `python -m replay.engine.build_hook` does the same in place. What was
+built of the same sources is kept.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ LOOPS: Final = ("replay.mm.address_space", "replay.lines.scan_loop", "replay.eng
 """The modules in which loops stand, those that take the longest to compile first."""
 
 LIBRARY: Final = "replay/engine/_loops.so"
+
+COMPILE: Final = ("-m", "replay.engine.compile_loops")
 
 
 class CSource(NamedTuple):
@@ -69,7 +72,20 @@ def build(root: Path) -> list[str]:
     """Build what is not there yet, or older than its sources, and return the names of all files built."""
     if not _is_fresh(root):
         build_loops(root, root / LIBRARY)
-    return [LIBRARY, *(one.made for one in C_SOURCES if _is_made(root, one))]
+    return [LIBRARY, *build_tables(root), *(one.made for one in C_SOURCES if _is_made(root, one))]
+
+
+def build_tables(root: Path) -> list[str]:
+    """Make the tables of a checkout's parsers, where they do not fit, and return the names of their files.
+
+    Raises:
+        BuildError: lark is missing, or failed.
+    """
+    if find_spec("lark") is None:
+        raise BuildError("the tables of replay's parsers are made by lark, not installed: pip install lark")
+    code = "from replay.grammar.parser import build_tables; print(*build_tables(), sep='\\n')"
+    made = _finished(_started(root, "-c", code)).splitlines()
+    return [str(Path(name).relative_to(root)) for name in made]
 
 
 # --- the loops -------------------------------------------------------------------------------------------------------
@@ -86,26 +102,26 @@ def build_loops(root: Path, library: Path, *options: str) -> None:
         raise BuildError(f"replay's loops are compiled by {' and '.join(missing)}, not installed: pip install numba")
     with tempfile.TemporaryDirectory(prefix="replay-build-") as folder:
         objects = [Path(folder) / f"{module}.o" for module in LOOPS]
-        running = [_started(root, str(file), module, *options) for module, file in zip(LOOPS, objects, strict=True)]
+        of = zip(LOOPS, objects, strict=True)
+        running = [_started(root, *COMPILE, str(file), module, *options) for module, file in of]
         names = sorted({name for process in running for name in _finished(process).splitlines()})
         objects.append(Path(folder) / "origin.o")
-        _finished(_started(root, str(objects[-1]), "--origin", *names))
+        _finished(_started(root, *COMPILE, str(objects[-1]), "--origin", *names))
         _link(objects, library)
 
 
 def _started(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start to compile in a process of its own, which sees the checkout first."""
+    """Start Python in a process of its own, which sees the checkout first."""
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "replay.engine.compile_loops", *arguments]
-    return subprocess.Popen(command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, *arguments], cwd=root, env=environment, text=True, stdout=subprocess.PIPE)
 
 
 def _finished(process: subprocess.Popen[str]) -> str:
     """Return what a process printed."""
     printed, _ = process.communicate()
     if process.returncode:
-        raise BuildError(f"replay's loops: {' '.join(map(str, process.args))} failed")  # type: ignore[arg-type]
+        raise BuildError(f"{' '.join(map(str, process.args))} failed")  # type: ignore[arg-type]
     return printed
 
 
