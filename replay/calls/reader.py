@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,7 @@ from replay.lines.first_sights import FirstSights
 from replay.lines.line_reader import Counters, LineColumns, Shapes
 from replay.lines.scan import Scan
 from replay.lines.scan_stream import Scanned, scanned
-from replay.lines.templates import KIND_CODE
+from replay.lines.templates import KIND_CODE, MOST_NS
 from replay.linux.constants import CALL_CODE, SECOND
 from replay.logs.chunks import Chunk, Notice, read_texts
 from replay.logs.files import Log, find_logs, size_of
@@ -124,7 +124,8 @@ class Reading:
     def _elapsed(self, chunk: Chunk) -> Int64Array:
         """Return for each line the nanoseconds since the log began: the sum of what `-r` prints."""
         steps = [_relative_ns(line) for line in chunk.data.split(b"\n")[:-1]]
-        elapsed = np.cumsum(np.array(steps, dtype=np.int64)) + self.elapsed_ns
+        total = accumulate(steps, lambda so_far, step: min(so_far + step, MOST_NS - 1), initial=self.elapsed_ns)
+        elapsed = np.array(list(total)[1:], dtype=np.int64)
         self.elapsed_ns = int(elapsed[-1]) if len(elapsed) else self.elapsed_ns
         return elapsed
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay.engine.columns import NULL, Int64Array
-from replay.lines.templates import KIND_CODE, NARROW
+from replay.lines.templates import CLOCKS, KIND_CODE, MOST_NS, NARROW
 from replay.linux.constants import CALL_CODE, MAP_FLAGS
 
 _CALL, _CLOSED = KIND_CODE["call"], KIND_CODE["closed"]
@@ -26,8 +26,10 @@ def impossible(kind: Int64Array, call: Int64Array, numbers: Mapping[str, Int64Ar
     """Return the places of lines that say what cannot be.
 
     A mapping begins at a page, and where MAP_FIXED asked for. Source: mmap(2), mremap(2). Ids and descriptors are ints.
+    No clock reaches `MOST_NS`.
     """
     found = [_too_wide(numbers[key]) for key in NARROW if key in numbers]
+    found += [_too_late(numbers[key]) for key in CLOCKS if key in numbers]
     rows = np.flatnonzero(((call == _MMAP) | (call == _MREMAP)) & ((kind == _CALL) | (kind == _CLOSED)))
     if len(rows) and "result" in numbers:
         found.append(rows[_wrong_place(rows, call, numbers)])
@@ -38,6 +40,11 @@ def impossible(kind: Int64Array, call: Int64Array, numbers: Mapping[str, Int64Ar
 def _too_wide(values: Int64Array) -> Int64Array:
     """Return where numbers are no ints, as they are or as an unsigned one is printed."""
     return np.flatnonzero((values >= _INT) | ((values < -_INT // 2) & (values != NULL)))
+
+
+def _too_late(values: Int64Array) -> Int64Array:
+    """Return where numbers are no nanoseconds of a clock; negative ones were too large for the column."""
+    return np.flatnonzero((values >= MOST_NS) | ((values < 0) & (values != NULL)))
 
 
 def _wrong_place(rows: Int64Array, call: Int64Array, numbers: Mapping[str, Int64Array]) -> NDArray[np.bool_]:

@@ -209,8 +209,12 @@ class _Reader:
         """Fill the columns."""
         table = self.shapes.table
         direct = self.kind == DIRECT
-        shape = np.where(direct, NO_SHAPE, self.shape)
-        self.numbers = table.number_columns(shape, self.found)
+        shape, beyond = np.where(direct, NO_SHAPE, self.shape), np.zeros(len(direct), dtype=np.bool_)
+        self.numbers = table.number_columns(shape, self.found, beyond)
+        if beyond.any():
+            direct |= beyond & (self.kind >= 0)
+            shape = np.where(direct, NO_SHAPE, self.shape)
+            self.numbers = table.number_columns(shape, self.found, beyond)
         self.texts = table.text_columns(shape, self.found)
         for index in np.flatnonzero(direct).tolist():
             self._line_by_line(index)

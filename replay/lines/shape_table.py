@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, to_signed
-from replay.lines.scan import Scan
+from replay.lines.scan import Bools, Scan
 from replay.lines.shape_trie import MOST_LEAVES
 from replay.lines.slots import Hashes
-from replay.lines.templates import Form, Refused, Span, Template
+from replay.lines.templates import MOST_NS, Form, Refused, Span, Template
 from replay.lines.text_ids import Texts
 
 PASSED_OVER, NOT_UNDERSTOOD, DIRECT = -1, -2, -3
@@ -68,13 +68,22 @@ class _Numbers:
         self.const = _with_room(self.const, rows, NULL)
         self.slot, self.factor = _with_room(self.slot, rows, 0), _with_room(self.factor, rows, 0)
 
-    def column(self, shape: Int64Array, present: Int64Array, first_slot: Int64Array, values: Int64Array) -> Int64Array:
-        """Return the numbers of lines of the shapes `present`, NULL where there is none; not to be written to."""
+    def column(
+        self, shape: Int64Array, present: Int64Array, first_slot: Int64Array, values: Int64Array, beyond: Bools
+    ) -> Int64Array:
+        """Return the numbers of lines of the shapes `present`, NULL where there is none; not to be written to.
+
+        `beyond` is set where a product may be too large for a column.
+        """
         total = _each(self.const, shape, present)
         for slots, factors in zip(self.slot, self.factor, strict=True):
             if len(values) and factors[present].any():
                 part = values.take(first_slot + _each(slots, shape, present), mode="clip")
-                part *= _each(factors, shape, present)
+                factor = _each(factors, shape, present)
+                if (factor > 1).any():
+                    most = np.where(factor > 1, MOST_NS // np.maximum(factor, 1), -1).astype(np.uint64)
+                    beyond |= part.view(np.uint64) > most
+                part *= factor
                 part += total
                 total = part
         return np.broadcast_to(total, len(shape))
@@ -192,15 +201,18 @@ class ShapeTable:
             const = self.texts.id(key, span.const, span.suffix) if span.first < 0 else NO_TEXT
             self.spans.setdefault(key, _Spans()).set(row, span, const)
 
-    def number_columns(self, shape: Int64Array, found: Scan) -> dict[str, Int64Array]:
-        """Return a column for each field of numbers that a line has, the rows of the lines' shapes being `shape`."""
+    def number_columns(self, shape: Int64Array, found: Scan, beyond: Bools) -> dict[str, Int64Array]:
+        """Return a column for each field of numbers that a line has, the rows of the lines' shapes being `shape`.
+
+        `beyond` is set for lines of which a number may be too large for its column: they are parsed one by one.
+        """
         present = np.flatnonzero(np.bincount(shape, minlength=len(self.templates)))
         columns = {}
         for key, numbers in sorted(self.numbers.items()):
             numbers.make_room(len(self.templates))
             if (numbers.const[present] != NULL).any():
                 values = found.value.view(np.int64)
-                columns[key] = numbers.column(shape, present, found.first_slot[:-1], values)
+                columns[key] = numbers.column(shape, present, found.first_slot[:-1], values, beyond)
         return columns
 
     def text_columns(self, shape: Int64Array, found: Scan) -> dict[str, Int64Array]:

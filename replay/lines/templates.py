@@ -122,12 +122,20 @@ NARROW: Final = ("pid", "child_pid")
 
 _MOST: Final = 1 << 64
 
+CLOCKS: Final = ("time", "relative", "duration")
+"""Fields in nanoseconds."""
+
+MOST_NS: Final = 1 << 62
+"""No clock of a log says as much (it is the year 2116): of less, two can be added."""
+
 
 def _all_fit(line: Line, text: str) -> bool:
     """Tell whether all numbers of a line fit their places: registers have 64 bits."""
     for key, number in line.numbers.items():
         value = number.value(text)
         if not -_MOST < value < _MOST or (key in NARROW and 1 << 32 <= value < _MOST - (1 << 31)):
+            return False
+        if key in CLOCKS and value >= MOST_NS:
             return False
         if any(token_value(text[start:end]) >= _MOST for start, end, _ in number.terms):
             return False
