@@ -20,6 +20,7 @@ from replay.heap.pairing import Misfits, Paired, pair
 from replay.linux.constants import CALLS
 from replay.logs.problems import Problems
 from replay.mm.address_space import HIGHEST, KIND_ANON, KIND_BRK
+from replay.spaces.processes import BRK, EXEC_EVENTS
 from replay.spaces.replay import Replay
 
 LIVE: Final = 0
@@ -45,9 +46,6 @@ REASONS: Final = ("double_free", "unknown_free", "free_not_seen", "ltrace_misnam
 as is normal after an attach and for what the libc allocates itself. `free_not_seen`: malloc handed out a live block.
 `ltrace_misnamed_call`: ltrace 0.7.3 may have written a wrong name, so the line is not believed.
 """
-
-_EXEC: Final = 1
-"""Code of the column `origin` of the spaces."""
 
 _ADDRESS_BITS: Final = 48
 
@@ -159,13 +157,10 @@ def _sizes(events: PackedColumns, nesting: Nesting, steps: Int64Array) -> Int64A
 def _ended_by_exec(paired: Paired, spaces: Columns) -> Int64Array:
     """Return the lines where the blocks ended; those of a replaced space end with it."""
     died = paired.died
-    executed = np.flatnonzero((spaces["origin"] == _EXEC) & (spaces["parent"] != NULL))
-    replaced = spaces["parent"][executed]
-    executed = executed[spaces["died_line"][replaced] == spaces["born_line"][executed]]
-    if not len(executed):
+    replaced = np.isin(spaces["ended_by"], (*EXEC_EVENTS, BRK))  # a new break tells of an execve that the log has not
+    if not replaced.any():
         return died
-    ends = np.full(len(spaces["space"]), NULL, dtype=np.int64)
-    ends[spaces["parent"][executed]] = spaces["born_line"][executed]
+    ends = np.where(replaced, spaces["died_line"], NULL)
     return np.where(died == NULL, ends[paired.space], died)
 
 

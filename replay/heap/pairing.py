@@ -248,7 +248,8 @@ class _Pairing:
         follower = follower[ended]
         ends, steps = kind[follower], source[follower]
         died, taken = (np.full(len(addr), NULL, dtype=np.int64) for _ in range(2))
-        died[ended] = clock[follower]
+        # A line of a child may stand before the fork that made it, and with it the blocks that it was born with.
+        died[ended] = np.maximum(clock[follower], born[ended])
         taken[ended[ends != GIVE]] = steps[ends != GIVE]
         moved, inherited = np.zeros(len(addr), dtype=np.bool_), np.zeros(len(addr), dtype=np.bool_)
         moved[ended[ends == TAKE_MOVE]] = True

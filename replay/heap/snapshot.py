@@ -255,6 +255,8 @@ class SpaceHeap:
         pages, share = _page_use(self.addr[live], self.size[live], page)
         heap_bytes, live_bytes = int((runs[1] - runs[0]).sum()), int(self.size[both].sum())
         used, used_alone = (int((self.end[rows] - self.start[rows]).sum()) for rows in (live, alone))
+        # Blocks that overlap, as they do in a damaged log, count twice: then the ranges between them are more.
+        free_bytes = max(heap_bytes - used - unseen, 0)
         return Picture(
             space=self.space,
             line=line,
@@ -264,10 +266,10 @@ class SpaceHeap:
             heap_bytes=heap_bytes,
             direct_bytes=used_alone,
             unseen_bytes=min(unseen, max(heap_bytes - used, 0)),
-            free_bytes=max(heap_bytes - used - unseen, 0),
+            free_bytes=free_bytes,
             slack_bytes=int(length[~usable].sum()),
-            largest_free_bytes=int(length[usable].max(initial=0)),
-            pinned_bytes=int(length[in_area & (free[0] < top)].sum()),
+            largest_free_bytes=min(int(length[usable].max(initial=0)), free_bytes),
+            pinned_bytes=min(int(length[in_area & (free[0] < top)].sum()), free_bytes),
             held_bytes=_held(free, runs),
             top_bytes=top_bytes,
             trimmable_bytes=max((top_bytes - MINSIZE - 1 - TOP_PAD) // page * page, 0),

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.calls.table import Calls, concatenated
+from replay.calls.table import OK, Calls, concatenated
 from replay.calls.windows import Recording, record
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
@@ -177,11 +177,11 @@ def _window(
 
 def _spaces(who: Processes, output: ReplayColumns, start_brks: dict[int, int]) -> Columns:
     lives = who.lives
+    ended = _ends(who, output)
 
     def column(values: Sequence[int]) -> Int64Array:
         return np.array(values, np.int64)
 
-    ended = column([life.ended_clock for life in lives])
     return {
         "space": column([life.space for life in lives]),
         "parent": column([life.parent for life in lives]),
@@ -195,6 +195,26 @@ def _spaces(who: Processes, output: ReplayColumns, start_brks: dict[int, int]) -
         "died_step": np.where(ended == NULL, NULL, output.steps_at(ended)),
         "start_brk": column([brk if brk > 0 else NULL for brk in (start_brks.get(life.space, NULL) for life in lives)]),
     }
+
+
+def _ends(who: Processes, output: ReplayColumns) -> Int64Array:
+    """Return the line where each space ended, `NULL` where none did.
+
+    That is the line of its last exit or exec; if a later line says that a call in it completed, as in a damaged log, it
+    cannot have ended before.
+    """
+    ended = np.array([life.ended_clock for life in who.lives], np.int64)
+    step = np.where(ended == NULL, output.recording.calls.rows, output.steps_at(ended))
+    late = who.last_steps(output.recording.heard) >= step
+    first = int(step[late].min(initial=output.recording.calls.rows))
+    events = output.events
+    for number in range(events.parts):
+        if events.starts[number + 1] > first:
+            part = events.part(number, ("space", "clock", "status"))
+            doing = (part["status"] == OK) & (part["space"] >= 0)
+            doing[doing] = late[part["space"][doing]]
+            np.maximum.at(ended, part["space"][doing], part["clock"][doing])
+    return ended
 
 
 def _programs_of(lives: Sequence[SpaceLife]) -> list[int]:

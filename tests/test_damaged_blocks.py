@@ -1,0 +1,57 @@
+"""Blocks of damaged logs: lines behind the end of a space, frees before the fork, blocks that overlap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import replay
+
+
+def load(tmp_path: Path, text: str) -> replay.Run:
+    (tmp_path / "a.log").write_text(text)
+    return replay.load(tmp_path / "a.log")
+
+
+def test_a_space_does_not_end_before_its_last_call(tmp_path: Path) -> None:
+    log = """\
+7 brk(0x555555700000) = 0x555555621000
+7 +++ exited with 0 +++
+7 alloc->malloc(64) = 0x55cf6ba6caf0
+7 alloc->malloc(32) = 0x55cf6ba6cb40
+"""
+    run = load(tmp_path, log)
+    assert run.blocks[["born_line", "end"]].to_numpy().tolist() == [[3, "live"], [4, "live"]]
+    assert run.summary["peak_live_bytes"].item() == 96
+    assert run.replayed.spaces["died_line"].tolist() == [4]
+
+
+def test_a_free_that_began_before_the_fork_takes_the_childs_copy_at_the_fork(tmp_path: Path) -> None:
+    log = """\
+11 prog->free(0x5000 <unfinished ...>
+10 prog->malloc(16) = 0x5000
+10 SYS_fork() = 11
+11 <... free resumed> ) = <void>
+11 prog->malloc(8) = 0x6000
+"""
+    run = load(tmp_path, log)
+    columns = ["space", "addr", "born_line", "died_line", "born_step", "died_step"]
+    assert run.blocks[columns].to_numpy(object, na_value=None).tolist() == [
+        [0, 0x5000, 2, None, 0, None],
+        [1, 0x5000, 3, 3, 1, 1],
+        [1, 0x6000, 5, None, 3, None],
+    ]
+    assert run.fragmentation[["line", "live_bytes"]].to_numpy(int).tolist() == [[2, 16], [3, 0], [5, 8]]
+
+
+def test_the_largest_free_range_is_no_more_than_what_is_free_where_blocks_overlap(tmp_path: Path) -> None:
+    log = """\
+SYS_brk(0) = 0x1000000
+SYS_brk(0x1021000) = 0x1021000
+prog->malloc(50000) = 0x1000010
+prog->malloc(50000) = 0x1000020
+"""
+    run = load(tmp_path, log)
+    last = run.fragmentation.iloc[-1]
+    chunks = 2 * 50016  # and eight bytes stand before the first one
+    assert last["free_bytes"] == last["largest_free_bytes"] == 135168 - 8 - chunks
+    assert run.summary["heap_fragmentation"].item() == last["heap_fragmentation"] == 0
