@@ -22,7 +22,8 @@ from replay.linux.proc_maps import Mapping, perms_text
 from replay.mm.address_space import KIND_BRK, KINDS, ORIGIN_INFERRED, ORIGINS
 
 if TYPE_CHECKING:
-    from replay.run.api import Mapped, Run
+    from replay.run.api import Run
+    from replay.run.moment import Mapped
 
 MOST_PARTS: Final = 18
 """As many parts a picture has at most."""

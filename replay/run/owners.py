@@ -14,7 +14,7 @@ from replay.engine.sorting import ascending, is_among
 from replay.mm.address_space import KIND_BRK
 
 if TYPE_CHECKING:
-    from replay.run.api import Run
+    from replay.run.analysis import Analysis
 
 HEAP: Final = "[heap]"
 ANONYMOUS: Final = "anonymous"
@@ -23,7 +23,7 @@ _OF_REGION: Final = ("path", "kind", "made_step")
 """The columns of a region that say whose it is."""
 
 
-def owners_of(run: Run, regions: Columns) -> Int64Array:
+def owners_of(run: Analysis, regions: Columns) -> Int64Array:
     """Return whose each region is: its path, `[heap]`, allocator and kind of the mapping, or `anonymous`."""
     heap, anonymous = run.strings.intern_all((HEAP, ANONYMOUS))
     path, kind, made = (regions[name] for name in _OF_REGION)
@@ -37,7 +37,7 @@ def owners_of(run: Run, regions: Columns) -> Int64Array:
     return owner
 
 
-def mapping_owners(run: Run) -> tuple[Int64Array, Int64Array]:
+def mapping_owners(run: Analysis) -> tuple[Int64Array, Int64Array]:
     """Return the steps of the mappings that allocators made, in order, and for each `ALLOCATOR KIND`."""
     made = run.activity.allocator_mmaps
     rows = np.flatnonzero(made["errno"] == NO_TEXT)
@@ -47,7 +47,7 @@ def mapping_owners(run: Run) -> tuple[Int64Array, Int64Array]:
     return made["step"][rows], np.array(run.strings.intern_all(texts), np.int64)[of_row.reshape(-1)]
 
 
-def blockers_of(run: Run) -> tuple[Int64Array, Int64Array]:
+def blockers_of(run: Analysis) -> tuple[Int64Array, Int64Array]:
     """Return for each failed brk who was in the way, and `born_step` of that region, `NULL` where there is none.
 
     Without a mapping in the way it is the cause.
@@ -69,7 +69,7 @@ def blockers_of(run: Run) -> tuple[Int64Array, Int64Array]:
     return owner, born
 
 
-def _alive_at(run: Run, near: Int64Array, space: Int64Array, start: Int64Array, clock: Int64Array) -> Int64Array:
+def _alive_at(run: Analysis, near: Int64Array, space: Int64Array, start: Int64Array, clock: Int64Array) -> Int64Array:
     """Return for each space, start and clock the region, of those `near`, that began there and lived then; else -1."""
     regions = run.replayed.regions
     keys = [np.append(regions.at(name, near), asked) for name, asked in (("space", space), ("start", start))]

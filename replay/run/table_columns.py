@@ -28,13 +28,13 @@ from replay.run.timeline import thinned, timeline_columns
 from replay.tables import MOST_SUMMED, TABLES, Words
 
 if TYPE_CHECKING:
-    from replay.run.api import Run
+    from replay.run.analysis import Analysis
 
 STATUSES: Final = ("ok", "failed", "unfinished")
 """The words of the column `status`; its codes are places here."""
 
 
-def columns_of(run: Run, table: str) -> dict[str, Any]:
+def columns_of(run: Analysis, table: str) -> dict[str, Any]:
     """Return the columns of a table whole, as `tables.to_arrow` takes them; raise QueryError if there is none of it."""
     if table in _PARTED:
         source, make = _PARTED[table]
@@ -42,7 +42,7 @@ def columns_of(run: Run, table: str) -> dict[str, Any]:
     return _whole(run, table)
 
 
-def parts_of(run: Run, table: str, every: int = 1) -> Iterator[dict[str, Any]]:
+def parts_of(run: Analysis, table: str, every: int = 1) -> Iterator[dict[str, Any]]:
     """Yield the columns of a table in parts, the rows in the order of its schema.
 
     Of `fragmentation` only one row in so many of each space is there, and its last one.
@@ -63,7 +63,7 @@ def parts_of(run: Run, table: str, every: int = 1) -> Iterator[dict[str, Any]]:
         yield _sorted(_whole(run, table), TABLES[table].order)
 
 
-def _whole(run: Run, table: str) -> dict[str, Any]:
+def _whole(run: Analysis, table: str) -> dict[str, Any]:
     make = _WHOLE.get(table)
     if make is None:
         raise QueryError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
@@ -81,7 +81,7 @@ def _decoded(call: Int64Array, values: Int64Array, text_of: Callable[[str, int],
     return Words(ids, [text_of(constants.CALLS[code], int(numbers[place])) for place, code in split])
 
 
-def _event_columns(run: Run, events: Columns) -> dict[str, Any]:
+def _event_columns(run: Analysis, events: Columns) -> dict[str, Any]:
     call = events["call"]
     words = ["exit" if name == "exit_group" else name for name in constants.CALLS]
     columns: dict[str, Any] = {
@@ -106,12 +106,12 @@ def _event_columns(run: Run, events: Columns) -> dict[str, Any]:
     return columns | run.clock.columns(events["step"])
 
 
-def _lives(run: Run, rows: Columns) -> dict[str, Int64Array]:
+def _lives(run: Analysis, rows: Columns) -> dict[str, Int64Array]:
     """Return the times at which what lives between two steps was born and died."""
     return {f"{end}_time_ns": run.clock.times_at(rows[f"{end}_step"]) for end in ("born", "died")}
 
 
-def _region_columns(run: Run, regions: Columns) -> dict[str, Any]:
+def _region_columns(run: Analysis, regions: Columns) -> dict[str, Any]:
     perms = regions["prot"] * 2 + regions["shared"]
     words = [perms_text(code >> 1, bool(code & 1)) for code in range(16)]
     columns: dict[str, Any] = {
@@ -126,7 +126,7 @@ def _region_columns(run: Run, regions: Columns) -> dict[str, Any]:
     return columns | _lives(run, regions)
 
 
-def _change_columns(run: Run, changes: Columns) -> dict[str, Any]:
+def _change_columns(run: Analysis, changes: Columns) -> dict[str, Any]:
     """Return the changes with their times and with what share of the free memory is not in its largest part."""
     nothing = np.broadcast_to(np.int64(NULL), len(changes["step"]))
     columns: dict[str, Any] = dict.fromkeys(HEAP_COLUMNS, nothing) | dict(changes)
@@ -139,7 +139,7 @@ def _change_columns(run: Run, changes: Columns) -> dict[str, Any]:
     return columns
 
 
-def _problem_columns(run: Run) -> dict[str, Any]:
+def _problem_columns(run: Analysis) -> dict[str, Any]:
     kept = sorted(run.source.problems.kept, key=lambda problem: (problem.file, problem.line))
     return {
         "line": np.array([problem.line for problem in kept], np.int64),
@@ -148,7 +148,7 @@ def _problem_columns(run: Run) -> dict[str, Any]:
     }
 
 
-def _block_columns(run: Run, blocks: Columns) -> dict[str, Any]:
+def _block_columns(run: Analysis, blocks: Columns) -> dict[str, Any]:
     """Return the blocks but those that a forked child has from its parent and leaves alone."""
     hidden = (blocks["inherited"] == 1) & (blocks["end"] == LIVE)
     shown = ~hidden if hidden.any() else slice(None)
@@ -162,7 +162,7 @@ def _block_columns(run: Run, blocks: Columns) -> dict[str, Any]:
     return columns | _lives(run, columns)
 
 
-def _failure_columns(run: Run) -> dict[str, Any]:
+def _failure_columns(run: Analysis) -> dict[str, Any]:
     failures = run.activity.brk_failures
     columns = dict(failures) | run.clock.columns(failures["step"])
     columns["blocker"], columns["blocker_born_step"] = blockers_of(run)
@@ -170,7 +170,7 @@ def _failure_columns(run: Run) -> dict[str, Any]:
     return columns
 
 
-def _mmap_columns(run: Run) -> dict[str, Any]:
+def _mmap_columns(run: Analysis) -> dict[str, Any]:
     mmaps = run.activity.allocator_mmaps
     columns = dict(mmaps) | run.clock.columns(mmaps["step"])
     asked = mmaps["request_bytes"]
@@ -197,7 +197,7 @@ def _taken(column: Any, rows: Int64Array) -> Any:
     return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
 
 
-_PARTED: Final[dict[str, tuple[Callable[[Run], PackedColumns], Callable[[Run, Columns], dict[str, Any]]]]] = {
+_PARTED: Final[dict[str, tuple[Callable[[Analysis], PackedColumns], Callable[[Analysis, Columns], dict[str, Any]]]]] = {
     "events": (lambda run: run.replayed.events, _event_columns),
     "regions": (lambda run: run.replayed.regions, _region_columns),
     "blocks": (lambda run: run.malloc_blocks.columns, _block_columns),
@@ -205,7 +205,7 @@ _PARTED: Final[dict[str, tuple[Callable[[Run], PackedColumns], Callable[[Run, Co
 }
 """The tables that are as long as the run, by what their rows are made of and how."""
 
-_WHOLE: Final[dict[str, Callable[[Run], dict[str, Any]]]] = {
+_WHOLE: Final[dict[str, Callable[[Analysis], dict[str, Any]]]] = {
     "brk_failures": _failure_columns,
     "allocator_mmaps": _mmap_columns,
     "timeline": lambda run: timeline_columns(run.changes, run.clock),

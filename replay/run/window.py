@@ -17,7 +17,7 @@ from replay.errors import QueryError
 from replay.linux.constants import SECOND
 
 if TYPE_CHECKING:
-    from replay.run.api import Run
+    from replay.run.analysis import Analysis
 
 _DAY_SECONDS: Final = 86_400
 
@@ -63,21 +63,21 @@ class Window:
 EVERYTHING: Final = Window()
 
 
-def check_line(run: Run, line: int) -> None:
+def check_line(run: Analysis, line: int) -> None:
     """Raise QueryError if the log has no such line."""
     last = run.source.counters.lines
     if not 1 <= line <= last:
         raise QueryError(f"no line {line}: the log has lines 1 to {last:,}")
 
 
-def check_step(run: Run, step: int) -> None:
+def check_step(run: Analysis, step: int) -> None:
     """Raise QueryError if the run has no such step."""
     count = run.replayed.events.rows
     if not 0 <= step < count:
         raise QueryError(f"no step {step}: the run has steps 0 to {count - 1}" if count else "the run has no steps")
 
 
-def first_step(run: Run, moment: Moment) -> int:
+def first_step(run: Analysis, moment: Moment) -> int:
     """Return the first step that completes at or after a moment; it may lie behind the last one.
 
     Raises:
@@ -97,7 +97,7 @@ def first_step(run: Run, moment: Moment) -> int:
     return int(_timed(run)[later[0]])
 
 
-def last_step(run: Run, moment: Moment) -> int:
+def last_step(run: Analysis, moment: Moment) -> int:
     """Return the last step that has completed at a moment, -1 if none has.
 
     Raises:
@@ -123,16 +123,16 @@ def _given(value: int | None) -> int:
     return value
 
 
-def _timed(run: Run) -> Int64Array:
+def _timed(run: Analysis) -> Int64Array:
     return np.flatnonzero(run.replayed.events["time_ns"] != NULL)
 
 
-def _times(run: Run) -> Int64Array:
+def _times(run: Analysis) -> Int64Array:
     times: Int64Array = run.replayed.events["time_ns"][_timed(run)]
     return times
 
 
-def _times_of(run: Run, times: Int64Array) -> str:
+def _times_of(run: Analysis, times: Int64Array) -> str:
     """Return what times a log has, in words."""
     if not times.size:
         return "the log has no times (strace -ttt writes them)"
@@ -144,7 +144,7 @@ def time_text(ns: int) -> str:
     return f"{ns // SECOND}.{ns % SECOND:09d}".rstrip("0").rstrip(".")
 
 
-def steps_of(run: Run, window: Window) -> Int64Array:
+def steps_of(run: Analysis, window: Window) -> Int64Array:
     """Return the steps that a window shows, in order.
 
     Raises:
@@ -162,14 +162,14 @@ def steps_of(run: Run, window: Window) -> Int64Array:
     return steps
 
 
-def _of_pid(run: Run, pid: int) -> np.ndarray:
+def _of_pid(run: Analysis, pid: int) -> np.ndarray:
     mine: np.ndarray = run.replayed.events["tid"] == pid
     if not mine.any():
         raise QueryError(f"no process or thread {pid} in the run")
     return mine
 
 
-def spaces_of(run: Run, window: Window) -> Int64Array | None:
+def spaces_of(run: Analysis, window: Window) -> Int64Array | None:
     """Return the spaces that a window shows, None for all."""
     spaces = None
     if window.pid is not None:
@@ -180,7 +180,7 @@ def spaces_of(run: Run, window: Window) -> Int64Array | None:
     return spaces
 
 
-def spaces_of_program(run: Run, program: str) -> Int64Array:
+def spaces_of_program(run: Analysis, program: str) -> Int64Array:
     """Return the spaces in which a program ran, named by its path or the last part of it.
 
     Raises:
