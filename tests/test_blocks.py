@@ -16,7 +16,7 @@ from replay.engine.columns import NULL
 from replay.heap import blocks as b
 from replay.heap import pairing
 from replay.heap.blocks import BACKINGS, ENDS, REASONS, Blocks, find_blocks
-from replay.heap.live_bytes import LiveCount, course_of_all
+from replay.heap.live_bytes import LiveCount, live_bytes_of_all
 from replay.linux.constants import CALLS
 from replay.logs.problems import Problems
 from replay.spaces import replay as regions
@@ -350,7 +350,7 @@ def test_random_logs(seed: int, tmp_path: Path) -> None:
     known = [i for i, value in enumerate(counts) if value is not None]
     assert [(int(count[i]), int(size[i])) for i in known] == [counts[i] for i in known]
     peak = max(counts[i][1] for i in known)
-    assert course_of_all(found.columns, replayed.spaces).peak()[0] >= peak
+    assert live_bytes_of_all(found.columns, replayed.spaces).peak()[0] >= peak
 
 
 # ---------------------------------------------------------------------------------------------------------- captures
@@ -377,7 +377,7 @@ def test_captured_blocks(name: str) -> None:
     live = c["end"] == b.LIVE
     assert (len(found), int((c["end"] == b.FREED).sum())) == (given, freed)
     assert (int(live.sum()), int(c["size"][live].sum())) == (live_blocks, live_bytes)
-    assert course_of_all(found.columns, replayed.spaces).peak()[0] == peak
+    assert live_bytes_of_all(found.columns, replayed.spaces).peak()[0] == peak
     assert {reason: found.count(code) for code, reason in enumerate(REASONS) if found.count(code)} == problems
 
 
@@ -392,7 +392,7 @@ def test_two_hundred_thousand_calls() -> None:
     assert (int(live.sum()), int(c["size"][live].sum())) == (truth["live_blocks"], truth["live_bytes"])
     assert len(found.given_steps) == truth["malloc"] + truth["calloc"] + truth["realloc"]
     assert int((c["end"] == b.MOVED).sum()) == truth["realloc"]
-    assert course_of_all(found.columns, replayed.spaces).peak()[0] == truth["peak_bytes"]
+    assert live_bytes_of_all(found.columns, replayed.spaces).peak()[0] == truth["peak_bytes"]
     line = np.arange(1, replayed.last_clock + 1)
     counts, _ = LiveCount.of(found.columns).at(np.zeros(len(line), np.int64), line)
     assert int(counts.max()) == truth["peak_blocks"]

@@ -161,8 +161,8 @@ def test_texts_of_logs_are_never_markup(page: Page, tmp_path: Path) -> None:
 # --- what it says ----------------------------------------------------------------------------------------------------
 
 
-def fleet_of(place: Path) -> facts.Fleet:
-    return facts.Fleet(Dataset(str(place)))
+def fleet_of(place: Path) -> facts.DatasetFacts:
+    return facts.DatasetFacts(Dataset(str(place)))
 
 
 def test_failures_are_grouped_with_their_evidence(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_of_very_many_runs_the_failed_and_the_largest_stay(monkeypatch: pytest.M
         for at in range(1, 9)
     ]
     write_runs(tmp_path, rows)
-    fleet = facts.Fleet(Dataset(str(tmp_path)))
+    fleet = facts.DatasetFacts(Dataset(str(tmp_path)))
     assert fleet.total == 8
     assert [row["run"] for row in fleet.runs] == ["1", "7", "8"]
     write_dashboard(str(tmp_path), tmp_path / "fleet.html")

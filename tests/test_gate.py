@@ -17,9 +17,9 @@ from replay.conditions import (
     comparison_values,
     conditions_that_hold,
     judge,
+    origins_in,
+    origins_of,
     parse_condition,
-    places_in,
-    places_of,
 )
 from replay.tables import TABLES
 
@@ -154,7 +154,7 @@ def test_a_division_by_zero_is_false_and_said() -> None:
 
 def test_the_reasons_give_value_threshold_and_line() -> None:
     text = "brk_failures > 0 and peak_mapped_bytes > 5MiB"
-    (judged,) = conditions_that_hold([text, "lines < 5"], RUN, places_in(RUN))
+    (judged,) = conditions_that_hold([text, "lines < 5"], RUN, origins_in(RUN))
     assert judged.lines() == [
         f"condition holds: {text}",
         "  brk_failures > 0: 44 > 0",
@@ -209,7 +209,7 @@ def test_what_a_comparison_refuses(text: str, complaint: str) -> None:
 
 def test_a_change_is_told_with_both_sides_and_the_line_of_after() -> None:
     before, after = RUN, RUN | {"peak_mapped_bytes": 12 << 20, "peak_mapped_line": 77}
-    places = comparison_values(places_in(before), places_in(after))
+    places = comparison_values(origins_in(before), origins_in(after))
     condition = parse_condition("change.peak_mapped_bytes > 5%", comparing=True)
     judged = judge(condition, comparison_values(before, after), places)
     assert [str(reason) for reason in judged.reasons] == ["+20 % (10 MiB to 12 MiB) > 5 % (in line 77)"]
@@ -217,7 +217,7 @@ def test_a_change_is_told_with_both_sides_and_the_line_of_after() -> None:
 
 def test_a_run_says_where_its_first_failure_stands() -> None:
     run = replay.load(oracle.SAMPLES / "blocked_break" / "strace.log")
-    (judged,) = conditions_that_hold(["brk_failures > 0"], run.summary_values, places_of(run))
+    (judged,) = conditions_that_hold(["brk_failures > 0"], run.summary_values, origins_of(run))
     line = int(run.brk_failures["line"].iloc[0])
     assert str(judged.reasons[0]) == f"{len(run.brk_failures)} > 0 (first in line {line})"
 

@@ -34,8 +34,8 @@ class Run:
         columns = dict(free_space.heap_columns(self.blocks, self.heaps, np.array([space]), np.array([line])))
         return {name: int(column[0]) for name, column in columns.items()}
 
-    def picture(self, line: int) -> snapshot.Picture:
-        return snapshot.take_picture(self.blocks, self.heaps, 0, line)
+    def picture(self, line: int) -> snapshot.HeapSnapshot:
+        return snapshot.snapshot_at(self.blocks, self.heaps, 0, line)
 
 
 def read(log: Path) -> Run:
@@ -148,8 +148,8 @@ def test_rows_of_blocks_stand_among_those_of_mappings(tmp_path: Path) -> None:
 def test_a_log_without_blocks_has_no_heap(tmp_path: Path) -> None:
     log = write(tmp_path, "SYS_brk(0) = 0x2000000\nSYS_brk(0x2021000) = 0x2021000")
     run, table = read(log), replay.load(log).arrow("fragmentation")
-    assert {value for name in free_space.COLUMNS for value in table[name].to_pylist()} == {None}
-    assert diagnosis.ANSWERS[diagnosis.answer(run.replayed, run.blocks, run.heaps).code] == "neither"
+    assert {value for name in free_space.HEAP_COLUMNS for value in table[name].to_pylist()} == {None}
+    assert diagnosis.ANSWERS[diagnosis.diagnose(run.replayed, run.blocks, run.heaps).code] == "neither"
 
 
 def test_a_heap_is_inferred_from_its_blocks_where_no_system_calls_are_shown(tmp_path: Path) -> None:
@@ -294,13 +294,13 @@ def program(kind: str) -> str:
 @pytest.mark.parametrize("kind", ["neither", "fragmentation"])
 def test_answers(kind: str, tmp_path: Path) -> None:
     run = read(write(tmp_path, program(kind)))
-    assert diagnosis.ANSWERS[diagnosis.answer(run.replayed, run.blocks, run.heaps).code] == kind
+    assert diagnosis.ANSWERS[diagnosis.diagnose(run.replayed, run.blocks, run.heaps).code] == kind
 
 
 @pytest.mark.parametrize("kind", ["leak", "both"])
 def test_a_program_that_leaks_grows(kind: str, tmp_path: Path) -> None:
     run = read(write(tmp_path, program(kind)))
-    answer = diagnosis.answer(run.replayed, run.blocks, run.heaps)
+    answer = diagnosis.diagnose(run.replayed, run.blocks, run.heaps)
     assert answer.leaking
     assert answer.leaked_bytes >= 400 * 3000
 
@@ -310,7 +310,7 @@ def test_johnstone_and_wilson(tmp_path: Path) -> None:
     blocks = [f"prog->malloc(4072) = {0x5000_0010 + 4080 * i:#x}" for i in range(24)]
     frees = [f"prog->free({0x5000_0010 + 4080 * i:#x}) = <void>" for i in range(0, 24, 2)]
     run = read(write(tmp_path, "\n".join([*blocks, *frees, f"prog->malloc(8152) = {0x5000_0010 + 4080 * 24:#x}"])))
-    answer = diagnosis.answer(run.replayed, run.blocks, run.heaps)
+    answer = diagnosis.diagnose(run.replayed, run.blocks, run.heaps)
     used = 24 * 4080 + 8160
     assert answer.measure_3 == pytest.approx(used / (12 * 4072 + 8152) - 1)
     assert answer.measure_4 == pytest.approx(used / (24 * 4072) - 1)
@@ -457,7 +457,7 @@ def test_the_heap_is_what_mallinfo2_said(name: str) -> None:
 @pytest.mark.skipif("frag/ltrace_pinned" not in oracle.captures(), reason="no captures")
 def test_one_block_pins_the_heap_of_a_captured_program() -> None:
     run = read(oracle.captures()["frag/ltrace_pinned"].logs[0])
-    answer = diagnosis.answer(run.replayed, run.blocks, run.heaps)
+    answer = diagnosis.diagnose(run.replayed, run.blocks, run.heaps)
     assert diagnosis.ANSWERS[answer.code] == "fragmentation"
     assert (answer.leaked_blocks, answer.leaked_bytes) == (1, 5000)
     assert (answer.end.heap_bytes, answer.end.live_bytes) == (16134144, 5000)
@@ -504,7 +504,7 @@ def test_what_no_seen_call_handed_out_is_neither_free_nor_pinned() -> None:
         "live_blocks": 2, "live_bytes": 187, "heap_bytes": 0x1898C60 + 80 - 0x1812310, "unseen_bytes": between,
         "free_bytes": 0, "largest_free_bytes": 0, "pinned_bytes": 0,
     }  # fmt: skip
-    assert diagnosis.ANSWERS[diagnosis.answer(run.replayed, run.blocks, run.heaps).code] in ("neither", "leak")
+    assert diagnosis.ANSWERS[diagnosis.diagnose(run.replayed, run.blocks, run.heaps).code] in ("neither", "leak")
 
 
 def test_a_block_below_unseen_memory_pins_nothing_that_is_known(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ duckdb = pytest.importorskip("duckdb")
 
 from replay.batch import compact  # noqa: E402
 from replay.batch.storage import existing_store  # noqa: E402
-from replay.datasets.questions import BY_NAME, QUESTIONS, Answer, ask  # noqa: E402
+from replay.datasets.questions import BY_NAME, QUESTIONS, QueryResult, ask  # noqa: E402
 
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
@@ -261,7 +261,7 @@ def test_csv_and_json_hold_the_same_rows(dataset: Path) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_odd_values_can_be_printed(format: str) -> None:
     odd = [None, float("nan"), float("inf"), 2**70, 'a,"b"\n\x1b[31m</script>', [1, None], {"a": 1}, True, b"x"]
-    answer = Answer(tuple(f"column_{at}" for at in range(len(odd))), iter([tuple(odd)]))
+    answer = QueryResult(tuple(f"column_{at}" for at in range(len(odd))), iter([tuple(odd)]))
     stream = io.StringIO()
     assert FORMATS[format](answer, stream) == 1
     text = stream.getvalue()

@@ -169,7 +169,7 @@ def read_runs(store: Store) -> pa.Table | None:
     return table
 
 
-class Dataset:
+class DatasetWriter:
     """A dataset while a batch works on it; `known` holds its runs by name."""
 
     def __init__(self, store: Store) -> None:
@@ -203,9 +203,9 @@ class Dataset:
         """The runs that are in the compacted files."""
         if not flat_files(self.store.names("summary")):
             return frozenset()
-        from replay.datasets.dataset import Dataset as Reader
+        from replay.datasets.dataset import Dataset
 
-        return Reader(self.store.url).compacted
+        return Dataset(self.store.url).compacted
 
     def record(self, row: dict[str, Any]) -> None:
         """Take the row of a run that was committed."""

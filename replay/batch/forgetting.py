@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from replay.batch.compaction import rewrite
-from replay.batch.dataset_writer import Dataset
+from replay.batch.dataset_writer import DatasetWriter
 from replay.batch.locking import locked
 from replay.batch.storage import Store
 from replay.errors import QueryError
@@ -24,7 +24,7 @@ def forget(store: Store, names: Iterable[str]) -> list[str]:
         OutputError: the store refused.
     """
     with locked(store):
-        held = Dataset(store)
+        held = DatasetWriter(store)
         chosen: dict[str, None] = {}
         for name in names:
             matching = [name] if name in held.known else [run for run in held.known if fnmatchcase(run, name)]

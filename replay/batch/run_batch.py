@@ -16,7 +16,7 @@ from typing import Any
 
 from replay.batch.cluster import on_cluster
 from replay.batch.compaction import rewrite
-from replay.batch.dataset_writer import Dataset, read_runs, refuse_foreign
+from replay.batch.dataset_writer import DatasetWriter, read_runs, refuse_foreign
 from replay.batch.discovery import FoundRun, find_runs, is_gone
 from replay.batch.job import NO_TRACE, REFUSED, UNCHANGED, UNWRITABLE, WRITTEN, Job, Options, Outcome
 from replay.batch.labels import Labels
@@ -131,7 +131,7 @@ class _Work:
 
 def _run(work: _Work, *, jobs: int | None, scheduler: str | None, progress: bool) -> BatchResult:
     """Do the jobs and leave a complete dataset, whether they are all done or not."""
-    held = Dataset(work.store)
+    held = DatasetWriter(work.store)
     todo = _jobs(held, work)
     result = BatchResult(work.store.url)
     try:
@@ -147,7 +147,7 @@ def _run(work: _Work, *, jobs: int | None, scheduler: str | None, progress: bool
     return result
 
 
-def _prune(held: Dataset, found: Collection[str], result: BatchResult) -> None:
+def _prune(held: DatasetWriter, found: Collection[str], result: BatchResult) -> None:
     """Take out the runs whose logs are gone."""
     for known in list(held.known.values()):
         if known.run not in found and is_gone(known.location):
@@ -155,7 +155,7 @@ def _prune(held: Dataset, found: Collection[str], result: BatchResult) -> None:
             result.pruned.append(known.run)
 
 
-def _count(held: Dataset, outcome: Outcome, result: BatchResult) -> None:
+def _count(held: DatasetWriter, outcome: Outcome, result: BatchResult) -> None:
     """Take note of an outcome.
 
     Raises:
@@ -183,7 +183,7 @@ def _worked_on(todo: Sequence[Job], jobs: int | None, scheduler: str | None) -> 
         yield from in_processes(todo, cores() if jobs is None else jobs)
 
 
-def _jobs(held: Dataset, work: _Work) -> list[Job]:
+def _jobs(held: DatasetWriter, work: _Work) -> list[Job]:
     """Return the jobs, those of large logs first, so that none of them is alone at the end."""
     options, text, now = work.options, work.options.text(), time.time_ns() // 1000
     if options.maps is not None:

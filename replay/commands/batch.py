@@ -189,14 +189,14 @@ def _tell_where(conditions: Sequence[Condition], dataset: str, held: Sequence[di
     """Tell of each run which conditions hold, why, and in which lines of its log."""
     import pyarrow.compute as pc
 
-    from replay.conditions import conditions_that_hold, places_in_tables
+    from replay.conditions import conditions_that_hold, origins_in_tables
     from replay.datasets.dataset import Dataset
 
     opened, runs = Dataset(dataset), [row["run"] for row in held]
     whole = cache(lambda name, columns: opened.table(name, columns, runs))
     for row in held:
         run = row["run"]
-        places = places_in_tables(row, lambda *of, run=run: whole(*of).filter(pc.equal(whole(*of)["run"], run)))
+        places = origins_in_tables(row, lambda *of, run=run: whole(*of).filter(pc.equal(whole(*of)["run"], run)))
         for judgement in conditions_that_hold(conditions, row, places):
             for line in judgement.lines():
                 warn(f"{run}: {line}")

@@ -56,9 +56,9 @@ def judge_run(conditions: Sequence[Condition], run: Run) -> list[Judgement]:
     """Return the judgements of conditions on one run."""
     if not conditions:
         return []
-    from replay.conditions import judge, places_of
+    from replay.conditions import judge, origins_of
 
-    places = places_of(run)
+    places = origins_of(run)
     return [judge(condition, run.summary_values, places) for condition in conditions]
 
 

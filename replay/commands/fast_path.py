@@ -16,7 +16,7 @@ TEXT: Final = (str, str | None, list[str], list[str] | None)
 """The types of parameters that take words as they are."""
 
 
-class ShortWay(NamedTuple):
+class FastValue(NamedTuple):
     """Stands before a parameter's own `process_value`: what is of its type already is not converted."""
 
     command: Any
@@ -44,15 +44,15 @@ class ShortWay(NamedTuple):
         return get_type_hints(self.command.callback).get(self.parameter.name) in TEXT
 
 
-class Sparing:
-    """What makes a group or a command of Typer use the short way."""
+class SkipConversion:
+    """What makes a group or a command of Typer pass values on without conversion."""
 
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters, --help among them."""
         parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for parameter in parameters:
-            if not isinstance(parameter.process_value, ShortWay):
-                parameter.process_value = ShortWay(self, parameter, parameter.process_value)
+            if not isinstance(parameter.process_value, FastValue):
+                parameter.process_value = FastValue(self, parameter, parameter.process_value)
                 _name_plainly(parameter)
         return parameters
 
@@ -65,5 +65,5 @@ def _name_plainly(parameter: Any) -> None:
         parameter.get_help_record = lambda ctx: (name, parameter.help or "")
 
 
-class SparingCommand(Sparing, TyperCommand):
+class DirectCommand(SkipConversion, TyperCommand):
     """A command that uses the short way."""

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from replay.commands.endings import after_system_error, flushed, status_of
-from replay.commands.fast_path import Sparing, SparingCommand
+from replay.commands.fast_path import DirectCommand, SkipConversion
 from replay.commands.options import input_waits
 from replay.console.terminal import COLOUR_CHOICES, choose_colour
 from replay.errors import ReplayError
@@ -107,7 +107,7 @@ class OnDemand(Mapping[str, Any]):
         """Return the command of that name."""
         if name not in self._made:
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(name, cls=SparingCommand, context_settings=SETTINGS.get(name))(function_of(name))
+            alone.command(name, cls=DirectCommand, context_settings=SETTINGS.get(name))(function_of(name))
             self._made[name] = typer.main.get_command(alone)
         return self._made[name]
 
@@ -124,7 +124,7 @@ class OnDemand(Mapping[str, Any]):
         return len(COMMANDS)
 
 
-class Commands(Sparing, TyperGroup):
+class Commands(SkipConversion, TyperGroup):
     """The group of all commands; what begins with no command's name is meant for `report`."""
 
     def __init__(self, **settings: Any) -> None:

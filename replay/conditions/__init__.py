@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from replay.conditions.expression import Condition, ConditionError, parse_condition
 from replay.conditions.judging import Judgement, Reason, all_lines, comparison_values, conditions_that_hold, judge
-from replay.conditions.origins import places_in, places_in_tables, places_of
+from replay.conditions.origins import origins_in, origins_in_tables, origins_of
 
 __all__ = [
     "Condition",
@@ -18,8 +18,8 @@ __all__ = [
     "comparison_values",
     "conditions_that_hold",
     "judge",
+    "origins_in",
+    "origins_in_tables",
+    "origins_of",
     "parse_condition",
-    "places_in",
-    "places_in_tables",
-    "places_of",
 ]

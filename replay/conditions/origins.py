@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from replay.run.api import Run
 
 
-def places_of(run: Run) -> dict[str, str]:
+def origins_of(run: Run) -> dict[str, str]:
     """Return where in the log the values of a run's summary come from: `first in line 66`, `in line 12`."""
     from replay.run.places import Places
 
     places = Places(run)
-    found = places_in(run.summary_values)
+    found = origins_in(run.summary_values)
     for table, columns in _FIRST_ROWS.items():
         step = _first_step(run, table)
         if step is not None:
@@ -33,19 +33,19 @@ def places_of(run: Run) -> dict[str, str]:
     return found
 
 
-def places_in(values: Mapping[str, Any]) -> dict[str, str]:
+def origins_in(values: Mapping[str, Any]) -> dict[str, str]:
     """Return where in the log the peaks of a summary were, as far as its own columns tell."""
     return dict(_peaks(values))
 
 
-def places_in_tables(values: Mapping[str, Any], read: Callable[[str, Sequence[str]], pa.Table]) -> dict[str, str]:
+def origins_in_tables(values: Mapping[str, Any], read: Callable[[str, Sequence[str]], pa.Table]) -> dict[str, str]:
     """Return where in the log the values of a summary come from, as the tables of its run tell.
 
     Args:
         values: the summary.
         read: gives columns of a table of the run by its name, texts as plain strings.
     """
-    found = places_in(values)
+    found = origins_in(values)
     lines = {"brk_failures": read("brk_failures", ("line",))["line"].to_pylist()}
     mmaps = read("allocator_mmaps", ("kind", "line"))
     by_kind = list(zip(mmaps["kind"].to_pylist(), mmaps["line"].to_pylist(), strict=True))

@@ -160,14 +160,14 @@ BY_NAME: Final = {question.name: question for question in QUESTIONS}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """The names of the columns, and the rows as tuples of plain values, which are read as they are taken."""
 
     columns: tuple[str, ...]
     rows: Iterator[tuple[Any, ...]]
 
 
-def ask(location: str, sql: str) -> Answer:
+def ask(location: str, sql: str) -> QueryResult:
     """Return the answer to a question in SQL over the tables of a dataset or of an exported run.
 
     The SQL sees these tables and nothing else: no file, no network, no variable of Python; it can write nowhere.
@@ -186,7 +186,7 @@ def ask(location: str, sql: str) -> Answer:
         result = connection.execute(sql)
     except duckdb.Error as error:
         raise _refusal(error) from error
-    return Answer(tuple(column[0] for column in result.description or ()), _rows(connection))
+    return QueryResult(tuple(column[0] for column in result.description or ()), _rows(connection))
 
 
 def check_duckdb() -> None:

@@ -58,9 +58,9 @@ class Side(ABC):
         """Where in the log the values of the summary come from, if there is one run, by the name of the column."""
         if len(self.summaries) > 1:
             return {}
-        from replay.conditions import places_in_tables
+        from replay.conditions import origins_in_tables
 
-        return places_in_tables(next(iter(self.summaries.values())), self.table)
+        return origins_in_tables(next(iter(self.summaries.values())), self.table)
 
     def _named(self, table: pa.Table) -> pa.Table:
         """Return the table of the only run with its name in the first column."""
@@ -88,9 +88,9 @@ class _Trace(Side):
 
     @property
     def places(self) -> dict[str, str]:
-        from replay.conditions import places_of
+        from replay.conditions import origins_of
 
-        return places_of(self._run)
+        return origins_of(self._run)
 
 
 class _Export(Side):

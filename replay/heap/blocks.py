@@ -16,7 +16,7 @@ from replay.calls.reader import UNFINISHED
 from replay.engine.column_store import PackedColumns, packed_columns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask, Strings, to_unsigned
 from replay.engine.sorting import ascending, ascending_by, is_among, lasts
-from replay.heap.pairing import Misfits, Paired, pair
+from replay.heap.pairing import Paired, UnmatchedFrees, pair
 from replay.linux.constants import CALLS
 from replay.logs.problems import Problems
 from replay.mm.address_space import HIGHEST, KIND_ANON, KIND_BRK
@@ -42,8 +42,9 @@ MISNAMED: Final = 3
 REASONS: Final = ("double_free", "unknown_free", "free_not_seen", "ltrace_misnamed_call")
 """What problems are called; the codes of the column `reason` are places here.
 
-`double_free`: the block had been freed before (see `misfits`). `unknown_free`: the log never saw the block handed out,
-as is normal after an attach and for what the libc allocates itself. `free_not_seen`: malloc handed out a live block.
+`double_free`: the block had been freed before (see `double_frees`). `unknown_free`: the log never saw the block handed
+out, as is normal after an attach and for what the libc allocates itself. `free_not_seen`: malloc handed out a live
+block.
 `ltrace_misnamed_call`: ltrace 0.7.3 may have written a wrong name, so the line is not believed.
 """
 
@@ -97,10 +98,10 @@ def find_blocks(replayed: Replay, nesting: Nesting) -> Blocks:
     Blocks that were live when their process exited are `live`. A forked child has the blocks of its parent, born at
     the fork, as soon as it or a child of its own allocates or frees.
     """
-    paired, misfits = pair(replayed, nesting)
-    frees = packed_columns(replayed.events.shelf, [("step", np.sort(misfits.freed))])
-    problems = _problems(nesting, misfits)
-    del misfits
+    paired, unmatched = pair(replayed, nesting)
+    frees = packed_columns(replayed.events.shelf, [("step", np.sort(unmatched.freed))])
+    problems = _problems(nesting, unmatched)
+    del unmatched
     return Blocks(_columns(replayed, nesting, paired), problems, frees)
 
 
@@ -250,9 +251,9 @@ class _Spans:
 # --- problems --------------------------------------------------------------------------------------------------------
 
 
-def _problems(nesting: Nesting, misfits: Misfits) -> Columns:
+def _problems(nesting: Nesting, unmatched: UnmatchedFrees) -> Columns:
     """Return step and reason of each free that fits no block, block handed out twice, and line not believed."""
-    steps = [misfits.double, misfits.unknown, misfits.reused, nesting.misnamed_steps]
+    steps = [unmatched.double, unmatched.unknown, unmatched.reused, nesting.misnamed_steps]
     reason = np.concatenate([np.full(len(part), code, dtype=np.int64) for code, part in enumerate(steps)])
     step = np.concatenate(steps)
     order = np.argsort(step, kind="stable")

@@ -16,8 +16,8 @@ from replay.heap.blocks import LIVE, Blocks
 from replay.heap.chunks import Heaps
 from replay.heap.free_space import taken_bytes
 from replay.heap.leaks import Growth, end_line, growth_of
-from replay.heap.live_bytes import Course, course_of_space, main_space
-from replay.heap.snapshot import Picture, SpaceHeap
+from replay.heap.live_bytes import LiveBytes, live_bytes_of_space, main_space
+from replay.heap.snapshot import HeapSnapshot, SpaceHeap
 from replay.spaces.replay import Replay
 
 NEITHER: Final = 0
@@ -41,7 +41,7 @@ MOMENTS: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Diagnosis:
     """What became of the memory of one space, and what the numbers say of it.
 
     `measure_3` and `measure_4` are Johnstone and Wilson's: the most memory ever held for blocks, above what the program
@@ -58,17 +58,17 @@ class Answer:
     leaked_bytes: int
     leaked_share: float
     growth: Growth
-    peak: Picture
-    largest: Picture
-    worst: Picture
-    end: Picture
+    peak: HeapSnapshot
+    largest: HeapSnapshot
+    worst: HeapSnapshot
+    end: HeapSnapshot
     measure_3: float
     measure_4: float
-    course: Course
+    course: LiveBytes
     """How many blocks and bytes were live over the whole run."""
 
 
-def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = None) -> Answer:
+def diagnose(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = None) -> Diagnosis:
     """Return whether a space (without one, the main space) leaks, is fragmented, both or neither. Heuristic.
 
     It leaks if blocks are live at the end and either live memory grew to the end, or they make up `LEAKED_SHARE` of the
@@ -77,7 +77,7 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
     """
     space = main_space(blocks.columns) if space is None else space
     columns, last = blocks.columns, end_line(replayed, space)
-    course = course_of_space(columns, space)
+    course = live_bytes_of_space(columns, space)
     peak_bytes, peak_line = course.peak()
     growth, moments = growth_of(course, last), _moments(course.line[course.line <= last])
     largest_line, measures = _largest_heap(course, heaps, space)
@@ -89,7 +89,7 @@ def answer(replayed: Replay, blocks: Blocks, heaps: Heaps, space: int | None = N
     largest, end = heap.picture(largest_line), heap.picture(last)
     leaking = bool(len(leaked)) and (growth.growing or share >= LEAKED_SHARE)
     fragmented = _is_fragmented(largest) or _is_fragmented(end)
-    return Answer(
+    return Diagnosis(
         space=space,
         code=LEAK * leaking + FRAGMENTATION * fragmented,
         leaking=leaking,
@@ -114,12 +114,12 @@ def _moments(line: Int64Array) -> list[int]:
     return sorted({int(line[(at + 1) * count // MOMENTS - 1]) for at in range(min(MOMENTS, count))})
 
 
-def _is_fragmented(picture: Picture) -> bool:
+def _is_fragmented(picture: HeapSnapshot) -> bool:
     """Return whether much of the heap is free but below live blocks."""
     return picture.held_bytes >= LEAST_HELD and picture.held_bytes >= HELD_SHARE * picture.heap_bytes
 
 
-def _largest_heap(course: Course, heaps: Heaps, space: int) -> tuple[int | None, tuple[float, float]]:
+def _largest_heap(course: LiveBytes, heaps: Heaps, space: int) -> tuple[int | None, tuple[float, float]]:
     """Return the line of the largest heap, None without blocks, and measures 3 and 4.
 
     Source: Johnstone and Wilson, "The Memory Fragmentation Problem: Solved?", ISMM 1998: measure 3 relates the maximum

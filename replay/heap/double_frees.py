@@ -17,7 +17,7 @@ from replay.engine.sorting import distinct
 from replay.linux.constants import FORKS
 
 
-class SecondFrees(NamedTuple):
+class RepeatedFrees(NamedTuple):
     """Frees of blocks that had been freed, with what stands around them; one entry each.
 
     steps, earlier: the free, and the one of the same address before it.
@@ -34,7 +34,7 @@ class SecondFrees(NamedTuple):
     strangers: Mask
 
 
-def are_double(events: Columns, misnamed_steps: Int64Array, frees: SecondFrees) -> Mask:
+def are_double(events: Columns, misnamed_steps: Int64Array, frees: RepeatedFrees) -> Mask:
     """Return which second frees are double frees. Heuristic.
 
     One that never returned is: glibc aborts there. So is one whose block malloc then hands out twice. Otherwise it is
@@ -53,7 +53,7 @@ def are_double(events: Columns, misnamed_steps: Int64Array, frees: SecondFrees) 
     return double
 
 
-def _hidden_between(events: Columns, misnamed_steps: Int64Array, frees: SecondFrees) -> Mask:
+def _hidden_between(events: Columns, misnamed_steps: Int64Array, frees: RepeatedFrees) -> Mask:
     """Return between which two frees the same space has a call that may have handed out a block unseen."""
     hiding = np.flatnonzero(is_call(events, HIDING) & (events["status"] != UNFINISHED))
     hiding = distinct(np.concatenate([hiding, misnamed_steps]))
@@ -67,7 +67,7 @@ def _hidden_between(events: Columns, misnamed_steps: Int64Array, frees: SecondFr
     return hidden
 
 
-def _lines_between(events: Columns, frees: SecondFrees) -> Mask:
+def _lines_between(events: Columns, frees: RepeatedFrees) -> Mask:
     """Return between which two frees the log has lines that are no steps."""
     clock, entry = events["clock"], events["entry_clock"]
     first, last = clock[frees.earlier], entry[frees.steps]
@@ -80,7 +80,7 @@ def _lines_between(events: Columns, frees: SecondFrees) -> Mask:
     return unfollowed
 
 
-def _of_another_process(events: Columns, frees: SecondFrees) -> Mask:
+def _of_another_process(events: Columns, frees: RepeatedFrees) -> Mask:
     """Return which frees are by another thread than the first, one that no call of the log made: a fork unseen."""
     tid = events["tid"]
     made = events["result"][np.isin(events["call"], FORKS)]

@@ -20,7 +20,7 @@ from replay.heap.chunks import Heaps
 from replay.heap.live_bytes import one_space
 from replay.linux.glibc import MINSIZE
 
-COLUMNS: Final = (
+HEAP_COLUMNS: Final = (
     "live_blocks", "live_bytes", "heap_bytes", "unseen_bytes", "free_bytes", "largest_free_bytes", "pinned_bytes",
 )  # fmt: skip
 """What is said of a heap."""
@@ -33,7 +33,7 @@ _SPARSE: Final = 8
 
 
 def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Array) -> Iterator[tuple[str, Int64Array]]:
-    """Yield the columns `COLUMNS`, by name, of the heap of each space once each line was printed.
+    """Yield the columns `HEAP_COLUMNS`, by name, of the heap of each space once each line was printed.
 
     `live_blocks` and `live_bytes` are of all blocks, the others of the memory that blocks are cut from: `heap_bytes`,
     `unseen_bytes` (between seen blocks, but in none of them so far), `free_bytes`, `largest_free_bytes`, `pinned_bytes`
@@ -50,7 +50,7 @@ def heap_columns(blocks: Blocks, heaps: Heaps, space: Int64Array, line: Int64Arr
             of_space = heaps.unseen["space"] == number
             unseen = {name: column[of_space] for name, column in heaps.unseen.items()}
             found.append((rows, _space_columns(chunks, owners[number], changes, unseen, area, line[rows])))
-    for name in COLUMNS:
+    for name in HEAP_COLUMNS:
         if len(found) == 1 and isinstance(found[0][0], slice):
             yield name, next(found[0][1])
             continue
@@ -97,7 +97,7 @@ def _rows_by_space(space: Int64Array, line: Int64Array | None = None) -> dict[in
 def _space_columns(
     chunks: Columns, rows: Rows, extents: Columns, unseen: Columns, area: int, line: Int64Array
 ) -> Iterator[Int64Array]:
-    """Yield the `COLUMNS` of one space, whose chunks are `rows` and whose brk area begins at `area`; `line` ascends."""
+    """Yield the `HEAP_COLUMNS` of one space, of chunks `rows`, whose brk area begins at `area`; `line` ascends."""
     born, died, lines = chunks["born_line"][rows], chunks["died_line"][rows], _RowsOfLines(line)
     yield _live_sum(born, died, np.broadcast_to(np.int64(1), len(born)), lines)
     yield _live_sum(born, died, chunks["size"][rows], lines)

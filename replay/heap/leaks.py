@@ -14,7 +14,7 @@ import numpy as np
 from replay.engine.columns import NULL, Columns, Int64Array
 from replay.engine.sorting import ascending_by
 from replay.heap.blocks import LIVE, Blocks
-from replay.heap.live_bytes import Course
+from replay.heap.live_bytes import LiveBytes
 from replay.spaces.replay import Replay
 
 PARTS: Final = 4
@@ -102,7 +102,7 @@ class Growth:
         return rises and marks[-1] * 10 >= marks[-2] * 11
 
 
-def growth_of(course: Course, end: int) -> Growth:
+def growth_of(course: LiveBytes, end: int) -> Growth:
     """Return how live memory developed between the first block and line `end`, where the space ended."""
     count = np.where(course.line <= end, course.given + course.taken, course.given)
     live = np.repeat(course.live_bytes, count)

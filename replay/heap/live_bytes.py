@@ -14,7 +14,7 @@ from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending
 
 
-class Course(NamedTuple):
+class LiveBytes(NamedTuple):
     """What is live over the run: one entry a line at which blocks are given or taken, in order.
 
     given, taken: how many are; live_bytes: of the blocks that are live once the line was printed.
@@ -26,7 +26,7 @@ class Course(NamedTuple):
     live_bytes: Int64Array
 
     @classmethod
-    def of(cls, born: Int64Array, died: Int64Array, size: Int64Array) -> Course:
+    def of(cls, born: Int64Array, died: Int64Array, size: Int64Array) -> LiveBytes:
         """Return the course of blocks that are live from lines `born` up to `died` (`NULL`: to the end)."""
         ended = died != NULL
         gone = died[ended]
@@ -64,19 +64,19 @@ def _add_at(counts: NDArray[np.int32], sums: Int64Array, places: Int64Array, val
     np.add.at(sums, places, values)
 
 
-def course_of_space(blocks: Columns, space: int) -> Course:
+def live_bytes_of_space(blocks: Columns, space: int) -> LiveBytes:
     """Return the course of the blocks of one space."""
     born, died, size = blocks["born_line"], blocks["died_line"], blocks["size"]
     mine = blocks["space"] == space
-    return Course.of(born, died, size) if mine.all() else Course.of(born[mine], died[mine], size[mine])
+    return LiveBytes.of(born, died, size) if mine.all() else LiveBytes.of(born[mine], died[mine], size[mine])
 
 
-def course_of_all(blocks: Columns, spaces: Columns) -> Course:
+def live_bytes_of_all(blocks: Columns, spaces: Columns) -> LiveBytes:
     """Return the course of the blocks of all spaces together, each ending with its space; no copies made by fork."""
     own = blocks["inherited"] == 0
     space, died = blocks["space"][own], blocks["died_line"][own]
     died = np.where(died == NULL, spaces["died_line"][space], died)
-    return Course.of(blocks["born_line"][own], died, blocks["size"][own])
+    return LiveBytes.of(blocks["born_line"][own], died, blocks["size"][own])
 
 
 def one_space(space: Int64Array) -> bool:

@@ -18,7 +18,7 @@ from replay.calls.reader import OK
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, ascending_by
-from replay.heap.double_frees import SecondFrees, are_double, of_ending_thread
+from replay.heap.double_frees import RepeatedFrees, are_double, of_ending_thread
 from replay.linux.constants import CALL_CODE
 from replay.spaces.replay import Replay
 
@@ -53,7 +53,7 @@ class Paired:
 
 
 @dataclass(slots=True)
-class Misfits:
+class UnmatchedFrees:
     """Steps that fit no block: second frees, frees of blocks never seen, and what handed out a live block.
 
     `freed` are those that gave a block back for good, second frees not among them.
@@ -65,7 +65,7 @@ class Misfits:
     freed: Int64Array
 
 
-def pair(replayed: Replay, nesting: Nesting) -> tuple[Paired, Misfits]:
+def pair(replayed: Replay, nesting: Nesting) -> tuple[Paired, UnmatchedFrees]:
     """Return the blocks that the calls of the malloc family give and take, and the calls that fit none."""
     pairing = _Pairing(replayed, _operations(replayed.events, nesting), nesting.misnamed_steps)
     return pairing.run()
@@ -158,11 +158,11 @@ class _Pairing:
     operations: _Operations
     misnamed_steps: Int64Array
     pieces: list[Paired] = field(default_factory=list)
-    misfits: list[Misfits] = field(default_factory=list)
+    unmatched: list[UnmatchedFrees] = field(default_factory=list)
     budget: int = field(default_factory=lambda: INHERITED_BUDGET)
     homes: dict[int, Paired] = field(default_factory=dict)
 
-    def run(self) -> tuple[Paired, Misfits]:
+    def run(self) -> tuple[Paired, UnmatchedFrees]:
         """Return all blocks and all that fits none."""
         for spaces in self._generations():
             chosen = None
@@ -172,8 +172,8 @@ class _Pairing:
             piece = self._pair(chosen, _stacked(inherited))
             self.homes.update(dict.fromkeys(spaces.tolist(), piece))
             self.pieces.append(piece)
-        return _stacked(self.pieces), Misfits(
-            *(np.concatenate([getattr(part, name) for part in self.misfits]) for name in Misfits.__slots__)
+        return _stacked(self.pieces), UnmatchedFrees(
+            *(np.concatenate([getattr(part, name) for part in self.unmatched]) for name in UnmatchedFrees.__slots__)
         )
 
     def _parent(self, space: int) -> int:
@@ -215,7 +215,7 @@ class _Pairing:
         return Paired(spaces, piece.addr[rows], piece.given[rows], nothing, no, born, nothing, yes)
 
     def _pair(self, chosen: Int64Array | None, heirs: Paired) -> Paired:
-        """Return the blocks of the operations `chosen` (`None`: all), before which stand the `heirs`; keep misfits."""
+        """Return the blocks of the operations `chosen` (`None`: all), behind the `heirs`; keep what is unmatched."""
         operations, count = self.operations, len(heirs.addr)
         gives, space, addr = operations.kind == GIVE, operations.space, operations.addr
         if chosen is not None:
@@ -230,7 +230,7 @@ class _Pairing:
         place = order if chosen is None else chosen[order]
         follower = np.full(len(order), -1, dtype=np.int64)
         follower[order[:-1][same[1:]]] = place[1:][same[1:]]
-        self._keep_misfits(place, gives[order], same)
+        self._keep_unmatched(place, gives[order], same)
         del order, same, place
         giver = np.flatnonzero(gives) if chosen is None else chosen[gives]
         return self._blocks(heirs, space[gives], addr[gives], giver, follower[gives])
@@ -256,7 +256,7 @@ class _Pairing:
         inherited[:count] = True
         return Paired(space, addr, given, taken, moved, born, died, inherited)
 
-    def _keep_misfits(self, place: Int64Array, gives: Mask, same: Mask) -> None:
+    def _keep_unmatched(self, place: Int64Array, gives: Mask, same: Mask) -> None:
         """Keep what fits no block, of operations by address: where each stands, and whether it gives.
 
         `same` tells which are of the address of the one before.
@@ -268,7 +268,7 @@ class _Pairing:
         freeing[place[~gives]] = True
         freeing &= kind == TAKE_FREE
         freeing[double] = False
-        self.misfits.append(Misfits(source[double], source[unknown], source[place[reused]], source[freeing]))
+        self.unmatched.append(UnmatchedFrees(source[double], source[unknown], source[place[reused]], source[freeing]))
 
     def _bad_takes(self, place: Int64Array, gives: Mask, same: Mask) -> tuple[Int64Array, Int64Array]:
         """Return the takes that are double frees, and the takes of blocks never seen."""
@@ -286,7 +286,7 @@ class _Pairing:
         if not len(again):
             return place[:0], self._not_cached(unknown)
         operations, repeats = self.operations, np.searchsorted(start, start_again, side="right")
-        frees = SecondFrees(
+        frees = RepeatedFrees(
             steps=operations.source[place[again]],
             earlier=operations.source[place[again - 1]],
             repeated=repeats - np.searchsorted(start, start_again) > 1,

@@ -23,7 +23,7 @@ KEY_SIZES: Final = (64, 256, 1024, 4096, 16384, 65536, 131072, 1048576)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class HeapSnapshot:
     """The heap of a space once `line` was printed; sizes in bytes.
 
     live_bytes, rounding_bytes: what was asked for, and what chunks take besides (headers, alignment, whole pages).
@@ -89,7 +89,7 @@ class Picture:
         ]
 
 
-def take_picture(blocks: Blocks, heaps: Heaps, space: int, line: int) -> Picture:
+def snapshot_at(blocks: Blocks, heaps: Heaps, space: int, line: int) -> HeapSnapshot:
     """Return the heap of a space once `line` was printed."""
     return SpaceHeap.of(blocks, heaps, space, [line]).picture(line)
 
@@ -241,7 +241,7 @@ class SpaceHeap:
         live, runs = self.pooled.live(line), self.extents.runs(line)
         return _held(self._free(live, line, runs)[0], runs)
 
-    def picture(self, line: int) -> Picture:
+    def picture(self, line: int) -> HeapSnapshot:
         """Return the heap once `line`, one of those to be looked at, was printed."""
         live, alone, page = self.pooled.live(line), self.alone.live(line), self.heaps.page_size
         both = np.concatenate([live, alone])
@@ -257,7 +257,7 @@ class SpaceHeap:
         used, used_alone = (int((self.end[rows] - self.start[rows]).sum()) for rows in (live, alone))
         # Blocks that overlap, as they do in a damaged log, count twice: then the ranges between them are more.
         free_bytes = max(heap_bytes - used - unseen, 0)
-        return Picture(
+        return HeapSnapshot(
             space=self.space,
             line=line,
             live_blocks=len(both),

@@ -19,7 +19,7 @@ from replay.console.screen import clean
 from replay.datasets.comparison import NUMBERS
 from replay.datasets.dataset import Dataset
 from replay.errors import MissingExtraError
-from replay.html.dashboard_facts import VERSION, Fleet, Row, program_of, when
+from replay.html.dashboard_facts import VERSION, DatasetFacts, Row, program_of, when
 from replay.tables import whole_file
 from replay.tables.schema import TABLES
 from replay.version import __version__
@@ -119,7 +119,7 @@ def write_dashboard(
     """
     check_bokeh()
     with whole_file(output, force=force) as temporary:
-        fleet, links = Fleet(Dataset(location)), {}
+        fleet, links = DatasetFacts(Dataset(location)), {}
         if pages is not None:
             from replay.html.run_pages import addresses, standing_out, write_pages
 
@@ -129,7 +129,7 @@ def write_dashboard(
         temporary.write_text(page(fleet, links), encoding="utf-8")
 
 
-def page(fleet: Fleet, links: Mapping[str, str] = MappingProxyType({})) -> str:
+def page(fleet: DatasetFacts, links: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return the page as HTML; `links` are the addresses of the pages of runs that have one."""
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
@@ -161,7 +161,7 @@ def page(fleet: Fleet, links: Mapping[str, str] = MappingProxyType({})) -> str:
     return html.lstrip()
 
 
-def payload(fleet: Fleet, charts: Sequence[str]) -> dict[str, Any]:
+def payload(fleet: DatasetFacts, charts: Sequence[str]) -> dict[str, Any]:
     """Return what the page's script needs, as JSON holds it; texts are free of controls."""
     runs = fleet.runs
     groupings = _groupings(fleet)
@@ -201,7 +201,7 @@ def payload(fleet: Fleet, charts: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _groupings(fleet: Fleet) -> dict[str, Any]:
+def _groupings(fleet: DatasetFacts) -> dict[str, Any]:
     return {grouping.name: grouping for grouping in fleet.groupings}
 
 
@@ -223,7 +223,7 @@ def _short(values: list[Any]) -> Any:
     return plain[0] if len(set(plain)) == 1 else plain
 
 
-def _owners(fleet: Fleet) -> dict[str, Any]:
+def _owners(fleet: DatasetFacts) -> dict[str, Any]:
     names = sorted({name for owners in fleet.owners.values() for name, _ in owners})
     place = {name: at for at, name in enumerate(names)}
     of_run = {str(at): [[place[name], amount] for name, amount in owners] for at, owners in fleet.owners.items()}
@@ -237,7 +237,7 @@ def _beside(name: str) -> str:
 # --- what stands in the page as plain HTML ---------------------------------------------------------------------------
 
 
-def _numbers(fleet: Fleet) -> Iterable[tuple[str, str, bool]]:
+def _numbers(fleet: DatasetFacts) -> Iterable[tuple[str, str, bool]]:
     """Yield the numbers at the head of the page: words, what they are, whether they are bad."""
     yield f"{fleet.total:,}", "run read" if fleet.total == 1 else "runs read", False
     yield f"{len(fleet.errors):,}", "logs not readable", bool(fleet.errors)
@@ -253,7 +253,7 @@ def _number(words: str, what: str, bad: bool) -> str:
     return f'<div class="number{" bad" * bad}"><b>{escape(words)}</b><span>{escape(what)}</span></div>'
 
 
-def _errors(fleet: Fleet) -> str:
+def _errors(fleet: DatasetFacts) -> str:
     rows = [
         "".join(f"<td>{escape(clean(str(row.get(name) or '')))}</td>" for name in ("run", "source", "error"))
         for row in fleet.errors[:_MOST_ERRORS]
@@ -271,7 +271,7 @@ def _pictures(links: Mapping[str, str]) -> str:
     return ", ".join(f'<a href="{escape(link)}">{escape(clean(run))}</a>' for run, link in links.items())
 
 
-def _left_out(fleet: Fleet) -> str:
+def _left_out(fleet: DatasetFacts) -> str:
     if fleet.total == len(fleet.runs):
         return ""
     these = f"these are {len(fleet.runs):,}: those with failed breaks and the largest"

@@ -1,6 +1,7 @@
 """What the dashboard shows, as plain values: runs, the groups they fall into, their failures, their memory.
 
-In go a dataset's tables, out comes a `Fleet`. How it is drawn, and what a browser filters, this module does not know.
+In go a dataset's tables, out comes a `DatasetFacts`. How it is drawn, and what a browser filters,
+this module does not know.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Failure(NamedTuple):
     evidence: str
 
 
-class Fleet:
+class DatasetFacts:
     """The runs of a dataset, and what is to be said of them; each part is computed when it is first asked for."""
 
     def __init__(self, dataset: Dataset) -> None:

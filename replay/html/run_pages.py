@@ -15,30 +15,32 @@ from urllib.parse import quote
 
 from replay.datasets.dataset import OK
 from replay.errors import ReplayError
-from replay.html.dashboard_facts import Fleet
+from replay.html.dashboard_facts import DatasetFacts
 from replay.html.trace import write_trace
 from replay.html.trace_tables import tables_of_dataset
 
 _LONGEST_NAME: Final = 120
 
 
-def standing_out(fleet: Fleet, patterns: Sequence[str] = ()) -> list[str]:
+def standing_out(facts: DatasetFacts, patterns: Sequence[str] = ()) -> list[str]:
     """Return the runs that get a page: the ten with the most failed breaks, the worst ten of each kind, those named.
 
     Raises:
         ReplayError: a pattern, as shells have them, fits no run.
     """
-    chosen = dict.fromkeys(str(row["run"]) for row in fleet.standing_out)
-    read = [str(row["run"]) for row in fleet.dataset.rows if row["status"] == OK]
+    chosen = dict.fromkeys(str(row["run"]) for row in facts.standing_out)
+    read = [str(row["run"]) for row in facts.dataset.rows if row["status"] == OK]
     for pattern in patterns:
         found = [run for run in read if fnmatchcase(run, pattern)]
         if not found:
-            raise ReplayError(f"--run {pattern}: no run of {fleet.dataset.location} is named so")
+            raise ReplayError(f"--run {pattern}: no run of {facts.dataset.location} is named so")
         chosen.update(dict.fromkeys(found))
     return list(chosen)
 
 
-def write_pages(fleet: Fleet, runs: Sequence[str], directory: str | os.PathLike[str], *, force: bool = False) -> None:
+def write_pages(
+    facts: DatasetFacts, runs: Sequence[str], directory: str | os.PathLike[str], *, force: bool = False
+) -> None:
     """Write the page of each of the runs into a directory, which is made if it is not there.
 
     Raises:
@@ -48,7 +50,7 @@ def write_pages(fleet: Fleet, runs: Sequence[str], directory: str | os.PathLike[
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        write_trace(tables_of_dataset(fleet.dataset, run), folder / file_of(run), force=force)
+        write_trace(tables_of_dataset(facts.dataset, run), folder / file_of(run), force=force)
 
 
 def addresses(runs: Sequence[str], directory: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, str]:

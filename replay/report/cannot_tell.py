@@ -134,7 +134,7 @@ def _much_unseen(findings: Findings) -> bool:
     malloc = findings.malloc
     if malloc is None or not len(findings.run.malloc_blocks):
         return False
-    return any(one.unseen_bytes * 10 >= one.heap_bytes > 0 for one in (malloc.answer.largest, malloc.answer.end))
+    return any(one.unseen_bytes * 10 >= one.heap_bytes > 0 for one in (malloc.diagnosis.largest, malloc.diagnosis.end))
 
 
 def _main_only(findings: Findings) -> bool:

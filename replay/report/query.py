@@ -15,7 +15,7 @@ from replay.console.amounts import address, size
 from replay.console.screen import cells, clean, print_lines, shortened, styled, wrapped
 from replay.console.table import fitted_widths, room_for, table
 from replay.console.terminal import width as screen_width
-from replay.datasets.questions import QUESTIONS, Answer
+from replay.datasets.questions import QUESTIONS, QueryResult
 from replay.report.as_json import write_json_rows
 from replay.tables import no_formula
 from replay.tables.schema import TABLES
@@ -35,7 +35,7 @@ _WORDS: Final[Mapping[str, Callable[[int], str]]] = {
 """How whole numbers are written, by the unit of their column; others as they are."""
 
 
-def print_table(answer: Answer, stream: TextIO) -> int:
+def print_table(answer: QueryResult, stream: TextIO) -> int:
     """Print an answer no wider than the screen; return the number of rows."""
     rows = list(islice(answer.rows, MOST_ROWS + 1))
     if rows:
@@ -45,7 +45,7 @@ def print_table(answer: Answer, stream: TextIO) -> int:
     return len(rows)
 
 
-def print_csv(answer: Answer, stream: TextIO, *, safe: bool = False) -> int:
+def print_csv(answer: QueryResult, stream: TextIO, *, safe: bool = False) -> int:
     """Print an answer as CSV: a head, then the rows, nulls empty; return the number of rows.
 
     On a terminal texts are free of what it would obey. With `safe` they are no formulas of a spreadsheet either.
@@ -61,13 +61,13 @@ def print_csv(answer: Answer, stream: TextIO, *, safe: bool = False) -> int:
     return count
 
 
-def print_json(answer: Answer, stream: TextIO) -> int:
+def print_json(answer: QueryResult, stream: TextIO) -> int:
     """Print an answer as a JSON array with an object for each row; return the number of rows."""
     names = answer.columns
     return write_json_rows((dict(zip(names, map(_json_value, row), strict=True)) for row in answer.rows), stream)
 
 
-FORMATS: Final[Mapping[str, Callable[[Answer, TextIO], int]]] = {
+FORMATS: Final[Mapping[str, Callable[[QueryResult, TextIO], int]]] = {
     "table": print_table,
     "csv": print_csv,
     "json": print_json,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from replay.allocator import Activity
     from replay.engine.column_store import PackedColumns
     from replay.heap.chunks import Heaps
-    from replay.heap.diagnosis import Answer
+    from replay.heap.diagnosis import Diagnosis
     from replay.run.clock import Clock
 
 
@@ -91,11 +91,11 @@ class Analysis:
         return find_heaps(self.replayed, self.nesting, self.malloc_blocks)
 
     @cached_property
-    def answer(self) -> Answer:
+    def diagnosis(self) -> Diagnosis:
         """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
-        from replay.heap.diagnosis import answer
+        from replay.heap.diagnosis import diagnose
 
-        return answer(self.replayed, self.malloc_blocks, self.heaps)
+        return diagnose(self.replayed, self.malloc_blocks, self.heaps)
 
     @cached_property
     def activity(self) -> Activity:
@@ -111,7 +111,7 @@ class Analysis:
         """The one row of the table `summary`, by column."""
         from replay.run.summary import summary_columns
 
-        found = self.activity, self.malloc_blocks, lambda: self.answer
+        found = self.activity, self.malloc_blocks, lambda: self.diagnosis
         return summary_columns(self.source, self.replayed, self.clock, self.calls_made, self.footprint, *found)
 
     def examine(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from replay.run.api import Run
 
-_WHOLE: tuple[str, ...] = ("source", "strings", "calls_made", "nesting", "malloc_blocks", "heaps", "answer")
+_WHOLE: tuple[str, ...] = ("source", "strings", "calls_made", "nesting", "malloc_blocks", "heaps", "diagnosis")
 """What a part has of the whole run as it is."""
 
 

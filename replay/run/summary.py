@@ -25,7 +25,7 @@ from replay.tables import MOST_SUMMED, TABLES
 from replay.tables.schema import FALLBACK_KINDS
 
 if TYPE_CHECKING:
-    from replay.heap.diagnosis import Answer
+    from replay.heap.diagnosis import Diagnosis
 
 _ANY_ACCESS = 7
 
@@ -38,7 +38,7 @@ def summary_columns(
     footprint: Footprint,
     activity: Activity,
     blocks: Blocks,
-    answer: Callable[[], Answer],
+    diagnosis: Callable[[], Diagnosis],
 ) -> dict[str, Any]:
     """Return the one row of the table `summary`, by column; None where nothing is known.
 
@@ -64,7 +64,7 @@ def summary_columns(
         **_mappings(activity.allocator_mmaps, strings),
         **_footprint(replayed, footprint),
         "log_end": log_end(replayed, first_programs_space(replayed)),
-        **_blocks(replayed, blocks, answer),
+        **_blocks(replayed, blocks, diagnosis),
     }
     return {column.name: found.get(column.name) for column in TABLES["summary"].columns}
 
@@ -174,20 +174,20 @@ def _row(columns: PackedColumns, row: int, names: Sequence[str]) -> dict[str, in
     return {name: columns.one(name, row) for name in names}
 
 
-def _blocks(replayed: Replay, blocks: Blocks, answer: Callable[[], Answer]) -> dict[str, Any]:
+def _blocks(replayed: Replay, blocks: Blocks, diagnosis: Callable[[], Diagnosis]) -> dict[str, Any]:
     """Return what became of the blocks of all spaces, a fork's copies not counted again.
 
     What is said of the heap's end is said of the space that had the most bytes live at once.
     """
     if not blocks.seen:
         return {}
-    from replay.heap.live_bytes import course_of_all, one_space
+    from replay.heap.live_bytes import live_bytes_of_all, one_space
 
-    columns, found = blocks.columns, answer()
+    columns, found = blocks.columns, diagnosis()
     live = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0))
     peak_bytes, peak_clock = found.peak.live_bytes, found.peak.line
     if not one_space(columns["space"]):
-        peak_bytes, peak_clock = course_of_all(columns, replayed.spaces).peak()
+        peak_bytes, peak_clock = live_bytes_of_all(columns, replayed.spaces).peak()
     step = replayed.events.count_up_to("clock", peak_clock - 1)
     last, end = replayed.events.rows - 1, found.end
     return {

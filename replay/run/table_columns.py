@@ -17,7 +17,7 @@ from replay.engine.column_store import PackedColumns, SortedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.errors import QueryError
 from replay.heap.blocks import BACKINGS, ENDS, LIVE
-from replay.heap.free_space import COLUMNS as HEAP_COLUMNS
+from replay.heap.free_space import HEAP_COLUMNS
 from replay.heap.free_space import fragmentation as heap_fragmentation
 from replay.linux import constants, flag_words
 from replay.linux.proc_maps import perms_text

@@ -10,7 +10,7 @@ from math import isnan
 from typing import Any, Final
 
 from replay.console.amounts import address
-from replay.heap.snapshot import KEY_SIZES, Picture
+from replay.heap.snapshot import KEY_SIZES, HeapSnapshot
 from replay.report.facts import Curve
 from replay.report.malloc.facts import Fault
 from replay.report.malloc.findings import MallocFindings
@@ -69,7 +69,7 @@ def _answer(malloc: MallocFindings) -> dict[str, Any] | None:
     """Return the answer and the numbers that decide; None where the log shows no block."""
     if not len(malloc.run.malloc_blocks):
         return None
-    found, (picture, moment) = malloc.answer, malloc.decisive
+    found, (picture, moment) = malloc.diagnosis, malloc.decisive
     return {
         "answer": malloc.word,
         "leaking": malloc.leaking and not malloc.leak_untold,
@@ -89,7 +89,7 @@ def _answer(malloc: MallocFindings) -> dict[str, Any] | None:
 
 def _blocks(malloc: MallocFindings) -> dict[str, Any]:
     summary, seen = malloc.run.summary_values, len(malloc.run.malloc_blocks) > 0
-    peak = malloc.answer.peak if seen else None
+    peak = malloc.diagnosis.peak if seen else None
     return {
         "allocations": summary["allocations"],
         "reallocations": malloc.resized,
@@ -113,7 +113,7 @@ def _growth(malloc: MallocFindings) -> dict[str, Any] | None:
     """Return how live memory developed; the curves have the last value of each of equal numbers of changes."""
     if not len(malloc.run.malloc_blocks):
         return None
-    growth, (live, held) = malloc.answer.growth, malloc.curves
+    growth, (live, held) = malloc.diagnosis.growth, malloc.curves
     return {
         "low_water_bytes": list(growth.low_water),
         "live_bytes_half": growth.live_bytes_half,
@@ -133,7 +133,7 @@ def _curve(malloc: MallocFindings, curve: Curve) -> list[dict[str, Any]]:
 def _heap(malloc: MallocFindings) -> dict[str, Any] | None:
     if not len(malloc.run.malloc_blocks):
         return None
-    found = malloc.answer
+    found = malloc.diagnosis
     return {
         "space": found.space,
         "at_peak_live": _picture(malloc, found.peak),
@@ -152,7 +152,7 @@ _SCALARS: Final = (
 ).split()
 
 
-def _picture(malloc: MallocFindings, picture: Picture) -> dict[str, Any]:
+def _picture(malloc: MallocFindings, picture: HeapSnapshot) -> dict[str, Any]:
     return {
         **_place(malloc.places.of_clock(picture.line)),
         **{name: getattr(picture, name) for name in _SCALARS},

@@ -48,7 +48,7 @@ def _blocks(malloc: MallocFindings) -> Iterator[str]:
     if not len(malloc.run.malloc_blocks):
         yield from _faults(malloc)
         return
-    peak = malloc.answer.peak
+    peak = malloc.diagnosis.peak
     place = malloc.places.of_clock(peak.line)
     yield from paragraph(
         f"Most live at once: {exact(peak.live_bytes)} in {number(peak.live_blocks, 'block')}, {_whose(malloc)}{place}."
@@ -96,7 +96,7 @@ def _curves(malloc: MallocFindings) -> Iterator[str]:
     live, held = malloc.curves
     if len(live.clocks) < 3:
         return
-    ends = int(live.clocks[0]), malloc.answer.end.line
+    ends = int(live.clocks[0]), malloc.diagnosis.end.line
     first, last = (malloc.places.of_clock(clock) or Place(clock) for clock in ends)
     yield ""
     yield from aside(f"{_whose(malloc)}{span(first, last)}, left to right; held: what malloc has for blocks")

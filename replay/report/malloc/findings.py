@@ -15,11 +15,11 @@ from replay.calls.enclosing import GIVING, is_call
 from replay.calls.reader import FAILED
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.heap.blocks import DOUBLE_FREE, LIVE, MOVED, UNKNOWN_FREE
-from replay.heap.diagnosis import ANSWERS, FRAGMENTATION, HELD_SHARE, LEAK, LEAKED_SHARE, LEAST_HELD, Answer
+from replay.heap.diagnosis import ANSWERS, FRAGMENTATION, HELD_SHARE, LEAK, LEAKED_SHARE, LEAST_HELD, Diagnosis
 from replay.heap.free_space import taken_bytes
 from replay.heap.growth_causes import KINDS, heap_growth, threshold_raises
 from replay.heap.leaks import leaked_groups, live_rows
-from replay.heap.snapshot import Picture, pins
+from replay.heap.snapshot import HeapSnapshot, pins
 from replay.linux import constants
 from replay.report.facts import Curve
 from replay.report.malloc.facts import Cause, Fault, LeakGroup, Pin, Raise, SpaceBlocks
@@ -68,19 +68,19 @@ class MallocFindings:
     # --- the answer ---
 
     @property
-    def answer(self) -> Answer:
+    def diagnosis(self) -> Diagnosis:
         """Whether the space with the most bytes live at once leaks, is fragmented, both or neither."""
-        return self.run.answer
+        return self.run.diagnosis
 
     @property
     def space(self) -> int:
         """The space that is judged and whose heap is shown."""
-        return self.answer.space
+        return self.diagnosis.space
 
     @property
-    def worst(self) -> Picture:
+    def worst(self) -> HeapSnapshot:
         """The picture with most memory held back, of some moments all over the run: what was between peak and end."""
-        return self.answer.worst
+        return self.diagnosis.worst
 
     @property
     def passing(self) -> bool:
@@ -89,12 +89,12 @@ class MallocFindings:
         That may be fragmentation, or only the order in which a program frees all that it has.
         """
         held = self.worst.held_bytes
-        return not self.answer.fragmented and held >= LEAST_HELD and held >= HELD_SHARE * self.worst.heap_bytes
+        return not self.diagnosis.fragmented and held >= LEAST_HELD and held >= HELD_SHARE * self.worst.heap_bytes
 
     @property
-    def decisive(self) -> tuple[Picture, str]:
+    def decisive(self) -> tuple[HeapSnapshot, str]:
         """The picture that says most of fragmentation, and of which moment it is: `largest` or `end`."""
-        largest, end = self.answer.largest, self.answer.end
+        largest, end = self.diagnosis.largest, self.diagnosis.end
         return (end, "end") if _weight(end) >= _weight(largest) else (largest, "largest")
 
     @property
@@ -129,7 +129,7 @@ class MallocFindings:
         if any(log.dialect == "mixed" for log in self.run.source.logs):
             return False  # a recording: the preloaded library sees them all
         callers = self.run.malloc_blocks.columns["caller"]
-        unseen = max(self.answer.largest.unseen_bytes, self.answer.end.unseen_bytes) if len(callers) else 0
+        unseen = max(self.diagnosis.largest.unseen_bytes, self.diagnosis.end.unseen_bytes) if len(callers) else 0
         own = _OF_ARENA * self.findings.arena_heaps.count + _OF_THREAD * self.run.replayed.threads
         return bool((callers != NO_TEXT).any()) or unseen >= _OTHERS_BLOCKS + own
 
@@ -147,17 +147,17 @@ class MallocFindings:
     @cached_property
     def leaking(self) -> bool:
         """Whether much was left in the space that is judged, or as much in another one that ended by itself."""
-        much = LEAKED_SHARE * self.answer.peak.live_bytes
+        much = LEAKED_SHARE * self.diagnosis.peak.live_bytes
         ended = (row for row in self.left_elsewhere if log_end(self.run.replayed, row.space) == "exit")
-        return self.answer.leaking or any(row.live_bytes >= much for row in ended)
+        return self.diagnosis.leaking or any(row.live_bytes >= much for row in ended)
 
     @cached_property
     def word(self) -> str | None:
         """The answer as one of `heap.ANSWERS`, None where the log cannot tell it."""
         leaking = self.leaking and not self.leak_untold
-        if self.leak_untold and not self.answer.fragmented:
+        if self.leak_untold and not self.diagnosis.fragmented:
             return None
-        return ANSWERS[LEAK * leaking + FRAGMENTATION * self.answer.fragmented]
+        return ANSWERS[LEAK * leaking + FRAGMENTATION * self.diagnosis.fragmented]
 
     @cached_property
     def whole_free_pages(self) -> int:
@@ -165,7 +165,7 @@ class MallocFindings:
 
         Source: mtrim in malloc/malloc.c: of each free chunk what lies behind its head, in whole pages.
         """
-        end, page = self.answer.end, self.run.heaps.page_size
+        end, page = self.diagnosis.end, self.run.heaps.page_size
         first = (end.free_start + _CHUNK_HEAD + page - 1) & -page
         return int(np.maximum((end.free_end & -page) - first, 0).sum())
 
@@ -245,8 +245,8 @@ class MallocFindings:
     @cached_property
     def curves(self) -> tuple[Curve, Curve]:
         """Bytes live, and bytes that malloc held for blocks, over the life of the space that is judged."""
-        course = self.answer.course
-        until = int(np.searchsorted(course.line, self.answer.end.line, side="right"))
+        course = self.diagnosis.course
+        until = int(np.searchsorted(course.line, self.diagnosis.end.line, side="right"))
         clocks = course.line[:until]
         held = taken_bytes(self.run.heaps, self.space, clocks)
         return Curve(clocks, course.live_bytes[:until]), Curve(clocks, held)
@@ -388,7 +388,7 @@ def _records(columns: Columns) -> list[dict[str, int]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
 
 
-def _weight(picture: Picture) -> tuple[bool, float]:
+def _weight(picture: HeapSnapshot) -> tuple[bool, float]:
     """Return how much a picture says of fragmentation: whether much is held back, and which share of the heap."""
     return picture.held_bytes >= LEAST_HELD, picture.held_bytes / picture.heap_bytes if picture.heap_bytes else 0.0
 

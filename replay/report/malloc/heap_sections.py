@@ -12,7 +12,7 @@ from replay.console.amounts import address, duration, percent, size
 from replay.console.screen import clean
 from replay.console.table import table
 from replay.heap.diagnosis import LEAST_HELD
-from replay.heap.snapshot import KEY_SIZES, Picture
+from replay.heap.snapshot import KEY_SIZES, HeapSnapshot
 from replay.report.malloc.facts import Pin
 from replay.report.malloc.findings import SCATTERED, MallocFindings
 from replay.report.paragraphs import aside, paragraph
@@ -54,7 +54,7 @@ def heap(malloc: MallocFindings) -> Iterator[str]:
     """Yield what the heap is made of when it was largest and at the end."""
     if not len(malloc.run.malloc_blocks):
         return
-    found = malloc.answer
+    found = malloc.diagnosis
     shown = {found.largest.line: ("at largest", found.largest)}
     shown[found.end.line] = ("at the end", found.end)
     names, pictures = [name for name, _ in shown.values()], [one for _, one in shown.values()]
@@ -73,12 +73,12 @@ def heap(malloc: MallocFindings) -> Iterator[str]:
     yield from _free_ranges(malloc)
 
 
-def _others_end(one: Picture) -> str:
+def _others_end(one: HeapSnapshot) -> str:
     """Return what is free at the end of heaps other than the brk area: those of arenas, and what stands in for brk."""
     return size(max(one.free_bytes - one.held_bytes - one.top_bytes, 0))
 
 
-_MEASURES: Final[tuple[tuple[str, Callable[[Picture], str], str], ...]] = (
+_MEASURES: Final[tuple[tuple[str, Callable[[HeapSnapshot], str], str], ...]] = (
     ("heap", lambda one: size(one.heap_bytes), "what blocks are cut from"),
     ("mapped singly", lambda one: size(one.direct_bytes), "large blocks, an mmap each"),
     ("live", lambda one: size(one.live_bytes), "asked for and not freed"),
@@ -101,7 +101,7 @@ _IF_ANY: Final = ("mapped singly", "unseen", "  end of other heaps")
 """Measures that are left out where they are 0."""
 
 
-def _measures(pictures: list[Picture]) -> Iterator[list[str]]:
+def _measures(pictures: list[HeapSnapshot]) -> Iterator[list[str]]:
     for name, value, meaning in _MEASURES:
         values = [value(one) for one in pictures]
         if name not in _IF_ANY or any(value != "0 bytes" for value in values):
@@ -109,7 +109,7 @@ def _measures(pictures: list[Picture]) -> Iterator[list[str]]:
 
 
 def _johnstone_wilson(malloc: MallocFindings) -> Iterator[str]:
-    found = malloc.answer
+    found = malloc.diagnosis
     if found.measure_3 != found.measure_3 or found.measure_4 != found.measure_4:
         return
     yield ""

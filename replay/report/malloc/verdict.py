@@ -11,7 +11,7 @@ from typing import Final
 from replay.console.amounts import address, exact, number, percent, size
 from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.heap.leaks import Growth
-from replay.heap.snapshot import Picture
+from replay.heap.snapshot import HeapSnapshot
 from replay.linux.glibc import TRIM_THRESHOLD
 from replay.report.cannot_tell import LEAKS, cannot_tell
 from replay.report.facts import Paragraph
@@ -58,11 +58,11 @@ def _elsewhere(malloc: MallocFindings) -> Iterator[str]:
 
 
 def _judgement(malloc: MallocFindings) -> Paragraph:
-    fragmented = malloc.answer.fragmented
+    fragmented = malloc.diagnosis.fragmented
     parts = [_left(malloc), _held(malloc)]
     if malloc.word == ANSWERS[FRAGMENTATION]:
         parts.reverse()
-    bad = fragmented or (malloc.word == ANSWERS[LEAK] and malloc.answer.growth.growing)
+    bad = fragmented or (malloc.word == ANSWERS[LEAK] and malloc.diagnosis.growth.growing)
     clear = malloc.word == ANSWERS[NEITHER] and not _is_left(malloc) and not malloc.passing
     sound = clear and all(one.question != LEAKS for one in cannot_tell(malloc.findings))
     return Paragraph(" ".join([QUESTION, _head(malloc), *parts]), "bad" if bad else "good" if sound else "")
@@ -70,7 +70,7 @@ def _judgement(malloc: MallocFindings) -> Paragraph:
 
 def _head(malloc: MallocFindings) -> str:
     """Return the answer in a few words: no more than the log can tell."""
-    fragmented = malloc.answer.fragmented
+    fragmented = malloc.diagnosis.fragmented
     if malloc.leak_untold and _is_left(malloc):
         head = "Fragmentation; whether" if fragmented else "Whether"
         return f"{head} it is a leak{' as well' if fragmented else ''} cannot be told: {malloc.leak_untold}."
@@ -91,12 +91,12 @@ _ALSO: Final = "and the program may keep it on purpose"
 
 def _is_left(malloc: MallocFindings) -> bool:
     """Return whether any space has blocks that were not freed."""
-    return bool(malloc.answer.leaked_blocks or malloc.left_elsewhere)
+    return bool(malloc.diagnosis.leaked_blocks or malloc.left_elsewhere)
 
 
 def _left(malloc: MallocFindings) -> str:
     """Return what is live at the end, and whether it grew."""
-    found = malloc.answer
+    found = malloc.diagnosis
     end = "the exit" if malloc.exited else "the end of the log"
     if not found.leaked_blocks:
         return f"Every block was freed before {end}."
@@ -138,7 +138,7 @@ def _held(malloc: MallocFindings) -> str:
             f"In between, {held} ({percent(worst.held_bytes, worst.heap_bytes)}) were free but lay below live "
             f"blocks{_where(malloc, worst)}, but no more at the end."
         )
-    if not malloc.answer.fragmented:
+    if not malloc.diagnosis.fragmented:
         if not picture.held_bytes:
             none = f", as far as the log shows.{unseen}" if unseen else ": no fragmentation."
             return f"{when} nothing of the heap's {heap} was free below live blocks{none}"
@@ -150,7 +150,7 @@ def _held(malloc: MallocFindings) -> str:
     )
 
 
-def _where(malloc: MallocFindings, picture: Picture) -> str:
+def _where(malloc: MallocFindings, picture: HeapSnapshot) -> str:
     place = malloc.places.of_clock(picture.line)
     return f" ({place})" if place else ""
 
@@ -187,7 +187,7 @@ def to_try(malloc: MallocFindings) -> Iterator[str]:
     """Yield what to try, the most promising first."""
     if not len(malloc.run.malloc_blocks):
         return
-    found = malloc.answer
+    found = malloc.diagnosis
     if malloc.double_frees.count:
         yield "For the double free: build with -fsanitize=address, which stops at it and shows who freed first."
     if found.leaking and (not malloc.leak_untold or found.growth.growing):
@@ -205,7 +205,7 @@ def _against_leak(malloc: MallocFindings) -> Iterator[str]:
     group = next((group for group in malloc.leaks if group.space == malloc.space), None)
     if group is None or not group.bytes:
         return
-    total = malloc.answer.leaked_bytes
+    total = malloc.diagnosis.leaked_bytes
     who = f" to {group.caller}" if group.caller else ""
     blocks = f"{number(group.count, 'block')} of {_class_words(group.size_class)}"
     lines = span(group.first, group.last) if group.first and group.last else "lines unknown"
@@ -251,7 +251,7 @@ def _against_fragments(malloc: MallocFindings) -> Iterator[str]:
 
 
 def _against_top(malloc: MallocFindings) -> Iterator[str]:
-    top = malloc.answer.end.top_bytes
+    top = malloc.diagnosis.end.top_bytes
     threshold = max([TRIM_THRESHOLD, *(2 * raised.after for raised in malloc.raises)])
     raised = f" (free trims only from {size(threshold)} on, since a free raised that)"
     why = raised if threshold > TRIM_THRESHOLD else ""
