@@ -253,7 +253,8 @@ def test_leaks_by_call_site_and_size_class(tmp_path: Path) -> None:
     +++ exited (status 0) +++
     """
     run = read(write(tmp_path, text))
-    groups = leaks.leaked_groups(run.replayed, run.blocks)
+    callers = run.blocks.columns.at("caller", leaks.live_rows(run.blocks))
+    groups = leaks.leaked_groups(run.replayed, run.blocks, callers)
     strings = run.replayed.strings
     found = [
         (strings[caller], size_class, count, size, age)
