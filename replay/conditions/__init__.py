@@ -5,9 +5,10 @@ In go expressions and the values of summary columns by name, out comes which of 
 
 from __future__ import annotations
 
-from replay.conditions.expression import Condition, ConditionError, parse_condition
+from replay.conditions.expression import ConditionError, parse_condition
 from replay.conditions.judging import Judgement, Reason, all_lines, comparison_values, conditions_that_hold, judge
 from replay.conditions.origins import origins_in, origins_in_tables, origins_of
+from replay.conditions.tree import Condition
 
 __all__ = [
     "Condition",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
 
-from replay.conditions.expression import (
+from replay.conditions.expression import parse_condition
+from replay.conditions.tree import (
     Comparison,
     Computed,
     Condition,
@@ -23,7 +24,6 @@ from replay.conditions.expression import (
     is_change,
     is_percentage,
     measure_of,
-    parse_condition,
 )
 from replay.console.amounts import duration, size
 

@@ -9,7 +9,8 @@ import re
 from typing import Final
 
 from replay.grammar.line import token_value
-from replay.linux.constants import CALL_CODE, UNNAMED_CALLS
+from replay.linux.constants import CALL_CODE
+from replay.linux.numbered_calls import UNNAMED_CALLS
 
 NORMAL_NAMES: Final = {
     "mmap2": "mmap",

@@ -7,34 +7,31 @@ which field stands in `fields`. Nothing here knows the line before or after.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from lark import Token, Transformer
 
 from replay.grammar import LineError
-from replay.grammar.fields import (
-    NUMBER_FIELDS,
-    OPENS,
-    PRINTED_LAST,
-    argument_fields,
-    call_name,
-    field_of,
-)
+from replay.grammar.fields import call_name
 from replay.grammar.line import LONGEST_TOKEN, Line, Number, Text, token_value
-from replay.linux.constants import ERRNO, ERRNO_ALIASES, FORK_CALLS, KERNEL_ERRNO, PR, SECOND, VALUES
-
-Fields: TypeAlias = dict[str, Number | Text]
-"""Fields by name; in the end a `Number` goes to the line's numbers, a `Text` to its texts."""
+from replay.grammar.strace_fields import (
+    FIRST,
+    RAW_IPC,
+    TRUE,
+    Fields,
+    Head,
+    Value,
+    arguments_of,
+    merged,
+    named_arguments_of,
+    result_fields,
+    returned_fields,
+)
+from replay.linux.constants import ERRNO, ERRNO_ALIASES, KERNEL_ERRNO, SECOND, VALUES
 
 ERRNO_VALUES: Final = ERRNO | ERRNO_ALIASES | KERNEL_ERRNO
-
-TRUE: Final = Number(1)
-
-MEMORY_OPTIONS: Final = frozenset({PR["PR_SET_VMA"], PR["PR_SET_MM"]})
-"""Options of prctl whose third argument is an address."""
 
 SLOT: Final = re.compile(r'(?<![A-Za-z_])[0-9]|"')
 """What lines of one shape may differ in; a text that has none is the same in all of them."""
@@ -42,35 +39,6 @@ SLOT: Final = re.compile(r'(?<![A-Za-z_])[0-9]|"')
 
 CHILD_ENDED: Final = re.compile(r"si_code=CLD_(?:EXITED|KILLED|DUMPED)\b")
 """Source: sigaction(2): si_code of SIGCHLD."""
-
-FIRST: Final = "[0]"
-"""The name of an array's first element."""
-
-
-RAW_IPC: Final = {"shmat": ("shmid", "flags", "", "addr"), "shmdt": ("", "", "", "addr")}
-"""The fields of the raw arguments of calls that 32-bit programs make by ipc(2): those of ipc behind its first."""
-
-
-class Value(NamedTuple):
-    """An argument, or a part of one; what it has not is None or empty.
-
-    `linear` is false where the number is known but is no linear form over tokens: a product, an octal.
-    """
-
-    number: Number | None = None
-    text: Text | None = None
-    path: Text | None = None
-    deleted: bool = False
-    linear: bool = True
-    name: str = ""
-    members: Mapping[str, Value] = MappingProxyType({})
-
-
-class Head(NamedTuple):
-    """A call up to where its arguments end: its name as printed, and its arguments printed so far."""
-
-    name: str
-    arguments: list[Value]
 
 
 class Event(NamedTuple):
@@ -101,7 +69,7 @@ class Lines(Transformer[Token, Line]):
     def line(self, parts: list[Any]) -> Line:
         """Return the line: the fields of its prefix, if it has one, and of its event."""
         event: Event = parts[-1]
-        fields = _merged([*parts[:-1], event.fields])
+        fields = merged([*parts[:-1], event.fields])
         numbers = {key: value for key, value in fields.items() if isinstance(value, Number)}
         texts = {key: value for key, value in fields.items() if isinstance(value, Text)}
         return Line(event.kind, event.name, call_name(event.name), numbers, texts)
@@ -135,20 +103,20 @@ class Lines(Transformer[Token, Line]):
         head, result = parts
         if head.name == "shmat" and len(head.arguments) == len(RAW_IPC["shmat"]):  # ipc(2) returns no address
             result = {key: value for key, value in result.items() if key != "result"}
-        return Event("call", _arguments(head) | _result(head.name, result), head.name)
+        return Event("call", arguments_of(head) | result_fields(head.name, result), head.name)
 
     def call_ended(self, parts: list[Any]) -> Event:
         """Return a call inside which its process ended."""
-        return Event("call", _arguments(parts[0]) | {"unknown_result": TRUE}, parts[0].name)
+        return Event("call", arguments_of(parts[0]) | {"unknown_result": TRUE}, parts[0].name)
 
     def opened(self, parts: list[Head]) -> Event:
         """Return a call that goes on in a later line."""
-        return Event("opened", _arguments(parts[0]), parts[0].name)
+        return Event("opened", arguments_of(parts[0]), parts[0].name)
 
     def closed(self, parts: list[Any]) -> Event:
         """Return the rest of a call: its result, and what was printed by name."""
         head, result = parts
-        return Event("closed", _named_arguments(head) | _result(head.name, result), head.name)
+        return Event("closed", named_arguments_of(head) | result_fields(head.name, result), head.name)
 
     def closed_ended(self, parts: list[Any]) -> Event:
         """Return the rest of a call inside which its process ended."""
@@ -156,16 +124,16 @@ class Lines(Transformer[Token, Line]):
 
     def reopened(self, parts: list[Head]) -> Event:
         """Return a call that was resumed and cut once more: it is still open."""
-        return Event("opened", _named_arguments(parts[0]), parts[0].name)
+        return Event("opened", named_arguments_of(parts[0]), parts[0].name)
 
     def detached(self, parts: list[Head]) -> Event:
         """Return a call whose end the tracer did not wait for."""
-        return Event("detached", _arguments(parts[0]), parts[0].name)
+        return Event("detached", arguments_of(parts[0]), parts[0].name)
 
     def pid_changed(self, parts: list[Any]) -> Event:
         """Return an execve that ends in another thread, the leader."""
         head, pid = parts[:2]
-        return Event("pid_changed", _arguments(head) | {"to_pid": _number(pid)}, head.name)
+        return Event("pid_changed", arguments_of(head) | {"to_pid": _number(pid)}, head.name)
 
     def call_head(self, parts: list[Any]) -> Head:
         """Return the name and the arguments so far."""
@@ -246,7 +214,7 @@ class Lines(Transformer[Token, Line]):
 
     def result(self, parts: list[Any]) -> Fields:
         """Return the result, of a descriptor its path, an error's number, and what the notes say."""
-        return _merged([_returned(part) if isinstance(part, Value) else part for part in parts])
+        return merged([returned_fields(part) if isinstance(part, Value) else part for part in parts])
 
     def ERRNO(self, token: Token) -> Fields:
         """Return the number of an error, nothing for a name that is not known."""
@@ -254,7 +222,7 @@ class Lines(Transformer[Token, Line]):
 
     def unknown(self, parts: list[Fields]) -> Fields:
         """Return that the result is not known, and the error by which the kernel asks for a restart."""
-        return _merged([{"unknown_result": TRUE}, *parts])
+        return merged([{"unknown_result": TRUE}, *parts])
 
     def note(self, words: list[Token]) -> Fields:
         """Return what a text in parentheses says of the call: injected, or an error without a name.
@@ -329,16 +297,6 @@ def _sum(*numbers: Number) -> Number:
     return Number(const, tuple(term for number in numbers for term in number.terms))
 
 
-def _returned(value: Value) -> Fields:
-    """Return the fields of what a call returned."""
-    fields: Fields = {} if value.number is None else {"result": value.number}
-    if value.path is not None:
-        fields["result_path"] = value.path
-    if value.deleted:
-        fields["result_deleted"] = TRUE
-    return fields
-
-
 def _octal(digits: str) -> int:
     """Return the number that octal digits write, and what decimal ones do where they cannot be octal."""
     return token_value(digits) if set(digits) - set("01234567") or len(digits) > LONGEST_TOKEN else int(digits, 8)
@@ -359,98 +317,3 @@ def _inner(token: Token) -> Text:
 def _opaque(token: Token) -> Text:
     """Return a text that is part of the shape, or a span where it holds what lines of one shape may differ in."""
     return Text(None, *_span(token)) if SLOT.search(token) else Text(str(token))
-
-
-def _merged(parts: Sequence[Fields | None]) -> Fields:
-    """Return the fields of all parts."""
-    return {key: value for part in parts if part for key, value in part.items()}
-
-
-def _result(name: str, result: Fields) -> Fields:
-    """Return the fields of a result as those of the call `name`."""
-    call = call_name(name)
-    if call in FORK_CALLS:
-        extra = {"child_pid": result["result"]} if "result" in result and "errno" not in result else {}
-        return {key: value for key, value in result.items() if key != "result_path"} | extra
-    if call == "shmget" and "result" in result:
-        return result | {"shmid": result["result"]}
-    return result if call in OPENS else {k: v for k, v in result.items() if not k.startswith("result_")}
-
-
-def _arguments(head: Head) -> Fields:
-    """Return the fields of the arguments, by their names where they have some, else by their places."""
-    call, places = call_name(head.name), argument_fields(head.name)
-    if call in RAW_IPC and len(head.arguments) > len(places):
-        places = RAW_IPC[call]
-    fields: Fields = {}
-    for place, value in enumerate(head.arguments):
-        name = _field_name(head.name, places, value) or (places[place] if place < len(places) else "")
-        fields |= _field(name, value)
-    if call == "shmget":  # its flags are octal, which a token does not show when they are 0
-        fields["product"] = TRUE
-    return _prctl(fields) if call == "prctl" else fields
-
-
-def _named_arguments(head: Head) -> Fields:
-    """Return the fields of the arguments that have names: in the rest of a call the others' places are unknown."""
-    places = argument_fields(head.name)
-    last = PRINTED_LAST.get(head.name, ())
-    unnamed = [value for value in head.arguments if not value.name]
-    fields = _merged([_field(_field_name(head.name, places, value), value) for value in head.arguments])
-    return fields | _merged([_field(name, value) for name, value in zip(last, unnamed, strict=False)])
-
-
-def _field_name(printed: str, places: Sequence[str], value: Value) -> str:
-    """Return the field that a named argument is, '' for one without a name."""
-    raw = re.fullmatch(r"arg([1-6])", value.name)
-    if raw is None:
-        return field_of(printed, value.name)
-    place = int(raw[1]) - 1
-    return places[place] if place < len(places) else ""
-
-
-def _field(name: str, value: Value) -> Fields:
-    """Return the fields that an argument gives, known by the name of its place."""
-    fields: Fields = dict(_numbers(name, value))
-    if name in {"path", "arg5"} and value.text is not None:
-        fields["path"] = value.text
-    if name == "new_path" and value.text is not None:
-        fields["result_path"] = value.text
-    if name in {"fd", "dirfd"} and value.path is not None:
-        fields["path" if name == "fd" else "dirfd_path"] = value.path
-        if value.deleted:
-            fields["deleted"] = TRUE
-    return fields
-
-
-MEMBERS: Final = {
-    "new_limit": {"rlim_cur": "rlim_cur", "rlim_max": "rlim_max"},
-    "args": {"flags": "flags"},
-    "how": {"flags": "flags"},
-    "buf": {"shm_segsz": "length"},
-    "old_limit": {"rlim_cur": "length"},
-    "context": {FIRST: "addr"},
-}
-"""Fields that members of a structure are, by the name of the argument's place."""
-
-
-def _numbers(name: str, value: Value) -> Iterator[tuple[str, Number]]:
-    """Yield the numeric fields that an argument gives, and `product` when one is no linear form."""
-    found = {name: value} if name in NUMBER_FIELDS else {}
-    for member, member_field in MEMBERS.get(name, {}).items():
-        if member in value.members:
-            found[member_field] = value.members[member]
-    for found_name, found_value in found.items():
-        if found_value.number is not None:
-            yield found_name, found_value.number
-            if not found_value.linear:
-                yield "product", TRUE
-
-
-def _prctl(fields: Fields) -> Fields:
-    """Return the fields of a prctl, with the range of memory that it names."""
-    option = fields.get("op")
-    if not isinstance(option, Number) or (not option.terms and option.const not in MEMORY_OPTIONS):
-        return fields
-    names = {"arg3": "addr", "arg4": "length"}
-    return fields | {names[key]: value for key, value in fields.items() if key in names}
