@@ -139,3 +139,41 @@ def test_no_modules_import_in_a_circle() -> None:
 def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
     users = {room_of(found.by) for found in IMPORTS if found.of.split(".")[0] == library}
     assert users and users <= set(ALONE[library])
+
+
+# --- the size of files and functions ---
+
+MOST_LINES: Final = 400
+MOST_LINES_OF_A_FUNCTION: Final = 40
+
+LONG_FILES: Final = {
+    "mm/address_space.py": "the rules of one address space, compiled as a whole; to be split",
+    "tables/schema.py": "the data dictionary: a list of columns",
+}
+"""Files that may be longer, and why."""
+
+LONG_FUNCTIONS: Final = {
+    "calls/table.py calls_of": "one line a column",
+    "lines/scan_loop.py _scan_line": "compiled; a call more costs on every line",
+    "lines/scan_loop.py scan_lines": "compiled; a call more costs on every line",
+    "mm/address_space.py _remap_give": "compiled",
+    "mm/address_space.py run": "compiled: one line an operation",
+    "report/malloc/findings.py causes": "one line a field",
+    "spaces/replay.py _replay_with": "the order of the stages",
+    "whatif/policies.py what_if": "the order of the stages",
+}
+"""Functions that may be longer, and why. Those of `commands` may: their options and their help stand in them."""
+
+
+def test_files_and_functions_are_short() -> None:
+    files, functions = set(), set()
+    for path in MODULES.values():
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
+        if text.count("\n") > MOST_LINES:
+            files.add(name)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= MOST_LINES_OF_A_FUNCTION:
+                functions.add(f"{name} {node.name}")
+    functions = {name for name in functions if not name.startswith("commands/")}
+    assert files <= set(LONG_FILES)
+    assert functions <= set(LONG_FUNCTIONS)

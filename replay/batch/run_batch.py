@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from replay.batch.cluster import on_cluster
 from replay.batch.compaction import rewrite
@@ -22,10 +22,13 @@ from replay.batch.job import NO_TRACE, REFUSED, UNCHANGED, UNWRITABLE, WRITTEN, 
 from replay.batch.labels import Labels
 from replay.batch.locking import locked
 from replay.batch.pool import cores, in_processes, in_this_process
-from replay.batch.progress import shown
 from replay.batch.runs_table import LABELS, OK
 from replay.batch.storage import Store, open_store
+from replay.console.progress_bar import counting
 from replay.errors import ReplayError
+
+BYTES_FOR_START: Final = 200_000
+"""What a log costs besides its size, in bytes that take as long to replay. Heuristic, measured on small logs."""
 
 
 class UnwritableError(ReplayError):
@@ -136,7 +139,7 @@ def _run(work: _Work, *, jobs: int | None, scheduler: str | None, progress: bool
     result = BatchResult(work.store.url)
     try:
         with closing(_worked_on(todo, jobs, scheduler)) as outcomes:
-            for outcome in shown(outcomes, todo) if progress else outcomes:
+            for outcome in _shown(outcomes, todo) if progress else outcomes:
                 _count(held, outcome, result)
         if work.how.prune:
             _prune(held, {job.run for job in todo}, result)
@@ -181,6 +184,23 @@ def _worked_on(todo: Sequence[Job], jobs: int | None, scheduler: str | None) -> 
         yield from in_this_process(todo)
     else:
         yield from in_processes(todo, cores() if jobs is None else jobs)
+
+
+def _shown(outcomes: Iterable[Outcome], jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Yield the outcomes and draw meanwhile how many there are, how many a second, and how long the rest will take."""
+    errors, begun = 0, time.monotonic()
+    with counting("replaying", sum(map(_weight, jobs))) as draw:
+        draw(0, f"0/{len(jobs)} logs")
+        for done, outcome in enumerate(outcomes, 1):
+            errors += outcome.kind == REFUSED
+            rate = done / ((time.monotonic() - begun) or 1)
+            text = f"{done}/{len(jobs)} logs, {rate:.1f} a second" + (f", errors: {errors}" if errors else "")
+            draw(_weight(outcome.job), text)
+            yield outcome
+
+
+def _weight(job: Job) -> int:
+    return job.found.size + BYTES_FOR_START
 
 
 def _jobs(held: DatasetWriter, work: _Work) -> list[Job]:

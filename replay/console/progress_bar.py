@@ -1,20 +1,20 @@
-"""What people see on standard error while they wait for a long run.
+"""What people see on standard error while they wait for a long run, or for many.
 
-In go stages, out comes a bar with the rate and the time left.
+In go stages, or how much of a whole is done, out comes a bar with the rate and the time left.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from replay.engine.progress import Stage, Watch, unwatched
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 PATIENCE_SECONDS: Final = 1.0
 """So long people wait without being told why."""
@@ -34,6 +34,17 @@ def progress(quiet: bool) -> Iterator[Watch]:
         yield bar.show
     finally:
         bar.close()
+
+
+@contextmanager
+def counting(name: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Give what draws how much of `total` is done: it takes how much was done more, and the words beside the bar."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}", markup=False)
+    with _drawn(*columns, TimeRemainingColumn(elapsed_when_finished=True)) as bar:
+        task = bar.add_task(name, total=total, words="")
+        yield lambda more, words: bar.update(task, advance=more, words=words)
 
 
 class _Bar:
@@ -70,15 +81,20 @@ class _Bar:
 
 
 def _columns() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    return Progress(
+    return _drawn(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[lines]}", markup=False),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
     )
+
+
+def _drawn(*columns: ProgressColumn) -> Progress:
+    """Return a bar on standard error that goes when it is done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(*columns, console=Console(stderr=True), transient=True)
