@@ -349,7 +349,7 @@ def test_a_pipe_gets_no_escapes_and_imports_nothing_that_a_small_log_does_not_ne
         "from replay.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'pandas', 'pyarrow', 'numba', 'llvmlite', 'rich', 'pydantic'}\n"
+        "heavy = {'pandas', 'pyarrow', 'numba', 'llvmlite', 'rich', 'pydantic', 'numpy.ma'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run(

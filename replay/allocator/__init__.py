@@ -6,7 +6,7 @@ space. This layer knows glibc, musl and the others; of how a log is written and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from replay.allocator.brk_failures import brk_failures
 from replay.allocator.brk_refusals import find_refusals
@@ -18,8 +18,7 @@ from replay.engine.columns import Columns
 __all__ = ["ALLOCATORS", "Activity", "Replayed", "allocator_activity"]
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(NamedTuple):
     """What `allocator_activity` found; all texts are ids of the run's `Strings`, -1 none, numbers int64 with `NULL`."""
 
     brk_failures: Columns

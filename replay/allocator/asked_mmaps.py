@@ -6,7 +6,6 @@ In go the calls of a run, out come columns of such mmaps, part by part. Which al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -48,8 +47,7 @@ class SomeMmaps(NamedTuple):
         return SomeMmaps._make(column[rows] for column in self)
 
 
-@dataclass(frozen=True, slots=True)
-class AskedMmaps:
+class AskedMmaps(NamedTuple):
     """The mmaps that may be an allocator's: private, anonymous, anywhere, data or reserve, of the program.
 
     There may be many, and most of them small: they are looked at part by part, and told apart by what they are asked

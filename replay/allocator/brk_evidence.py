@@ -7,7 +7,6 @@ In go refusals with their causes, out come ids of texts; equal cases share one. 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -31,8 +30,7 @@ from replay.linux.constants import ERRNO_NAME, MAP_FLAGS
 from replay.mm.address_space import KIND_STACK
 
 
-@dataclass(frozen=True, slots=True)
-class NextCall:
+class NextCall(NamedTuple):
     """The call right after each refusal in its thread, if it is an mmap that asks for at least as much."""
 
     granted: Mask
@@ -46,8 +44,7 @@ def guard_bytes(record: Replayed, refusals: Refusals) -> Int64Array:
     return np.where(grows_down | (kind == KIND_STACK), GUARD_PAGES * record.page_size, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(NamedTuple):
     """One refusal, as the sentence about it needs it: the numbers that tell it from others."""
 
     record: Replayed

@@ -6,15 +6,14 @@ In go the brk calls of a replayed run, out come the refused growths as columns. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from replay.allocator.replayed import Replayed
 from replay.calls.table import FAILED, OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
-from replay.engine.sorting import ascending
+from replay.engine.sorting import ascending, distinct
 
 UNKNOWN: Final = 0
 MAPPING_ABOVE: Final = 1
@@ -33,8 +32,7 @@ _ABOVE: Final = {"above_line": "made_line"} | {
 """The columns of `brks` about the mapping above the break, and where `regions` has the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusals:
+class Refusals(NamedTuple):
     """The refused growths, one row each, sorted by `step`; `growth` is in bytes, whole pages."""
 
     step: Int64Array
@@ -65,7 +63,7 @@ def find_refusals(record: Replayed) -> Refusals:
         failed = failed[~np.isin(step[failed], injected)]
     failed = failed[ascending(step[failed])]
     known: Columns = {name: brks.at(name, failed) for name in brks}
-    others = _unanswered_rows(record, np.union1d(injected, denied_steps(record)))
+    others = _unanswered_rows(record, distinct(np.concatenate([injected, denied_steps(record)])))
     if len(others["step"]):
         known = {name: np.concatenate([column, others[name]]) for name, column in known.items()}
         order = ascending(known["step"])

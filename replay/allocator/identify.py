@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -110,8 +110,7 @@ class Allocators:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Traces:
+class _Traces(NamedTuple):
     """What each kind of evidence says: by space, the first sentence for each allocator."""
 
     files: dict[int, dict[int, str]]

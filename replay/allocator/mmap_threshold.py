@@ -6,9 +6,8 @@ at each of them. Whether a mapping is a block is for `mmaps`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -30,16 +29,14 @@ _LENGTH_BITS: Final = 40
 """Bits that keep a length beside the rank of its space in one key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
+class Thresholds(NamedTuple):
     """For each block mapped by itself: the threshold then, in bytes, and whether it is freed whole later."""
 
     bytes: Int64Array
     freed_whole: Mask
 
 
-@dataclass(frozen=True, slots=True)
-class _Operations:
+class _Operations(NamedTuple):
     """Calls that succeeded: step, space, address and length in whole pages."""
 
     step: Int64Array
@@ -69,7 +66,7 @@ class _Operations:
 
     def joined(self, other: _Operations) -> _Operations:
         """Return these and others behind them."""
-        return _Operations(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__))
+        return _Operations(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self._fields))
 
 
 class LargeMappings:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -81,8 +81,7 @@ class Sequel:
         self.alive -= gone & set(pids[ended_last].tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
+class Beginning(NamedTuple):
     """How the file of a process in a set begins: its first call, and the times between which it made calls."""
 
     path: str

@@ -115,7 +115,7 @@ class Reading:
 
     def _note(self, chunk: Chunk, columns: LineColumns) -> None:
         """Keep what the tracer said about processes: attached, detached, how wide their words are."""
-        self.notices += [replace(notice, file=self.log.index) for notice in chunk.notices]
+        self.notices += [notice._replace(file=self.log.index) for notice in chunk.notices]
         if "bits" in columns.numbers:
             for row in np.flatnonzero(columns.kind == _NOTICE).tolist():
                 pid, bits = int(columns.numbers["to_pid"][row]), int(columns.numbers["bits"][row])

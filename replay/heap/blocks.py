@@ -7,7 +7,7 @@ Where in the heap a block lies and what lies between blocks is not known here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -216,8 +216,7 @@ def break_before(replayed: Replay, space: Int64Array, step: Int64Array) -> Int64
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Spans:
+class _Spans(NamedTuple):
     """Ranges `[start, end)` of addresses with the space in the high bits, sorted, no two touching."""
 
     start: Int64Array

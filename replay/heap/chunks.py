@@ -6,8 +6,7 @@ The chunk rule is glibc's; for another allocator it is an approximation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -57,8 +56,7 @@ def chunk_sizes(size: Int64Array, narrow: Mask) -> Int64Array:
     return sizes
 
 
-@dataclass(frozen=True, slots=True)
-class Heaps:
+class Heaps(NamedTuple):
     """The chunks of a run, one a block and in the order of blocks, and what they are cut from.
 
     chunks: `space`, `start`, `end` (of `[start, end)`, the header included), `size` (as requested), `born_line`,

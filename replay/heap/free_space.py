@@ -6,8 +6,7 @@ In go chunks and the extents of heaps, out come columns for any lines.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,8 +179,7 @@ def _sums(rows: _RowsOfLines, *changes: tuple[Int64Array, Int64Array]) -> Int64A
 # --- the tree --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunks:
+class _Chunks(NamedTuple):
     """The chunks of one space that are cut from a heap."""
 
     start: Int64Array

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.sorting import distinct
 from replay.lines.templates import CLOCKS, KIND_CODE, MOST_NS, NARROW
 from replay.linux.constants import CALL_CODE, MAP_FLAGS
 
@@ -33,7 +34,7 @@ def impossible(kind: Int64Array, call: Int64Array, numbers: Mapping[str, Int64Ar
     rows = np.flatnonzero(((call == _MMAP) | (call == _MREMAP)) & ((kind == _CALL) | (kind == _CLOSED)))
     if len(rows) and "result" in numbers:
         found.append(rows[_wrong_place(rows, call, numbers)])
-    bad = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    bad = distinct(np.concatenate(found)) if found else np.zeros(0, np.int64)
     return bad[kind[bad] >= 0]
 
 

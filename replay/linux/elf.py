@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -55,8 +54,7 @@ class Segment(NamedTuple):
         return sum(prot for flag, prot in _PROT_OF_FLAGS if self.flags & flag)
 
 
-@dataclass(frozen=True, slots=True)
-class ElfFile:
+class ElfFile(NamedTuple):
     """What of an ELF file execve looks at; `interpreter` is PT_INTERP's path, empty for a static program."""
 
     path: str

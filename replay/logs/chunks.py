@@ -9,7 +9,6 @@ import codecs
 import gzip
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Final, NamedTuple
 
@@ -60,8 +59,7 @@ _BEGUN_CALL: Final = rb"(?m)^[ 0-9:.]*[a-z_][a-z_0-9]*\("
 _FRAMES: Final = (b" > ", b"\t")
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """What strace said about a process: `what` is attached, detached, suspended, resumed, 32 bit or 64 bit."""
 
     line: int

@@ -126,8 +126,7 @@ class Pieces:
         return [self.one(at) for at in by_size.tolist()]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Neighbouring mappings that are drawn as one; `role` is `heap`, `blocker` or empty."""
 
     pieces: Pieces
@@ -171,8 +170,7 @@ class Gaps:
         return [Gap(int(self.start[at]), int(self.end[at])) for at in by_size.tolist()]
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """A free range `[start, end)` between two mappings."""
 
     start: int

@@ -37,8 +37,7 @@ class FailureGroup:
     """Failures whose fallback was refused as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blocker:
+class Blocker(NamedTuple):
     """The mapping in the way of the break, `[start, end)`; `step` made it, None if it was there before the log."""
 
     start: int
@@ -72,8 +71,7 @@ class ArenaHeaps:
     used_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceFacts:
+class SpaceFacts(NamedTuple):
     """One address space: who ran in it, from which line to which, and how much it held. Sizes in bytes."""
 
     space: int
@@ -89,8 +87,7 @@ class SpaceFacts:
     fallbacks: int
 
 
-@dataclass(frozen=True, slots=True)
-class BreakMoves:
+class BreakMoves(NamedTuple):
     """How often the break was asked to grow and did, how often it shrank, was only asked for, and came back."""
 
     asked: int
@@ -105,8 +102,7 @@ class BreakMoves:
     """How often a growth followed a shrink of the same space."""
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
+class Curve(NamedTuple):
     """A quantity of one space over the lines of the log: `values[i]` bytes from clock `clocks[i]` on."""
 
     clocks: Int64Array

@@ -78,7 +78,7 @@ class Findings(BreakFindings):
         mmaps = self.run.activity.allocator_mmaps
         rows = np.flatnonzero(self.is_kind(["arena_heap"]) & (mmaps["errno"] == NO_TEXT))
         steps, length = mmaps["step"][rows], mmaps["bytes"][rows]
-        kept = np.where(np.isin(length, (HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW)), length, length // 2)
+        kept = np.where((length == HEAP_MAX_SIZE) | (length == HEAP_MAX_SIZE_NARROW), length, length // 2)
         used = np.zeros(len(rows), np.int64)
         regions = self.run.replayed.regions
         for number in range(regions.parts if len(rows) else 0):

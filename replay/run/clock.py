@@ -5,8 +5,7 @@ In go the columns of the events, out come times of steps. How a log prints times
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,7 @@ _LEAST_EPOCH_NS: Final = 100_000_000 * SECOND
 """A time of so many seconds is one since 1970: the grammars tell the two apart by nine digits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(NamedTuple):
     """The times of a run's steps in nanoseconds: as printed, and since the first of them; `NULL` where unknown."""
 
     kind: str

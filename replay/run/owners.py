@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
-from replay.engine.sorting import ascending, is_among
+from replay.engine.sorting import ascending, distinct, is_among
 from replay.mm.address_space import KIND_BRK
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def blockers_of(run: Analysis) -> tuple[Int64Array, Int64Array]:
         return owner, born
     path = failures["blocker_path"][blocked]
     owner[blocked] = np.where(path != NO_TEXT, path, run.strings.intern(ANONYMOUS))
-    near = np.flatnonzero(is_among(regions["start"], np.unique(start[blocked])))
+    near = np.flatnonzero(is_among(regions["start"], distinct(start[blocked])))
     clock = run.replayed.events.at("clock", failures["step"][blocked])
     rows = _alive_at(run, near, failures["space"][blocked], start[blocked], clock)
     found = np.flatnonzero(rows >= 0)

@@ -66,7 +66,7 @@ def thinned(changes: PackedColumns, every: int) -> PackedColumns:
 def _by_space(space: Int64Array) -> tuple[Int64Array | None, Int64Array]:
     """Return the places of rows by space, None where they are so already, and where each space begins; the end last."""
     if one_space(space):
-        return None, np.unique(np.array([0, len(space)]))
+        return None, np.array([0, len(space)] if len(space) else [0])
     order = ascending(space)
     ordered = space[order]
     return order, np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, [len(space)]])

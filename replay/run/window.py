@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
+from replay.engine.sorting import distinct
 from replay.errors import QueryError
 from replay.linux.constants import SECOND
 
@@ -173,7 +174,7 @@ def spaces_of(run: Analysis, window: Window) -> Int64Array | None:
     """Return the spaces that a window shows, None for all."""
     spaces = None
     if window.pid is not None:
-        spaces = np.unique(run.replayed.events["space"][_of_pid(run, window.pid)])
+        spaces = distinct(run.replayed.events["space"][_of_pid(run, window.pid)])
     if window.program is not None:
         of_program = spaces_of_program(run, window.program)
         spaces = of_program if spaces is None else np.intersect1d(spaces, of_program)

@@ -100,9 +100,7 @@ def _read(path: str, root: str) -> ElfFile | None:
     """Return a file of which the path is the one behind all links, as maps prints it."""
     real = os.path.realpath(_below(root, path))
     found = read_elf(real)
-    if found is None:
-        return None
-    return ElfFile(**{name: getattr(found, name) for name in ElfFile.__slots__} | {"path": real.removeprefix(root)})
+    return None if found is None else found._replace(path=real.removeprefix(root))
 
 
 def _below(root: str, path: str) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.sorting import distinct
 
 
 class Ranges(NamedTuple):
@@ -28,7 +29,7 @@ class FirstMoments:
 
     def __init__(self, inferred: Ranges) -> None:
         """Begin with mappings that may have been there ever since their spaces began."""
-        self._bounds = np.unique(np.concatenate([inferred.start, inferred.end]))
+        self._bounds = distinct(np.concatenate([inferred.start, inferred.end]))
         self._width = len(self._bounds) + 1
         first = inferred.space * self._width + np.searchsorted(self._bounds, inferred.start)
         last = inferred.space * self._width + np.searchsorted(self._bounds, inferred.end)

@@ -146,7 +146,9 @@ def hole_operations(of: WindowCalls) -> list[Operations]:
     fixed = (calls.flags[at] != NULL) & (
         (calls.flags[at] & (aspace.MAP_FIXED | aspace.MAP_FIXED_NOREPLACE)) == aspace.MAP_FIXED
     )
-    at = at[fixed & (calls.fd[at] >= 0) & ~np.isin(calls.errno[at], EARLY_ERRNOS) & (calls.length[at] > 0)]
+    at = at[
+        fixed & (calls.fd[at] >= 0) & ~np.isin(calls.errno[at], EARLY_ERRNOS, kind="table") & (calls.length[at] > 0)
+    ]
     below = of.across.page - 1
     at = at[((calls.addr[at] | np.where(calls.offset[at] == NULL, 0, calls.offset[at])) & below) == 0]
     paths = of.window.paths[at]

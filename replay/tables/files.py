@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import sys
 import tempfile
@@ -378,6 +377,8 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 def _temporary_in(directory: Path) -> Path:
     """Return a path that is not there, of a name that any file system can hold."""
+    import secrets
+
     return directory / f".replay-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
