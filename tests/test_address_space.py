@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from replay.engine.columns import NO_TEXT, NULL
-from replay.mm import address_space as a
+from replay.mm import address_space, fields
+from replay.mm.address_space import apply_operations
+from replay.mm.space import GAPS, LEAF, MAPPINGS, READ_AHEAD_ABOVE, START_BRK, empty_space, grown, live_rows
+from replay.mm.totals import check
 
 PAGE = 4096
 BASE = 0x10000000
@@ -76,39 +79,39 @@ class Driver:
     """Feeds verbs to a space one by one, growing its arrays as they fill."""
 
     def __init__(self) -> None:
-        self.space = a.empty_space()
+        self.space = empty_space()
         self.ended: list[NDArray[np.int64]] = []
         self.clock = 0
 
-    def do(self, verb: int, **fields: int) -> int:
+    def do(self, verb: int, **columns: int) -> int:
         self.clock += 1
-        row = np.full((1, a.ROW_WIDTH), 0, np.int64)
-        row[0, a.ROW_CLOCK] = self.clock
-        row[0, a.ROW_STEP] = self.clock
-        row[0, a.ROW_VERB] = verb
-        row[0, a.ROW_PATH] = NO_TEXT
-        row[0, a.ROW_OFFSET] = NULL
-        for name, value in fields.items():
-            row[0, getattr(a, f"ROW_{name.upper()}")] = value
-        changes = np.zeros((1, a.CHANGE_WIDTH), np.int64)
-        met = np.zeros((1, a.MET_WIDTH), np.int64)
-        dead = np.zeros((100_000, a.DEAD_WIDTH), np.int64)
+        row = np.full((1, fields.ROW_WIDTH), 0, np.int64)
+        row[0, fields.ROW_CLOCK] = self.clock
+        row[0, fields.ROW_STEP] = self.clock
+        row[0, fields.ROW_VERB] = verb
+        row[0, fields.ROW_PATH] = NO_TEXT
+        row[0, fields.ROW_OFFSET] = NULL
+        for name, value in columns.items():
+            row[0, getattr(fields, f"ROW_{name.upper()}")] = value
+        changes = np.zeros((1, fields.CHANGE_WIDTH), np.int64)
+        met = np.zeros((1, fields.MET_WIDTH), np.int64)
+        dead = np.zeros((100_000, fields.DEAD_WIDTH), np.int64)
         done = 0
         while done < 1:
-            done, count = a.apply_rows(self.space, row, np.zeros(1, np.int64), (0, 1), dead, changes, met, PAGE)
+            done, count = apply_operations(self.space, row, np.zeros(1, np.int64), (0, 1), dead, changes, met, PAGE)
             self.ended += list(dead[:count].copy())
             if done < 1:
-                self.space = a.grown(self.space)
-        return int(changes[0, a.CHANGE_DIVERGENCE])
+                self.space = grown(self.space)
+        return int(changes[0, fields.CHANGE_DIVERGENCE])
 
     def pages(self) -> dict[int, tuple[int, int, int]]:
         found = {}
-        for row in a.live_rows(self.space):
-            for n in range((row[a.DEAD_END] - row[a.DEAD_START]) // PAGE):
-                offset = row[a.OFFSET] if row[a.OFFSET] == NULL else row[a.OFFSET] + n * PAGE
-                found[int(row[a.DEAD_START]) // PAGE + n] = (
-                    int(row[a.PROT]),
-                    int(row[a.SHARED]),
+        for row in live_rows(self.space):
+            for n in range((row[fields.DEAD_END] - row[fields.DEAD_START]) // PAGE):
+                offset = row[fields.OFFSET] if row[fields.OFFSET] == NULL else row[fields.OFFSET] + n * PAGE
+                found[int(row[fields.DEAD_START]) // PAGE + n] = (
+                    int(row[fields.PROT]),
+                    int(row[fields.SHARED]),
                     int(offset),
                 )
         return found
@@ -141,13 +144,13 @@ def test_interpreted_verbs_equal_a_page_dictionary(operations: list[tuple[object
 
 def assert_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
     driver, naive = Driver(), Naive()
-    driver.space.totals[a.START_BRK] = a.FRESH
+    driver.space.totals[START_BRK] = fields.FRESH
     start_brk = BASE + 50 * PAGE + odd
-    driver.do(a.VERB_BRK, addr=0, result=start_brk, prot=3)
+    driver.do(fields.VERB_BRK, addr=0, result=start_brk, prot=3)
     naive.brk = start_brk
     for op in operations:
         apply(op, driver, naive, start_brk)
-        a.check(driver.space, PAGE)
+        check(driver.space, PAGE)
         assert driver.pages() == naive.pages
 
 
@@ -156,19 +159,21 @@ def apply(op: tuple, driver: Driver, naive: Naive, start_brk: int) -> None:
     if kind == "brk":
         to = start_brk + op[1]
         naive.move_brk(to)
-        driver.do(a.VERB_BRK, addr=to, result=to, prot=3)
+        driver.do(fields.VERB_BRK, addr=to, result=to, prot=3)
         return
     start = BASE + op[1] * PAGE
     length = op[2] * PAGE - (op[1] % 3)
     if kind == "map":
         naive.map(start, length, op[3], int(op[4]), op[5])
-        driver.do(a.VERB_MAP, result=start, length=length, prot=op[3], flags=a.MAP_FIXED, shared=op[4], offset=op[5])
+        driver.do(
+            fields.VERB_MAP, result=start, length=length, prot=op[3], flags=fields.MAP_FIXED, shared=op[4], offset=op[5]
+        )
     elif kind == "unmap":
         naive.unmap(start, length)
-        driver.do(a.VERB_UNMAP, addr=start, length=length)
+        driver.do(fields.VERB_UNMAP, addr=start, length=length)
     elif kind == "protect":
         whole = naive.protect(start, length, op[3])
-        driver.do(a.VERB_PROTECT, addr=start, length=length, prot=op[3], errno=0 if whole else a.ENOMEM)
+        driver.do(fields.VERB_PROTECT, addr=start, length=length, prot=op[3], errno=0 if whole else fields.ENOMEM)
     else:
         remap(op, start, driver, naive)
 
@@ -185,8 +190,10 @@ def remap(op: tuple, old: int, driver: Driver, naive: Naive) -> None:
     if keep:
         new_pages = old_pages
     naive.remap(old, old_pages, new, new_pages, keep)
-    flags = (a.MREMAP_FIXED if new != old else 0) | (a.MREMAP_DONTUNMAP if keep else 0)
-    driver.do(a.VERB_REMAP, addr=old, old_length=old_pages * PAGE, length=new_pages * PAGE, flags=flags, result=new)
+    flags = (fields.MREMAP_FIXED if new != old else 0) | (fields.MREMAP_DONTUNMAP if keep else 0)
+    driver.do(
+        fields.VERB_REMAP, addr=old, old_length=old_pages * PAGE, length=new_pages * PAGE, flags=flags, result=new
+    )
 
 
 @pytest.mark.parametrize("count", [10, 500, 3000], ids=str)
@@ -194,61 +201,61 @@ def test_many_mappings_stay_in_order(count: int) -> None:
     driver = Driver()
     order = np.random.default_rng(7).permutation(count)
     for n in order:
-        driver.do(a.VERB_MAP, result=BASE + int(n) * 3 * PAGE, length=PAGE, prot=3)
-    a.check(driver.space, PAGE)
-    assert driver.space.totals[a.GAPS] == count - 1
+        driver.do(fields.VERB_MAP, result=BASE + int(n) * 3 * PAGE, length=PAGE, prot=3)
+    check(driver.space, PAGE)
+    assert driver.space.totals[GAPS] == count - 1
     for n in order[::2]:
-        driver.do(a.VERB_UNMAP, addr=BASE + int(n) * 3 * PAGE, length=PAGE)
-    a.check(driver.space, PAGE)
-    assert driver.space.totals[a.MAPPINGS] == count // 2
+        driver.do(fields.VERB_UNMAP, addr=BASE + int(n) * 3 * PAGE, length=PAGE)
+    check(driver.space, PAGE)
+    assert driver.space.totals[MAPPINGS] == count // 2
 
 
-@pytest.mark.parametrize("verb", [a.VERB_UNMAP, a.VERB_PROTECT], ids=["unmap", "protect"])
+@pytest.mark.parametrize("verb", [fields.VERB_UNMAP, fields.VERB_PROTECT], ids=["unmap", "protect"])
 def test_holes_are_cut_wherever_a_mapping_stands_in_its_leaf(verb: int) -> None:
     driver, naive = Driver(), Naive()
-    pages = 8 * a.LEAF + 1
-    driver.do(a.VERB_MAP, result=BASE, length=pages * PAGE, prot=3, offset=0)
+    pages = 8 * LEAF + 1
+    driver.do(fields.VERB_MAP, result=BASE, length=pages * PAGE, prot=3, offset=0)
     naive.map(BASE, pages * PAGE, 3, 0, 0)
     for n in np.random.default_rng(7).permutation(pages // 2).tolist():
         hole = BASE + (2 * n + 1) * PAGE
         driver.do(verb, addr=hole, length=PAGE, prot=1)
-        if verb == a.VERB_UNMAP:
+        if verb == fields.VERB_UNMAP:
             naive.unmap(hole, PAGE)
         else:
             naive.protect(hole, PAGE, 1)
-        a.check(driver.space, PAGE)
+        check(driver.space, PAGE)
     assert driver.pages() == naive.pages
     # With each hole one mapping ended, the one that held it: its pieces live on.
-    assert [row[a.DEAD_CLOCK] for row in driver.ended] == list(range(2, 2 + pages // 2))
+    assert [row[fields.DEAD_CLOCK] for row in driver.ended] == list(range(2, 2 + pages // 2))
 
 
 def outcome_of(rows: NDArray[np.int64]) -> tuple[list, list, list]:
     """Return what becomes of rows that are run at once: the rectangles that end, the changes, and what is left."""
-    space, done, ended = a.empty_space(), 0, []
-    changes, met = np.zeros((len(rows), a.CHANGE_WIDTH), np.int64), np.zeros((1, a.MET_WIDTH), np.int64)
-    dead = np.zeros((8 * len(rows) + 1000, a.DEAD_WIDTH), np.int64)
+    space, done, ended = empty_space(), 0, []
+    changes, met = np.zeros((len(rows), fields.CHANGE_WIDTH), np.int64), np.zeros((1, fields.MET_WIDTH), np.int64)
+    dead = np.zeros((8 * len(rows) + 1000, fields.DEAD_WIDTH), np.int64)
     while done < len(rows):
-        done, count = a.apply_rows(space, rows, np.arange(len(rows)), (done, len(rows)), dead, changes, met, PAGE)
+        done, count = apply_operations(space, rows, np.arange(len(rows)), (done, len(rows)), dead, changes, met, PAGE)
         ended += dead[:count].tolist()
         if done < len(rows):
-            space = a.grown(space)
-    a.check(space, PAGE)
-    return ended, changes.tolist(), a.live_rows(space).tolist()
+            space = grown(space)
+    check(space, PAGE)
+    return ended, changes.tolist(), live_rows(space).tolist()
 
 
 def rows_of(*columns: tuple[int, ...]) -> NDArray[np.int64]:
     """Return rows of verbs, each given as verb, page, pages and prot."""
-    rows = np.zeros((len(columns), a.ROW_WIDTH), np.int64)
+    rows = np.zeros((len(columns), fields.ROW_WIDTH), np.int64)
     verb, page, pages, prot = np.array(columns, np.int64).reshape(-1, 4).T
-    rows[:, a.ROW_CLOCK] = rows[:, a.ROW_STEP] = np.arange(1, len(rows) + 1)
-    rows[:, a.ROW_VERB], rows[:, a.ROW_PROT] = verb, prot
-    rows[:, a.ROW_ADDR] = rows[:, a.ROW_RESULT] = BASE + page * PAGE
-    rows[:, a.ROW_LENGTH], rows[:, a.ROW_FLAGS] = pages * PAGE, a.MAP_FIXED
-    rows[:, a.ROW_PATH], rows[:, a.ROW_OFFSET] = NO_TEXT, NULL
+    rows[:, fields.ROW_CLOCK] = rows[:, fields.ROW_STEP] = np.arange(1, len(rows) + 1)
+    rows[:, fields.ROW_VERB], rows[:, fields.ROW_PROT] = verb, prot
+    rows[:, fields.ROW_ADDR] = rows[:, fields.ROW_RESULT] = BASE + page * PAGE
+    rows[:, fields.ROW_LENGTH], rows[:, fields.ROW_FLAGS] = pages * PAGE, fields.MAP_FIXED
+    rows[:, fields.ROW_PATH], rows[:, fields.ROW_OFFSET] = NO_TEXT, NULL
     return rows
 
 
-verbs = st.sampled_from([a.VERB_MAP, a.VERB_UNMAP, a.VERB_PROTECT])
+verbs = st.sampled_from([fields.VERB_MAP, fields.VERB_UNMAP, fields.VERB_PROTECT])
 
 
 @settings(deadline=None)
@@ -257,58 +264,58 @@ def test_reading_ahead_changes_nothing(columns: list[tuple[int, ...]]) -> None:
     rows = rows_of(*columns)
     whole = outcome_of(rows)
     with interpreted(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(a, "READ_AHEAD_ABOVE", 0)
+        patch.setattr(address_space, "READ_AHEAD_ABOVE", 0)
         assert outcome_of(rows) == whole
 
 
 def test_among_so_many_mappings_that_is_read_ahead() -> None:
     """Map every fourth page, then unmap, map again or protect pages of them: as machine code, and by hand."""
     choose = np.random.default_rng(7)
-    many = a.LEAF * (a.READ_AHEAD_ABOVE + 1)  # however full the leaves are
-    mapped = [(a.VERB_MAP, 4 * n, 3, 3) for n in range(many)]
+    many = LEAF * (READ_AHEAD_ABOVE + 1)  # however full the leaves are
+    mapped = [(fields.VERB_MAP, 4 * n, 3, 3) for n in range(many)]
     pages = {4 * n + k: 3 for n in range(many) for k in range(3)}
     for n in choose.permutation(many)[:5000].tolist():
-        page, verb = 4 * n + 1, int(choose.choice([a.VERB_MAP, a.VERB_UNMAP, a.VERB_PROTECT]))
+        page, verb = 4 * n + 1, int(choose.choice([fields.VERB_MAP, fields.VERB_UNMAP, fields.VERB_PROTECT]))
         mapped.append((verb, page, 1, 1))
         pages[page] = 1
-        if verb == a.VERB_UNMAP:
+        if verb == fields.VERB_UNMAP:
             del pages[page]
     _, changes, live = outcome_of(rows_of(*mapped))
     found = {}
     for row in live:
-        for page in range((row[a.DEAD_START] - BASE) // PAGE, (row[a.DEAD_END] - BASE) // PAGE):
-            found[page] = row[a.PROT]
+        for page in range((row[fields.DEAD_START] - BASE) // PAGE, (row[fields.DEAD_END] - BASE) // PAGE):
+            found[page] = row[fields.PROT]
     assert found == pages
-    assert changes[-1][a.CHANGE_BYTES] == len(pages) * PAGE
-    assert {change[a.CHANGE_DIVERGENCE] for change in changes} == {a.NO_DIVERGENCE}
+    assert changes[-1][fields.CHANGE_BYTES] == len(pages) * PAGE
+    assert {change[fields.CHANGE_DIVERGENCE] for change in changes} == {fields.NO_DIVERGENCE}
 
 
 def test_a_map_over_a_mapping_without_fixed_is_a_divergence() -> None:
     driver = Driver()
-    assert driver.do(a.VERB_MAP, result=BASE, length=PAGE, prot=3) == a.NO_DIVERGENCE
-    assert driver.do(a.VERB_MAP, result=BASE, length=PAGE, prot=1) == a.MAP_OVER_MAPPING
+    assert driver.do(fields.VERB_MAP, result=BASE, length=PAGE, prot=3) == fields.NO_DIVERGENCE
+    assert driver.do(fields.VERB_MAP, result=BASE, length=PAGE, prot=1) == fields.MAP_OVER_MAPPING
     assert driver.pages() == {BASE // PAGE: (1, 0, NULL)}
 
 
 def test_partial_protect_changes_what_lies_before_the_gap() -> None:
     driver = Driver()
-    driver.do(a.VERB_MAP, result=BASE, length=2 * PAGE, prot=3)
-    driver.do(a.VERB_MAP, result=BASE + 3 * PAGE, length=PAGE, prot=3)
-    driver.do(a.VERB_PROTECT, addr=BASE, length=4 * PAGE, prot=1, errno=a.ENOMEM)
+    driver.do(fields.VERB_MAP, result=BASE, length=2 * PAGE, prot=3)
+    driver.do(fields.VERB_MAP, result=BASE + 3 * PAGE, length=PAGE, prot=3)
+    driver.do(fields.VERB_PROTECT, addr=BASE, length=4 * PAGE, prot=1, errno=fields.ENOMEM)
     assert [page[0] for page in driver.pages().values()] == [1, 1, 3]
 
 
 def test_protect_of_unknown_pages_betrays_a_mapping() -> None:
     driver = Driver()
-    assert driver.do(a.VERB_PROTECT, addr=BASE, length=PAGE, prot=1) == a.PROTECT_UNKNOWN
+    assert driver.do(fields.VERB_PROTECT, addr=BASE, length=PAGE, prot=1) == fields.PROTECT_UNKNOWN
     assert driver.pages() == {BASE // PAGE: (1, 0, NULL)}
 
 
 def test_shrinking_brk_unmaps_foreign_pages() -> None:
     driver = Driver()
-    driver.space.totals[a.START_BRK] = a.FRESH
-    driver.do(a.VERB_BRK, addr=0, result=BASE, prot=3)
-    driver.do(a.VERB_BRK, addr=BASE + 4 * PAGE, result=BASE + 4 * PAGE, prot=3)
-    driver.do(a.VERB_MAP, result=BASE + 2 * PAGE, length=PAGE, prot=0, flags=a.MAP_FIXED)
-    driver.do(a.VERB_BRK, addr=BASE + PAGE, result=BASE + PAGE, prot=3)
+    driver.space.totals[START_BRK] = fields.FRESH
+    driver.do(fields.VERB_BRK, addr=0, result=BASE, prot=3)
+    driver.do(fields.VERB_BRK, addr=BASE + 4 * PAGE, result=BASE + 4 * PAGE, prot=3)
+    driver.do(fields.VERB_MAP, result=BASE + 2 * PAGE, length=PAGE, prot=0, flags=fields.MAP_FIXED)
+    driver.do(fields.VERB_BRK, addr=BASE + PAGE, result=BASE + PAGE, prot=3)
     assert list(driver.pages()) == [BASE // PAGE]

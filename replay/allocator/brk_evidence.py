@@ -27,7 +27,7 @@ from replay.engine.columns import NULL, Int64Array, Mask
 from replay.engine.sorting import take_groups
 from replay.linux.brk_rules import GUARD_PAGES, MAX_MAP_COUNT
 from replay.linux.constants import ERRNO_NAME, MAP_FLAGS
-from replay.mm.address_space import KIND_STACK
+from replay.mm.fields import KIND_STACK
 
 
 class NextCall(NamedTuple):

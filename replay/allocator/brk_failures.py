@@ -28,7 +28,7 @@ from replay.calls.table import FAILED, OK
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask
 from replay.linux.brk_rules import MAX_MAP_COUNT
 from replay.linux.constants import CALL_CODE, RLIM_INFINITY
-from replay.mm.address_space import HIGHEST
+from replay.mm.fields import HIGHEST
 
 _UNSEEN_MAPPINGS: Final = 64
 """Mappings that a space may have besides those in the log: a program has about twenty from execve on (heuristic)."""

@@ -18,7 +18,7 @@ from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE, MAP_FLAGS
 from replay.linux.glibc import FIRST_GROWTH
-from replay.mm.address_space import ORIGIN_TRACE
+from replay.mm.fields import ORIGIN_TRACE
 
 UNKNOWN: Final = 0
 GLIBC: Final = 1

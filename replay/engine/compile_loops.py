@@ -136,8 +136,7 @@ def _optimize(module: Any, entry: str) -> None:
     """Have LLVM see that no one but `entry` is called from outside.
 
     Then the functions that it calls hand over those words of an array alone that are made use of: numba's calls pass on
-    for each array of a tuple also its size, its strides and who holds its memory, some fifty words for a
-    `address_space.Space`.
+    for each array of a tuple also its size, its strides and who holds its memory, some fifty words for a `Space`.
     """
     for function in module.functions:
         if not function.is_declaration and function.name != entry:

@@ -19,7 +19,7 @@ from replay.engine.sorting import ascending, ascending_by, is_among, lasts
 from replay.heap.pairing import Paired, UnmatchedFrees, pair
 from replay.linux.constants import CALLS
 from replay.logs.problems import Problems
-from replay.mm.address_space import HIGHEST, KIND_ANON, KIND_BRK
+from replay.mm.fields import HIGHEST, KIND_ANON, KIND_BRK
 from replay.spaces.processes import BRK, EXEC_EVENTS
 from replay.spaces.replay import Replay
 

@@ -18,7 +18,7 @@ from replay.engine.sorting import ascending, ascending_by, distinct
 from replay.heap.blocks import IN_BRK, IN_UNKNOWN, MOVED, Blocks
 from replay.heap.unseen import unseen_ranges
 from replay.linux.glibc import MINSIZE, MMAP_THRESHOLD
-from replay.mm.address_space import KIND_ANON, KIND_BRK
+from replay.mm.fields import KIND_ANON, KIND_BRK
 from replay.spaces.replay import Replay
 
 PROT_WRITE: Final = 2

@@ -19,7 +19,7 @@ from replay.engine.columns import Int64Array
 from replay.engine.sorting import ascending, ascending_by
 from replay.linux.constants import MAP_FLAGS
 from replay.linux.proc_maps import Mapping, perms_text
-from replay.mm.address_space import KIND_BRK, KINDS, ORIGIN_INFERRED, ORIGINS
+from replay.mm.fields import KIND_BRK, KINDS, ORIGIN_INFERRED, ORIGINS
 
 if TYPE_CHECKING:
     from replay.run.api import Run

@@ -18,7 +18,7 @@ from replay.engine.sorting import distinct, is_among
 from replay.linux import constants
 from replay.linux.glibc import HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW
 from replay.logs.dialect import DIALECTS
-from replay.mm.address_space import KIND_BRK, ORIGIN_MAPS
+from replay.mm.fields import KIND_BRK, ORIGIN_MAPS
 from replay.report.break_findings import BreakFindings, known
 from replay.report.facts import (
     ArenaHeaps,

@@ -15,7 +15,7 @@ from replay.engine.columns import Int64Array, Strings
 from replay.heap.blocks import Blocks, find_blocks, note_problems
 from replay.linux import constants
 from replay.logs.recordings import is_recorded
-from replay.mm.address_space import IMPOSSIBLE_RANGE
+from replay.mm.fields import IMPOSSIBLE_RANGE
 from replay.spaces.footprint import Footprint
 from replay.spaces.replay import Replay
 from replay.spaces.results import DIVERGENCES

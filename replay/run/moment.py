@@ -17,7 +17,7 @@ from replay.engine.sorting import distinct
 from replay.errors import QueryError
 from replay.linux import constants
 from replay.linux.proc_maps import Mapping, perms_text
-from replay.mm.address_space import KIND_BRK
+from replay.mm.fields import KIND_BRK
 from replay.spaces.replay import ORIGIN_FORK, Replay
 
 _MAPPED: Final = ("start", "end", "prot", "shared", "path", "offset", "kind", "flags")

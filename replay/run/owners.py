@@ -11,7 +11,7 @@ import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import ascending, distinct, is_among
-from replay.mm.address_space import KIND_BRK
+from replay.mm.fields import KIND_BRK
 
 if TYPE_CHECKING:
     from replay.run.analysis import Analysis

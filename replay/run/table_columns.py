@@ -22,7 +22,7 @@ from replay.heap.free_space import fragmentation as heap_fragmentation
 from replay.linux import constants, flag_words
 from replay.linux.proc_maps import perms_text
 from replay.logs.dialect import DIALECTS
-from replay.mm.address_space import KINDS, ORIGINS
+from replay.mm.fields import KINDS, ORIGINS
 from replay.run.owners import blockers_of, owners_of
 from replay.run.timeline import thinned, timeline_columns
 from replay.tables import MOST_SUMMED, TABLES, Words

@@ -17,7 +17,7 @@ from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE
-from replay.mm import address_space as aspace
+from replay.mm import fields
 from replay.spaces.call_window import Operations, WindowCalls, operations
 from replay.spaces.kernel_files import renamed
 
@@ -47,10 +47,10 @@ def attach_operations(of: WindowCalls) -> list[Operations]:
     prot = 1 | np.where(flags & SHM_RDONLY, 0, 2) | np.where(executable, 4, 0)
     paths = [strings.intern(f"/SYSV{key & 0xFFFFFFFF:08x} (deleted)") for _size, key in sizes]
     return operations(
-        aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at],
+        fields.VERB_MAP, at, calls.clock[at], result=calls.result[at],
         length=np.array([size for size, _ in sizes], np.int64), prot=prot, shared=1,
-        kind=aspace.KIND_SHM, path=np.array(paths, np.int64), offset=0,
-        flags=np.where(flags & SHM_REMAP, aspace.MAP_FIXED, 0),
+        kind=fields.KIND_SHM, path=np.array(paths, np.int64), offset=0,
+        flags=np.where(flags & SHM_REMAP, fields.MAP_FIXED, 0),
     )  # fmt: skip
 
 
@@ -71,8 +71,8 @@ def _segment_size(length: int, flags: int) -> int:
     """Return the bytes of a segment: whole huge pages under SHM_HUGETLB. Source: ipc/shm.c, newseg."""
     if flags == NULL or not flags & SHM_HUGETLB:
         return length
-    code = flags >> aspace.MAP_HUGE_SHIFT & aspace.MAP_HUGE_MASK
-    unit = 1 << code if 0 < code <= constants.MOST_HUGE else aspace.DEFAULT_HUGE_PAGE
+    code = flags >> fields.MAP_HUGE_SHIFT & fields.MAP_HUGE_MASK
+    unit = 1 << code if 0 < code <= constants.MOST_HUGE else fields.DEFAULT_HUGE_PAGE
     return -(-length // unit) * unit
 
 
@@ -85,7 +85,7 @@ def detach_operations(of: WindowCalls) -> list[Operations]:
     """Return the operations of shmdt."""
     calls = of.calls
     at = of.succeeded("shmdt")
-    return operations(aspace.VERB_DETACH, at, calls.entry_clock[at], addr=calls.addr[at])
+    return operations(fields.VERB_DETACH, at, calls.entry_clock[at], addr=calls.addr[at])
 
 
 def fork_advice_operations(of: WindowCalls) -> list[Operations]:
@@ -96,10 +96,10 @@ def fork_advice_operations(of: WindowCalls) -> list[Operations]:
     calls = of.calls
     at = of.named("madvise", among=of.ran)
     at = at[np.isin(calls.flags[at], (MADV_DONTFORK, MADV_DOFORK))]
-    at = at[(calls.status[at] == OK) | ((calls.status[at] == FAILED) & (calls.errno[at] == aspace.ENOMEM))]
-    mark = np.where(calls.flags[at] == MADV_DONTFORK, aspace.DONTFORK, 0)
+    at = at[(calls.status[at] == OK) | ((calls.status[at] == FAILED) & (calls.errno[at] == fields.ENOMEM))]
+    mark = np.where(calls.flags[at] == MADV_DONTFORK, fields.DONTFORK, 0)
     return operations(
-        aspace.VERB_MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], prot=aspace.DONTFORK,
+        fields.VERB_MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], prot=fields.DONTFORK,
         flags=mark,
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def seal_operations(of: WindowCalls) -> list[Operations]:
     calls = of.calls
     at = of.succeeded("mseal")
     return operations(
-        aspace.VERB_MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=aspace.SEALED
+        fields.VERB_MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=fields.SEALED
     )
 
 
@@ -120,7 +120,7 @@ def name_operations(of: WindowCalls) -> list[Operations]:
     at = at[(calls.aux[at] == PR_SET_VMA) & (calls.length[at] > 0)]
     names = [strings.intern(f"[anon:{strings[int(path)]}]") if path != NO_TEXT else NO_TEXT for path in calls.path[at]]
     return operations(
-        aspace.VERB_NAME, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
+        fields.VERB_NAME, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
         path=np.array(names, np.int64),
     )  # fmt: skip
 
@@ -137,7 +137,7 @@ def set_brk_operations(of: WindowCalls) -> list[Operations]:
     option = calls.aux2[at]
     what = np.select([option == PR_SET_MM_START_BRK, option == PR_SET_MM_MAP], [1, 2], 0)
     addr = np.where(option == PR_SET_MM_MAP, 0, calls.addr[at])
-    return operations(aspace.VERB_SET_BRK, at, calls.clock[at], addr=addr, flags=what)
+    return operations(fields.VERB_SET_BRK, at, calls.clock[at], addr=addr, flags=what)
 
 
 def remap_file_operations(of: WindowCalls) -> list[Operations]:
@@ -146,7 +146,7 @@ def remap_file_operations(of: WindowCalls) -> list[Operations]:
     at = of.succeeded("remap_file_pages")
     offset = np.where(calls.aux[at] == NULL, 0, calls.aux[at]) * of.across.page
     return operations(
-        aspace.VERB_REMAP_FILE, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], offset=offset
+        fields.VERB_REMAP_FILE, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], offset=offset
     )
 
 
@@ -166,7 +166,7 @@ def path_operations(of: WindowCalls) -> list[Operations]:
         sources = np.array([row], np.int64)
         for old, new in list(_changes(of, row, mapped)):
             mapped.add(new)
-            found += operations(aspace.VERB_DELETED, sources, calls.clock[sources], addr=old, path=new)
+            found += operations(fields.VERB_DELETED, sources, calls.clock[sources], addr=old, path=new)
     return found
 
 

@@ -1,7 +1,7 @@
 """Calls as operations on address spaces: which call does what, and at which line.
 
-In go the calls of a window with their spaces, out come rows of operations for `address_space.run`, in the order in
-which the kernel acted: memory is taken at the line where a call starts and given where it completes.
+In go the calls of a window with their spaces, out come rows of operations for `address_space.apply_operations`, in
+the order in which the kernel acted: memory is taken at the line where a call starts and given where it completes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from replay.calls.windows import KeyCalls
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.engine.sorting import ascending_by, is_ascending
-from replay.mm import address_space as aspace
+from replay.mm import fields
 from replay.spaces.attribute_effects import (
     attach_operations,
     detach_operations,
@@ -79,17 +79,17 @@ def operations_of(window: CallWindow, across: AcrossWindows) -> OperationRows:
     if before.any():  # nothing is taken from a space before it is there
         clocks[before] = np.maximum(clocks[before], across.births[window.spaces[sources[before]]])
     place = _places(clocks, sources, window.calls.clock)
-    values = np.zeros((aspace.ROW_WIDTH, len(sources)), np.int64)
-    values[aspace.ROW_PATH], values[aspace.ROW_OFFSET] = NO_TEXT, NULL
-    values[aspace.ROW_CLOCK, place], ordered = clocks, np.empty(len(sources), np.int64)
+    values = np.zeros((fields.ROW_WIDTH, len(sources)), np.int64)
+    values[fields.ROW_PATH], values[fields.ROW_OFFSET] = NO_TEXT, NULL
+    values[fields.ROW_CLOCK, place], ordered = clocks, np.empty(len(sources), np.int64)
     ordered[place] = sources
-    values[aspace.ROW_STEP] = window.steps[ordered]
+    values[fields.ROW_STEP] = window.steps[ordered]
     for part in parts:
         own, place = place[: len(part.sources)], place[len(part.sources) :]
-        values[aspace.ROW_VERB, own] = part.verb
+        values[fields.ROW_VERB, own] = part.verb
         for name, column in part.columns.items():
-            values[getattr(aspace, f"ROW_{name.upper()}"), own] = column
-    low, high = np.searchsorted(values[aspace.ROW_CLOCK], [window.after, window.until], side="right").tolist()
+            values[getattr(fields, f"ROW_{name.upper()}"), own] = column
+    low, high = np.searchsorted(values[fields.ROW_CLOCK], [window.after, window.until], side="right").tolist()
     if high - low < len(ordered):
         values, ordered = np.ascontiguousarray(values[:, low:high]), ordered[low:high]
     return OperationRows(values, window.spaces[ordered], ordered)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from replay.calls.table import OK, Calls
 from replay.engine.columns import NO_TEXT, Int64Array, Strings
 from replay.linux.constants import CALL_CODE
-from replay.mm.address_space import DEFAULT_HUGE_PAGE
+from replay.mm.fields import DEFAULT_HUGE_PAGE
 from replay.spaces.limits import Limits, Personalities
 
 

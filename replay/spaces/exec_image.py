@@ -20,7 +20,7 @@ from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.linux.constants import CALL_CODE
 from replay.linux.elf import ElfFile, read_elf
 from replay.linux.proc_maps import Mapping as MapsLine
-from replay.mm.address_space import ORIGIN_INFERRED
+from replay.mm.fields import ORIGIN_INFERRED
 from replay.spaces.initial_maps import Image, Images
 from replay.spaces.processes import Processes, SpaceLife
 

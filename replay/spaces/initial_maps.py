@@ -15,7 +15,8 @@ import numpy as np
 from replay.calls.windows import Recording
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
 from replay.linux.proc_maps import Mapping, prot_of
-from replay.mm import address_space as aspace
+from replay.mm import fields
+from replay.mm.space import BRK, ROOM, START_BRK, Space, space_of_rows
 from replay.spaces.processes import Processes, SpaceLife
 from replay.spaces.results import BEFORE_TRACE
 
@@ -27,7 +28,7 @@ class Image(NamedTuple):
     """
 
     mappings: Sequence[Mapping]
-    origin: int = aspace.ORIGIN_MAPS
+    origin: int = fields.ORIGIN_MAPS
     told_by: tuple[str, ...] = ()
     misfit: str = ""
 
@@ -64,49 +65,49 @@ def images_at(lines: MappingOf[int, Sequence[Mapping]]) -> Images:
 class Seeded(NamedTuple):
     """A space as its image makes it, and rows of the mappings that lie in the kernel's half, which no call reaches."""
 
-    space: aspace.Space
+    space: Space
     kernel_rows: Int64Array
 
 
 def seeded(image: Image, life: SpaceLife, strings: Strings) -> Seeded:
     """Return the space of an image; [heap] tells the break up to its page."""
     rows = _rows_of(image, strings, life.born_clock if life.origin == "exec" else NULL)
-    space = aspace.space_of_rows(rows[rows[:, aspace.DEAD_START] >= 0], aspace.ROOM)
+    space = space_of_rows(rows[rows[:, fields.DEAD_START] >= 0], ROOM)
     heap = [mapping for mapping in image.mappings if mapping.path == "[heap]"]
     if heap:
-        space.totals[aspace.START_BRK], space.totals[aspace.BRK] = heap[0].start, heap[-1].end
-    return Seeded(space, rows[rows[:, aspace.DEAD_START] < 0])
+        space.totals[START_BRK], space.totals[BRK] = heap[0].start, heap[-1].end
+    return Seeded(space, rows[rows[:, fields.DEAD_START] < 0])
 
 
 def _rows_of(image: Image, strings: Strings, clock: int) -> Int64Array:
-    """Return rows (as `address_space.live_rows`) of the mappings of an image, there since line `clock`."""
-    rows = np.full((len(image.mappings), aspace.DEAD_WIDTH), NULL, np.int64)
+    """Return rows (as `space.live_rows`) of the mappings of an image, there since line `clock`."""
+    rows = np.full((len(image.mappings), fields.DEAD_WIDTH), NULL, np.int64)
     for row, mapping in zip(rows, image.mappings, strict=True):
         is_file = mapping.path.startswith("/")
-        row[aspace.PROT] = prot_of(mapping.perms)
-        row[aspace.SHARED] = mapping.perms.endswith("s")
-        row[aspace.KIND] = _kind_of(mapping, image.origin)
-        row[aspace.PATH] = strings.intern(mapping.path) if mapping.path else NO_TEXT
-        row[aspace.OFFSET] = mapping.offset if is_file else NULL
-        row[aspace.ORIGIN] = image.origin
-        row[aspace.MADE_STEP] = row[aspace.BORN_STEP] = BEFORE_TRACE
-        row[aspace.BORN] = clock
-        row[aspace.FLAGS] = aspace.MAP_GROWSDOWN if mapping.path == "[stack]" else 0
+        row[fields.PROT] = prot_of(mapping.perms)
+        row[fields.SHARED] = mapping.perms.endswith("s")
+        row[fields.KIND] = _kind_of(mapping, image.origin)
+        row[fields.PATH] = strings.intern(mapping.path) if mapping.path else NO_TEXT
+        row[fields.OFFSET] = mapping.offset if is_file else NULL
+        row[fields.ORIGIN] = image.origin
+        row[fields.MADE_STEP] = row[fields.BORN_STEP] = BEFORE_TRACE
+        row[fields.BORN] = clock
+        row[fields.FLAGS] = fields.MAP_GROWSDOWN if mapping.path == "[stack]" else 0
         named = is_file or (mapping.path and mapping.path != "[heap]")
-        row[aspace.BACKING] = row[aspace.PATH] if named else NO_TEXT
-        row[aspace.DEAD_START], row[aspace.DEAD_END] = to_signed(mapping.start), to_signed(mapping.end)
+        row[fields.BACKING] = row[fields.PATH] if named else NO_TEXT
+        row[fields.DEAD_START], row[fields.DEAD_END] = to_signed(mapping.start), to_signed(mapping.end)
     return rows
 
 
 def _kind_of(mapping: Mapping, origin: int) -> int:
     if mapping.path == "[heap]":
-        return aspace.KIND_BRK
+        return fields.KIND_BRK
     if mapping.path.startswith("[stack"):
-        return aspace.KIND_STACK
+        return fields.KIND_STACK
     if mapping.path.startswith("[v"):
-        return aspace.KIND_SPECIAL
+        return fields.KIND_SPECIAL
     if mapping.path.startswith(("/SYSV", "/dev/zero (deleted)")):
-        return aspace.KIND_SHM
-    if origin == aspace.ORIGIN_INFERRED:
-        return aspace.KIND_IMAGE
-    return aspace.KIND_FILE if mapping.path.startswith("/") else aspace.KIND_ANON
+        return fields.KIND_SHM
+    if origin == fields.ORIGIN_INFERRED:
+        return fields.KIND_IMAGE
+    return fields.KIND_FILE if mapping.path.startswith("/") else fields.KIND_ANON

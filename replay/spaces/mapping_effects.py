@@ -18,7 +18,7 @@ from replay.calls.table import FAILED, OK
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.engine.sorting import distinct, lasts
 from replay.linux import constants
-from replay.mm import address_space as aspace
+from replay.mm import fields
 from replay.spaces.call_window import Operations, WindowCalls, operations
 from replay.spaces.kernel_files import hides_from_children, may_fail_to_map
 
@@ -30,7 +30,7 @@ PROT_BITS: Final = 7
 
 PROT_READ: Final = 1
 MFD_HUGETLB: Final = constants.OTHER_FLAGS["MFD_HUGETLB"]
-PARTIAL_ERRNOS: Final = (aspace.EPERM, aspace.ENOMEM, aspace.EACCES)
+PARTIAL_ERRNOS: Final = (fields.EPERM, fields.ENOMEM, fields.EACCES)
 """The errors with which mprotect may have changed the mappings before the one that it was refused for."""
 
 EARLY_ERRNOS: Final = tuple(
@@ -59,14 +59,14 @@ def map_operations(of: WindowCalls) -> list[Operations]:
     path[zero_shared] = strings.intern("/dev/zero (deleted)")
     offset = np.where(is_file, np.where(calls.offset[at] == NULL, 0, calls.offset[at]), NULL)
     offset[shared & ~is_file] = 0
-    kind = np.where(is_file, aspace.KIND_FILE, aspace.KIND_ANON)
-    kind[zero_shared] = aspace.KIND_SHM
-    kind[~is_file & ((flags & (MAP_STACK | aspace.MAP_GROWSDOWN)) != 0)] = aspace.KIND_STACK
+    kind = np.where(is_file, fields.KIND_FILE, fields.KIND_ANON)
+    kind[zero_shared] = fields.KIND_SHM
+    kind[~is_file & ((flags & (MAP_STACK | fields.MAP_GROWSDOWN)) != 0)] = fields.KIND_STACK
     length, flags = _in_huge_pages(of, calls.length[at], flags, path)
-    huge = ~is_file & ((flags & aspace.MAP_HUGETLB) != 0)
+    huge = ~is_file & ((flags & fields.MAP_HUGETLB) != 0)
     path[huge], offset[huge] = strings.intern(HUGE_FILE), 0
     return operations(
-        aspace.VERB_MAP, at, calls.clock[at], result=calls.result[at], length=length,
+        fields.VERB_MAP, at, calls.clock[at], result=calls.result[at], length=length,
         prot=_implied(of, at, np.where(calls.prot[at] == NULL, 0, calls.prot[at]) & PROT_BITS),
         flags=flags | _marks(path, strings), shared=shared, kind=kind, path=path, offset=offset,
     )  # fmt: skip
@@ -85,11 +85,11 @@ def _in_huge_pages(
 
     Source: mm/mmap.c, ksys_mmap_pgoff: len = ALIGN(len, huge_page_size(hs)), of is_file_hugepages too.
     """
-    code = flags >> aspace.MAP_HUGE_SHIFT & aspace.MAP_HUGE_MASK
-    flags = np.where(code > constants.MOST_HUGE, flags & ~aspace.MAP_HUGETLB, flags)
-    huge = (flags & aspace.MAP_HUGETLB) != 0
+    code = flags >> fields.MAP_HUGE_SHIFT & fields.MAP_HUGE_MASK
+    flags = np.where(code > constants.MOST_HUGE, flags & ~fields.MAP_HUGETLB, flags)
+    huge = (flags & fields.MAP_HUGETLB) != 0
     code = np.where(huge, code, 0)
-    unit = np.where(code > 0, np.int64(1) << code, aspace.DEFAULT_HUGE_PAGE)
+    unit = np.where(code > 0, np.int64(1) << code, fields.DEFAULT_HUGE_PAGE)
     for file in distinct(path).tolist():
         size = of.across.huge_unit(file)
         if size:
@@ -97,7 +97,7 @@ def _in_huge_pages(
             huge |= path == file
     if not huge.any():
         return length, flags
-    return np.where(huge, -(-length // unit) * unit, length), np.where(huge, flags | aspace.MAP_HUGETLB, flags)
+    return np.where(huge, -(-length // unit) * unit, length), np.where(huge, flags | fields.MAP_HUGETLB, flags)
 
 
 def note_huge_files(of: WindowCalls) -> None:
@@ -106,21 +106,21 @@ def note_huge_files(of: WindowCalls) -> None:
     for row in of.succeeded("memfd_create").tolist():
         flags = int(calls.flags[row])
         if calls.path[row] != NO_TEXT and flags > 0 and flags & MFD_HUGETLB:
-            code = flags >> aspace.MAP_HUGE_SHIFT & aspace.MAP_HUGE_MASK
+            code = flags >> fields.MAP_HUGE_SHIFT & fields.MAP_HUGE_MASK
             name = strings.intern(f"/memfd:{strings[int(calls.path[row])]} (deleted)")
-            of.across.huge[name] = 1 << code if code else aspace.DEFAULT_HUGE_PAGE
+            of.across.huge[name] = 1 << code if code else fields.DEFAULT_HUGE_PAGE
 
 
 def _marks(path: Int64Array, strings: Strings) -> Int64Array:
     """Return the mark of mappings that a fork's child does not get, 0 for the others."""
     hidden = [file for file in distinct(path).tolist() if file != NO_TEXT and hides_from_children(strings[file])]
-    return np.where(np.isin(path, hidden), aspace.DONTFORK, 0) if hidden else np.zeros(len(path), np.int64)
+    return np.where(np.isin(path, hidden), fields.DONTFORK, 0) if hidden else np.zeros(len(path), np.int64)
 
 
 def _implied(of: WindowCalls, at: Int64Array, prot: Int64Array) -> Int64Array:
     """Return protections with what READ_IMPLIES_EXEC adds. Source: mm/mmap.c, do_mmap; mm/mprotect.c."""
     implied = of.implies_exec[at] & ((prot & PROT_READ) != 0)
-    return np.where(implied, prot | aspace.PROT_EXEC, prot) if implied.any() else prot
+    return np.where(implied, prot | fields.PROT_EXEC, prot) if implied.any() else prot
 
 
 def _mapping_paths(paths: Int64Array, strings: Strings) -> Int64Array:
@@ -144,7 +144,7 @@ def hole_operations(of: WindowCalls) -> list[Operations]:
     calls, strings = of.calls, of.strings
     at = of.named("mmap", among=of.ran & (calls.status == FAILED))
     fixed = (calls.flags[at] != NULL) & (
-        (calls.flags[at] & (aspace.MAP_FIXED | aspace.MAP_FIXED_NOREPLACE)) == aspace.MAP_FIXED
+        (calls.flags[at] & (fields.MAP_FIXED | fields.MAP_FIXED_NOREPLACE)) == fields.MAP_FIXED
     )
     at = at[
         fixed & (calls.fd[at] >= 0) & ~np.isin(calls.errno[at], EARLY_ERRNOS, kind="table") & (calls.length[at] > 0)
@@ -154,7 +154,7 @@ def hole_operations(of: WindowCalls) -> list[Operations]:
     paths = of.window.paths[at]
     by_driver = [path != NO_TEXT and may_fail_to_map(strings[path]) for path in paths.tolist()]
     at = at[np.array(by_driver, np.bool_)]
-    return operations(aspace.VERB_UNMAP, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at])
+    return operations(fields.VERB_UNMAP, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at])
 
 
 def ring_operations(of: WindowCalls) -> list[Operations]:
@@ -172,12 +172,12 @@ def ring_operations(of: WindowCalls) -> list[Operations]:
     rings = zip(of.window.spaces[ended].tolist(), calls.addr[ended].tolist(), strict=True)
     lengths = np.array([of.across.rings.get(ring, page) for ring in rings], np.int64)
     given = operations(
-        aspace.VERB_MAP, made, calls.clock[made], result=calls.addr[made], length=sizes,
+        fields.VERB_MAP, made, calls.clock[made], result=calls.addr[made], length=sizes,
         prot=_implied(of, made, np.full(len(made), 3, np.int64)), shared=1,
-        kind=aspace.KIND_FILE, path=of.strings.intern("/[aio] (deleted)"), offset=0,
+        kind=fields.KIND_FILE, path=of.strings.intern("/[aio] (deleted)"), offset=0,
     )  # fmt: skip
     return given + operations(
-        aspace.VERB_UNMAP, ended, calls.entry_clock[ended], addr=calls.addr[ended], length=lengths
+        fields.VERB_UNMAP, ended, calls.entry_clock[ended], addr=calls.addr[ended], length=lengths
     )
 
 
@@ -185,7 +185,7 @@ def unmap_operations(of: WindowCalls) -> list[Operations]:
     """Return the operations of munmap, which takes where it starts."""
     calls = of.calls
     at = of.succeeded("munmap")
-    return operations(aspace.VERB_UNMAP, at, calls.entry_clock[at], addr=calls.addr[at], length=calls.length[at])
+    return operations(fields.VERB_UNMAP, at, calls.entry_clock[at], addr=calls.addr[at], length=calls.length[at])
 
 
 def protect_operations(of: WindowCalls) -> list[Operations]:
@@ -195,10 +195,10 @@ def protect_operations(of: WindowCalls) -> list[Operations]:
     partial = (calls.status[at] == FAILED) & np.isin(calls.errno[at], PARTIAL_ERRNOS)
     at = at[((calls.status[at] == OK) | partial) & (calls.prot[at] != NULL)]
     found = of.across.found[of.window.spaces[at]]
-    kind = np.where(found, aspace.KIND_UNKNOWN, aspace.KIND_IMAGE)
+    kind = np.where(found, fields.KIND_UNKNOWN, fields.KIND_IMAGE)
     return operations(
-        aspace.VERB_PROTECT, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
-        prot=_implied(of, at, calls.prot[at] & PROT_BITS), flags=calls.prot[at] & aspace.PROT_GROWSDOWN,
+        fields.VERB_PROTECT, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
+        prot=_implied(of, at, calls.prot[at] & PROT_BITS), flags=calls.prot[at] & fields.PROT_GROWSDOWN,
         errno=np.where(calls.status[at] == OK, 0, calls.errno[at]), kind=kind,
     )  # fmt: skip
 
@@ -222,13 +222,13 @@ def brk_operations(of: WindowCalls) -> list[Operations]:
     across.breaks.update(zip(spaces.tolist(), calls.result[done[places]].tolist(), strict=True))
     heap = of.strings.intern("[heap]")
     return operations(
-        aspace.VERB_BRK,
+        fields.VERB_BRK,
         at,
         clock,
         addr=requested,
         result=calls.result[at],
         prot=_implied(of, at, np.full(len(at), 3, np.int64)),
-        kind=aspace.KIND_BRK,
+        kind=fields.KIND_BRK,
         path=heap,
         brk=np.arange(len(at)),
     )
@@ -266,8 +266,8 @@ def remap_operations(of: WindowCalls) -> list[Operations]:
             },
         )
         for verb, chosen, clock in (
-            (aspace.VERB_REMAP, whole, calls.clock[whole]),
-            (aspace.VERB_REMAP_TAKE, split, calls.entry_clock[split]),
-            (aspace.VERB_REMAP_GIVE, split, calls.clock[split]),
+            (fields.VERB_REMAP, whole, calls.clock[whole]),
+            (fields.VERB_REMAP_TAKE, split, calls.entry_clock[split]),
+            (fields.VERB_REMAP_GIVE, split, calls.clock[split]),
         )
     ]

@@ -18,7 +18,7 @@ from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.engine.prefetch import worked_ahead
 from replay.engine.progress import Stage, Watch, unwatched
-from replay.mm import address_space as aspace
+from replay.mm import fields
 from replay.spaces import call_effects, census, open_files
 from replay.spaces.call_window import CallWindow
 from replay.spaces.initial_maps import Image, Images, no_images
@@ -153,7 +153,7 @@ def _prepared(
         window = _window(recording, number, who, files, strings)
         output.keep_events(number, window)
         rows = call_effects.operations_of(window, across)
-        brks = rows.sources[rows.values[aspace.ROW_VERB] == aspace.VERB_BRK]
+        brks = rows.sources[rows.values[fields.ROW_VERB] == fields.VERB_BRK]
         yield PreparedWindow(number, window, rows, across.limits.at(window.spaces[brks], window.steps[brks]))
 
 

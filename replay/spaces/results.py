@@ -19,7 +19,7 @@ from replay.engine.column_store import Packed, PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE
-from replay.mm import address_space as aspace
+from replay.mm import fields
 from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
 from replay.spaces.first_moments import FirstMoments, Ranges
@@ -30,44 +30,44 @@ BEFORE_TRACE: Final = -1
 """The step of whatever was there before the trace began."""
 
 DIVERGENCES: Final = {
-    aspace.MAP_OVER_MAPPING: "divergence_map_over_mapping",
-    aspace.BRK_OVER_MAPPING: "divergence_brk_over_mapping",
-    aspace.REMAP_OVER_MAPPING: "divergence_remap_over_mapping",
-    aspace.BRK_MOVED: "divergence_brk_moved",
-    aspace.IMPOSSIBLE_RANGE: "divergence_impossible_range",
+    fields.MAP_OVER_MAPPING: "divergence_map_over_mapping",
+    fields.BRK_OVER_MAPPING: "divergence_brk_over_mapping",
+    fields.REMAP_OVER_MAPPING: "divergence_remap_over_mapping",
+    fields.BRK_MOVED: "divergence_brk_moved",
+    fields.IMPOSSIBLE_RANGE: "divergence_impossible_range",
 }
 """The contradictions between trace and model that are reported, by their names in the table of problems."""
 
 _MUNMAP: Final = CALL_CODE["munmap"]
 
-_IS_REPORTED: Final = np.array([code in DIVERGENCES for code in range(aspace.IMPOSSIBLE_RANGE + 1)])
+_IS_REPORTED: Final = np.array([code in DIVERGENCES for code in range(fields.IMPOSSIBLE_RANGE + 1)])
 """The same for each code, that of no contradiction among them."""
 
 _OF_ATTRIBUTES: Final = {
-    "prot": aspace.PROT,
-    "shared": aspace.SHARED,
-    "kind": aspace.KIND,
-    "path": aspace.PATH,
-    "backing": aspace.BACKING,
-    "offset": aspace.OFFSET,
-    "origin": aspace.ORIGIN,
-    "flags": aspace.FLAGS,
-    "made_line": aspace.MADE,
-    "made_step": aspace.MADE_STEP,
+    "prot": fields.PROT,
+    "shared": fields.SHARED,
+    "kind": fields.KIND,
+    "path": fields.PATH,
+    "backing": fields.BACKING,
+    "offset": fields.OFFSET,
+    "origin": fields.ORIGIN,
+    "flags": fields.FLAGS,
+    "made_line": fields.MADE,
+    "made_step": fields.MADE_STEP,
 }
 
 _REGIONS: Final = ("space", "start", "end", "born_step", "died_step", "born_line", "died_line", *_OF_ATTRIBUTES)
 
 _OF_MET: Final = {
-    "data_bytes": aspace.MET_DATA_BYTES,
-    "above_start": aspace.MET_START,
-    "above_end": aspace.MET_END,
-    "above_line": aspace.MET_MADE,
-    "above_prot": aspace.MET_PROT,
-    "above_path": aspace.MET_PATH,
-    "above_flags": aspace.MET_FLAGS,
-    "above_kind": aspace.MET_KIND,
-    "above_shared": aspace.MET_SHARED,
+    "data_bytes": fields.MET_DATA_BYTES,
+    "above_start": fields.MET_START,
+    "above_end": fields.MET_END,
+    "above_line": fields.MET_MADE,
+    "above_prot": fields.MET_PROT,
+    "above_path": fields.MET_PATH,
+    "above_flags": fields.MET_FLAGS,
+    "above_kind": fields.MET_KIND,
+    "above_shared": fields.MET_SHARED,
 }
 
 _BRKS: Final = (
@@ -76,17 +76,17 @@ _BRKS: Final = (
 )  # fmt: skip
 
 _OF_CHANGE: Final = {
-    "mapped_bytes": aspace.CHANGE_BYTES,
-    "mapping_count": aspace.CHANGE_MAPPINGS,
-    "brk_bytes": aspace.CHANGE_BRK_BYTES,
-    "headroom_bytes": aspace.CHANGE_HEADROOM,
-    "gap_count": aspace.CHANGE_GAPS,
-    "gap_bytes": aspace.CHANGE_GAP_BYTES,
-    "largest_gap_bytes": aspace.CHANGE_LARGEST_GAP,
+    "mapped_bytes": fields.CHANGE_BYTES,
+    "mapping_count": fields.CHANGE_MAPPINGS,
+    "brk_bytes": fields.CHANGE_BRK_BYTES,
+    "headroom_bytes": fields.CHANGE_HEADROOM,
+    "gap_count": fields.CHANGE_GAPS,
+    "gap_bytes": fields.CHANGE_GAP_BYTES,
+    "largest_gap_bytes": fields.CHANGE_LARGEST_GAP,
 }
 
-_QUIET_VERBS: Final = (aspace.VERB_MARK, aspace.VERB_NAME, aspace.VERB_REMAP_TAKE, aspace.VERB_DELETED)
-_IS_TOLD: Final = np.array([verb not in _QUIET_VERBS for verb in range(aspace.VERB_DELETED + 1)])
+_QUIET_VERBS: Final = (fields.VERB_MARK, fields.VERB_NAME, fields.VERB_REMAP_TAKE, fields.VERB_DELETED)
+_IS_TOLD: Final = np.array([verb not in _QUIET_VERBS for verb in range(fields.VERB_DELETED + 1)])
 """For each verb whether it is a change of the space that the table of changes has."""
 
 
@@ -114,7 +114,7 @@ class Inherited(NamedTuple):
     def as_rows(self) -> tuple[int, Int64Array]:
         """Return them as other regions that came to their end."""
         rows = born_at(self.rows, self.born)
-        rows[:, aspace.DEAD_CLOCK] = self.died
+        rows[:, fields.DEAD_CLOCK] = self.died
         return self.space, rows
 
 
@@ -152,7 +152,7 @@ class ReplayColumns:
         self.events.append(told, self.recording.calls.packed(number))
 
     def keep_regions(self, pieces: Sequence[tuple[int, Int64Array]], inherited: Sequence[Inherited]) -> None:
-        """Keep regions that came to their end, from rows of `address_space.DEAD_WIDTH` by space."""
+        """Keep regions that came to their end, from rows of `fields.DEAD_WIDTH` by space."""
         few = [piece for piece in inherited if len(piece.rows) < WORTH_SHARING]
         self._keep_pieces([*pieces, *(piece.as_rows() for piece in few)])
         for piece in inherited:
@@ -162,7 +162,7 @@ class ReplayColumns:
     def _keep_inherited(self, piece: Inherited) -> None:
         """Keep the regions of a child as those of its parent, with a space, a beginning and an end of their own."""
         if piece.rows is not self._shared_rows:
-            names = {"start": aspace.DEAD_START, "end": aspace.DEAD_END} | _OF_ATTRIBUTES
+            names = {"start": fields.DEAD_START, "end": fields.DEAD_END} | _OF_ATTRIBUTES
             put = self.regions.shelf.put
             self._shared_rows = piece.rows
             self._shared = {name: put(np.ascontiguousarray(piece.rows[:, place])) for name, place in names.items()}
@@ -185,16 +185,16 @@ class ReplayColumns:
         if not pieces:
             return
         spaces = np.repeat([space for space, _ in pieces], [len(rows) for _, rows in pieces]).astype(np.int64)
-        rows = np.empty((aspace.DEAD_WIDTH, len(spaces)), np.int64)  # as columns: each is gone through several times
+        rows = np.empty((fields.DEAD_WIDTH, len(spaces)), np.int64)  # as columns: each is gone through several times
         np.concatenate([rows for _, rows in pieces], out=rows.T)
         self._place_inferred(rows, spaces)
         born, born_step = self._placed(rows, spaces)
-        died = rows[aspace.DEAD_CLOCK]
+        died = rows[fields.DEAD_CLOCK]
         died_step = self.steps_at(died)
         columns = {
             "space": spaces,
-            "start": rows[aspace.DEAD_START],
-            "end": rows[aspace.DEAD_END],
+            "start": rows[fields.DEAD_START],
+            "end": rows[fields.DEAD_END],
             "born_step": born_step,
             "died_step": np.where((died == NULL) | (died_step == self.recording.calls.rows), NULL, died_step),
             "born_line": born,
@@ -206,10 +206,10 @@ class ReplayColumns:
 
     def _place_inferred(self, rows: Int64Array, spaces: Int64Array) -> None:
         """Let inferred mappings of which no line tells the beginning begin where their addresses were last free."""
-        unborn = np.flatnonzero((rows[aspace.ORIGIN] == aspace.ORIGIN_INFERRED) & (rows[aspace.BORN] == NULL))
+        unborn = np.flatnonzero((rows[fields.ORIGIN] == fields.ORIGIN_INFERRED) & (rows[fields.BORN] == NULL))
         if not len(unborn):
             return
-        ranges = Ranges(spaces, rows[aspace.DEAD_START], rows[aspace.DEAD_END], rows[aspace.DEAD_CLOCK])
+        ranges = Ranges(spaces, rows[fields.DEAD_START], rows[fields.DEAD_END], rows[fields.DEAD_CLOCK])
         moments = FirstMoments(Ranges(*(column[unborn] for column in ranges)))
         moments.hear(ranges)
         first = bisect_left(self.recording.ends, int(self._births[spaces[unborn]].min()))
@@ -225,8 +225,8 @@ class ReplayColumns:
             moments.hear(Ranges(space, start, start + length, clock))
         lines = moments.lines()
         told = lines != NULL
-        rows[aspace.BORN, unborn[told]] = lines[told]
-        rows[aspace.BORN_STEP, unborn[told]] = self.steps_at(lines[told])
+        rows[fields.BORN, unborn[told]] = lines[told]
+        rows[fields.BORN_STEP, unborn[told]] = self.steps_at(lines[told])
 
     def steps_at(self, clocks: Int64Array) -> Int64Array:
         """Return for each clock the first step that completed then or later; there may be none of that number."""
@@ -242,28 +242,28 @@ class ReplayColumns:
 
     def _placed(self, rows: Int64Array, spaces: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return line and step of the births; regions that an execve or a fork made have those of that call."""
-        clocks, steps = rows[aspace.BORN], rows[aspace.BORN_STEP]
+        clocks, steps = rows[fields.BORN], rows[fields.BORN_STEP]
         unborn = clocks == NULL
         made_by_space = unborn | (steps == NULL)
         if made_by_space.any():
             clocks = np.where(unborn, self._births[spaces], clocks)
             steps = np.where(made_by_space, self._birth_steps[spaces], steps)
-        seeded = (rows[aspace.ORIGIN] == aspace.ORIGIN_MAPS) & (rows[aspace.BORN_STEP] == BEFORE_TRACE)
+        seeded = (rows[fields.ORIGIN] == fields.ORIGIN_MAPS) & (rows[fields.BORN_STEP] == BEFORE_TRACE)
         return clocks, np.where(seeded, BEFORE_TRACE, steps) if seeded.any() else steps
 
     def keep_changes(self, ran: WindowResult) -> None:
         """Keep what the verbs of a window changed, met and contradicted."""
         values, changes, spaces = ran.rows.values, np.ascontiguousarray(ran.changes.T), ran.rows.spaces
-        verb, step = values[aspace.ROW_VERB], values[aspace.ROW_STEP]
-        is_brk = verb == aspace.VERB_BRK
+        verb, step = values[fields.ROW_VERB], values[fields.ROW_STEP]
+        is_brk = verb == fields.VERB_BRK
         if is_brk.any():
             self.brks.append(_brks(ran, is_brk))
-        moved = changes[aspace.CHANGE_BRK_BEFORE] != changes[aspace.CHANGE_BRK_AFTER]
+        moved = changes[fields.CHANGE_BRK_BEFORE] != changes[fields.CHANGE_BRK_AFTER]
         kept = np.where(is_brk, moved, _IS_TOLD[verb])
-        told = {"step": step, "line": values[aspace.ROW_CLOCK], "space": spaces}
+        told = {"step": step, "line": values[fields.ROW_CLOCK], "space": spaces}
         numbers = {name: changes[place] for name, place in _OF_CHANGE.items()}
         self.changes.append({name: column[kept] for name, column in (told | numbers).items()})
-        code = changes[aspace.CHANGE_DIVERGENCE]
+        code = changes[fields.CHANGE_DIVERGENCE]
         contradicts = _IS_REPORTED[code]
         if contradicts.any():
             self._divergences.append({name: column[contradicts] for name, column in (told | {"code": code}).items()})
@@ -279,19 +279,19 @@ class ReplayColumns:
 def _brks(ran: WindowResult, chosen: NDArray[np.bool_]) -> Columns:
     """Return the brk calls of a window with what they met."""
     values, changes, sources = ran.rows.values[:, chosen], ran.changes[chosen].T, ran.rows.sources[chosen]
-    met = ran.met[values[aspace.ROW_BRK]]
-    nothing_above = met[:, aspace.MET_START] == NULL
+    met = ran.met[values[fields.ROW_BRK]]
+    nothing_above = met[:, fields.MET_START] == NULL
     columns = {
-        "step": values[aspace.ROW_STEP],
+        "step": values[fields.ROW_STEP],
         "space": ran.rows.spaces[chosen],
         "tid": ran.window.tids[sources],
         "line": ran.window.calls.line[sources],
-        "before": changes[aspace.CHANGE_BRK_BEFORE],
-        "requested": values[aspace.ROW_ADDR],
-        "granted": values[aspace.ROW_RESULT],
-        "total_bytes": changes[aspace.CHANGE_BYTES],
-        "mapping_count": changes[aspace.CHANGE_MAPPINGS],
-        "headroom": changes[aspace.CHANGE_HEADROOM],
+        "before": changes[fields.CHANGE_BRK_BEFORE],
+        "requested": values[fields.ROW_ADDR],
+        "granted": values[fields.ROW_RESULT],
+        "total_bytes": changes[fields.CHANGE_BYTES],
+        "mapping_count": changes[fields.CHANGE_MAPPINGS],
+        "headroom": changes[fields.CHANGE_HEADROOM],
         "rlim_data": ran.limits[:, 0],
         "rlim_as": ran.limits[:, 1],
     }

@@ -17,7 +17,9 @@ import numpy as np
 from replay.calls.windows import Recording
 from replay.engine.columns import NULL, Int64Array, Strings
 from replay.engine.sorting import ascending, firsts
-from replay.mm import address_space as aspace
+from replay.mm import fields
+from replay.mm.address_space import apply_operations
+from replay.mm.space import MAPPINGS, ROOM, START_BRK, Space, empty_space, grown
 from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
 from replay.spaces.initial_maps import Image, seeded
@@ -69,9 +71,9 @@ class Runner:
     forks: deque[SpaceLife]
     endings: dict[int, list[int]]
     became: WindowChanges = field(default_factory=lambda: _no_changes(0, 0))
-    values: Int64Array = field(default_factory=lambda: np.empty((0, aspace.ROW_WIDTH), np.int64))
-    dead: Int64Array = field(default_factory=lambda: np.empty((0, aspace.DEAD_WIDTH), np.int64))
-    awake: dict[int, aspace.Space] = field(default_factory=dict)
+    values: Int64Array = field(default_factory=lambda: np.empty((0, fields.ROW_WIDTH), np.int64))
+    dead: Int64Array = field(default_factory=lambda: np.empty((0, fields.DEAD_WIDTH), np.int64))
+    awake: dict[int, Space] = field(default_factory=dict)
     resting: dict[int, RestingSpace] = field(default_factory=dict)
     kernel_rows: dict[int, Int64Array] = field(default_factory=dict)
     start_brks: dict[int, int] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Runner:
     def run(self, window: PreparedWindow) -> WindowChanges:
         """Run the operations of the next window, and end the spaces in which nothing more happens."""
         values = window.rows.values
-        brks = values[aspace.ROW_BRK, values[aspace.ROW_VERB] == aspace.VERB_BRK]
+        brks = values[fields.ROW_BRK, values[fields.ROW_VERB] == fields.VERB_BRK]
         self.became = _no_changes(values.shape[1], int(brks.max(initial=-1)) + 1)
         self.values = np.ascontiguousarray(values.T)  # a row lies together: it is taken up as a whole
         turns = self._turns(window.rows.spaces, window.window.until)
@@ -124,7 +126,7 @@ class Runner:
     def _run_space(self, number: int, turn: _Turn) -> Iterator[int]:
         """Run the rows of a space, and yield each child when it is born; those born last when the space is at rest."""
         life, chosen = self.lives[number], turn.chosen
-        clocks = self.values[chosen, aspace.ROW_CLOCK] if turn.forks else chosen
+        clocks = self.values[chosen, fields.ROW_CLOCK] if turn.forks else chosen
         done, resting = 0, self.resting.get(number)
         late: list[int] = []
         for child in turn.forks:
@@ -142,40 +144,40 @@ class Runner:
         if done < len(chosen):
             self._apply(life, chosen, done, len(chosen))
         if len(chosen):
-            self.last_clocks[number] = int(self.values[chosen[-1], aspace.ROW_CLOCK])
+            self.last_clocks[number] = int(self.values[chosen[-1], fields.ROW_CLOCK])
         if number in self.awake and len(self.awake) > MOST_AWAKE:
             self.resting[number] = RestingSpace.of(self.awake.pop(number))
         yield from late
 
-    def _space(self, life: SpaceLife) -> aspace.Space:
+    def _space(self, life: SpaceLife) -> Space:
         """Return a space as it is now, or was at first."""
         space = self.awake.get(life.space)
         if space is not None:
             return space
         if life.space in self.resting:
             return self.resting.pop(life.space).awake()
-        space = aspace.empty_space()
+        space = empty_space()
         if life.space in self.images and self.images[life.space].mappings:
             space, self.kernel_rows[life.space] = seeded(self.images[life.space], life, self.strings)
-        if life.fresh and space.totals[aspace.START_BRK] == NULL:
-            space.totals[aspace.START_BRK] = aspace.FRESH
+        if life.fresh and space.totals[START_BRK] == NULL:
+            space.totals[START_BRK] = fields.FRESH
         return space
 
-    def _apply(self, life: SpaceLife, chosen: Int64Array, done: int, until: int) -> aspace.Space:
+    def _apply(self, life: SpaceLife, chosen: Int64Array, done: int, until: int) -> Space:
         """Run some of the chosen rows, growing the arrays where they fill up, and keep the rectangles that ended."""
         space, became = self._space(life), self.became
         while done < until:
-            room = 2 * int(space.totals[aspace.MAPPINGS]) + 4 * min(until - done, 1 << 16) + 2 * aspace.ROOM
+            room = 2 * int(space.totals[MAPPINGS]) + 4 * min(until - done, 1 << 16) + 2 * ROOM
             if len(self.dead) < room:
-                self.dead = np.empty((room + room // 2, aspace.DEAD_WIDTH), np.int64)
+                self.dead = np.empty((room + room // 2, fields.DEAD_WIDTH), np.int64)
             before = done
-            done, count = aspace.apply_rows(
+            done, count = apply_operations(
                 space, self.values, chosen, (done, until), self.dead, became.changes, became.met, self.page
             )
             if count:
                 became.pieces.append((life.space, self.dead[:count].copy()))
             if done == before:
-                space = aspace.grown(space)
+                space = grown(space)
         self.awake[life.space] = space
         return space
 
@@ -200,7 +202,7 @@ class Runner:
             self.became.inherited.append(Inherited(number, resting.rows, resting.born, died))
         live = np.concatenate(rows) if rows else resting.rows[:0]
         if len(live):
-            live[:, aspace.DEAD_CLOCK] = died
+            live[:, fields.DEAD_CLOCK] = died
             self.became.pieces.append((number, live))
         self.start_brks[number] = resting.start_brk
         self.ended.add(number)
@@ -209,8 +211,8 @@ class Runner:
 
 def _no_changes(rows: int, brks: int) -> WindowChanges:
     """Return room for what becomes of so many operations, of which so many are brk calls."""
-    changes = np.empty((rows, aspace.CHANGE_WIDTH), np.int64)
-    return WindowChanges(changes, np.full((brks, aspace.MET_WIDTH), NULL, np.int64), [], [])
+    changes = np.empty((rows, fields.CHANGE_WIDTH), np.int64)
+    return WindowChanges(changes, np.full((brks, fields.MET_WIDTH), NULL, np.int64), [], [])
 
 
 def endings(who: Processes, recording: Recording) -> dict[int, list[int]]:

@@ -21,7 +21,7 @@ from replay.errors import ReplayError
 from replay.heap.blocks import UNKNOWN_FREE
 from replay.linux.constants import CALL_CODE
 from replay.logs.recordings import LOG, SIDECAR, read_sidecar
-from replay.mm.address_space import KIND_BRK
+from replay.mm.fields import KIND_BRK
 from replay.run.api import Run, load
 from replay.spaces.replay import SPACE_ORIGINS
 from replay.whatif.agreement import Agreement, agreement
