@@ -1,4 +1,4 @@
-"""The kernel's verbs against a naive dictionary of pages, under random operations."""
+"""The kernel's operations against a naive dictionary of pages, under random operations."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from replay.engine.columns import NO_TEXT, NULL
 from replay.mm import address_space, fields
 from replay.mm.address_space import apply_operations
+from replay.mm.fields import OpCode
 from replay.mm.space import GAPS, LEAF, MAPPINGS, READ_AHEAD_ABOVE, START_BRK, empty_space, grown, live_rows
 from replay.mm.totals import check
 
@@ -24,7 +25,7 @@ WORLD = 200
 
 @dataclass
 class Naive:
-    """Page number to (prot, shared, offset): what a page dictionary makes of the same verbs."""
+    """Page number to (prot, shared, offset): what a page dictionary makes of the same operations."""
 
     pages: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     brk: int = NULL
@@ -76,29 +77,29 @@ class Naive:
 
 
 class Driver:
-    """Feeds verbs to a space one by one, growing its arrays as they fill."""
+    """Feeds operations to a space one by one, growing its arrays as they fill."""
 
     def __init__(self) -> None:
         self.space = empty_space()
         self.ended: list[NDArray[np.int64]] = []
         self.clock = 0
 
-    def do(self, verb: int, **columns: int) -> int:
+    def do(self, code: int, **columns: int) -> int:
         self.clock += 1
-        row = np.full((1, fields.ROW_WIDTH), 0, np.int64)
-        row[0, fields.ROW_CLOCK] = self.clock
-        row[0, fields.ROW_STEP] = self.clock
-        row[0, fields.ROW_VERB] = verb
-        row[0, fields.ROW_PATH] = NO_TEXT
-        row[0, fields.ROW_OFFSET] = NULL
+        row = np.full((1, fields.OP_WIDTH), 0, np.int64)
+        row[0, fields.OP_CLOCK] = self.clock
+        row[0, fields.OP_STEP] = self.clock
+        row[0, fields.OP_CODE] = code
+        row[0, fields.OP_PATH] = NO_TEXT
+        row[0, fields.OP_OFFSET] = NULL
         for name, value in columns.items():
-            row[0, getattr(fields, f"ROW_{name.upper()}")] = value
+            row[0, getattr(fields, f"OP_{name.upper()}")] = value
         changes = np.zeros((1, fields.CHANGE_WIDTH), np.int64)
-        met = np.zeros((1, fields.MET_WIDTH), np.int64)
-        dead = np.zeros((100_000, fields.DEAD_WIDTH), np.int64)
+        above = np.zeros((1, fields.ABOVE_WIDTH), np.int64)
+        dead = np.zeros((100_000, fields.RECTANGLE_WIDTH), np.int64)
         done = 0
         while done < 1:
-            done, count = apply_operations(self.space, row, np.zeros(1, np.int64), (0, 1), dead, changes, met, PAGE)
+            done, count = apply_operations(self.space, row, np.zeros(1, np.int64), (0, 1), dead, changes, above, PAGE)
             self.ended += list(dead[:count].copy())
             if done < 1:
                 self.space = grown(self.space)
@@ -107,9 +108,9 @@ class Driver:
     def pages(self) -> dict[int, tuple[int, int, int]]:
         found = {}
         for row in live_rows(self.space):
-            for n in range((row[fields.DEAD_END] - row[fields.DEAD_START]) // PAGE):
+            for n in range((row[fields.RECTANGLE_END] - row[fields.RECTANGLE_START]) // PAGE):
                 offset = row[fields.OFFSET] if row[fields.OFFSET] == NULL else row[fields.OFFSET] + n * PAGE
-                found[int(row[fields.DEAD_START]) // PAGE + n] = (
+                found[int(row[fields.RECTANGLE_START]) // PAGE + n] = (
                     int(row[fields.PROT]),
                     int(row[fields.SHARED]),
                     int(offset),
@@ -131,13 +132,13 @@ operation = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(operation, max_size=60), st.integers(0, PAGE - 1))
-def test_verbs_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
+def test_operations_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
     assert_equal_a_page_dictionary(operations, odd)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(operation, max_size=60), st.integers(0, PAGE - 1))
-def test_interpreted_verbs_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
+def test_interpreted_operations_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
     with interpreted():
         assert_equal_a_page_dictionary(operations, odd)
 
@@ -146,7 +147,7 @@ def assert_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: in
     driver, naive = Driver(), Naive()
     driver.space.totals[START_BRK] = fields.FRESH
     start_brk = BASE + 50 * PAGE + odd
-    driver.do(fields.VERB_BRK, addr=0, result=start_brk, prot=3)
+    driver.do(OpCode.BRK, addr=0, result=start_brk, prot=3)
     naive.brk = start_brk
     for op in operations:
         apply(op, driver, naive, start_brk)
@@ -159,21 +160,21 @@ def apply(op: tuple, driver: Driver, naive: Naive, start_brk: int) -> None:
     if kind == "brk":
         to = start_brk + op[1]
         naive.move_brk(to)
-        driver.do(fields.VERB_BRK, addr=to, result=to, prot=3)
+        driver.do(OpCode.BRK, addr=to, result=to, prot=3)
         return
     start = BASE + op[1] * PAGE
     length = op[2] * PAGE - (op[1] % 3)
     if kind == "map":
         naive.map(start, length, op[3], int(op[4]), op[5])
         driver.do(
-            fields.VERB_MAP, result=start, length=length, prot=op[3], flags=fields.MAP_FIXED, shared=op[4], offset=op[5]
+            OpCode.MAP, result=start, length=length, prot=op[3], flags=fields.MAP_FIXED, shared=op[4], offset=op[5]
         )
     elif kind == "unmap":
         naive.unmap(start, length)
-        driver.do(fields.VERB_UNMAP, addr=start, length=length)
+        driver.do(OpCode.UNMAP, addr=start, length=length)
     elif kind == "protect":
         whole = naive.protect(start, length, op[3])
-        driver.do(fields.VERB_PROTECT, addr=start, length=length, prot=op[3], errno=0 if whole else fields.ENOMEM)
+        driver.do(OpCode.PROTECT, addr=start, length=length, prot=op[3], errno=0 if whole else fields.ENOMEM)
     else:
         remap(op, start, driver, naive)
 
@@ -191,9 +192,7 @@ def remap(op: tuple, old: int, driver: Driver, naive: Naive) -> None:
         new_pages = old_pages
     naive.remap(old, old_pages, new, new_pages, keep)
     flags = (fields.MREMAP_FIXED if new != old else 0) | (fields.MREMAP_DONTUNMAP if keep else 0)
-    driver.do(
-        fields.VERB_REMAP, addr=old, old_length=old_pages * PAGE, length=new_pages * PAGE, flags=flags, result=new
-    )
+    driver.do(OpCode.REMAP, addr=old, old_length=old_pages * PAGE, length=new_pages * PAGE, flags=flags, result=new)
 
 
 @pytest.mark.parametrize("count", [10, 500, 3000], ids=str)
@@ -201,41 +200,41 @@ def test_many_mappings_stay_in_order(count: int) -> None:
     driver = Driver()
     order = np.random.default_rng(7).permutation(count)
     for n in order:
-        driver.do(fields.VERB_MAP, result=BASE + int(n) * 3 * PAGE, length=PAGE, prot=3)
+        driver.do(OpCode.MAP, result=BASE + int(n) * 3 * PAGE, length=PAGE, prot=3)
     check(driver.space, PAGE)
     assert driver.space.totals[GAPS] == count - 1
     for n in order[::2]:
-        driver.do(fields.VERB_UNMAP, addr=BASE + int(n) * 3 * PAGE, length=PAGE)
+        driver.do(OpCode.UNMAP, addr=BASE + int(n) * 3 * PAGE, length=PAGE)
     check(driver.space, PAGE)
     assert driver.space.totals[MAPPINGS] == count // 2
 
 
-@pytest.mark.parametrize("verb", [fields.VERB_UNMAP, fields.VERB_PROTECT], ids=["unmap", "protect"])
-def test_holes_are_cut_wherever_a_mapping_stands_in_its_leaf(verb: int) -> None:
+@pytest.mark.parametrize("code", [OpCode.UNMAP, OpCode.PROTECT], ids=["unmap", "protect"])
+def test_holes_are_cut_wherever_a_mapping_stands_in_its_leaf(code: int) -> None:
     driver, naive = Driver(), Naive()
     pages = 8 * LEAF + 1
-    driver.do(fields.VERB_MAP, result=BASE, length=pages * PAGE, prot=3, offset=0)
+    driver.do(OpCode.MAP, result=BASE, length=pages * PAGE, prot=3, offset=0)
     naive.map(BASE, pages * PAGE, 3, 0, 0)
     for n in np.random.default_rng(7).permutation(pages // 2).tolist():
         hole = BASE + (2 * n + 1) * PAGE
-        driver.do(verb, addr=hole, length=PAGE, prot=1)
-        if verb == fields.VERB_UNMAP:
+        driver.do(code, addr=hole, length=PAGE, prot=1)
+        if code == OpCode.UNMAP:
             naive.unmap(hole, PAGE)
         else:
             naive.protect(hole, PAGE, 1)
         check(driver.space, PAGE)
     assert driver.pages() == naive.pages
     # With each hole one mapping ended, the one that held it: its pieces live on.
-    assert [row[fields.DEAD_CLOCK] for row in driver.ended] == list(range(2, 2 + pages // 2))
+    assert [row[fields.RECTANGLE_UNTIL] for row in driver.ended] == list(range(2, 2 + pages // 2))
 
 
 def outcome_of(rows: NDArray[np.int64]) -> tuple[list, list, list]:
     """Return what becomes of rows that are run at once: the rectangles that end, the changes, and what is left."""
     space, done, ended = empty_space(), 0, []
-    changes, met = np.zeros((len(rows), fields.CHANGE_WIDTH), np.int64), np.zeros((1, fields.MET_WIDTH), np.int64)
-    dead = np.zeros((8 * len(rows) + 1000, fields.DEAD_WIDTH), np.int64)
+    changes, above = np.zeros((len(rows), fields.CHANGE_WIDTH), np.int64), np.zeros((1, fields.ABOVE_WIDTH), np.int64)
+    dead = np.zeros((8 * len(rows) + 1000, fields.RECTANGLE_WIDTH), np.int64)
     while done < len(rows):
-        done, count = apply_operations(space, rows, np.arange(len(rows)), (done, len(rows)), dead, changes, met, PAGE)
+        done, count = apply_operations(space, rows, np.arange(len(rows)), (done, len(rows)), dead, changes, above, PAGE)
         ended += dead[:count].tolist()
         if done < len(rows):
             space = grown(space)
@@ -244,22 +243,22 @@ def outcome_of(rows: NDArray[np.int64]) -> tuple[list, list, list]:
 
 
 def rows_of(*columns: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return rows of verbs, each given as verb, page, pages and prot."""
-    rows = np.zeros((len(columns), fields.ROW_WIDTH), np.int64)
-    verb, page, pages, prot = np.array(columns, np.int64).reshape(-1, 4).T
-    rows[:, fields.ROW_CLOCK] = rows[:, fields.ROW_STEP] = np.arange(1, len(rows) + 1)
-    rows[:, fields.ROW_VERB], rows[:, fields.ROW_PROT] = verb, prot
-    rows[:, fields.ROW_ADDR] = rows[:, fields.ROW_RESULT] = BASE + page * PAGE
-    rows[:, fields.ROW_LENGTH], rows[:, fields.ROW_FLAGS] = pages * PAGE, fields.MAP_FIXED
-    rows[:, fields.ROW_PATH], rows[:, fields.ROW_OFFSET] = NO_TEXT, NULL
+    """Return rows of operations, each given as code, page, pages and prot."""
+    rows = np.zeros((len(columns), fields.OP_WIDTH), np.int64)
+    code, page, pages, prot = np.array(columns, np.int64).reshape(-1, 4).T
+    rows[:, fields.OP_CLOCK] = rows[:, fields.OP_STEP] = np.arange(1, len(rows) + 1)
+    rows[:, fields.OP_CODE], rows[:, fields.OP_PROT] = code, prot
+    rows[:, fields.OP_ADDR] = rows[:, fields.OP_RESULT] = BASE + page * PAGE
+    rows[:, fields.OP_LENGTH], rows[:, fields.OP_FLAGS] = pages * PAGE, fields.MAP_FIXED
+    rows[:, fields.OP_PATH], rows[:, fields.OP_OFFSET] = NO_TEXT, NULL
     return rows
 
 
-verbs = st.sampled_from([fields.VERB_MAP, fields.VERB_UNMAP, fields.VERB_PROTECT])
+codes = st.sampled_from([OpCode.MAP, OpCode.UNMAP, OpCode.PROTECT])
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(verbs, places, sizes, prots), max_size=150))
+@given(st.lists(st.tuples(codes, places, sizes, prots), max_size=150))
 def test_reading_ahead_changes_nothing(columns: list[tuple[int, ...]]) -> None:
     rows = rows_of(*columns)
     whole = outcome_of(rows)
@@ -272,18 +271,18 @@ def test_among_so_many_mappings_that_is_read_ahead() -> None:
     """Map every fourth page, then unmap, map again or protect pages of them: as machine code, and by hand."""
     choose = np.random.default_rng(7)
     many = LEAF * (READ_AHEAD_ABOVE + 1)  # however full the leaves are
-    mapped = [(fields.VERB_MAP, 4 * n, 3, 3) for n in range(many)]
+    mapped = [(OpCode.MAP, 4 * n, 3, 3) for n in range(many)]
     pages = {4 * n + k: 3 for n in range(many) for k in range(3)}
     for n in choose.permutation(many)[:5000].tolist():
-        page, verb = 4 * n + 1, int(choose.choice([fields.VERB_MAP, fields.VERB_UNMAP, fields.VERB_PROTECT]))
-        mapped.append((verb, page, 1, 1))
+        page, code = 4 * n + 1, int(choose.choice([OpCode.MAP, OpCode.UNMAP, OpCode.PROTECT]))
+        mapped.append((code, page, 1, 1))
         pages[page] = 1
-        if verb == fields.VERB_UNMAP:
+        if code == OpCode.UNMAP:
             del pages[page]
     _, changes, live = outcome_of(rows_of(*mapped))
     found = {}
     for row in live:
-        for page in range((row[fields.DEAD_START] - BASE) // PAGE, (row[fields.DEAD_END] - BASE) // PAGE):
+        for page in range((row[fields.RECTANGLE_START] - BASE) // PAGE, (row[fields.RECTANGLE_END] - BASE) // PAGE):
             found[page] = row[fields.PROT]
     assert found == pages
     assert changes[-1][fields.CHANGE_BYTES] == len(pages) * PAGE
@@ -292,30 +291,30 @@ def test_among_so_many_mappings_that_is_read_ahead() -> None:
 
 def test_a_map_over_a_mapping_without_fixed_is_a_divergence() -> None:
     driver = Driver()
-    assert driver.do(fields.VERB_MAP, result=BASE, length=PAGE, prot=3) == fields.NO_DIVERGENCE
-    assert driver.do(fields.VERB_MAP, result=BASE, length=PAGE, prot=1) == fields.MAP_OVER_MAPPING
+    assert driver.do(OpCode.MAP, result=BASE, length=PAGE, prot=3) == fields.NO_DIVERGENCE
+    assert driver.do(OpCode.MAP, result=BASE, length=PAGE, prot=1) == fields.MAP_OVER_MAPPING
     assert driver.pages() == {BASE // PAGE: (1, 0, NULL)}
 
 
 def test_partial_protect_changes_what_lies_before_the_gap() -> None:
     driver = Driver()
-    driver.do(fields.VERB_MAP, result=BASE, length=2 * PAGE, prot=3)
-    driver.do(fields.VERB_MAP, result=BASE + 3 * PAGE, length=PAGE, prot=3)
-    driver.do(fields.VERB_PROTECT, addr=BASE, length=4 * PAGE, prot=1, errno=fields.ENOMEM)
+    driver.do(OpCode.MAP, result=BASE, length=2 * PAGE, prot=3)
+    driver.do(OpCode.MAP, result=BASE + 3 * PAGE, length=PAGE, prot=3)
+    driver.do(OpCode.PROTECT, addr=BASE, length=4 * PAGE, prot=1, errno=fields.ENOMEM)
     assert [page[0] for page in driver.pages().values()] == [1, 1, 3]
 
 
 def test_protect_of_unknown_pages_betrays_a_mapping() -> None:
     driver = Driver()
-    assert driver.do(fields.VERB_PROTECT, addr=BASE, length=PAGE, prot=1) == fields.PROTECT_UNKNOWN
+    assert driver.do(OpCode.PROTECT, addr=BASE, length=PAGE, prot=1) == fields.PROTECT_UNKNOWN
     assert driver.pages() == {BASE // PAGE: (1, 0, NULL)}
 
 
 def test_shrinking_brk_unmaps_foreign_pages() -> None:
     driver = Driver()
     driver.space.totals[START_BRK] = fields.FRESH
-    driver.do(fields.VERB_BRK, addr=0, result=BASE, prot=3)
-    driver.do(fields.VERB_BRK, addr=BASE + 4 * PAGE, result=BASE + 4 * PAGE, prot=3)
-    driver.do(fields.VERB_MAP, result=BASE + 2 * PAGE, length=PAGE, prot=0, flags=fields.MAP_FIXED)
-    driver.do(fields.VERB_BRK, addr=BASE + PAGE, result=BASE + PAGE, prot=3)
+    driver.do(OpCode.BRK, addr=0, result=BASE, prot=3)
+    driver.do(OpCode.BRK, addr=BASE + 4 * PAGE, result=BASE + 4 * PAGE, prot=3)
+    driver.do(OpCode.MAP, result=BASE + 2 * PAGE, length=PAGE, prot=0, flags=fields.MAP_FIXED)
+    driver.do(OpCode.BRK, addr=BASE + PAGE, result=BASE + PAGE, prot=3)
     assert list(driver.pages()) == [BASE // PAGE]

@@ -11,6 +11,7 @@ from replay.calls.reader import read_run
 from replay.calls.windows import Recording, record
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.mm import fields
+from replay.mm.fields import OpCode
 from replay.mm.space import live_rows
 from replay.spaces import call_effects, census
 from replay.spaces.call_window import CallWindow
@@ -84,22 +85,22 @@ def test_parents_that_show_themselves_late_are_found_however_many_there_are(tmp_
 
 OPERATIONS = {
     "mmap(NULL, 5000, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000": [
-        (fields.VERB_MAP, 0, 5000, 0x7F0000000000)
+        (OpCode.MAP, 0, 5000, 0x7F0000000000)
     ],
     "mmap(NULL, 1, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = 0x7f0000000000": [
-        (fields.VERB_MAP, 0, 2 << 20, 0x7F0000000000)
+        (OpCode.MAP, 0, 2 << 20, 0x7F0000000000)
     ],
-    "munmap(0x7f0000000000, 4096) = 0": [(fields.VERB_UNMAP, 0x7F0000000000, 4096, 0)],
+    "munmap(0x7f0000000000, 4096) = 0": [(OpCode.UNMAP, 0x7F0000000000, 4096, 0)],
     "munmap(0x7f0000000000, 4096) = -1 EINVAL (Invalid argument)": [],
     "munmap(0x7f0000000000, 4096) = 0 (INJECTED)": [],
     "mprotect(0x7f0000000000, 4096, PROT_READ) = -1 EACCES (Permission denied)": [
-        (fields.VERB_PROTECT, 0x7F0000000000, 4096, 0)
+        (OpCode.PROTECT, 0x7F0000000000, 4096, 0)
     ],
     "mprotect(0x7f0000000000, 4096, PROT_READ) = -1 EINVAL (Invalid argument)": [],
-    "madvise(0x7f0000000000, 4096, MADV_DONTFORK) = 0": [(fields.VERB_MARK, 0x7F0000000000, 4096, 0)],
+    "madvise(0x7f0000000000, 4096, MADV_DONTFORK) = 0": [(OpCode.MARK, 0x7F0000000000, 4096, 0)],
     "madvise(0x7f0000000000, 4096, MADV_WIPEONFORK) = 0": [],
     "mmap(0x7f0000000000, 4096, PROT_READ, MAP_SHARED|MAP_FIXED, 3<anon_inode:[perf_event]>, 0) = -1 EPERM (Denied)": [
-        (fields.VERB_UNMAP, 0x7F0000000000, 4096, 0)
+        (OpCode.UNMAP, 0x7F0000000000, 4096, 0)
     ],
     "mmap(0x7f0000000000, 4096, PROT_READ, MAP_SHARED|MAP_FIXED, 3</srv/a>, 0) = -1 EPERM (Denied)": [],
 }
@@ -113,7 +114,7 @@ def test_what_a_call_does(tmp_path: Path, line: str) -> None:
     window = CallWindow(calls, steps, calls.pid, nothing, calls.path, NULL, 9)
     across = call_effects.across_windows(recording.told, who, strings, 4096)
     rows = call_effects.operations_of(window, across).values
-    columns = (fields.ROW_VERB, fields.ROW_ADDR, fields.ROW_LENGTH, fields.ROW_RESULT)
+    columns = (fields.OP_CODE, fields.OP_ADDR, fields.OP_LENGTH, fields.OP_RESULT)
     assert [tuple(row[list(columns)].tolist()) for row in rows.T] == OPERATIONS[line]
 
 
@@ -190,11 +191,11 @@ def test_an_inferred_mapping_begins_where_its_addresses_were_last_free() -> None
 
 
 def test_a_child_shares_the_rows_of_its_parent_but_for_those_kept_from_it() -> None:
-    rows = np.full((2, fields.DEAD_WIDTH), NULL, np.int64)
-    rows[:, fields.DEAD_START], rows[:, fields.DEAD_END] = [4096, 8192], [8192, 12288]
+    rows = np.full((2, fields.RECTANGLE_WIDTH), NULL, np.int64)
+    rows[:, fields.RECTANGLE_START], rows[:, fields.RECTANGLE_END] = [4096, 8192], [8192, 12288]
     rows[:, [fields.PROT, fields.SHARED, fields.FLAGS]] = 0
     parent = RestingSpace(rows, 7, 3)
     assert parent.child(5).rows is rows
     rows[1, fields.FLAGS] = fields.DONTFORK
     live = live_rows(parent.child(5).awake())
-    assert live[:, [fields.DEAD_START, fields.BORN]].tolist() == [[4096, 5]]
+    assert live[:, [fields.RECTANGLE_START, fields.RECTANGLE_FROM]].tolist() == [[4096, 5]]

@@ -20,8 +20,6 @@ from replay.mm.edits import detach, edit, rename_path
 from replay.mm.fields import (
     BACKING,
     BORDER,
-    BORN,
-    BORN_STEP,
     BRK_MOVED,
     BRK_OVER_MAPPING,
     CHANGE_BRK_BEFORE,
@@ -35,14 +33,29 @@ from replay.mm.fields import (
     IMPOSSIBLE_RANGE,
     KIND,
     KIND_FILE,
-    MADE,
-    MADE_STEP,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_OVER_MAPPING,
+    MAPPED_AT,
+    MAPPED_AT_STEP,
     MOVED,
     NO_DIVERGENCE,
     OFFSET,
+    OP_ADDR,
+    OP_BRK,
+    OP_CLOCK,
+    OP_CODE,
+    OP_ERRNO,
+    OP_FLAGS,
+    OP_KIND,
+    OP_LENGTH,
+    OP_OFFSET,
+    OP_OLD_LENGTH,
+    OP_PATH,
+    OP_PROT,
+    OP_RESULT,
+    OP_SHARED,
+    OP_STEP,
     ORIGIN,
     ORIGIN_TRACE,
     PATH,
@@ -51,34 +64,12 @@ from replay.mm.fields import (
     PROT_GROWSDOWN,
     PROT_WRITE,
     PROTECT_UNKNOWN,
-    ROW_ADDR,
-    ROW_BRK,
-    ROW_CLOCK,
-    ROW_ERRNO,
-    ROW_FLAGS,
-    ROW_KIND,
-    ROW_LENGTH,
-    ROW_OFFSET,
-    ROW_OLD_LENGTH,
-    ROW_PATH,
-    ROW_PROT,
-    ROW_RESULT,
-    ROW_SHARED,
-    ROW_STEP,
-    ROW_VERB,
+    RECTANGLE_FROM,
+    RECTANGLE_FROM_STEP,
     SEALED,
     SHARED,
     UNMAP_UNKNOWN,
-    VERB_BRK,
-    VERB_DELETED,
-    VERB_DETACH,
-    VERB_MAP,
-    VERB_PROTECT,
-    VERB_REMAP,
-    VERB_REMAP_GIVE,
-    VERB_REMAP_TAKE,
-    VERB_SET_BRK,
-    VERB_UNMAP,
+    OpCode,
 )
 from replay.mm.rectangles import begin_rectangle, split_at, unmap_range
 from replay.mm.remap import remap_give, remap_take, taken_unit
@@ -87,7 +78,7 @@ from replay.mm.space import (
     BRK,
     DIVERGENCE,
     ENDS,
-    FINGER,
+    LAST_PLACE,
     LEAVES,
     MAPPED_BYTES,
     MAPPINGS,
@@ -112,17 +103,17 @@ from replay.mm.totals import count_in_totals, count_mapping, describe_above, joi
 from replay.mm.vma_tree import infer_gaps, insert_free, read_ahead
 
 
-def _apply_operations(  # noqa: PLR0912 - one branch a verb; numba wants the dispatch in one place
+def _apply_operations(  # noqa: PLR0912 - one branch an operation; numba wants the dispatch in one place
     space: Space,
     rows: Int64Array,
     chosen: Int64Array,
     bounds: tuple[int, int],
     dead: Int64Array,
     changes: Int64Array,
-    met: Int64Array,
+    above_break: Int64Array,
     page: int,
 ) -> tuple[int, int]:
-    """Apply some rows to `space`, write out what dies, and fill one row of `changes` for each, of `met` for brk.
+    """Apply some rows to `space`, write out what ends, fill a row of `changes` for each, of `above_break` for brk.
 
     They are those whose numbers are `chosen[bounds[0]:bounds[1]]`. Returns the place in `chosen` of the first one not
     applied (because the space or `dead` needs more room) and the count of rows in `dead`.
@@ -134,38 +125,38 @@ def _apply_operations(  # noqa: PLR0912 - one branch a verb; numba wants the dis
             turn = (at - bounds[0]) % AHEAD
             if turn == 0:
                 read_ahead(space, rows, chosen, at, min(at + AHEAD, bounds[1]))
-            totals[FINGER] = space.lists[NEXT_PLACE, turn]
+            totals[LAST_PLACE] = space.lists[NEXT_PLACE, turn]
         row = rows[chosen[at]]
         change = changes[chosen[at]]
-        verb = row[ROW_VERB]
-        if dead_count + 2 * totals[MAPPINGS] + ROOM // 2 > len(dead) or not has_room(space, verb):
+        code = row[OP_CODE]
+        if dead_count + 2 * totals[MAPPINGS] + ROOM // 2 > len(dead) or not has_room(space, code):
             return at, dead_count
         totals[DIVERGENCE] = NO_DIVERGENCE
         change[CHANGE_BRK_BEFORE] = totals[BRK]
         if _is_impossible(row, page):
             totals[DIVERGENCE] = IMPOSSIBLE_RANGE
-        elif verb == VERB_MAP:
+        elif code == OpCode.MAP:
             dead_count = _map(space, row, dead, dead_count, page)
-        elif verb == VERB_UNMAP:
+        elif code == OpCode.UNMAP:
             dead_count = _unmap(space, row, dead, dead_count, page)
-        elif verb == VERB_PROTECT:
+        elif code == OpCode.PROTECT:
             dead_count = _protect(space, row, dead, dead_count, page)
-        elif verb == VERB_BRK:
-            describe_above(space, met[row[ROW_BRK]], page)
+        elif code == OpCode.BRK:
+            describe_above(space, above_break[row[OP_BRK]], page)
             dead_count = _brk(space, row, dead, dead_count, page)
-        elif verb == VERB_REMAP:
+        elif code == OpCode.REMAP:
             unit = taken_unit(space, row, page)
             dead_count = remap_take(space, row, dead, dead_count, unit)
             dead_count = remap_give(space, row, dead, dead_count, unit)
-        elif verb == VERB_REMAP_TAKE:
+        elif code == OpCode.REMAP_TAKE:
             dead_count = remap_take(space, row, dead, dead_count, taken_unit(space, row, page))
-        elif verb == VERB_REMAP_GIVE:
+        elif code == OpCode.REMAP_GIVE:
             dead_count = remap_give(space, row, dead, dead_count, taken_unit(space, row, page))
-        elif verb == VERB_DETACH:
+        elif code == OpCode.DETACH:
             dead_count = detach(space, row, dead, dead_count)
-        elif verb == VERB_SET_BRK:
+        elif code == OpCode.SET_BRK:
             _set_brk(totals, row)
-        elif verb == VERB_DELETED:
+        elif code == OpCode.DELETED:
             dead_count = rename_path(space, row, dead, dead_count)
         else:
             dead_count = edit(space, row, dead, dead_count, page)
@@ -178,59 +169,59 @@ def _is_impossible(row: Int64Array, page: int) -> bool:
 
     A break may be asked for anywhere, and be anything below the highest address; all others begin with a page.
     """
-    is_brk = row[ROW_VERB] == VERB_BRK
-    addr = 0 if is_brk else row[ROW_ADDR]
-    result, length, old_length = row[ROW_RESULT], row[ROW_LENGTH], row[ROW_OLD_LENGTH]
-    start = result if row[ROW_VERB] == VERB_MAP else addr
+    is_brk = row[OP_CODE] == OpCode.BRK
+    addr = 0 if is_brk else row[OP_ADDR]
+    result, length, old_length = row[OP_RESULT], row[OP_LENGTH], row[OP_OLD_LENGTH]
+    start = result if row[OP_CODE] == OpCode.MAP else addr
     if min(addr, result, length, old_length) < 0 or max(addr, result, length, old_length) > HIGHEST:
         return True
-    if row[ROW_VERB] == VERB_DELETED:
+    if row[OP_CODE] == OpCode.DELETED:
         return False
-    if start + length > HIGHEST or start < BORDER < start + length or row[ROW_OFFSET] > HIGHEST_OFFSET:
+    if start + length > HIGHEST or start < BORDER < start + length or row[OP_OFFSET] > HIGHEST_OFFSET:
         return True
-    return bool(not is_brk and (result & (page - 1) or (row[ROW_VERB] != VERB_SET_BRK and start & (page - 1))))
+    return bool(not is_brk and (result & (page - 1) or (row[OP_CODE] != OpCode.SET_BRK and start & (page - 1))))
 
 
 def _add_new(space: Space, start: int, end: int, row: Int64Array) -> None:
     """Insert the mapping `[start, end)` that `row` gives."""
     place, index = insert_free(space, start, end)
     attributes = space.attributes[slot_of(space, place, index)]
-    attributes[PROT] = row[ROW_PROT]
-    attributes[SHARED] = row[ROW_SHARED]
-    attributes[KIND] = row[ROW_KIND]
-    attributes[PATH] = row[ROW_PATH]
-    attributes[OFFSET] = row[ROW_OFFSET]
+    attributes[PROT] = row[OP_PROT]
+    attributes[SHARED] = row[OP_SHARED]
+    attributes[KIND] = row[OP_KIND]
+    attributes[PATH] = row[OP_PATH]
+    attributes[OFFSET] = row[OP_OFFSET]
     attributes[ORIGIN] = ORIGIN_TRACE
-    attributes[MADE] = row[ROW_CLOCK]
-    attributes[MADE_STEP] = row[ROW_STEP]
-    attributes[BORN] = row[ROW_CLOCK]
-    attributes[BORN_STEP] = row[ROW_STEP]
-    attributes[FLAGS] = row[ROW_FLAGS]
-    attributes[BACKING] = row[ROW_PATH] if row[ROW_OFFSET] != NULL else NO_TEXT
+    attributes[MAPPED_AT] = row[OP_CLOCK]
+    attributes[MAPPED_AT_STEP] = row[OP_STEP]
+    attributes[RECTANGLE_FROM] = row[OP_CLOCK]
+    attributes[RECTANGLE_FROM_STEP] = row[OP_STEP]
+    attributes[FLAGS] = row[OP_FLAGS]
+    attributes[BACKING] = row[OP_PATH] if row[OP_OFFSET] != NULL else NO_TEXT
     count_mapping(space, place, index, 1)
 
 
 def _map(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
     """Map `length` bytes, rounded up to pages, at `result`; MAP_FIXED replaces silently. Source: mmap(2)."""
-    start = row[ROW_RESULT]
-    end = start + round_up(row[ROW_LENGTH], page)
-    replaces = row[ROW_FLAGS] & MAP_FIXED and not row[ROW_FLAGS] & MAP_FIXED_NOREPLACE
+    start = row[OP_RESULT]
+    end = start + round_up(row[OP_LENGTH], page)
+    replaces = row[OP_FLAGS] & MAP_FIXED and not row[OP_FLAGS] & MAP_FIXED_NOREPLACE
     if is_mapped_inside(space, start, end):
         if not replaces:
             space.totals[DIVERGENCE] = MAP_OVER_MAPPING
-        dead_count = unmap_range(space, start, end, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
+        dead_count = unmap_range(space, start, end, row[OP_CLOCK], row[OP_STEP], dead, dead_count)
     _add_new(space, start, end, row)
     return dead_count
 
 
 def _unmap(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
     """Unmap the pages of `[addr, addr + length)`; gaps in between are no error. Source: munmap(2)."""
-    start = row[ROW_ADDR]
-    end = start + round_up(row[ROW_LENGTH], page)
+    start = row[OP_ADDR]
+    end = start + round_up(row[OP_LENGTH], page)
     if not is_mapped_inside(space, start, end):
         space.totals[DIVERGENCE] = UNMAP_UNKNOWN
         return dead_count
-    return unmap_range(space, start, end, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
+    return unmap_range(space, start, end, row[OP_CLOCK], row[OP_STEP], dead, dead_count)
 
 
 def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
@@ -240,19 +231,19 @@ def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, p
     `PROT_GROWSDOWN` in the flags begins at the start of the mapping that `addr` is in.
     Source: mm/mprotect.c, do_mprotect_pkey walks VMAs and stops at the first that it may not change.
     """
-    start = row[ROW_ADDR]
-    end = start + round_up(row[ROW_LENGTH], page)
-    prot = row[ROW_PROT]
-    clock, step = row[ROW_CLOCK], row[ROW_STEP]
-    if row[ROW_FLAGS] & PROT_GROWSDOWN:
+    start = row[OP_ADDR]
+    end = start + round_up(row[OP_LENGTH], page)
+    prot = row[OP_PROT]
+    clock, step = row[OP_CLOCK], row[OP_STEP]
+    if row[OP_FLAGS] & PROT_GROWSDOWN:
         start = _start_of_mapping(space, start)
-    if row[ROW_ERRNO] == 0:
+    if row[OP_ERRNO] == 0:
         before = space.totals[MAPPED_BYTES]
-        infer_gaps(space, start, end, row[ROW_KIND], PROT_WRITE | 1)
+        infer_gaps(space, start, end, row[OP_KIND], PROT_WRITE | 1)
         if space.totals[MAPPED_BYTES] != before:
             space.totals[DIVERGENCE] = PROTECT_UNKNOWN
     else:
-        end = _protected_up_to(space, start, end, prot, row[ROW_ERRNO])
+        end = _protected_up_to(space, start, end, prot, row[OP_ERRNO])
         if end == start:
             return dead_count
     dead_count = split_at(space, start, clock, step, dead, dead_count)
@@ -334,20 +325,20 @@ def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page:
     only, the pages between [new, old) are unmapped whoever mapped them.
     """
     totals = space.totals
-    granted = row[ROW_RESULT]
+    granted = row[OP_RESULT]
     before = totals[BRK]
-    clock, step = row[ROW_CLOCK], row[ROW_STEP]
+    clock, step = row[OP_CLOCK], row[OP_STEP]
     totals[BRK] = granted
     if before == NULL:
-        if totals[START_BRK] in (FRESH, MOVED) and row[ROW_ADDR] == 0:
+        if totals[START_BRK] in (FRESH, MOVED) and row[OP_ADDR] == 0:
             totals[START_BRK] = granted
-        elif totals[START_BRK] == MOVED and granted == row[ROW_ADDR]:
+        elif totals[START_BRK] == MOVED and granted == row[OP_ADDR]:
             # Heuristic: the start is a rounder number than a break that has grown from it.
             totals[START_BRK] = granted & (granted - 1)
             return _brk_grows(space, totals[START_BRK], round_up(granted, page), row, dead, dead_count)
         return dead_count
     low, high = round_up(before, page), round_up(granted, page)
-    if low != high and granted != row[ROW_ADDR]:
+    if low != high and granted != row[OP_ADDR]:
         totals[DIVERGENCE] = BRK_MOVED
     if high < low:
         return unmap_range(space, high, low, clock, step, dead, dead_count)
@@ -360,20 +351,20 @@ def _brk_grows(space: Space, low: int, high: int, row: Int64Array, dead: Int64Ar
     """Map `[low, high)` as a part of the brk area."""
     if is_mapped_inside(space, low, high):
         space.totals[DIVERGENCE] = BRK_OVER_MAPPING
-        dead_count = unmap_range(space, low, high, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
+        dead_count = unmap_range(space, low, high, row[OP_CLOCK], row[OP_STEP], dead, dead_count)
     _add_new(space, low, high, row)
     return dead_count
 
 
 def _set_brk(totals: Int64Array, row: Int64Array) -> None:
     """Set the break, its start (`flags` 1), or forget both (`flags` 2). Source: prctl(2), PR_SET_MM."""
-    if row[ROW_FLAGS] == 2:
+    if row[OP_FLAGS] == 2:
         totals[BRK] = NULL
         totals[START_BRK] = MOVED
-    elif row[ROW_FLAGS]:
-        totals[START_BRK] = row[ROW_ADDR]
+    elif row[OP_FLAGS]:
+        totals[START_BRK] = row[OP_ADDR]
     else:
-        totals[BRK] = row[ROW_ADDR]
+        totals[BRK] = row[OP_ADDR]
 
 
 def _like() -> tuple[Any, ...]:

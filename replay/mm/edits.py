@@ -14,21 +14,20 @@ from replay.mm.fields import (
     FLAGS,
     KIND,
     KIND_SHM,
-    MADE_STEP,
+    MAPPED_AT_STEP,
     OFFSET,
+    OP_ADDR,
+    OP_CLOCK,
+    OP_CODE,
+    OP_FLAGS,
+    OP_LENGTH,
+    OP_OFFSET,
+    OP_PATH,
+    OP_PROT,
+    OP_STEP,
     PATH,
-    ROW_ADDR,
-    ROW_CLOCK,
-    ROW_FLAGS,
-    ROW_LENGTH,
-    ROW_OFFSET,
-    ROW_PATH,
-    ROW_PROT,
-    ROW_STEP,
-    ROW_VERB,
     UNMAP_UNKNOWN,
-    VERB_MARK,
-    VERB_REMAP_FILE,
+    OpCode,
 )
 from replay.mm.rectangles import begin_rectangle, end_mapping, split_at
 from replay.mm.space import DIVERGENCE, ENDS, LEAVES, ORDER, SLOTS, STARTS, Space, locate, mapping_after, round_up
@@ -40,7 +39,7 @@ def detach(space: Space, row: Int64Array, dead: Int64Array, dead_count: int) -> 
 
     ksys_shmdt looks for a VMA with `vm_start - addr == vm_pgoff` in bytes, then takes every piece of the same file.
     """
-    start = row[ROW_ADDR]
+    start = row[OP_ADDR]
     place, index = locate(space, start)
     made = NULL
     while place < space.totals[LEAVES]:
@@ -49,9 +48,9 @@ def detach(space: Space, row: Int64Array, dead: Int64Array, dead_count: int) -> 
         attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
         if attributes[KIND] == KIND_SHM and attributes[OFFSET] == low - start:
             if made == NULL:
-                made = attributes[MADE_STEP]
-            if attributes[MADE_STEP] == made:
-                dead_count = end_mapping(space, place, index, row[ROW_CLOCK], dead, dead_count)
+                made = attributes[MAPPED_AT_STEP]
+            if attributes[MAPPED_AT_STEP] == made:
+                dead_count = end_mapping(space, place, index, row[OP_CLOCK], dead, dead_count)
         place, index = locate(space, high)
     if made == NULL:
         space.totals[DIVERGENCE] = UNMAP_UNKNOWN
@@ -63,24 +62,24 @@ def edit(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page:
 
     Of the marks in their flags (`DONTFORK`, `SEALED`) those in the row's `prot` go and those in its `flags` come.
     """
-    start = row[ROW_ADDR]
-    end = start + round_up(row[ROW_LENGTH], page)
-    clock, step, verb = row[ROW_CLOCK], row[ROW_STEP], row[ROW_VERB]
+    start = row[OP_ADDR]
+    end = start + round_up(row[OP_LENGTH], page)
+    clock, step, code = row[OP_CLOCK], row[OP_STEP], row[OP_CODE]
     dead_count = split_at(space, start, clock, step, dead, dead_count)
     dead_count = split_at(space, end, clock, step, dead, dead_count)
     place, index = locate(space, start)
     while place < space.totals[LEAVES] and space.leaves[space.lists[ORDER, place], STARTS, index] < end:
         leaf = space.lists[ORDER, place]
         attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-        if verb == VERB_MARK:
-            attributes[FLAGS] = (attributes[FLAGS] & ~row[ROW_PROT]) | row[ROW_FLAGS]
-        elif verb == VERB_REMAP_FILE or attributes[OFFSET] == NULL:
+        if code == OpCode.MARK:
+            attributes[FLAGS] = (attributes[FLAGS] & ~row[OP_PROT]) | row[OP_FLAGS]
+        elif code == OpCode.REMAP_FILE or attributes[OFFSET] == NULL:
             dead_count = begin_rectangle(space, place, index, clock, step, dead, dead_count)
-            if verb == VERB_REMAP_FILE:
-                attributes[OFFSET] = row[ROW_OFFSET] + space.leaves[leaf, STARTS, index] - start
+            if code == OpCode.REMAP_FILE:
+                attributes[OFFSET] = row[OP_OFFSET] + space.leaves[leaf, STARTS, index] - start
             else:
-                attributes[PATH] = row[ROW_PATH]
-                attributes[BACKING] = row[ROW_PATH]
+                attributes[PATH] = row[OP_PATH]
+                attributes[BACKING] = row[OP_PATH]
             count_in_totals(space, place, index, 1)
         place, index = mapping_after(space, place, index)
     return dead_count
@@ -92,10 +91,10 @@ def rename_path(space: Space, row: Int64Array, dead: Int64Array, dead_count: int
     while place < space.totals[LEAVES]:
         leaf = space.lists[ORDER, place]
         attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-        if attributes[PATH] == row[ROW_ADDR] and attributes[OFFSET] != NULL:
-            dead_count = begin_rectangle(space, place, index, row[ROW_CLOCK], row[ROW_STEP], dead, dead_count)
-            attributes[PATH] = row[ROW_PATH]
-            attributes[BACKING] = row[ROW_PATH]
+        if attributes[PATH] == row[OP_ADDR] and attributes[OFFSET] != NULL:
+            dead_count = begin_rectangle(space, place, index, row[OP_CLOCK], row[OP_STEP], dead, dead_count)
+            attributes[PATH] = row[OP_PATH]
+            attributes[BACKING] = row[OP_PATH]
             count_in_totals(space, place, index, 1)
         place, index = mapping_after(space, place, index)
     return dead_count

@@ -5,6 +5,7 @@ All are numbers of columns and what stands in them: names for the rows of NumPy 
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Final
 
 # Columns of `Space.attributes`: what is known of a live mapping besides its range. The first four, which decide whether
@@ -17,10 +18,10 @@ FLAGS: Final = 4
 KIND: Final = 5
 PATH: Final = 6
 ORIGIN: Final = 7
-MADE: Final = 8
-MADE_STEP: Final = 9
-BORN: Final = 10
-BORN_STEP: Final = 11
+MAPPED_AT: Final = 8
+MAPPED_AT_STEP: Final = 9
+RECTANGLE_FROM: Final = 10
+RECTANGLE_FROM_STEP: Final = 11
 ATTRIBUTES: Final = 12
 
 # Kinds of mappings; `KINDS` names them in this order.
@@ -39,46 +40,51 @@ ORIGIN_MAPS: Final = 1
 ORIGIN_INFERRED: Final = 2
 ORIGINS: Final = ("trace", "maps", "inferred")
 
-# Columns of a row of verbs.
-ROW_CLOCK: Final = 0
-ROW_STEP: Final = 1
-ROW_VERB: Final = 2
-ROW_ADDR: Final = 3
-ROW_LENGTH: Final = 4
-ROW_PROT: Final = 5
-ROW_FLAGS: Final = 6
-ROW_SHARED: Final = 7
-ROW_KIND: Final = 8
-ROW_PATH: Final = 9
-ROW_OFFSET: Final = 10
-ROW_RESULT: Final = 11
-ROW_OLD_LENGTH: Final = 12
-ROW_BRK: Final = 12
-"""The old length of a remap; the place of a brk call in the table of what brk calls met."""
-ROW_ERRNO: Final = 13
-ROW_WIDTH: Final = 14
+# Columns of an operation, and what it does.
+OP_CLOCK: Final = 0
+OP_STEP: Final = 1
+OP_CODE: Final = 2
+OP_ADDR: Final = 3
+OP_LENGTH: Final = 4
+OP_PROT: Final = 5
+OP_FLAGS: Final = 6
+OP_SHARED: Final = 7
+OP_KIND: Final = 8
+OP_PATH: Final = 9
+OP_OFFSET: Final = 10
+OP_RESULT: Final = 11
+OP_OLD_LENGTH: Final = 12
+OP_BRK: Final = 12
+"""The old length of a remap; the place of a brk call among the rows of what lay above the break."""
+OP_ERRNO: Final = 13
+OP_WIDTH: Final = 14
 
-VERB_MAP: Final = 0
-VERB_UNMAP: Final = 1
-VERB_PROTECT: Final = 2
-VERB_BRK: Final = 3
-VERB_REMAP: Final = 4
-VERB_REMAP_TAKE: Final = 5
-VERB_REMAP_GIVE: Final = 6
-VERB_DETACH: Final = 7
-VERB_NAME: Final = 8
-VERB_MARK: Final = 9
-VERB_SET_BRK: Final = 10
-VERB_REMAP_FILE: Final = 11
-VERB_DELETED: Final = 12
 
-# Columns of a written-out rectangle: `ATTRIBUTES` ones, then the range and the end.
-DEAD_START: Final = ATTRIBUTES
-DEAD_END: Final = ATTRIBUTES + 1
-DEAD_CLOCK: Final = ATTRIBUTES + 2
-DEAD_WIDTH: Final = ATTRIBUTES + 3
+class OpCode(IntEnum):
+    """What an operation does."""
 
-# Columns of what each verb leaves behind for the report.
+    MAP = 0
+    UNMAP = 1
+    PROTECT = 2
+    BRK = 3
+    REMAP = 4
+    REMAP_TAKE = 5
+    REMAP_GIVE = 6
+    DETACH = 7
+    NAME = 8
+    MARK = 9
+    SET_BRK = 10
+    REMAP_FILE = 11
+    DELETED = 12
+
+
+# Columns of a written-out rectangle: `ATTRIBUTES` ones, then its addresses and the line up to which it is there.
+RECTANGLE_START: Final = ATTRIBUTES
+RECTANGLE_END: Final = ATTRIBUTES + 1
+RECTANGLE_UNTIL: Final = ATTRIBUTES + 2
+RECTANGLE_WIDTH: Final = ATTRIBUTES + 3
+
+# Columns of what each operation leaves behind for the report.
 CHANGE_BYTES: Final = 0
 CHANGE_MAPPINGS: Final = 1
 CHANGE_BRK_BYTES: Final = 2
@@ -91,17 +97,17 @@ CHANGE_BRK_BEFORE: Final = 8
 CHANGE_BRK_AFTER: Final = 9
 CHANGE_WIDTH: Final = 10
 
-# Columns of what a brk call met: the private writable bytes of the space and the first mapping above the break.
-MET_DATA_BYTES: Final = 0
-MET_START: Final = 1
-MET_END: Final = 2
-MET_MADE: Final = 3
-MET_PROT: Final = 4
-MET_PATH: Final = 5
-MET_FLAGS: Final = 6
-MET_KIND: Final = 7
-MET_SHARED: Final = 8
-MET_WIDTH: Final = 9
+# Columns of what stood above the break before a brk call: the first mapping, and the space's private writable bytes.
+ABOVE_DATA_BYTES: Final = 0
+ABOVE_START: Final = 1
+ABOVE_END: Final = 2
+ABOVE_MAPPED_AT: Final = 3
+ABOVE_PROT: Final = 4
+ABOVE_PATH: Final = 5
+ABOVE_FLAGS: Final = 6
+ABOVE_KIND: Final = 7
+ABOVE_SHARED: Final = 8
+ABOVE_WIDTH: Final = 9
 
 # Why a row contradicts the model; the kernel's answer wins.
 NO_DIVERGENCE: Final = 0

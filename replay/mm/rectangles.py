@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 from replay.engine.columns import NULL, Int64Array
-from replay.mm.fields import BORN, BORN_STEP, DEAD_CLOCK, DEAD_END, DEAD_START, OFFSET
+from replay.mm.fields import (
+    OFFSET,
+    RECTANGLE_END,
+    RECTANGLE_FROM,
+    RECTANGLE_FROM_STEP,
+    RECTANGLE_START,
+    RECTANGLE_UNTIL,
+)
 from replay.mm.space import (
     ENDS,
     FIRSTS,
@@ -37,11 +44,11 @@ def _write_out(space: Space, place: int, index: int, clock: int, dead: Int64Arra
     """
     leaf = space.lists[ORDER, place]
     attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-    if attributes[BORN] != clock:
+    if attributes[RECTANGLE_FROM] != clock:
         copy_attributes(attributes, dead[dead_count])
-        dead[dead_count, DEAD_START] = space.leaves[leaf, STARTS, index]
-        dead[dead_count, DEAD_END] = space.leaves[leaf, ENDS, index]
-        dead[dead_count, DEAD_CLOCK] = clock
+        dead[dead_count, RECTANGLE_START] = space.leaves[leaf, STARTS, index]
+        dead[dead_count, RECTANGLE_END] = space.leaves[leaf, ENDS, index]
+        dead[dead_count, RECTANGLE_UNTIL] = clock
         dead_count += 1
     return dead_count
 
@@ -63,8 +70,8 @@ def begin_rectangle(
     dead_count = _write_out(space, place, index, clock, dead, dead_count)
     count_in_totals(space, place, index, -1)
     attributes = space.attributes[slot_of(space, place, index)]
-    attributes[BORN] = clock
-    attributes[BORN_STEP] = step
+    attributes[RECTANGLE_FROM] = clock
+    attributes[RECTANGLE_FROM_STEP] = step
     return dead_count
 
 
@@ -100,8 +107,8 @@ def split_at(space: Space, address: int, clock: int, step: int, dead: Int64Array
         return dead_count
     dead_count = _write_out(space, place, index, clock, dead, dead_count)
     attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-    attributes[BORN] = clock
-    attributes[BORN_STEP] = step
+    attributes[RECTANGLE_FROM] = clock
+    attributes[RECTANGLE_FROM_STEP] = step
     space.leaves[leaf, ENDS, index] = address
     place, index = insert(space, place, index + 1, address, end)
     upper = space.attributes[slot_of(space, place, index)]

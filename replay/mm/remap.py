@@ -11,33 +11,33 @@ from typing import Final
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.mm.fields import (
     ATTRIBUTES,
-    BORN,
-    BORN_STEP,
     DEFAULT_HUGE_PAGE,
     FLAGS,
     KIND,
     KIND_ANON,
     KIND_BRK,
     KIND_UNKNOWN,
-    MADE,
-    MADE_STEP,
     MAP_HUGE_MASK,
     MAP_HUGE_SHIFT,
     MAP_HUGETLB,
+    MAPPED_AT,
+    MAPPED_AT_STEP,
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     OFFSET,
+    OP_ADDR,
+    OP_CLOCK,
+    OP_FLAGS,
+    OP_LENGTH,
+    OP_OLD_LENGTH,
+    OP_RESULT,
+    OP_STEP,
     PATH,
     PROT_WRITE,
+    RECTANGLE_FROM,
+    RECTANGLE_FROM_STEP,
     REMAP_OVER_MAPPING,
     REMAP_UNKNOWN,
-    ROW_ADDR,
-    ROW_CLOCK,
-    ROW_FLAGS,
-    ROW_LENGTH,
-    ROW_OLD_LENGTH,
-    ROW_RESULT,
-    ROW_STEP,
 )
 from replay.mm.rectangles import unmap_range
 from replay.mm.space import (
@@ -86,10 +86,10 @@ def _unit_of(flags: int, page: int) -> int:
 def taken_unit(space: Space, row: Int64Array, page: int) -> int:
     """Return the unit of the mapping at `addr`, or of its pieces where they were stashed before."""
     for piece in range(space.totals[STASHED]):
-        if space.stash[piece, 0] == row[ROW_STEP]:
+        if space.stash[piece, 0] == row[OP_STEP]:
             return _unit_of(space.stash[piece, 3 + FLAGS], page)
-    place, index = locate(space, row[ROW_ADDR])
-    if place == space.totals[LEAVES] or space.leaves[space.lists[ORDER, place], STARTS, index] > row[ROW_ADDR]:
+    place, index = locate(space, row[OP_ADDR])
+    if place == space.totals[LEAVES] or space.leaves[space.lists[ORDER, place], STARTS, index] > row[OP_ADDR]:
         return page
     return _unit_of(space.attributes[slot_of(space, place, index), FLAGS], page)
 
@@ -99,13 +99,13 @@ def remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int,
 
     An old length of 0 duplicates the one shared mapping at `addr`, to any length. Source: mremap(2); mm/mremap.c.
     """
-    start = row[ROW_ADDR]
-    old_size = round_up(row[ROW_OLD_LENGTH], page)
-    new_size = round_up(row[ROW_LENGTH], page)
-    clock, step = row[ROW_CLOCK], row[ROW_STEP]
+    start = row[OP_ADDR]
+    old_size = round_up(row[OP_OLD_LENGTH], page)
+    new_size = round_up(row[OP_LENGTH], page)
+    clock, step = row[OP_CLOCK], row[OP_STEP]
     duplicates = old_size == 0
     span = new_size if duplicates else old_size
-    moved = row[ROW_RESULT] != start
+    moved = row[OP_RESULT] != start
     before = space.totals[MAPPED_BYTES]
     if not duplicates:
         infer_gaps(space, start, _mapped_up_to(space, row, page), KIND_UNKNOWN, PROT_WRITE | 1)
@@ -120,7 +120,7 @@ def remap_take(space: Space, row: Int64Array, dead: Int64Array, dead_count: int,
         if duplicates:
             break
         place, index = mapping_after(space, place, index)
-    if moved and not duplicates and not row[ROW_FLAGS] & MREMAP_DONTUNMAP:
+    if moved and not duplicates and not row[OP_FLAGS] & MREMAP_DONTUNMAP:
         dead_count = unmap_range(space, start, start + span, clock, step, dead, dead_count)
     elif not moved and new_size < old_size:
         dead_count = unmap_range(space, start + new_size, start + old_size, clock, step, dead, dead_count)
@@ -133,28 +133,28 @@ def _mapped_up_to(space: Space, row: Int64Array, page: int) -> int:
     The kernel asks for the first page only where nothing moves or grows, and since Linux 6.17 where the length stays;
     what it cuts off may hold gaps. In a space that is older than the log they are taken for what no line told.
     """
-    start = row[ROW_ADDR]
-    old_size = round_up(row[ROW_OLD_LENGTH], page)
-    new_size = round_up(row[ROW_LENGTH], page)
+    start = row[OP_ADDR]
+    old_size = round_up(row[OP_OLD_LENGTH], page)
+    new_size = round_up(row[OP_LENGTH], page)
     if space.totals[START_BRK] == NULL:
         return int(start + old_size)
-    stays = row[ROW_RESULT] == start and new_size <= old_size
-    moves_only = row[ROW_FLAGS] & MREMAP_FIXED and new_size == old_size
+    stays = row[OP_RESULT] == start and new_size <= old_size
+    moves_only = row[OP_FLAGS] & MREMAP_FIXED and new_size == old_size
     return int(start + (page if stays or moves_only else min(old_size, new_size)))
 
 
 def remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
     """Put the stashed pieces of this step at `result`, the last one stretched to the new length."""
     totals = space.totals
-    source, target = row[ROW_ADDR], row[ROW_RESULT]
-    new_size = round_up(row[ROW_LENGTH], page)
-    old_size = round_up(row[ROW_OLD_LENGTH], page)
-    clock, step = row[ROW_CLOCK], row[ROW_STEP]
+    source, target = row[OP_ADDR], row[OP_RESULT]
+    new_size = round_up(row[OP_LENGTH], page)
+    old_size = round_up(row[OP_OLD_LENGTH], page)
+    clock, step = row[OP_CLOCK], row[OP_STEP]
     moved = target != source
     first = target if moved else source + min(old_size, new_size)
     last = target + new_size
     if first < last and is_mapped_inside(space, first, last):
-        if not row[ROW_FLAGS] & MREMAP_FIXED:
+        if not row[OP_FLAGS] & MREMAP_FIXED:
             totals[DIVERGENCE] = REMAP_OVER_MAPPING
         if not moved or new_size != old_size:
             dead_count = unmap_range(space, first, last, clock, step, dead, dead_count)
@@ -168,10 +168,10 @@ def remap_give(space: Space, row: Int64Array, dead: Int64Array, dead_count: int,
         low = space.stash[piece, 1] - source + target
         high = min(space.stash[piece, 2] - source + target, last)
         attributes = space.stash[piece, 3:]
-        attributes[BORN] = clock
-        attributes[BORN_STEP] = step
-        attributes[MADE] = clock
-        attributes[MADE_STEP] = step
+        attributes[RECTANGLE_FROM] = clock
+        attributes[RECTANGLE_FROM_STEP] = step
+        attributes[MAPPED_AT] = clock
+        attributes[MAPPED_AT_STEP] = step
         if attributes[KIND] == KIND_BRK and moved:
             attributes[KIND] = KIND_ANON
             attributes[PATH] = NO_TEXT

@@ -16,24 +16,23 @@ from replay.engine.columns import NULL, Int64Array
 from replay.mm.fields import (
     ATTRIBUTES,
     BACKING,
-    DEAD_END,
-    DEAD_START,
-    DEAD_WIDTH,
     FLAGS,
     MAP_GROWSDOWN,
     OFFSET,
     PROT,
     PROT_WRITE,
+    RECTANGLE_END,
+    RECTANGLE_START,
+    RECTANGLE_WIDTH,
     SHARED,
-    VERB_REMAP,
-    VERB_REMAP_GIVE,
+    OpCode,
 )
 
 LEAF: Final = 24
 """Mappings that one leaf holds at most. Measured: among many, larger ones are slower to read, smaller ones to find."""
 
 AHEAD: Final = 16
-"""Verbs for which `read_ahead` reads at a time. Measured."""
+"""Operations for which `read_ahead` reads at a time. Measured."""
 
 READ_AHEAD_ABOVE: Final = 3_000
 """Leaves above which reading ahead pays: fewer stay in the processor's cache. Measured."""
@@ -56,7 +55,7 @@ ENDS: Final = 1
 SLOTS: Final = 2
 OF_MAPPING: Final = 3
 
-# Rows of `Space.lists`: by leaf, by place in the order of addresses, stacks of leaves, and by verb read ahead for.
+# Rows of `Space.lists`: by leaf, by place in the order of addresses, stacks of leaves, and by operation read ahead for.
 SIZES: Final = 0
 LARGEST: Final = 1
 ORDER: Final = 2
@@ -83,8 +82,8 @@ DIVERGENCE: Final = 11
 CHANGED: Final = 12
 LEAVES_USED: Final = 13
 LARGEST_GAP: Final = 14
-FINGER: Final = 15
-BRK_FINGER: Final = 16
+LAST_PLACE: Final = 15
+LAST_BRK_PLACE: Final = 16
 FREE_SLOT: Final = 17
 READ: Final = 18
 TOTALS: Final = 19
@@ -96,7 +95,7 @@ class Space(NamedTuple):
     `leaves` is (leaves, OF_MAPPING, LEAF): starts, ends and slots of the mappings of each leaf. `lists` is (LISTS,
     leaves): how many mappings a leaf holds and the largest gap behind one of them; which leaf stands at a place in the
     order of addresses and where its first mapping starts; the leaves whose gaps must be counted anew; those unused;
-    the places and addresses that the next verbs ask for.
+    the places and addresses that the next operations ask for.
     `attributes` is (slots, ATTRIBUTES). `stash` keeps the pieces of remaps under way, each a row of step, start, end
     and attributes.
     """
@@ -139,13 +138,13 @@ def empty_space(slots: int = ROOM) -> Space:
 
 
 def live_rows(space: Space) -> Int64Array:
-    """Return one row a live mapping in order of addresses: its attributes, start and end (`DEAD_WIDTH` columns)."""
+    """Return a row of `RECTANGLE_WIDTH` columns for each live mapping, in order of addresses; when it ends is null."""
     order = space.lists[ORDER, : space.totals[LEAVES]]
     held = np.arange(LEAF) < space.lists[SIZES, order][:, None]
     starts, ends, slots = (space.leaves[order, part][held] for part in (STARTS, ENDS, SLOTS))
-    rows = np.full((len(slots), DEAD_WIDTH), NULL, np.int64)
+    rows = np.full((len(slots), RECTANGLE_WIDTH), NULL, np.int64)
     rows[:, :ATTRIBUTES] = space.attributes[slots]
-    rows[:, DEAD_START], rows[:, DEAD_END] = starts, ends
+    rows[:, RECTANGLE_START], rows[:, RECTANGLE_END] = starts, ends
     return rows
 
 
@@ -157,13 +156,13 @@ def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
     leaves = -(-count // half)
     number = np.arange(count)
     leaf, at = number // half, number % half
-    space.leaves[leaf, STARTS, at] = rows[:, DEAD_START]
-    space.leaves[leaf, ENDS, at] = rows[:, DEAD_END]
+    space.leaves[leaf, STARTS, at] = rows[:, RECTANGLE_START]
+    space.leaves[leaf, ENDS, at] = rows[:, RECTANGLE_END]
     space.leaves[leaf, SLOTS, at] = number
     space.lists[SIZES, :leaves] = np.bincount(leaf, minlength=leaves)[:leaves]
     space.attributes[:count] = rows[:, :ATTRIBUTES]
     space.lists[ORDER, :leaves] = np.arange(leaves)
-    space.lists[FIRSTS, :leaves] = rows[::half, DEAD_START]
+    space.lists[FIRSTS, :leaves] = rows[::half, RECTANGLE_START]
     space.lists[LARGEST, :leaves] = -2
     space.lists[TO_COUNT, :leaves] = np.arange(leaves)
     totals = space.totals
@@ -177,7 +176,7 @@ def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
 
 def _count_totals(space: Space, rows: Int64Array) -> None:
     """Set the totals that follow from the mappings alone."""
-    starts, ends = rows[:, DEAD_START], rows[:, DEAD_END]
+    starts, ends = rows[:, RECTANGLE_START], rows[:, RECTANGLE_END]
     sizes, offsets = ends - starts, rows[:, OFFSET]
     data = ((rows[:, PROT] & PROT_WRITE) != 0) & (rows[:, SHARED] == 0) & ((rows[:, FLAGS] & MAP_GROWSDOWN) == 0)
     same = (rows[1:, [PROT, SHARED, BACKING]] == rows[:-1, [PROT, SHARED, BACKING]]).all(axis=1)
@@ -191,11 +190,11 @@ def _count_totals(space: Space, rows: Int64Array) -> None:
     totals[JOINS] = ((ends[:-1] == starts[1:]) & same & (unbacked | backed)).sum()
 
 
-def has_room(space: Space, verb: int) -> bool:
-    """Tell whether a verb fits without growing the arrays of `space`."""
+def has_room(space: Space, code: int) -> bool:
+    """Tell whether an operation fits without growing the arrays of `space`."""
     totals = space.totals
     needed = ROOM // 4
-    if verb in (VERB_REMAP, VERB_REMAP_GIVE):
+    if code in (OpCode.REMAP, OpCode.REMAP_GIVE):
         needed += totals[MAPPINGS]
     return bool(
         totals[FREE_SLOTS] > needed
@@ -232,19 +231,19 @@ def count_up_to(ascending: Int64Array, count: int, value: int) -> int:
     return low
 
 
-def locate(space: Space, address: int, finger: int = FINGER) -> tuple[int, int]:
+def locate(space: Space, address: int, last: int = LAST_PLACE) -> tuple[int, int]:
     """Return place and index of the first mapping that ends above `address`; the place past the last if none does.
 
-    The entry `finger` of the totals is where the last search ended: a verb mostly asks for the same leaf again.
+    The entry `last` of the totals is where the last search ended: an operation mostly asks for the same leaf again.
     """
     leaves = space.totals[LEAVES]
     if leaves == 0:
         return 0, 0
     firsts = space.lists[FIRSTS]
-    place = space.totals[finger]
+    place = space.totals[last]
     if place >= leaves or address < firsts[place] or (place + 1 < leaves and address >= firsts[place + 1]):
         place = max(count_up_to(firsts, leaves, address) - 1, 0)
-        space.totals[finger] = place
+        space.totals[last] = place
     leaf = space.lists[ORDER, place]
     size = space.lists[SIZES, leaf]
     index = count_up_to(space.leaves[leaf, ENDS], size, address)

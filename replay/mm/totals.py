@@ -10,6 +10,15 @@ from typing import Final
 
 from replay.engine.columns import NULL, Int64Array
 from replay.mm.fields import (
+    ABOVE_DATA_BYTES,
+    ABOVE_END,
+    ABOVE_FLAGS,
+    ABOVE_KIND,
+    ABOVE_MAPPED_AT,
+    ABOVE_PATH,
+    ABOVE_PROT,
+    ABOVE_SHARED,
+    ABOVE_START,
     BACKING,
     CHANGE_BRK_AFTER,
     CHANGE_BRK_BYTES,
@@ -20,30 +29,20 @@ from replay.mm.fields import (
     CHANGE_HEADROOM,
     CHANGE_LARGEST_GAP,
     CHANGE_MAPPINGS,
-    DEAD_END,
-    DEAD_START,
     FLAGS,
     KIND,
-    MADE,
     MAP_GROWSDOWN,
-    MET_DATA_BYTES,
-    MET_END,
-    MET_FLAGS,
-    MET_KIND,
-    MET_MADE,
-    MET_PATH,
-    MET_PROT,
-    MET_SHARED,
-    MET_START,
+    MAPPED_AT,
     OFFSET,
     PATH,
     PROT,
     PROT_WRITE,
+    RECTANGLE_END,
+    RECTANGLE_START,
     SHARED,
 )
 from replay.mm.space import (
     BRK,
-    BRK_FINGER,
     CHANGED,
     DATA_BYTES,
     DIVERGENCE,
@@ -55,6 +54,7 @@ from replay.mm.space import (
     JOINS,
     LARGEST,
     LARGEST_GAP,
+    LAST_BRK_PLACE,
     LEAVES,
     LEAVES_USED,
     MAPPED_BYTES,
@@ -186,10 +186,10 @@ def _gap_of_leaf(space: Space, leaf: int) -> int:
     return gap
 
 
-def describe_above(space: Space, met: Int64Array, page: int) -> None:
+def describe_above(space: Space, above_break: Int64Array, page: int) -> None:
     """Note the first mapping above the break as it is before a brk call."""
-    met[MET_START] = NULL
-    met[MET_DATA_BYTES] = space.totals[DATA_BYTES]
+    above_break[ABOVE_START] = NULL
+    above_break[ABOVE_DATA_BYTES] = space.totals[DATA_BYTES]
     before = space.totals[BRK]
     if before == NULL:
         return
@@ -198,14 +198,14 @@ def describe_above(space: Space, met: Int64Array, page: int) -> None:
         return
     leaf = space.lists[ORDER, place]
     slot = space.leaves[leaf, SLOTS, index]
-    met[MET_START] = space.leaves[leaf, STARTS, index]
-    met[MET_END] = space.leaves[leaf, ENDS, index]
-    met[MET_MADE] = space.attributes[slot, MADE]
-    met[MET_PROT] = space.attributes[slot, PROT]
-    met[MET_PATH] = space.attributes[slot, PATH]
-    met[MET_FLAGS] = space.attributes[slot, FLAGS]
-    met[MET_KIND] = space.attributes[slot, KIND]
-    met[MET_SHARED] = space.attributes[slot, SHARED]
+    above_break[ABOVE_START] = space.leaves[leaf, STARTS, index]
+    above_break[ABOVE_END] = space.leaves[leaf, ENDS, index]
+    above_break[ABOVE_MAPPED_AT] = space.attributes[slot, MAPPED_AT]
+    above_break[ABOVE_PROT] = space.attributes[slot, PROT]
+    above_break[ABOVE_PATH] = space.attributes[slot, PATH]
+    above_break[ABOVE_FLAGS] = space.attributes[slot, FLAGS]
+    above_break[ABOVE_KIND] = space.attributes[slot, KIND]
+    above_break[ABOVE_SHARED] = space.attributes[slot, SHARED]
 
 
 def measure(space: Space, change: Int64Array, page: int) -> None:
@@ -231,7 +231,7 @@ def measure(space: Space, change: Int64Array, page: int) -> None:
     if totals[START_BRK] > 0:
         # A log that lost lines, an execve say, may tell of a break below the start that it told of.
         change[CHANGE_BRK_BYTES] = max(top - round_up(totals[START_BRK], page), 0)
-    place, index = locate(space, top, BRK_FINGER)
+    place, index = locate(space, top, LAST_BRK_PLACE)
     if place < leaves:
         change[CHANGE_HEADROOM] = max(space.leaves[space.lists[ORDER, place], STARTS, index] - top, 0)
 
@@ -239,7 +239,7 @@ def measure(space: Space, change: Int64Array, page: int) -> None:
 def check(space: Space, page: int) -> None:
     """Assert the invariants: sorted, apart, page-aligned, and totals that equal a fresh count."""
     rows = live_rows(space)
-    starts, ends = rows[:, DEAD_START], rows[:, DEAD_END]
+    starts, ends = rows[:, RECTANGLE_START], rows[:, RECTANGLE_END]
     assert (starts < ends).all(), "a mapping is empty"
     assert (ends[:-1] <= starts[1:]).all(), "mappings overlap or are out of order"
     assert not (starts % page).any(), "a start is not page-aligned"

@@ -12,20 +12,20 @@ from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.mm.fields import (
     ATTRIBUTES,
     BACKING,
-    BORN_STEP,
     FLAGS,
     KIND,
-    MADE,
-    MADE_STEP,
+    MAPPED_AT,
+    MAPPED_AT_STEP,
+    OP_ADDR,
+    OP_CODE,
+    OP_RESULT,
     ORIGIN,
     ORIGIN_INFERRED,
     PATH,
     PROT,
-    ROW_ADDR,
-    ROW_RESULT,
-    ROW_VERB,
+    RECTANGLE_FROM_STEP,
     SHARED,
-    VERB_MAP,
+    OpCode,
 )
 from replay.mm.space import (
     ENDS,
@@ -177,8 +177,8 @@ def _add_inferred(space: Space, start: int, end: int, kind: int, prot: int) -> N
     attributes[KIND] = kind
     attributes[PATH] = NO_TEXT
     attributes[ORIGIN] = ORIGIN_INFERRED
-    attributes[BORN_STEP] = -1
-    attributes[MADE_STEP] = -1
+    attributes[RECTANGLE_FROM_STEP] = -1
+    attributes[MAPPED_AT_STEP] = -1
     attributes[FLAGS] = 0
     attributes[BACKING] = NO_TEXT
     count_mapping(space, place, index, 1)
@@ -203,16 +203,16 @@ def infer_gaps(space: Space, start: int, end: int, kind: int, prot: int) -> None
 def read_ahead(space: Space, rows: Int64Array, chosen: Int64Array, first: int, end: int) -> None:
     """Find the places that the rows `chosen[first:end]` ask for, and read what stands there.
 
-    A verb by itself waits for the memory several times, one after the other: for its leaf, for the slots that the leaf
-    names, for their attributes. Here each loop waits once for all verbs. What a verb changes, the next one may find
-    elsewhere: the places are guesses, as a finger is.
+    An operation by itself waits for the memory several times, one after the other: for its leaf, for the slots that the
+    leaf names, for their attributes. Here each loop waits once for all. What an operation changes, the next one may
+    find elsewhere: the places are guesses, as the last place is.
     """
     totals, lists, leaves = space.totals, space.lists, space.leaves
     places, addresses = lists[NEXT_PLACE], lists[NEXT_ADDRESS]
     read = 0
     for turn in range(end - first):
         row = rows[chosen[first + turn]]
-        address = row[ROW_RESULT] if row[ROW_VERB] == VERB_MAP else row[ROW_ADDR]
+        address = row[OP_RESULT] if row[OP_CODE] == OpCode.MAP else row[OP_ADDR]
         addresses[turn] = address
         places[turn] = max(count_up_to(lists[FIRSTS], totals[LEAVES], address) - 1, 0)
     for turn in range(end - first):
@@ -226,7 +226,7 @@ def read_ahead(space: Space, rows: Int64Array, chosen: Int64Array, first: int, e
         slots = leaves[leaf, SLOTS]
         before, slot, after = slots[max(index - 1, 0)], slots[index], slots[min(index + 1, size - 1)]
         read ^= space.attributes[before, PROT] ^ space.attributes[after, PROT]
-        read ^= space.attributes[slot, PROT] ^ space.attributes[slot, MADE]
+        read ^= space.attributes[slot, PROT] ^ space.attributes[slot, MAPPED_AT]
     totals[READ] = read  # else the compiler would see that no one needs what was read, and not read it
 
 

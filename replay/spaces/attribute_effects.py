@@ -18,6 +18,7 @@ from replay.engine.sorting import distinct
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE
 from replay.mm import fields
+from replay.mm.fields import OpCode
 from replay.spaces.call_window import Operations, WindowCalls, operations
 from replay.spaces.kernel_files import renamed
 
@@ -47,7 +48,7 @@ def attach_operations(of: WindowCalls) -> list[Operations]:
     prot = 1 | np.where(flags & SHM_RDONLY, 0, 2) | np.where(executable, 4, 0)
     paths = [strings.intern(f"/SYSV{key & 0xFFFFFFFF:08x} (deleted)") for _size, key in sizes]
     return operations(
-        fields.VERB_MAP, at, calls.clock[at], result=calls.result[at],
+        OpCode.MAP, at, calls.clock[at], result=calls.result[at],
         length=np.array([size for size, _ in sizes], np.int64), prot=prot, shared=1,
         kind=fields.KIND_SHM, path=np.array(paths, np.int64), offset=0,
         flags=np.where(flags & SHM_REMAP, fields.MAP_FIXED, 0),
@@ -85,7 +86,7 @@ def detach_operations(of: WindowCalls) -> list[Operations]:
     """Return the operations of shmdt."""
     calls = of.calls
     at = of.succeeded("shmdt")
-    return operations(fields.VERB_DETACH, at, calls.entry_clock[at], addr=calls.addr[at])
+    return operations(OpCode.DETACH, at, calls.entry_clock[at], addr=calls.addr[at])
 
 
 def fork_advice_operations(of: WindowCalls) -> list[Operations]:
@@ -99,7 +100,7 @@ def fork_advice_operations(of: WindowCalls) -> list[Operations]:
     at = at[(calls.status[at] == OK) | ((calls.status[at] == FAILED) & (calls.errno[at] == fields.ENOMEM))]
     mark = np.where(calls.flags[at] == MADV_DONTFORK, fields.DONTFORK, 0)
     return operations(
-        fields.VERB_MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], prot=fields.DONTFORK,
+        OpCode.MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], prot=fields.DONTFORK,
         flags=mark,
     )  # fmt: skip
 
@@ -109,7 +110,7 @@ def seal_operations(of: WindowCalls) -> list[Operations]:
     calls = of.calls
     at = of.succeeded("mseal")
     return operations(
-        fields.VERB_MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=fields.SEALED
+        OpCode.MARK, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], flags=fields.SEALED
     )
 
 
@@ -120,7 +121,7 @@ def name_operations(of: WindowCalls) -> list[Operations]:
     at = at[(calls.aux[at] == PR_SET_VMA) & (calls.length[at] > 0)]
     names = [strings.intern(f"[anon:{strings[int(path)]}]") if path != NO_TEXT else NO_TEXT for path in calls.path[at]]
     return operations(
-        fields.VERB_NAME, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
+        OpCode.NAME, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
         path=np.array(names, np.int64),
     )  # fmt: skip
 
@@ -137,7 +138,7 @@ def set_brk_operations(of: WindowCalls) -> list[Operations]:
     option = calls.aux2[at]
     what = np.select([option == PR_SET_MM_START_BRK, option == PR_SET_MM_MAP], [1, 2], 0)
     addr = np.where(option == PR_SET_MM_MAP, 0, calls.addr[at])
-    return operations(fields.VERB_SET_BRK, at, calls.clock[at], addr=addr, flags=what)
+    return operations(OpCode.SET_BRK, at, calls.clock[at], addr=addr, flags=what)
 
 
 def remap_file_operations(of: WindowCalls) -> list[Operations]:
@@ -146,7 +147,7 @@ def remap_file_operations(of: WindowCalls) -> list[Operations]:
     at = of.succeeded("remap_file_pages")
     offset = np.where(calls.aux[at] == NULL, 0, calls.aux[at]) * of.across.page
     return operations(
-        fields.VERB_REMAP_FILE, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], offset=offset
+        OpCode.REMAP_FILE, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at], offset=offset
     )
 
 
@@ -166,7 +167,7 @@ def path_operations(of: WindowCalls) -> list[Operations]:
         sources = np.array([row], np.int64)
         for old, new in list(_changes(of, row, mapped)):
             mapped.add(new)
-            found += operations(fields.VERB_DELETED, sources, calls.clock[sources], addr=old, path=new)
+            found += operations(OpCode.DELETED, sources, calls.clock[sources], addr=old, path=new)
     return found
 
 

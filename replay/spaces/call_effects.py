@@ -52,7 +52,7 @@ _NONE: Final = np.zeros(0, np.int64)
 class OperationRows(NamedTuple):
     """Operations in the order of lines, as columns.
 
-    `values` is (ROW_WIDTH, rows); `spaces` and `sources` give the space and the call's row of each.
+    `values` is (OP_WIDTH, rows); `spaces` and `sources` give the space and the call's row of each.
     """
 
     values: Int64Array
@@ -79,17 +79,17 @@ def operations_of(window: CallWindow, across: AcrossWindows) -> OperationRows:
     if before.any():  # nothing is taken from a space before it is there
         clocks[before] = np.maximum(clocks[before], across.births[window.spaces[sources[before]]])
     place = _places(clocks, sources, window.calls.clock)
-    values = np.zeros((fields.ROW_WIDTH, len(sources)), np.int64)
-    values[fields.ROW_PATH], values[fields.ROW_OFFSET] = NO_TEXT, NULL
-    values[fields.ROW_CLOCK, place], ordered = clocks, np.empty(len(sources), np.int64)
+    values = np.zeros((fields.OP_WIDTH, len(sources)), np.int64)
+    values[fields.OP_PATH], values[fields.OP_OFFSET] = NO_TEXT, NULL
+    values[fields.OP_CLOCK, place], ordered = clocks, np.empty(len(sources), np.int64)
     ordered[place] = sources
-    values[fields.ROW_STEP] = window.steps[ordered]
+    values[fields.OP_STEP] = window.steps[ordered]
     for part in parts:
         own, place = place[: len(part.sources)], place[len(part.sources) :]
-        values[fields.ROW_VERB, own] = part.verb
+        values[fields.OP_CODE, own] = part.code
         for name, column in part.columns.items():
-            values[getattr(fields, f"ROW_{name.upper()}"), own] = column
-    low, high = np.searchsorted(values[fields.ROW_CLOCK], [window.after, window.until], side="right").tolist()
+            values[getattr(fields, f"OP_{name.upper()}"), own] = column
+    low, high = np.searchsorted(values[fields.OP_CLOCK], [window.after, window.until], side="right").tolist()
     if high - low < len(ordered):
         values, ordered = np.ascontiguousarray(values[:, low:high]), ordered[low:high]
     return OperationRows(values, window.spaces[ordered], ordered)

@@ -71,15 +71,15 @@ class AcrossWindows:
 class Operations(NamedTuple):
     """Operations of one kind for the calls at `sources`, acting at the lines `clock`; columns not named are null."""
 
-    verb: int
+    code: int
     sources: Int64Array
     clock: Int64Array
     columns: Mapping[str, Int64Array | int]
 
 
-def operations(verb: int, sources: Int64Array, clock: Int64Array, **columns: Int64Array | int) -> list[Operations]:
+def operations(code: int, sources: Int64Array, clock: Int64Array, **columns: Int64Array | int) -> list[Operations]:
     """Return the operations of one kind, as effects give them."""
-    return [Operations(verb, sources, clock, columns)]
+    return [Operations(code, sources, clock, columns)]
 
 
 @dataclass

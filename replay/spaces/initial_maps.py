@@ -72,16 +72,16 @@ class Seeded(NamedTuple):
 def seeded(image: Image, life: SpaceLife, strings: Strings) -> Seeded:
     """Return the space of an image; [heap] tells the break up to its page."""
     rows = _rows_of(image, strings, life.born_clock if life.origin == "exec" else NULL)
-    space = space_of_rows(rows[rows[:, fields.DEAD_START] >= 0], ROOM)
+    space = space_of_rows(rows[rows[:, fields.RECTANGLE_START] >= 0], ROOM)
     heap = [mapping for mapping in image.mappings if mapping.path == "[heap]"]
     if heap:
         space.totals[START_BRK], space.totals[BRK] = heap[0].start, heap[-1].end
-    return Seeded(space, rows[rows[:, fields.DEAD_START] < 0])
+    return Seeded(space, rows[rows[:, fields.RECTANGLE_START] < 0])
 
 
 def _rows_of(image: Image, strings: Strings, clock: int) -> Int64Array:
     """Return rows (as `space.live_rows`) of the mappings of an image, there since line `clock`."""
-    rows = np.full((len(image.mappings), fields.DEAD_WIDTH), NULL, np.int64)
+    rows = np.full((len(image.mappings), fields.RECTANGLE_WIDTH), NULL, np.int64)
     for row, mapping in zip(rows, image.mappings, strict=True):
         is_file = mapping.path.startswith("/")
         row[fields.PROT] = prot_of(mapping.perms)
@@ -90,12 +90,12 @@ def _rows_of(image: Image, strings: Strings, clock: int) -> Int64Array:
         row[fields.PATH] = strings.intern(mapping.path) if mapping.path else NO_TEXT
         row[fields.OFFSET] = mapping.offset if is_file else NULL
         row[fields.ORIGIN] = image.origin
-        row[fields.MADE_STEP] = row[fields.BORN_STEP] = BEFORE_TRACE
-        row[fields.BORN] = clock
+        row[fields.MAPPED_AT_STEP] = row[fields.RECTANGLE_FROM_STEP] = BEFORE_TRACE
+        row[fields.RECTANGLE_FROM] = clock
         row[fields.FLAGS] = fields.MAP_GROWSDOWN if mapping.path == "[stack]" else 0
         named = is_file or (mapping.path and mapping.path != "[heap]")
         row[fields.BACKING] = row[fields.PATH] if named else NO_TEXT
-        row[fields.DEAD_START], row[fields.DEAD_END] = to_signed(mapping.start), to_signed(mapping.end)
+        row[fields.RECTANGLE_START], row[fields.RECTANGLE_END] = to_signed(mapping.start), to_signed(mapping.end)
     return rows
 
 

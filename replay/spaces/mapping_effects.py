@@ -19,6 +19,7 @@ from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.engine.sorting import distinct, lasts
 from replay.linux import constants
 from replay.mm import fields
+from replay.mm.fields import OpCode
 from replay.spaces.call_window import Operations, WindowCalls, operations
 from replay.spaces.kernel_files import hides_from_children, may_fail_to_map
 
@@ -66,7 +67,7 @@ def map_operations(of: WindowCalls) -> list[Operations]:
     huge = ~is_file & ((flags & fields.MAP_HUGETLB) != 0)
     path[huge], offset[huge] = strings.intern(HUGE_FILE), 0
     return operations(
-        fields.VERB_MAP, at, calls.clock[at], result=calls.result[at], length=length,
+        OpCode.MAP, at, calls.clock[at], result=calls.result[at], length=length,
         prot=_implied(of, at, np.where(calls.prot[at] == NULL, 0, calls.prot[at]) & PROT_BITS),
         flags=flags | _marks(path, strings), shared=shared, kind=kind, path=path, offset=offset,
     )  # fmt: skip
@@ -154,7 +155,7 @@ def hole_operations(of: WindowCalls) -> list[Operations]:
     paths = of.window.paths[at]
     by_driver = [path != NO_TEXT and may_fail_to_map(strings[path]) for path in paths.tolist()]
     at = at[np.array(by_driver, np.bool_)]
-    return operations(fields.VERB_UNMAP, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at])
+    return operations(OpCode.UNMAP, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at])
 
 
 def ring_operations(of: WindowCalls) -> list[Operations]:
@@ -172,20 +173,18 @@ def ring_operations(of: WindowCalls) -> list[Operations]:
     rings = zip(of.window.spaces[ended].tolist(), calls.addr[ended].tolist(), strict=True)
     lengths = np.array([of.across.rings.get(ring, page) for ring in rings], np.int64)
     given = operations(
-        fields.VERB_MAP, made, calls.clock[made], result=calls.addr[made], length=sizes,
+        OpCode.MAP, made, calls.clock[made], result=calls.addr[made], length=sizes,
         prot=_implied(of, made, np.full(len(made), 3, np.int64)), shared=1,
         kind=fields.KIND_FILE, path=of.strings.intern("/[aio] (deleted)"), offset=0,
     )  # fmt: skip
-    return given + operations(
-        fields.VERB_UNMAP, ended, calls.entry_clock[ended], addr=calls.addr[ended], length=lengths
-    )
+    return given + operations(OpCode.UNMAP, ended, calls.entry_clock[ended], addr=calls.addr[ended], length=lengths)
 
 
 def unmap_operations(of: WindowCalls) -> list[Operations]:
     """Return the operations of munmap, which takes where it starts."""
     calls = of.calls
     at = of.succeeded("munmap")
-    return operations(fields.VERB_UNMAP, at, calls.entry_clock[at], addr=calls.addr[at], length=calls.length[at])
+    return operations(OpCode.UNMAP, at, calls.entry_clock[at], addr=calls.addr[at], length=calls.length[at])
 
 
 def protect_operations(of: WindowCalls) -> list[Operations]:
@@ -197,7 +196,7 @@ def protect_operations(of: WindowCalls) -> list[Operations]:
     found = of.across.found[of.window.spaces[at]]
     kind = np.where(found, fields.KIND_UNKNOWN, fields.KIND_IMAGE)
     return operations(
-        fields.VERB_PROTECT, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
+        OpCode.PROTECT, at, calls.clock[at], addr=calls.addr[at], length=calls.length[at],
         prot=_implied(of, at, calls.prot[at] & PROT_BITS), flags=calls.prot[at] & fields.PROT_GROWSDOWN,
         errno=np.where(calls.status[at] == OK, 0, calls.errno[at]), kind=kind,
     )  # fmt: skip
@@ -222,7 +221,7 @@ def brk_operations(of: WindowCalls) -> list[Operations]:
     across.breaks.update(zip(spaces.tolist(), calls.result[done[places]].tolist(), strict=True))
     heap = of.strings.intern("[heap]")
     return operations(
-        fields.VERB_BRK,
+        OpCode.BRK,
         at,
         clock,
         addr=requested,
@@ -254,7 +253,7 @@ def remap_operations(of: WindowCalls) -> list[Operations]:
     split = at[calls.entry_clock[at] != calls.clock[at]]
     return [
         Operations(
-            verb,
+            code,
             chosen,
             clock,
             {
@@ -265,9 +264,9 @@ def remap_operations(of: WindowCalls) -> list[Operations]:
                 "result": calls.result[chosen],
             },
         )
-        for verb, chosen, clock in (
-            (fields.VERB_REMAP, whole, calls.clock[whole]),
-            (fields.VERB_REMAP_TAKE, split, calls.entry_clock[split]),
-            (fields.VERB_REMAP_GIVE, split, calls.clock[split]),
+        for code, chosen, clock in (
+            (OpCode.REMAP, whole, calls.clock[whole]),
+            (OpCode.REMAP_TAKE, split, calls.entry_clock[split]),
+            (OpCode.REMAP_GIVE, split, calls.clock[split]),
         )
     ]

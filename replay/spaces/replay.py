@@ -1,6 +1,7 @@
 """The replay: calls drive the address spaces, and rectangles come out.
 
-In go the calls of a run, out come the regions (addresses x lines), what each brk call met, and how each space changed.
+In go the calls of a run, out come the regions (addresses x lines), what lay above the break at each brk call, and how
+each space changed.
 Of allocators and reports this module knows nothing.
 """
 
@@ -19,6 +20,7 @@ from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.engine.prefetch import worked_ahead
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.mm import fields
+from replay.mm.fields import OpCode
 from replay.spaces import call_effects, census, open_files
 from replay.spaces.call_window import CallWindow
 from replay.spaces.initial_maps import Image, Images, no_images
@@ -120,7 +122,7 @@ def _replay_with(
     )
     # While a thread changes the mappings of one window, the next is made ready, and what became of the last is kept.
     for window, became in worked_ahead(_prepared(recording, who, output, strings, page), runner.run):
-        output.keep_changes(WindowResult(window.window, window.rows, became.changes, became.met, window.limits))
+        output.keep_changes(WindowResult(window.window, window.rows, became.changes, became.above_break, window.limits))
         output.keep_regions(became.pieces, became.inherited)
         watch(Stage("replaying", window.number + 1, recording.calls.parts))
     ended = runner.end()
@@ -153,7 +155,7 @@ def _prepared(
         window = _window(recording, number, who, files, strings)
         output.keep_events(number, window)
         rows = call_effects.operations_of(window, across)
-        brks = rows.sources[rows.values[fields.ROW_VERB] == fields.VERB_BRK]
+        brks = rows.sources[rows.values[fields.OP_CODE] == OpCode.BRK]
         yield PreparedWindow(number, window, rows, across.limits.at(window.spaces[brks], window.steps[brks]))
 
 

@@ -60,6 +60,6 @@ class RestingSpace:
 def born_at(rows: Int64Array, clock: int) -> Int64Array:
     """Return rows of mappings as a fork at `clock` gives them: born then, made when they were made."""
     rows = rows.copy()
-    rows[:, fields.BORN] = clock
-    rows[:, fields.BORN_STEP] = NULL
+    rows[:, fields.RECTANGLE_FROM] = clock
+    rows[:, fields.RECTANGLE_FROM_STEP] = NULL
     return rows

@@ -20,6 +20,7 @@ from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE
 from replay.mm import fields
+from replay.mm.fields import OpCode
 from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
 from replay.spaces.first_moments import FirstMoments, Ranges
@@ -52,27 +53,27 @@ _OF_ATTRIBUTES: Final = {
     "offset": fields.OFFSET,
     "origin": fields.ORIGIN,
     "flags": fields.FLAGS,
-    "made_line": fields.MADE,
-    "made_step": fields.MADE_STEP,
+    "made_line": fields.MAPPED_AT,
+    "made_step": fields.MAPPED_AT_STEP,
 }
 
 _REGIONS: Final = ("space", "start", "end", "born_step", "died_step", "born_line", "died_line", *_OF_ATTRIBUTES)
 
-_OF_MET: Final = {
-    "data_bytes": fields.MET_DATA_BYTES,
-    "above_start": fields.MET_START,
-    "above_end": fields.MET_END,
-    "above_line": fields.MET_MADE,
-    "above_prot": fields.MET_PROT,
-    "above_path": fields.MET_PATH,
-    "above_flags": fields.MET_FLAGS,
-    "above_kind": fields.MET_KIND,
-    "above_shared": fields.MET_SHARED,
+_OF_ABOVE: Final = {
+    "data_bytes": fields.ABOVE_DATA_BYTES,
+    "above_start": fields.ABOVE_START,
+    "above_end": fields.ABOVE_END,
+    "above_line": fields.ABOVE_MAPPED_AT,
+    "above_prot": fields.ABOVE_PROT,
+    "above_path": fields.ABOVE_PATH,
+    "above_flags": fields.ABOVE_FLAGS,
+    "above_kind": fields.ABOVE_KIND,
+    "above_shared": fields.ABOVE_SHARED,
 }
 
 _BRKS: Final = (
     "step", "space", "tid", "line", "before", "requested", "granted", "total_bytes", "mapping_count", "headroom",
-    *_OF_MET, "rlim_data", "rlim_as",
+    *_OF_ABOVE, "rlim_data", "rlim_as",
 )  # fmt: skip
 
 _OF_CHANGE: Final = {
@@ -85,21 +86,21 @@ _OF_CHANGE: Final = {
     "largest_gap_bytes": fields.CHANGE_LARGEST_GAP,
 }
 
-_QUIET_VERBS: Final = (fields.VERB_MARK, fields.VERB_NAME, fields.VERB_REMAP_TAKE, fields.VERB_DELETED)
-_IS_TOLD: Final = np.array([verb not in _QUIET_VERBS for verb in range(fields.VERB_DELETED + 1)])
-"""For each verb whether it is a change of the space that the table of changes has."""
+_QUIET: Final = (OpCode.MARK, OpCode.NAME, OpCode.REMAP_TAKE, OpCode.DELETED)
+_IS_TOLD: Final = np.array([code not in _QUIET for code in OpCode])
+"""For each operation whether it is a change of the space that the table of changes has."""
 
 
 class WindowResult(NamedTuple):
     """What became of the operations of a window.
 
-    `changes` has a row for each operation, `met` one for each brk call; `limits` are those at the brk calls.
+    `changes` has a row for each operation, `above_break` one for each brk call; `limits` are those at the brk calls.
     """
 
     window: CallWindow
     rows: OperationRows
     changes: Int64Array
-    met: Int64Array
+    above_break: Int64Array
     limits: Int64Array
 
 
@@ -114,7 +115,7 @@ class Inherited(NamedTuple):
     def as_rows(self) -> tuple[int, Int64Array]:
         """Return them as other regions that came to their end."""
         rows = born_at(self.rows, self.born)
-        rows[:, fields.DEAD_CLOCK] = self.died
+        rows[:, fields.RECTANGLE_UNTIL] = self.died
         return self.space, rows
 
 
@@ -152,7 +153,7 @@ class ReplayColumns:
         self.events.append(told, self.recording.calls.packed(number))
 
     def keep_regions(self, pieces: Sequence[tuple[int, Int64Array]], inherited: Sequence[Inherited]) -> None:
-        """Keep regions that came to their end, from rows of `fields.DEAD_WIDTH` by space."""
+        """Keep regions that came to their end, from rows of `fields.RECTANGLE_WIDTH` by space."""
         few = [piece for piece in inherited if len(piece.rows) < WORTH_SHARING]
         self._keep_pieces([*pieces, *(piece.as_rows() for piece in few)])
         for piece in inherited:
@@ -162,7 +163,7 @@ class ReplayColumns:
     def _keep_inherited(self, piece: Inherited) -> None:
         """Keep the regions of a child as those of its parent, with a space, a beginning and an end of their own."""
         if piece.rows is not self._shared_rows:
-            names = {"start": fields.DEAD_START, "end": fields.DEAD_END} | _OF_ATTRIBUTES
+            names = {"start": fields.RECTANGLE_START, "end": fields.RECTANGLE_END} | _OF_ATTRIBUTES
             put = self.regions.shelf.put
             self._shared_rows = piece.rows
             self._shared = {name: put(np.ascontiguousarray(piece.rows[:, place])) for name, place in names.items()}
@@ -185,16 +186,16 @@ class ReplayColumns:
         if not pieces:
             return
         spaces = np.repeat([space for space, _ in pieces], [len(rows) for _, rows in pieces]).astype(np.int64)
-        rows = np.empty((fields.DEAD_WIDTH, len(spaces)), np.int64)  # as columns: each is gone through several times
+        rows = np.empty((fields.RECTANGLE_WIDTH, len(spaces)), np.int64)  # as columns: each is read several times
         np.concatenate([rows for _, rows in pieces], out=rows.T)
         self._place_inferred(rows, spaces)
         born, born_step = self._placed(rows, spaces)
-        died = rows[fields.DEAD_CLOCK]
+        died = rows[fields.RECTANGLE_UNTIL]
         died_step = self.steps_at(died)
         columns = {
             "space": spaces,
-            "start": rows[fields.DEAD_START],
-            "end": rows[fields.DEAD_END],
+            "start": rows[fields.RECTANGLE_START],
+            "end": rows[fields.RECTANGLE_END],
             "born_step": born_step,
             "died_step": np.where((died == NULL) | (died_step == self.recording.calls.rows), NULL, died_step),
             "born_line": born,
@@ -206,10 +207,10 @@ class ReplayColumns:
 
     def _place_inferred(self, rows: Int64Array, spaces: Int64Array) -> None:
         """Let inferred mappings of which no line tells the beginning begin where their addresses were last free."""
-        unborn = np.flatnonzero((rows[fields.ORIGIN] == fields.ORIGIN_INFERRED) & (rows[fields.BORN] == NULL))
+        unborn = np.flatnonzero((rows[fields.ORIGIN] == fields.ORIGIN_INFERRED) & (rows[fields.RECTANGLE_FROM] == NULL))
         if not len(unborn):
             return
-        ranges = Ranges(spaces, rows[fields.DEAD_START], rows[fields.DEAD_END], rows[fields.DEAD_CLOCK])
+        ranges = Ranges(spaces, rows[fields.RECTANGLE_START], rows[fields.RECTANGLE_END], rows[fields.RECTANGLE_UNTIL])
         moments = FirstMoments(Ranges(*(column[unborn] for column in ranges)))
         moments.hear(ranges)
         first = bisect_left(self.recording.ends, int(self._births[spaces[unborn]].min()))
@@ -225,8 +226,8 @@ class ReplayColumns:
             moments.hear(Ranges(space, start, start + length, clock))
         lines = moments.lines()
         told = lines != NULL
-        rows[fields.BORN, unborn[told]] = lines[told]
-        rows[fields.BORN_STEP, unborn[told]] = self.steps_at(lines[told])
+        rows[fields.RECTANGLE_FROM, unborn[told]] = lines[told]
+        rows[fields.RECTANGLE_FROM_STEP, unborn[told]] = self.steps_at(lines[told])
 
     def steps_at(self, clocks: Int64Array) -> Int64Array:
         """Return for each clock the first step that completed then or later; there may be none of that number."""
@@ -242,25 +243,25 @@ class ReplayColumns:
 
     def _placed(self, rows: Int64Array, spaces: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return line and step of the births; regions that an execve or a fork made have those of that call."""
-        clocks, steps = rows[fields.BORN], rows[fields.BORN_STEP]
+        clocks, steps = rows[fields.RECTANGLE_FROM], rows[fields.RECTANGLE_FROM_STEP]
         unborn = clocks == NULL
         made_by_space = unborn | (steps == NULL)
         if made_by_space.any():
             clocks = np.where(unborn, self._births[spaces], clocks)
             steps = np.where(made_by_space, self._birth_steps[spaces], steps)
-        seeded = (rows[fields.ORIGIN] == fields.ORIGIN_MAPS) & (rows[fields.BORN_STEP] == BEFORE_TRACE)
+        seeded = (rows[fields.ORIGIN] == fields.ORIGIN_MAPS) & (rows[fields.RECTANGLE_FROM_STEP] == BEFORE_TRACE)
         return clocks, np.where(seeded, BEFORE_TRACE, steps) if seeded.any() else steps
 
     def keep_changes(self, ran: WindowResult) -> None:
-        """Keep what the verbs of a window changed, met and contradicted."""
+        """Keep what the operations of a window changed and contradicted, and what lay above the break."""
         values, changes, spaces = ran.rows.values, np.ascontiguousarray(ran.changes.T), ran.rows.spaces
-        verb, step = values[fields.ROW_VERB], values[fields.ROW_STEP]
-        is_brk = verb == fields.VERB_BRK
+        code, step = values[fields.OP_CODE], values[fields.OP_STEP]
+        is_brk = code == OpCode.BRK
         if is_brk.any():
             self.brks.append(_brks(ran, is_brk))
         moved = changes[fields.CHANGE_BRK_BEFORE] != changes[fields.CHANGE_BRK_AFTER]
-        kept = np.where(is_brk, moved, _IS_TOLD[verb])
-        told = {"step": step, "line": values[fields.ROW_CLOCK], "space": spaces}
+        kept = np.where(is_brk, moved, _IS_TOLD[code])
+        told = {"step": step, "line": values[fields.OP_CLOCK], "space": spaces}
         numbers = {name: changes[place] for name, place in _OF_CHANGE.items()}
         self.changes.append({name: column[kept] for name, column in (told | numbers).items()})
         code = changes[fields.CHANGE_DIVERGENCE]
@@ -277,25 +278,25 @@ class ReplayColumns:
 
 
 def _brks(ran: WindowResult, chosen: NDArray[np.bool_]) -> Columns:
-    """Return the brk calls of a window with what they met."""
+    """Return the brk calls of a window with what lay above the break."""
     values, changes, sources = ran.rows.values[:, chosen], ran.changes[chosen].T, ran.rows.sources[chosen]
-    met = ran.met[values[fields.ROW_BRK]]
-    nothing_above = met[:, fields.MET_START] == NULL
+    above_break = ran.above_break[values[fields.OP_BRK]]
+    nothing_above = above_break[:, fields.ABOVE_START] == NULL
     columns = {
-        "step": values[fields.ROW_STEP],
+        "step": values[fields.OP_STEP],
         "space": ran.rows.spaces[chosen],
         "tid": ran.window.tids[sources],
         "line": ran.window.calls.line[sources],
         "before": changes[fields.CHANGE_BRK_BEFORE],
-        "requested": values[fields.ROW_ADDR],
-        "granted": values[fields.ROW_RESULT],
+        "requested": values[fields.OP_ADDR],
+        "granted": values[fields.OP_RESULT],
         "total_bytes": changes[fields.CHANGE_BYTES],
         "mapping_count": changes[fields.CHANGE_MAPPINGS],
         "headroom": changes[fields.CHANGE_HEADROOM],
         "rlim_data": ran.limits[:, 0],
         "rlim_as": ran.limits[:, 1],
     }
-    for name, place in _OF_MET.items():
+    for name, place in _OF_ABOVE.items():
         null = NO_TEXT if name == "above_path" else NULL
-        columns[name] = np.where(nothing_above & name.startswith("above"), null, met[:, place])
+        columns[name] = np.where(nothing_above & name.startswith("above"), null, above_break[:, place])
     return columns

@@ -19,6 +19,7 @@ from replay.engine.columns import NULL, Int64Array, Strings
 from replay.engine.sorting import ascending, firsts
 from replay.mm import fields
 from replay.mm.address_space import apply_operations
+from replay.mm.fields import OpCode
 from replay.mm.space import MAPPINGS, ROOM, START_BRK, Space, empty_space, grown
 from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
@@ -41,14 +42,14 @@ class PreparedWindow(NamedTuple):
 
 
 class WindowChanges(NamedTuple):
-    """What became of the operations of a window: a row of `changes` for each, one of `met` for each brk call.
+    """What became of the operations of a window: a row of `changes` for each, one of `above_break` for each brk call.
 
     `pieces` are rows of regions that came to their end, as `address_space` writes them, by space; `inherited` are the
     regions of forked children in which nothing ever happened.
     """
 
     changes: Int64Array
-    met: Int64Array
+    above_break: Int64Array
     pieces: list[tuple[int, Int64Array]]
     inherited: list[Inherited]
 
@@ -71,8 +72,8 @@ class Runner:
     forks: deque[SpaceLife]
     endings: dict[int, list[int]]
     became: WindowChanges = field(default_factory=lambda: _no_changes(0, 0))
-    values: Int64Array = field(default_factory=lambda: np.empty((0, fields.ROW_WIDTH), np.int64))
-    dead: Int64Array = field(default_factory=lambda: np.empty((0, fields.DEAD_WIDTH), np.int64))
+    values: Int64Array = field(default_factory=lambda: np.empty((0, fields.OP_WIDTH), np.int64))
+    dead: Int64Array = field(default_factory=lambda: np.empty((0, fields.RECTANGLE_WIDTH), np.int64))
     awake: dict[int, Space] = field(default_factory=dict)
     resting: dict[int, RestingSpace] = field(default_factory=dict)
     kernel_rows: dict[int, Int64Array] = field(default_factory=dict)
@@ -83,7 +84,7 @@ class Runner:
     def run(self, window: PreparedWindow) -> WindowChanges:
         """Run the operations of the next window, and end the spaces in which nothing more happens."""
         values = window.rows.values
-        brks = values[fields.ROW_BRK, values[fields.ROW_VERB] == fields.VERB_BRK]
+        brks = values[fields.OP_BRK, values[fields.OP_CODE] == OpCode.BRK]
         self.became = _no_changes(values.shape[1], int(brks.max(initial=-1)) + 1)
         self.values = np.ascontiguousarray(values.T)  # a row lies together: it is taken up as a whole
         turns = self._turns(window.rows.spaces, window.window.until)
@@ -126,7 +127,7 @@ class Runner:
     def _run_space(self, number: int, turn: _Turn) -> Iterator[int]:
         """Run the rows of a space, and yield each child when it is born; those born last when the space is at rest."""
         life, chosen = self.lives[number], turn.chosen
-        clocks = self.values[chosen, fields.ROW_CLOCK] if turn.forks else chosen
+        clocks = self.values[chosen, fields.OP_CLOCK] if turn.forks else chosen
         done, resting = 0, self.resting.get(number)
         late: list[int] = []
         for child in turn.forks:
@@ -144,7 +145,7 @@ class Runner:
         if done < len(chosen):
             self._apply(life, chosen, done, len(chosen))
         if len(chosen):
-            self.last_clocks[number] = int(self.values[chosen[-1], fields.ROW_CLOCK])
+            self.last_clocks[number] = int(self.values[chosen[-1], fields.OP_CLOCK])
         if number in self.awake and len(self.awake) > MOST_AWAKE:
             self.resting[number] = RestingSpace.of(self.awake.pop(number))
         yield from late
@@ -169,10 +170,10 @@ class Runner:
         while done < until:
             room = 2 * int(space.totals[MAPPINGS]) + 4 * min(until - done, 1 << 16) + 2 * ROOM
             if len(self.dead) < room:
-                self.dead = np.empty((room + room // 2, fields.DEAD_WIDTH), np.int64)
+                self.dead = np.empty((room + room // 2, fields.RECTANGLE_WIDTH), np.int64)
             before = done
             done, count = apply_operations(
-                space, self.values, chosen, (done, until), self.dead, became.changes, became.met, self.page
+                space, self.values, chosen, (done, until), self.dead, became.changes, became.above_break, self.page
             )
             if count:
                 became.pieces.append((life.space, self.dead[:count].copy()))
@@ -202,7 +203,7 @@ class Runner:
             self.became.inherited.append(Inherited(number, resting.rows, resting.born, died))
         live = np.concatenate(rows) if rows else resting.rows[:0]
         if len(live):
-            live[:, fields.DEAD_CLOCK] = died
+            live[:, fields.RECTANGLE_UNTIL] = died
             self.became.pieces.append((number, live))
         self.start_brks[number] = resting.start_brk
         self.ended.add(number)
@@ -212,7 +213,7 @@ class Runner:
 def _no_changes(rows: int, brks: int) -> WindowChanges:
     """Return room for what becomes of so many operations, of which so many are brk calls."""
     changes = np.empty((rows, fields.CHANGE_WIDTH), np.int64)
-    return WindowChanges(changes, np.full((brks, fields.MET_WIDTH), NULL, np.int64), [], [])
+    return WindowChanges(changes, np.full((brks, fields.ABOVE_WIDTH), NULL, np.int64), [], [])
 
 
 def endings(who: Processes, recording: Recording) -> dict[int, list[int]]:
