@@ -20,6 +20,7 @@ from replay.engine.columns import NULL
 from replay.heap import chunks, diagnosis, free_space, growth_causes, leaks, snapshot, timeline
 from replay.heap.blocks import Blocks, find_blocks
 from replay.heap.chunks import Heaps, clusters_of
+from replay.heap.live_bytes import main_space
 from replay.spaces import replay as regions
 
 
@@ -515,3 +516,18 @@ def test_a_block_below_unseen_memory_pins_nothing_that_is_known(tmp_path: Path) 
     pins = snapshot.pins(run.blocks, run.heaps, 0, 4)
     assert run.blocks.columns["born_line"][pins["block"]].tolist() == [3]
     assert pins["released_bytes"].tolist() == [100016]
+
+
+def test_what_a_child_has_from_its_parent_does_not_make_it_the_main_space(tmp_path: Path) -> None:
+    log = tmp_path / "trace.log"
+    log.write_text(
+        "7 malloc(5000) = 0x5000\n"
+        "7 fork() = 8\n"
+        "8 malloc(100) = 0x9000\n"
+        "8 +++ exited (status 0) +++\n"
+        "7 +++ exited (status 0) +++\n"
+    )
+    run = calls.read_run([log])
+    replayed = regions.replay(run, run.strings)
+    found = find_blocks(replayed, find_nesting(replayed.events, run.strings))
+    assert main_space(found.columns) == 0

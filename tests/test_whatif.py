@@ -162,7 +162,7 @@ def test_each_run_is_a_recording_where_it_is_kept(recording: Path, tmp_path: Pat
     what_if(replay.load(recording), [UNBLOCKED], keep=tmp_path / "kept")
     kept = sorted((tmp_path / "kept").iterdir())
     assert [path.name for path in kept] == ["00-as-recorded", "01-nothing-above-the-break"]
-    assert [len(replay.load(path / "trace.log").brk_failures) > 0 for path in kept] == [True, False]
+    assert [len(replay.load(path).brk_failures) > 0 for path in kept] == [True, False]
 
 
 @pytest.mark.live
@@ -176,6 +176,7 @@ def test_a_policy_that_cannot_be_tried_is_a_row_that_says_so(recording: Path) ->
     ("words", "status", "message"),
     [
         (["--set", "top_pad"], 2, "expected NAME=VALUE"),
+        (["--set", "no_such=1"], 2, "no tunable"),
         (["--allocator", "none-such"], 1, "expected one of jemalloc"),
         ([], 1, "replay record"),
     ],

@@ -98,11 +98,14 @@ def _policies(
 ) -> list[Policy]:
     """Return the policies that were asked for, none if none was; limits hold for each of them."""
     from replay.whatif.player import Policy
-    from replay.whatif.policies import policy_of
+    from replay.whatif.policies import parse_setting, policy_of
 
     for text in settings:
-        if "=" not in text:
-            raise typer.BadParameter(f"{text!r}: expected NAME=VALUE", param_hint="--set")
+        try:
+            for part in text.split(":"):
+                parse_setting(part)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--set") from error
     made = [policy_of(text) for text in (*settings, *allocators, *["unblock"] * unblock)]
     if (limit_as or limit_data) and not made:
         made.append(Policy(" and ".join(

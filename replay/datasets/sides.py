@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 from replay.datasets.dataset import OK, Dataset, first_line, is_dataset, plain_texts, table_schema
 from replay.errors import QueryError, ReplayError
+from replay.logs.recordings import SIDECAR
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,7 +157,7 @@ def side(named: str, **how: Any) -> Side:
     location, mark, name = _split(named)
     if mark or is_dataset(location):
         return _dataset_side(named, location, name)
-    if os.path.isdir(named):
+    if os.path.isdir(named) and not os.path.isfile(os.path.join(named, SIDECAR)):
         return _exported_side(named)
     from replay.run.api import load
 

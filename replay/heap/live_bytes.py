@@ -85,11 +85,16 @@ def one_space(space: Int64Array) -> bool:
 
 
 def main_space(blocks: Columns) -> int:
-    """Return the space that had the most bytes live at once, the first one to have them; 0 if none had any."""
-    space, born = blocks["space"], blocks["born_line"]
+    """Return the space that had the most bytes of its own live at once, the first one to have them; 0 if none had any.
+
+    What a forked child has from its parent is the parent's: else each child would have more than that.
+    """
+    space = blocks["space"]
     if one_space(space):
         return int(space[0]) if len(space) else 0
-    return int(space[np.argmax(LiveCount.of(blocks).at(space, born)[1])])
+    own = np.flatnonzero(blocks["inherited"] == 0)
+    mine = {name: blocks[name][own] for name in ("space", "born_line", "died_line", "size")}
+    return int(mine["space"][np.argmax(LiveCount.of(mine).at(mine["space"], mine["born_line"])[1])]) if len(own) else 0
 
 
 class LiveCount(NamedTuple):

@@ -208,10 +208,14 @@ def _goes_on(mapped: Mapped) -> NDArray[np.bool_]:
     return same
 
 
+KERNEL_HALF: Final = np.uint64(1 << 63)
+"""Addresses from here on are the kernel's; [vsyscall] lies there. Source: Documentation/arch/x86/x86_64/mm.rst."""
+
+
 def gaps_of(pieces: Pieces) -> Gaps:
-    """Return the free ranges between neighbours, by address."""
+    """Return the free ranges between neighbours, by address; no user maps what lies below the kernel's half."""
     low, high = pieces.mapped.end[:-1], pieces.mapped.start[1:]
-    apart = high > low
+    apart = (high > low) & (high < KERNEL_HALF)
     return Gaps(low[apart], high[apart])
 
 

@@ -38,7 +38,9 @@ def layout_lines(
     above: address_map.Part | None = None
     for part in reversed(parts):
         if above is not None and above.start > part.end:
-            yield from _gap_lines(above.start - part.end, indent + " " * width)
+            left = indent + " " * width
+            in_user_space = above.start < address_map.KERNEL_HALF
+            yield from _gap_lines(above.start - part.end, left) if in_user_space else [styled("dim", f"{left}  ┊")]
         yield from _part_lines(part, use(part), note(part), f"{indent}{part.start:#{width}x}")
         above = part
 

@@ -147,7 +147,9 @@ def _least(recorded: Row, others: Sequence[Row]) -> str:
     best = min(others, key=lambda row: row.peak_mapped_bytes or 0)
     most = best.peak_mapped_bytes or 0
     if most >= peak * (1 - _MATTERS):
-        return f"None would have held less: the peak was {size(peak)} as recorded and is {size(most)} at the least."
+        return (
+            f"None would have held much less: the peak was {size(peak)} as recorded and is {size(most)} at the least."
+        )
     return f"{best.name} would have held the least: {size(most)} mapped at its peak, where {size(peak)} were recorded."
 
 

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,8 +22,10 @@ import numpy as np
 
 from replay.engine.cache import cache_directory
 from replay.errors import ReplayError
+from replay.logs.recordings import LOG, PARTS
 from replay.record import shim
 from replay.record.merge import merge, parts_in
+from replay.record.sidecar import Run, write_sidecar
 
 SOURCE: Final = Path(__file__).with_name("player.c")
 PACKAGED: Final = Path(__file__).with_name("_player")
@@ -134,10 +137,12 @@ def library_of(allocator: str) -> str:
 
 def _under_shim(words: list[str], directory: Path, variables: dict[str, str]) -> tuple[Path, int]:
     """Run the player under the recorder's library and return its log and exit status."""
-    parts, log = directory / "parts", directory / "trace.log"
+    parts, log, started = directory / PARTS, directory / LOG, time.time()
     status = shim.run(words, parts, variables)
     with log.open("wb") as out:
-        merge(None, parts_in(parts), out)
+        written = parts_in(parts)
+        merge(None, written, out)
+    write_sidecar(directory, Run(words, "shim", "requests served again", "", started, status), written)
     shutil.rmtree(parts)
     return log, status
 

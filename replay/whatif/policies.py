@@ -5,10 +5,12 @@ In go a run and policies, out come rows of figures. How they are shown is not kn
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -374,4 +376,21 @@ def parse_setting(text: str) -> tuple[str, str]:
     name, found, value = text.partition("=")
     if not found or not name or not value or ":" in text:
         raise ValueError(f"{text!r}: expected NAME=VALUE, such as glibc.malloc.top_pad=16777216")
-    return (name if "." in name else f"glibc.malloc.{name}"), value
+    tunable = name if "." in name else f"glibc.malloc.{name}"
+    known = tunables()
+    if known and tunable not in known:
+        names = ", ".join(sorted(each.removeprefix("glibc.malloc.") for each in known if ".malloc." in each))
+        raise ValueError(f"{name!r} is no tunable of the libc of this machine; of malloc it has {names}")
+    return tunable, value
+
+
+@cache
+def tunables() -> frozenset[str]:
+    """Return the tunables of this machine's glibc, none where it does not tell. Source: ld.so(8), --list-tunables."""
+    for loader in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"):
+        try:
+            done = subprocess.run([loader, "--list-tunables"], capture_output=True, text=True, check=False)
+        except OSError:
+            continue
+        return frozenset(line.partition(":")[0] for line in done.stdout.splitlines() if line.startswith("glibc."))
+    return frozenset()
