@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
+from conftest import interpreted
 
 import replay
 from replay.console.screen import print_lines
+from replay.lines.shape_table import ShapeTable
 from replay.report.as_json import json_report
 from replay.report.as_text import text_report
 from replay.report.steps import step_lines
@@ -34,9 +37,47 @@ def check(paths: Iterable[Path]) -> replay.Run:
     """Replay logs and check all that holds of the result; return the run."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = replay.load(list(paths), elf_root=None)
+        paths = list(paths)
+        run = replay.load(paths, elf_root=None)
         check_run(run)
+        if len(paths) == 1:
+            check_verdicts(run.arrow("problems"), paths[0].read_bytes().split(b"\n"))
     return run
+
+
+def check_ways(path: Path) -> None:
+    """Check that a log says the same line by line as by the shapes of its lines, and by loops that are interpreted.
+
+    That costs as much as ten replays.
+    """
+    by_shape = _tables(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShapeTable, "add", lambda _table, _new: None)
+        assert _tables(path) == by_shape, "line by line, the result is another one"
+    with interpreted():
+        assert _tables(path) == by_shape, "with loops interpreted, the result is another one"
+
+
+def _tables(path: Path) -> dict[str, list[dict[str, object]]]:
+    run = replay.load(path, elf_root=None)
+    return {name: run.arrow(name).to_pylist() for name in ("events", "regions", "blocks", "problems")}
+
+
+OF_THE_LINE = ("unknown_line", "unknown_call_form", "impossible_value")
+"""Reasons of problems that come from the text of a line alone."""
+
+
+def check_verdicts(problems: pa.Table, lines: list[bytes]) -> None:
+    """Equal lines have one verdict, wherever they stand; the last one, and such as go on in the next, aside."""
+    told = {row["line"]: row for row in problems.to_pylist() if row["reason"] in OF_THE_LINE}
+    verdicts: dict[bytes, dict[str | None, int]] = {}
+    for number, line in enumerate(lines[:-2], 1):
+        joined = number + 1 in told and len(told[number + 1]["text"].encode()) > len(lines[number])
+        if not joined:
+            reason = told[number]["reason"] if number in told else None
+            verdicts.setdefault(line, {}).setdefault(reason, number)
+    torn = {line: verdict for line, verdict in verdicts.items() if len(verdict) > 1}
+    assert not torn, f"equal lines are judged in two ways: {torn}"
 
 
 def check_run(run: replay.Run) -> None:
@@ -107,6 +148,23 @@ def check_summary(tables: dict[str, pa.Table]) -> None:
     kinds = tables["allocator_mmaps"]["kind"].to_pylist()
     assert summary["mmap_fallbacks"] == sum(kind in ("fallback", "last_resort") for kind in kinds)
     assert summary["direct_mmaps"] == kinds.count("direct")
+    assert summary["arena_heaps"] == kinds.count("arena_heap")
+    assert summary["brk_failure_shortfall_bytes"] == min(
+        _sum(tables["brk_failures"], "shortfall_capped_bytes"), 1 << 53
+    )
+    granted = [row for row in tables["allocator_mmaps"].to_pylist() if row["errno"] is None]
+    sums = {"mmap_fallback_bytes": ("fallback", "last_resort"), "direct_mmap_bytes": ("direct",)}
+    for name, wanted in sums.items():
+        assert summary[name] == sum(row["bytes"] for row in granted if row["kind"] in wanted), name
+    assert summary["brk_calls"] == tables["events"]["call"].to_pylist().count("brk")
+    own = tables["blocks"].select(["end", "size"]).to_pylist()
+    assert (summary["allocations"] or 0) <= len(own)
+    assert (summary["live_bytes"] or 0) <= sum(row["size"] for row in own if row["end"] == "live")
+    assert (summary["peak_live_bytes"] or 0) >= (summary["live_bytes"] or 0) or summary["spaces"] > 1
+
+
+def _sum(table: pa.Table, name: str) -> int:
+    return sum(table[name].drop_null().to_pylist())
 
 
 def check_pages(run: replay.Run) -> None:

@@ -177,7 +177,9 @@ def _is_impossible(row: Int64Array, page: int) -> bool:
         return True
     if row[OP_CODE] == OpCode.DELETED:
         return False
-    if start + length > HIGHEST or start < BORDER < start + length or row[OP_OFFSET] > HIGHEST_OFFSET:
+    if max(start, result) + length > HIGHEST or addr + old_length > HIGHEST:
+        return True
+    if start < BORDER < start + length or row[OP_OFFSET] > HIGHEST_OFFSET:
         return True
     return bool(not is_brk and (result & (page - 1) or (row[OP_CODE] != OpCode.SET_BRK and start & (page - 1))))
 

@@ -1,4 +1,4 @@
-"""Blocks of damaged logs: lines behind the end of a space, frees before the fork, blocks that overlap."""
+"""Damaged logs: calls behind the end of a space, frees before the fork, blocks that overlap, ends above all memory."""
 
 from __future__ import annotations
 
@@ -55,3 +55,16 @@ prog->malloc(50000) = 0x1000020
     chunks = 2 * 50016  # and eight bytes stand before the first one
     assert last["free_bytes"] == last["largest_free_bytes"] == 135168 - 8 - chunks
     assert run.summary["heap_fragmentation"].item() == last["heap_fragmentation"] == 0
+
+
+def test_nothing_is_moved_above_what_a_user_can_map(tmp_path: Path) -> None:
+    log = """\
+mmap(NULL, 8192, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7ffff7ff0000
+mremap(0x7ffff7ff0000, 8192, 8192, MREMAP_MAYMOVE) = 0x1ffffffffffe000
+mremap(0x1ffffffffffe000, 8192, 8192, MREMAP_MAYMOVE) = 0x1fffffffffff000
+mremap(0x1ffffffffffe000, 8192, 8192, MREMAP_MAYMOVE) = 0x200000000000000
+"""
+    run = load(tmp_path, log)
+    ranges = run.regions[["start", "end", "born_line"]].to_numpy(int).tolist()
+    assert ranges == [[0x7FFFF7FF0000, 0x7FFFF7FF2000, 1], [0x1FFFFFFFFFFE000, 0x200000000000000, 2]]
+    assert run.problems["line"].tolist() == [3, 4]
