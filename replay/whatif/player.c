@@ -3,9 +3,10 @@
  * player STREAM ADDRESSES FIGURES [touch] [as=BYTES] [data=BYTES]
  *
  * STREAM is a header and records (see stream.py, which writes them); ADDRESSES gets, for each record, the address that
- * the allocator answered. The player itself allocates nothing: what it needs it maps, its threads are made before the
- * stream begins, and the blocks that making them takes come from a pool. Threads pass a baton: the records are served
- * one by one in their order, each by the thread that it names, so that arenas are chosen as they were.
+ * the allocator answered. The player itself allocates nothing: what it needs it maps, and the blocks that making a
+ * thread takes come from a pool. Threads pass a baton: the records are served one by one in their order, each by the
+ * thread that it names, which is made when it is first named and ends where it ended, so that arenas are chosen, and
+ * given back, as they were.
  *
  * At the end a line of numbers goes to FIGURES: records served, requests refused, nanoseconds, bytes resident
  * at the end, and where most bytes were live (with `touch`). What the stream did stands between two calls
@@ -34,7 +35,7 @@ enum { WAIT_PRIVATE = 128, WAKE_PRIVATE = 129 };
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-enum operation { MALLOC, CALLOC, REALLOC, MEMALIGN, FREE, MALLOPT, MAP, UNMAP };
+enum operation { MALLOC, CALLOC, REALLOC, MEMALIGN, FREE, MALLOPT, MAP, UNMAP, EXIT };
 
 struct record {
     uint16_t operation;
@@ -61,6 +62,8 @@ static void **slots;
 static uint64_t *addresses;
 static uint64_t next_record, refused;
 static uint32_t *turns; /* 1 where it is the thread's turn */
+static pthread_t *threads; /* 0 where a thread is yet to be made */
+static uint32_t ended;     /* the thread that has just ended, and is to be waited for */
 static int touch_pages;
 static char *first_break;
 
@@ -79,33 +82,41 @@ static void *map_zeros(size_t bytes) {
 }
 
 #ifdef __GLIBC__
-static char *pool, *pool_end; /* serves calloc while threads are made */
+static char *pool, *pool_next, *pool_end;
+static int pool_serves; /* while a thread is made */
 
-/* pthread_create takes a block for each thread from calloc; those are none of the stream. */
+/* pthread_create takes a block from calloc, which the end of the thread frees; those are none of the stream. */
 void *calloc(size_t count, size_t size) {
     static void *(*next)(size_t, size_t);
-    if (pool) {
+    if (pool_serves) {
         size_t bytes = (count * size + 63) & ~(size_t)63;
-        char *block = pool;
-        if (bytes > (size_t)(pool_end - pool)) abort();
-        pool += bytes;
+        char *block = pool_next;
+        if (bytes > (size_t)(pool_end - pool_next)) abort();
+        pool_next += bytes;
         return block;
     }
     if (!next) next = (void *(*)(size_t, size_t))dlsym(RTLD_NEXT, "calloc");
     return next(count, size);
 }
 
-static void open_pool(size_t bytes) {
-    pool = map_zeros(bytes);
+void free(void *block) {
+    static void (*next)(void *);
+    if ((char *)block >= pool && (char *)block < pool_end) return;
+    if (!next) next = (void (*)(void *))dlsym(RTLD_NEXT, "free");
+    next(block);
+}
+
+static void make_pool(size_t bytes) {
+    pool = pool_next = map_zeros(bytes);
     pool_end = pool + bytes;
 }
 
-static void close_pool(void) { pool = NULL; }
+static void use_pool(int serves) { pool_serves = serves; }
 
 static void set_option(int option, int value) { mallopt(option, value); }
 #else
-static void open_pool(size_t bytes) { (void)bytes; }
-static void close_pool(void) {}
+static void make_pool(size_t bytes) { (void)bytes; }
+static void use_pool(int serves) { (void)serves; }
 static void set_option(int option, int value) { (void)option, (void)value; }
 #endif
 
@@ -146,6 +157,7 @@ static void serve(uint64_t place) {
         case REALLOC: block = realloc(record->second < head->slots ? slots[record->second] : NULL, record->size); break;
         case MEMALIGN: block = memalign(record->second, record->size); break;
         case FREE: free(old); slots[record->slot] = NULL; return;
+        case EXIT: return;
         case MALLOPT: set_option((int)record->second, (int)record->size); return;
         default: block = foreign(record, old);
     }
@@ -156,7 +168,20 @@ static void serve(uint64_t place) {
     if (record->slot != NO_SLOT) slots[record->slot] = block;
 }
 
+static void *play_in_thread(void *number);
+
+static void make_thread(uint32_t number) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstack(&attributes, map_zeros(STACK_BYTES), STACK_BYTES);
+    use_pool(1);
+    errno = pthread_create(&threads[number], &attributes, play_in_thread, (void *)(uintptr_t)number);
+    use_pool(0);
+    if (errno) fail("pthread_create");
+}
+
 static void hand_to(uint32_t thread) {
+    if (thread && !threads[thread]) make_thread(thread);
     __atomic_store_n(&turns[thread], 1, __ATOMIC_RELEASE);
     syscall(SYS_futex, &turns[thread], WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -165,18 +190,25 @@ static void wait_for_turn(uint32_t thread) {
     while (!__atomic_load_n(&turns[thread], __ATOMIC_ACQUIRE))
         syscall(SYS_futex, &turns[thread], WAIT_PRIVATE, 0, NULL, NULL, 0);
     __atomic_store_n(&turns[thread], 0, __ATOMIC_RELAXED);
+    uint32_t gone = ended;
+    ended = 0;
+    if (gone) pthread_join(threads[gone], NULL); /* what it had cached is freed by then */
 }
 
 /* Serve the records of one thread as often as it has the baton, and hand that on; the first thread comes back last. */
 static void play(uint32_t me) {
     for (;;) {
-        while (next_record < head->records && records[next_record].thread == me) {
+        int ends = 0;
+        while (!ends && next_record < head->records && records[next_record].thread == me) {
+            ends = records[next_record].operation == EXIT && me;
             serve(next_record);
             if (next_record++ == head->peak && touch_pages) resident_at_peak = resident("Anonymous:");
         }
         uint32_t other = next_record < head->records ? records[next_record].thread : 0;
         if (other == me) return;
+        if (ends) ended = me;
         hand_to(other);
+        if (ends) return;
         wait_for_turn(me);
     }
 }
@@ -187,19 +219,10 @@ static void *play_in_thread(void *number) {
     return NULL;
 }
 
-static void make_threads(void) {
+static void expect_threads(void) {
     turns = map_zeros(head->threads * sizeof *turns);
-    if (head->threads < 2) return;
-    open_pool(head->threads * 8192 + 65536);
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    for (uint64_t number = 1; number < head->threads; number++) {
-        pthread_t thread;
-        pthread_attr_setstack(&attributes, map_zeros(STACK_BYTES), STACK_BYTES);
-        errno = pthread_create(&thread, &attributes, play_in_thread, (void *)(uintptr_t)number);
-        if (errno) fail("pthread_create");
-    }
-    close_pool();
+    threads = map_zeros(head->threads * sizeof *threads);
+    if (head->threads > 1) make_pool(head->threads * 8192 + 65536);
 }
 
 static const void *map_stream(const char *path) {
@@ -248,7 +271,7 @@ int main(int count, char **words) {
     if (figures < 0) fail(words[3]);
     slots = map_zeros(head->slots * sizeof *slots);
     first_break = (char *)syscall(SYS_brk, 0);
-    make_threads();
+    expect_threads();
     size_t own = head->records * (sizeof *records + sizeof *addresses) + head->slots * sizeof *slots;
     for (int word = 4; word < count; word++) {
         if (!strcmp(words[word], "touch")) touch_pages = 1;

@@ -20,7 +20,7 @@ from replay.heap.blocks import FREED, MOVED
 from replay.linux.constants import CALL_CODE
 from replay.run.api import Run
 
-MALLOC, CALLOC, REALLOC, MEMALIGN, FREE, MALLOPT, MAP, UNMAP = range(8)
+MALLOC, CALLOC, REALLOC, MEMALIGN, FREE, MALLOPT, MAP, UNMAP, EXIT = range(9)
 """What a record asks for, as `enum operation` of player.c counts."""
 
 RECORD: Final = np.dtype([("operation", "<u2"), ("thread", "<u2"), ("slot", "<u4"), ("size", "<u8"), ("second", "<u8")])
@@ -98,6 +98,7 @@ def stream_of(run: Run, pid: int | None = None, *, foreign: Columns | None = Non
     if foreign is not None:
         parts.append(_foreign(foreign, len(mine)))
     rows = np.concatenate(parts)
+    rows = np.concatenate([rows, _exits(run, space, rows["tid"])])
     if not len(rows):
         raise NoRequestsError("the log shows no malloc call of that process")
     rows = rows[np.argsort(rows["order"], kind="stable")]
@@ -200,6 +201,18 @@ def _options(run: Run, space: int) -> np.ndarray:
     rows["record"]["operation"] = MALLOPT
     rows["record"]["size"] = events.at("aux2", steps).astype(np.uint64)
     rows["record"]["second"] = events.at("aux", steps).astype(np.uint64)
+    return rows
+
+
+def _exits(run: Run, space: int, tids: Int64Array) -> np.ndarray:
+    """Return a row for each thread that ended, of those that asked for memory: its cache and arena are free then."""
+    events = run.replayed.events
+    steps = np.flatnonzero((events["call"] == CALL_CODE["exit"]) & (events["space"] == space))
+    ended = events.at("tid", steps)
+    chosen = np.isin(ended, tids) & (ended != int(run.replayed.spaces["pid"][space]))
+    rows = _rows(int(chosen.sum()))
+    rows["order"], rows["tid"] = steps[chosen] * 2, ended[chosen]
+    rows["record"]["operation"] = EXIT
     return rows
 
 
