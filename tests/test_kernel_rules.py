@@ -122,7 +122,7 @@ def test_pages_below_the_break_are_the_heap_whoever_mapped_them(tmp_path: Path) 
     "damaged",
     [
         f"mmap(NULL, 9223372036854775807, PROT_READ, {ANON}) = 0x50000",
-        f"mmap(NULL, 4096, PROT_READ, {ANON}) = 0x7fffffffffffffff",
+        f"mmap(NULL, 4096, PROT_READ, {ANON}) = 0x7ffffffffffff000",
         "munmap(0x10000, 9223372036854775807) = 0",
         "mprotect(0xfffffffffffff000, 4096, PROT_READ) = 0",
         "mremap(0x10000, 4096, 18446744073709551615, MREMAP_MAYMOVE) = 0x60000",

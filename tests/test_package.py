@@ -64,7 +64,18 @@ def test_the_wheel_holds_the_package_and_the_grammars_and_nothing_else(wheel: Pa
     (page,) = (name for name in names if name.endswith("/share/man/man1/replay.1"))
     names -= {page}
     assert {name.split("/")[0] for name in names} == {"replay"}
-    assert {Path(name).suffix for name in names} <= {".py", ".c", ".lark", ".typed", ".so", ".tables"}
+    assert {Path(name).suffix for name in names} <= {
+        ".py",
+        ".c",
+        ".lark",
+        ".typed",
+        ".so",
+        ".tables",
+        ".js",
+        ".css",
+        "",
+    }
+    assert {name for name in names if not Path(name).suffix} == {"replay/whatif/_player"}
     assert build_hook.LIBRARY in names
     assert wheel.name.endswith(f"-py3-none-{sysconfig.get_platform().replace('-', '_')}.whl")
 

@@ -28,7 +28,6 @@ from replay.calls.table import FAILED, OK
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask
 from replay.linux.brk_rules import MAX_MAP_COUNT
 from replay.linux.constants import CALL_CODE, RLIM_INFINITY
-from replay.mm.fields import HIGHEST
 
 _UNSEEN_MAPPINGS: Final = 64
 """Mappings that a space may have besides those in the log: a program has about twenty from execve on (heuristic)."""
@@ -46,7 +45,7 @@ Source: __vm_enough_memory in mm/util.c, mode 0, refuses only what exceeds all m
 def _shortfall(requested: Int64Array, granted: Int64Array) -> Int64Array:
     """Return the bytes that were missing, of addresses with the bits of unsigned ones; at most 2^63 - 1."""
     missing = (requested - granted).view(np.uint64)
-    return np.minimum(missing, np.uint64(HIGHEST)).astype(np.int64)
+    return np.minimum(missing, np.uint64(np.iinfo(np.int64).max)).astype(np.int64)
 
 
 def brk_failures(record: Replayed, refusals: Refusals) -> Columns:

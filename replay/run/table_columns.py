@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from replay.calls.enclosing import GIVING, HIDING
 from replay.calls.reader import FAILED
 from replay.engine.column_store import PackedColumns, SortedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
@@ -81,6 +82,9 @@ def _decoded(call: Int64Array, values: Int64Array, text_of: Callable[[str, int],
     return Words(ids, [text_of(constants.CALLS[code], int(numbers[place])) for place, code in split])
 
 
+_OF_MALLOC: Final = [constants.CALL_CODE[name] for name in (*GIVING, *HIDING)]
+
+
 def _event_columns(run: Analysis, events: Columns) -> dict[str, Any]:
     call = events["call"]
     words = ["exit" if name == "exit_group" else name for name in constants.CALLS]
@@ -95,11 +99,12 @@ def _event_columns(run: Analysis, events: Columns) -> dict[str, Any]:
     columns["call"] = Words(call, words)
     columns["prot"] = _decoded(call, events["prot"], lambda _call, prot: flag_words.prot_text(prot))
     columns["flags"] = _decoded(call, events["flags"], flag_words.flags_text)
-    columns["result"] = np.where(events["status"] == FAILED, NULL, events["result"])
     errno = np.where(events["errno"] == 0, NULL, events["errno"])
     columns["errno"] = _decoded(call, errno, lambda _call, number: constants.ERRNO_NAME.get(number, f"errno {number}"))
     columns["status"] = Words(events["status"], STATUSES)
-    columns["result"] = np.where(events["status"] == FAILED, NULL, events["result"])
+    # What the kernel refused has no result; what a libc call returned instead (NULL, an error's number) is one.
+    refused = (events["status"] == FAILED) & ~np.isin(call, _OF_MALLOC)
+    columns["result"] = np.where(refused, NULL, events["result"])
     if len(run.source.files) > 1:
         columns["file"] = Words(events["file"], run.source.files)
     columns["parent_step"] = run.nesting.around(events["step"])
