@@ -20,6 +20,7 @@ from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, ascending_by
 from replay.heap.double_frees import RepeatedFrees, are_double, of_ending_thread
 from replay.linux.constants import CALL_CODE
+from replay.mm.fields import HIGHEST
 from replay.spaces.replay import Replay
 
 GIVE: Final = 0
@@ -124,9 +125,9 @@ def _operations_of(part: Columns, roles: NDArray[np.uint8], first_step: int) -> 
     """Return what the calls of a part do, by step; a take has the line where its call starts, a give where it ends."""
     roles[part["status"] != OK] &= _FREES
     result, addr = part["result"], part["addr"]
-    given = (result != 0) & (result != NULL)
+    given = (result > 0) & (result < HIGHEST)  # nothing is handed out where no user can map
     deeds = np.empty((len(roles), 2), dtype=np.bool_)
-    deeds[:, 0] = (roles & (_FREES | _RESIZES) != 0) & (addr != 0) & (addr != NULL)
+    deeds[:, 0] = (roles & (_FREES | _RESIZES) != 0) & (addr > 0) & (addr < HIGHEST)
     deeds[:, 1] = (roles & _GIVES != 0) & given
     place = np.flatnonzero(deeds.ravel()).astype(np.int64, copy=False)
     row, gives = place >> 1, (place & 1).astype(np.bool_)

@@ -9,6 +9,7 @@ Source: fs/binfmt_elf.c, load_elf_binary; glibc, elf/dl-reloc.c, _dl_protect_rel
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -25,8 +26,10 @@ from replay.spaces.initial_maps import Image, Images
 from replay.spaces.processes import Processes, SpaceLife
 
 FIRST_STEPS: Final = 1 << 16
-"""Within so many steps of the run the loader of a space has done its work. Heuristic: a browser of 200 libraries makes
-2,000 calls, and others run beside it."""
+"""Within so many steps of the run the loader of a space has done its work. Heuristic: others run beside it."""
+
+FIRST_CALLS: Final = 4096
+"""And among so many memory calls of its own. Heuristic: a browser of 200 libraries makes 2,000."""
 
 BRK_RANDOMNESS: Final = 1 << 30
 """The break begins at most so far above the program. Source: arch/x86/kernel/process.c, arch_randomize_brk (5.18)."""
@@ -124,32 +127,54 @@ def _script_interpreter(path: str) -> str:
 
 
 @dataclass(slots=True)
+class Ranges:
+    """A set of addresses, as ranges that do not touch, in order."""
+
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+
+    def add(self, start: int, end: int) -> None:
+        """Put `[start, end)` in."""
+        low, high = bisect_left(self.ends, start), bisect_right(self.starts, end)
+        if low < high:
+            start, end = min(start, self.starts[low]), max(end, self.ends[high - 1])
+        self.starts[low:high], self.ends[low:high] = [start], [end]
+
+    def meets(self, start: int, end: int) -> bool:
+        """Tell whether any of `[start, end)` is in."""
+        place = bisect_right(self.ends, start)
+        return place < len(self.starts) and self.starts[place] < end
+
+
+@dataclass(slots=True)
 class FirstCalls:
     """What the first calls of a space tell of its image.
 
-    start_brk: the first answer of brk, NULL if there is none. mapped: what mmap gave, in order of calls; placed: where
-    the kernel chose the place. protected: what was made read-only where no mmap had given anything, in order of calls.
+    start_brk: the first answer of brk, NULL if there is none. mapped: what mmap gave; placed: that of which the kernel
+    chose the place. protected: what was made read-only where no mmap had given anything. Both are in order of calls.
     """
 
     page: int
+    rows: int = 0
     start_brk: int = NULL
-    mapped: list[Range] = field(default_factory=list)
+    mapped: Ranges = field(default_factory=Ranges)
     placed: list[Range] = field(default_factory=list)
     protected: list[Range] = field(default_factory=list)
 
     def add(self, call: int, addr: int, length: int, prot: int, result: int) -> None:
-        """Take up one call that succeeded."""
+        """Take up one call that succeeded, unless there were many."""
+        self.rows += 1
+        if self.rows > FIRST_CALLS:
+            return
+        size = -(-length // self.page) * self.page
         if call == _BRK and self.start_brk == NULL:
             self.start_brk = result
         elif call == _MMAP:
-            made = Range(result, result + -(-length // self.page) * self.page)
-            self.mapped.append(made)
+            self.mapped.add(result, result + size)
             if addr == 0:
-                self.placed.append(made)
-        elif call == _MPROTECT and prot == _PROT_READ:
-            made = Range(addr, addr + -(-length // self.page) * self.page)
-            if not any(_overlap(made, other) for other in self.mapped):
-                self.protected.append(made)
+                self.placed.append(Range(result, result + size))
+        elif call == _MPROTECT and prot == _PROT_READ and not self.mapped.meets(addr, addr + size):
+            self.protected.append(Range(addr, addr + size))
 
 
 def _overlap(one: Range, other: Range) -> bool:
@@ -189,7 +214,7 @@ def _listen(
     rows, steps, spaces = rows[mine], steps[mine], spaces[mine]
     columns = [part[name][rows].tolist() for name in ("call", "addr", "length", "prot", "result")]
     for space, step, *values in zip(spaces.tolist(), steps.tolist(), *columns, strict=True):
-        if step < waiting[space].born_step + FIRST_STEPS:
+        if step < waiting[space].born_step + FIRST_STEPS and told[space].rows <= FIRST_CALLS:
             told[space].add(*values)
 
 
