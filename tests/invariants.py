@@ -68,12 +68,15 @@ OF_THE_LINE = ("unknown_line", "unknown_call_form", "impossible_value")
 
 
 def check_verdicts(problems: pa.Table, lines: list[bytes]) -> None:
-    """Equal lines have one verdict, wherever they stand; the last one, and such as go on in the next, aside."""
+    """Equal lines have one verdict, wherever they stand; the last one, and such as go on in the next, aside.
+
+    A line that names no call may be a piece of the line before it.
+    """
     told = {row["line"]: row for row in problems.to_pylist() if row["reason"] in OF_THE_LINE}
     verdicts: dict[bytes, dict[str | None, int]] = {}
     for number, line in enumerate(lines[:-2], 1):
         joined = number + 1 in told and len(told[number + 1]["text"].encode()) > len(lines[number])
-        if not joined:
+        if not joined and b"(" in line:
             reason = told[number]["reason"] if number in told else None
             verdicts.setdefault(line, {}).setdefault(reason, number)
     torn = {line: verdict for line, verdict in verdicts.items() if len(verdict) > 1}

@@ -28,6 +28,9 @@ _OF_THE_PROGRAM: Final = tuple(
 `clone` takes other arguments than the call, `exit` runs more of the program, and `open` tells only the names of files.
 """
 
+HIGHEST: Final = (1 << 63) - 1
+"""The highest break that a column holds."""
+
 _FAILED: Final = (-1, 0xFFFFFFFF)
 """What libc returns for an error, to a program of 64 or 32 bits."""
 
@@ -75,7 +78,7 @@ class LibraryCalls:
                 continue
             if is_sbrk:
                 old = known if result in _FAILED else result
-                wanted = old + asked if asked else 0
+                wanted = min(max(old + asked, 1), HIGHEST) if asked else 0
             else:
                 old, wanted = known, asked
             answer = known if result in _FAILED else wanted or old
