@@ -20,7 +20,7 @@ def check(code: str, folder: Path) -> str:
     """Return what mypy says of a user's file."""
     (folder / "user.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "user.py"],
+        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--follow-imports", "silent", "user.py"],
         cwd=folder,
         env={"MYPYPATH": str(oracle.CHECKOUT), "PATH": ""},
         capture_output=True,
