@@ -73,6 +73,10 @@ Slots: TypeAlias = list[tuple[int, int, int]]
 _FRAME_OFFSET: Final = re.compile(rb"\+(0x[0-9a-f]+)\) \[")
 
 
+_OF_THE_FIRST: Final = ("other_call", "impossible_value")
+"""Reasons that say that a line is strace's all the same; what ltrace's grammar says of it then is nothing."""
+
+
 def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
     """Return what a line says and in which dialect, `mixed` meaning either: malloc and its kin are ltrace's.
 
@@ -90,7 +94,7 @@ def parse_line(text: bytes, dialect: str) -> tuple[Line, str]:
         try:
             return _parsed(text, "ltrace"), "ltrace"
         except LineError as second:
-            raise (first if first.reason == "other_call" else second) from second
+            raise (first if first.reason in _OF_THE_FIRST else second) from second
 
 
 def _parsed(text: bytes, dialect: str) -> Line:
