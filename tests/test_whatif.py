@@ -19,8 +19,9 @@ from replay import cli
 from replay.record.command import Options, record
 from replay.whatif import stream as requests
 from replay.whatif.agreement import agreement
-from replay.whatif.policies import UNBLOCKED, Policy, WhatIf, parse_setting, what_if
+from replay.whatif.policies import UNBLOCKED, Policy, WhatIf, what_if
 from replay.whatif.stream import NO_SLOT, NoRequestsError, Stream, stream_of
+from replay.whatif.tunables import parse_setting
 
 HEAP = 0x55555556A000
 LOG = f"""\

@@ -98,7 +98,8 @@ def _policies(
 ) -> list[Policy]:
     """Return the policies that were asked for, none if none was; limits hold for each of them."""
     from replay.whatif.player import Policy
-    from replay.whatif.policies import parse_setting, policy_of
+    from replay.whatif.policies import policy_of
+    from replay.whatif.tunables import parse_setting
 
     for text in settings:
         try:

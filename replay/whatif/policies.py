@@ -5,12 +5,10 @@ In go a run and policies, out come rows of figures. How they are shown is not kn
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +20,13 @@ from replay.engine.progress import Stage, Watch, unwatched
 from replay.errors import ReplayError
 from replay.heap.blocks import UNKNOWN_FREE
 from replay.linux.constants import CALL_CODE
-from replay.logs.recordings import LOG, SIDECAR, read_sidecar
 from replay.mm.fields import KIND_BRK
 from replay.run.api import Run, load
 from replay.spaces.replay import SPACE_ORIGINS
 from replay.whatif.agreement import Agreement, agreement
 from replay.whatif.player import PACKAGES, Played, Policy, PolicyError, library_of, play
 from replay.whatif.stream import MAP, Stream, stream_of
+from replay.whatif.tunables import parse_setting, recorded_settings
 
 RECORDED: Final = Policy("as recorded")
 UNBLOCKED: Final = Policy("nothing above the break", blocked=False)
@@ -149,38 +147,48 @@ def what_if(
         PolicyError: there is no compiler for the player.
         ReplayError: the player ended before the stream did with the recorded settings.
     """
-    recorded = RECORDED._replace(settings=_recorded_settings(run))
+    recorded = RECORDED._replace(settings=recorded_settings(run))
     plain = stream_of(run, pid)
     obstacles = _foreign_mappings(run, plain.space)
     blocked = stream_of(run, pid, foreign=obstacles) if len(obstacles["size"]) else plain
-    chosen = [recorded, *(policy._replace(settings=(*recorded.settings, *policy.settings)) for policy in policies)]
-    with _directory(keep) as directory:
-        for stream, name in ((plain, "unblocked"), (blocked, "stream")):
-            stream.write(directory / name)
-        rows: list[Row] = []
-        proof = None
-        base = 0
-        for number, policy in enumerate(chosen):
-            watch(Stage(f"serving: {policy.name}", number, len(chosen)))
-            stream, name = (blocked, "stream") if policy.blocked else (plain, "unblocked")
+    chosen = [policy._replace(settings=(*recorded.settings, *policy.settings)) for policy in policies]
+    with _directory(keep) as directory, _written(directory, plain, blocked) as files:
+
+        def served(number: int, policy: Policy) -> _Figures:
+            watch(Stage(f"serving: {policy.name}", number, len(chosen) + 1))
             place = directory / _folder(number, policy.name)
+            played = play(policy, files[policy.blocked], place, touch=touch)
+            return _Figures(load(played.log, elf_root=None), played)
+
+        first = served(0, recorded)
+        proof = agreement(blocked, first.played.addresses, recorded_moves(run, blocked), first.moves())
+        base = int(run.footprint.most_mapped[plain.space]) - first.peak()
+        rows = [first.row(recorded.name, base, _unplaced(blocked, first.played), touch=touch)]
+        for number, policy in enumerate(chosen, 1):
             try:
-                played = play(policy, directory / name, place, touch=touch)
-                figures = _Figures(load(played.log, elf_root=None), played)
+                found = served(number, policy)
             except ReplayError as error:
-                if number == 0:
-                    raise
                 rows.append(Row(policy.name, note=str(error).removeprefix(f"{policy.name}: ")))
                 continue
-            if proof is None:
-                proof = agreement(stream, played.addresses, recorded_moves(run, stream), figures.moves())
-                base = _recorded_peak(run, stream.space) - figures.peak()
-            note = _unplaced(stream, played) if policy.blocked else ""
-            rows.append(replace(figures.row(policy.name, base, touch=touch), note=note))
-        for name in ("unblocked", "stream"):
-            (directory / name).unlink()
-    assert proof is not None
+            note = _unplaced(blocked, found.played) if policy.blocked else ""
+            rows.append(found.row(policy.name, base, note, touch=touch))
     return WhatIf(rows, proof, doubts(run, plain), len(plain.records), len(plain.threads), plain.unserved)
+
+
+@contextmanager
+def _written(directory: Path, plain: Stream, blocked: Stream) -> Iterator[dict[bool, Path]]:
+    """Write the streams, and give the file of each by whether a policy is blocked; one file where they are the same."""
+    files = {False: directory / "unblocked.stream", True: directory / "blocked.stream"}
+    if blocked is plain:
+        files[False] = files[True]
+    try:
+        blocked.write(files[True])
+        if blocked is not plain:
+            plain.write(files[False])
+        yield files
+    finally:
+        for path in files.values():
+            path.unlink(missing_ok=True)
 
 
 def _unplaced(stream: Stream, played: Played) -> str:
@@ -205,37 +213,6 @@ def _directory(keep: Path | None) -> Iterator[Path]:
 
 def _folder(number: int, name: str) -> str:
     return f"{number:02}-" + "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in name)
-
-
-_OF_VARIABLES: Final = {
-    "MALLOC_ARENA_MAX": "glibc.malloc.arena_max",
-    "MALLOC_ARENA_TEST": "glibc.malloc.arena_test",
-    "MALLOC_TOP_PAD_": "glibc.malloc.top_pad",
-    "MALLOC_MMAP_MAX_": "glibc.malloc.mmap_max",
-    "MALLOC_MMAP_THRESHOLD_": "glibc.malloc.mmap_threshold",
-    "MALLOC_TRIM_THRESHOLD_": "glibc.malloc.trim_threshold",
-    "MALLOC_PERTURB_": "glibc.malloc.perturb",
-}
-"""Environment variables that set a tunable. Source: glibc manual, Tunables; glibc, elf/dl-tunables.list, env_alias."""
-
-
-def _recorded_settings(run: Run) -> tuple[tuple[str, str], ...]:
-    """Return the tunables that a recorded program was started with; the log alone does not tell."""
-    log = Path(run.source.logs[0].path)
-    if log.name != LOG or not (log.parent / SIDECAR).is_file():
-        return ()
-    environment = read_sidecar(log.parent).get("environment", {})
-    found = [(_OF_VARIABLES[name], value) for name, value in environment.items() if name in _OF_VARIABLES]
-    for text in environment.get("GLIBC_TUNABLES", "").split(":"):
-        name, equals, value = text.partition("=")
-        if equals and name.startswith("glibc.malloc."):
-            found.append((name, value))
-    return tuple(found)
-
-
-def _recorded_peak(run: Run, space: int) -> int:
-    """Return how much was mapped at most in the recorded space, as far as its log shows."""
-    return int(run.footprint.most_mapped[space])
 
 
 # --- the break -------------------------------------------------------------------------------------------------------
@@ -332,7 +309,7 @@ class _Figures:
         """Return how much was mapped at most."""
         return int(self.changes["mapped_bytes"].max(initial=0))
 
-    def row(self, name: str, base: int, *, touch: bool) -> Row:
+    def row(self, name: str, base: int, note: str, *, touch: bool) -> Row:
         """Return the row of a policy; `base` is what the recorded run had mapped beside what the player has."""
         activity = self.run.activity
         mmaps, strings = activity.allocator_mmaps, self.run.strings
@@ -359,38 +336,10 @@ class _Figures:
             address_fragmentation=1 - largest / gaps if gaps else None,
             null_answers=self.played.refused,
             seconds=self.played.nanoseconds / 1e9,
+            note=note,
         )
 
     def _brk_steps(self) -> np.ndarray:
         brks = self.run.replayed.brks
         steps: np.ndarray = brks["step"][(brks["space"] == self.space) & (brks["step"] < self.last)]
         return steps
-
-
-def parse_setting(text: str) -> tuple[str, str]:
-    """Return name and value of a tunable given as `glibc.malloc.top_pad=16777216`; the prefix may be left out.
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    name, found, value = text.partition("=")
-    if not found or not name or not value or ":" in text:
-        raise ValueError(f"{text!r}: expected NAME=VALUE, such as glibc.malloc.top_pad=16777216")
-    tunable = name if "." in name else f"glibc.malloc.{name}"
-    known = tunables()
-    if known and tunable not in known:
-        names = ", ".join(sorted(each.removeprefix("glibc.malloc.") for each in known if ".malloc." in each))
-        raise ValueError(f"{name!r} is no tunable of the libc of this machine; of malloc it has {names}")
-    return tunable, value
-
-
-@cache
-def tunables() -> frozenset[str]:
-    """Return the tunables of this machine's glibc, none where it does not tell. Source: ld.so(8), --list-tunables."""
-    for loader in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"):
-        try:
-            done = subprocess.run([loader, "--list-tunables"], capture_output=True, text=True, check=False)
-        except OSError:
-            continue
-        return frozenset(line.partition(":")[0] for line in done.stdout.splitlines() if line.startswith("glibc."))
-    return frozenset()
