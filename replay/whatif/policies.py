@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Final
 
 import numpy as np
@@ -158,7 +159,10 @@ def what_if(
             watch(Stage(f"serving: {policy.name}", number, len(chosen) + 1))
             place = directory / _folder(number, policy.name)
             played = play(policy, files[policy.blocked], place, touch=touch)
-            return _Figures(load(played.log, elf_root=None), played)
+            figures = _Figures(load(played.log, elf_root=None), played)
+            if keep is None:
+                rmtree(place)  # a long stream's recordings together would fill a disk
+            return figures
 
         first = served(0, recorded)
         proof = agreement(blocked, first.played.addresses, recorded_moves(run, blocked), first.moves())
