@@ -19,6 +19,7 @@ from replay import cli
 from replay.record.command import Options, record
 from replay.whatif import stream as requests
 from replay.whatif.agreement import agreement
+from replay.whatif.as_text import answer
 from replay.whatif.policies import UNBLOCKED, Policy, WhatIf, what_if
 from replay.whatif.stream import NO_SLOT, NoRequestsError, Stream, stream_of
 from replay.whatif.tunables import parse_setting
@@ -164,6 +165,19 @@ def test_each_run_is_a_recording_where_it_is_kept(recording: Path, tmp_path: Pat
     kept = sorted((tmp_path / "kept").iterdir())
     assert [path.name for path in kept] == ["00-as-recorded", "01-nothing-above-the-break"]
     assert [len(replay.load(path).brk_failures) > 0 for path in kept] == [True, False]
+
+
+@pytest.mark.live
+def test_a_limit_that_starves_the_program_is_said_and_refused_bytes_are_not_held(tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    log = tmp_path / "trace.log"
+    log.write_text("".join(f"7 malloc(1000000) = {0x7F0000000010 + at * 0x100000:#x}\n" for at in range(20)))
+    found = what_if(replay.load(log), [Policy("10 MB", limit_as=10_000_000)])
+    starved = found.rows[1]
+    assert found.rows[0].null_answers == 0 < (starved.null_answers or 0) < 20
+    assert (starved.fallback_bytes or 0) < 10_000_000
+    assert answer(found) == "Requests would have been refused with 10 MB."
 
 
 @pytest.mark.live

@@ -138,7 +138,10 @@ def answer(found: WhatIf) -> str:
         if good:
             return f"{asked} as recorded. None would have been with {_listed(good)}."
         return f"{asked} as recorded, and with each of the other policies some would have been, too."
-    return _least(recorded, others)
+    served = [row for row in others if not row.null_answers or row.null_answers <= (recorded.null_answers or 0)]
+    starved = [row for row in others if row not in served]
+    said = [f"Requests would have been refused with {_listed(starved)}."] if starved else []
+    return " ".join([*said, *([_least(recorded, served)] if served else [])])
 
 
 def _least(recorded: Row, others: Sequence[Row]) -> str:

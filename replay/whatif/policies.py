@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from replay.console.amounts import number
-from replay.engine.columns import NULL, Columns
+from replay.engine.columns import NO_TEXT, NULL, Columns
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.errors import ReplayError
 from replay.heap.blocks import UNKNOWN_FREE
@@ -329,7 +329,7 @@ class _Figures:
             brk_calls=int((self._brk_steps() >= self.first).sum()),
             refused=int(((failures >= self.first) & (failures < self.last)).sum()),
             fallbacks=int(fell_back.sum()),
-            fallback_bytes=int(mmaps["bytes"][fell_back].sum()),
+            fallback_bytes=int(mmaps["bytes"][fell_back & (mmaps["errno"] == NO_TEXT)].sum()),
             arenas=int((inside & (kinds == "arena_heap")).sum()),
             peak_mapped_bytes=base + self.peak(),
             end_mapped_bytes=base + int(ends[-1]) if len(ends) else None,
