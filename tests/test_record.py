@@ -282,6 +282,13 @@ def test_frames_name_the_functions_that_asked(tool: str, program, tmp_path: Path
     assert [*events.loc[events["length"].isin([100, 101, 102, 4]), "caller"]] == ["stacks"] * 3 + ["strdup"]
 
 
+def test_strace_alone_writes_the_stacks_that_are_asked_for(program, tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    assert run_record("--tool", "strace", "--stacks", "3", "-o", "out", program("stacks"), cwd=tmp_path).returncode == 0
+    assert re.search(r"\d+ +\S+ brk\(.*\n > .*libc.*\n", (tmp_path / "out" / "trace.log").read_text())
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_program_that_no_library_is_preloaded_into_is_said(tool: str, program, tmp_path: Path) -> None:
     done = run_record("--tool", tool, "-o", "out", program("stacks", "-static"), cwd=tmp_path)

@@ -193,8 +193,22 @@ def _command(
     clock = ["--absolute-timestamps=format:unix,precision:ns"] if version >= (5, 6) else ["-ttt"]
     which = ["-e", "trace=all" if options.system_calls == "all" else TRACED]
     quick = ["--seccomp-bpf"] if version >= (5, 3) and options.system_calls != "all" else []
+    stacks = ["-k"] if options.stacks and not chosen.shim else []
     given = [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
-    return ["strace", "-f", "-y", *clock, *quick, *which, "-o", str(directory / STRACE_LOG), *given, "--", *command]
+    return [
+        "strace",
+        "-f",
+        "-y",
+        *clock,
+        *quick,
+        *stacks,
+        *which,
+        "-o",
+        str(directory / STRACE_LOG),
+        *given,
+        "--",
+        *command,
+    ]
 
 
 def _strace_version() -> str:

@@ -115,10 +115,17 @@ class MallocFindings:
         return "" if self.shows_frees else "the log shows no free at all, and may leave them out"
 
     @cached_property
+    def _is_recording(self) -> bool:
+        """Whether `replay record` made the log, whose preloaded library sees the calls of all callers."""
+        return any(log.dialect == "mixed" for log in self.run.source.logs)
+
+    @cached_property
     def shows_frees(self) -> bool:
         """Whether the log would show a free: it shows one, or library calls that have nothing to do with memory."""
         blocks = self.run.malloc_blocks
-        return bool(len(blocks.taken_steps) or self.resized or self.run.source.counters.lines_passed_over)
+        return bool(
+            self._is_recording or len(blocks.taken_steps) or self.resized or self.run.source.counters.lines_passed_over
+        )
 
     @cached_property
     def leaves_out_callers(self) -> bool:
@@ -126,8 +133,8 @@ class MallocFindings:
 
         Where no caller is printed, blocks of others lie between the seen ones. Heuristic.
         """
-        if any(log.dialect == "mixed" for log in self.run.source.logs):
-            return False  # a recording: the preloaded library sees them all
+        if self._is_recording:
+            return False
         callers = self.run.malloc_blocks.columns["caller"]
         unseen = max(self.diagnosis.largest.unseen_bytes, self.diagnosis.end.unseen_bytes) if len(callers) else 0
         own = _OF_ARENA * self.findings.arena_heaps.count + _OF_THREAD * self.run.replayed.threads
