@@ -195,20 +195,8 @@ def _command(
     quick = ["--seccomp-bpf"] if version >= (5, 3) and options.system_calls != "all" else []
     stacks = ["-k"] if options.stacks and not chosen.shim else []
     given = [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
-    return [
-        "strace",
-        "-f",
-        "-y",
-        *clock,
-        *quick,
-        *stacks,
-        *which,
-        "-o",
-        str(directory / STRACE_LOG),
-        *given,
-        "--",
-        *command,
-    ]
+    words = ["-f", "-y", *clock, *quick, *stacks, *which, "-o", str(directory / STRACE_LOG), *given]
+    return ["strace", *words, "--", *command]
 
 
 def _strace_version() -> str:

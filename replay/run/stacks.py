@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from replay.engine.columns import NULL, Int64Array
+from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.errors import QueryError
 from replay.grammar import LineError, parse
 from replay.grammar.line import Text
@@ -107,6 +107,17 @@ def sites(run: Run, steps: Int64Array) -> dict[int, str]:
                 if site is not None:
                     found[step] = f"{site.function} ({site.module})" if site.module else site.function
     return found
+
+
+def askers(run: Run, steps: Int64Array, callers: Int64Array) -> Int64Array:
+    """Return who asked at each of some steps, as text ids: its site where it has frames, else its caller."""
+    if not (callers != NO_TEXT).any():
+        return callers
+    found, made = sites(run, steps), callers.copy()
+    for place, step in enumerate(steps.tolist()):
+        if step in found:
+            made[place] = run.strings.intern(found[step])
+    return made
 
 
 class _Frame(NamedTuple):

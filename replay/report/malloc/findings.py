@@ -23,7 +23,7 @@ from replay.heap.snapshot import HeapSnapshot, pins
 from replay.linux import constants
 from replay.report.facts import Curve
 from replay.report.malloc.facts import Cause, Fault, LeakGroup, Pin, Raise, SpaceBlocks
-from replay.run.stacks import sites
+from replay.run.stacks import askers
 from replay.run.summary import log_end
 
 if TYPE_CHECKING:
@@ -264,17 +264,7 @@ class MallocFindings:
     def _leak_callers(self) -> Int64Array:
         """Who asked for each block alive at the end: the first frame outside libc where there are frames."""
         columns, rows = self.run.malloc_blocks.columns, live_rows(self.run.malloc_blocks)
-        callers = columns.at("caller", rows)
-        if not (callers != NO_TEXT).any():
-            return callers
-        steps = columns.at("given_step", rows)
-        found = sites(self.run, steps)
-        named = (found.get(step) for step in steps.tolist())
-        made = [
-            caller if site is None else self.run.strings.intern(site)
-            for site, caller in zip(named, callers.tolist(), strict=True)
-        ]
-        return np.array(made, np.int64)
+        return askers(self.run, columns.at("given_step", rows), columns.at("caller", rows))
 
     @cached_property
     def leaks(self) -> list[LeakGroup]:
