@@ -443,6 +443,70 @@ def test_a_set_without_times_has_each_child_behind_its_creator(tmp_path: Path) -
     assert [row["line"] for row in rows] == [1, 2, 1, 1, 2, 3, 1, 4, 5]
 
 
+CLONE_THREAD = "clone(child_stack=NULL, flags=CLONE_VM|CLONE_THREAD)"
+
+
+def test_threads_of_a_set_without_times_are_ordered_by_the_break(tmp_path: Path) -> None:
+    run = a_set(
+        tmp_path,
+        {
+            10: f"brk(NULL) = 0x1000\n{CLONE_THREAD} = 11\n{CLONE_THREAD} = 12\nbrk(0x4000) = 0x4000\nexit(0) = ?\n",
+            11: "brk(0x2000) = 0x2000\nmunmap(0x70000, 4096) = 0\nbrk(0x5000) = 0x5000\nbrk(NULL) = 0x6000\n",
+            12: "brk(0x3000) = 0x3000\nbrk(0x6000) = 0x6000\n",
+        },
+    )
+    assert columns(rows_of(run), "pid", "call", "result") == [
+        (10, "brk", 0x1000),
+        (10, "clone", 11),
+        (11, "brk", 0x2000),
+        (11, "munmap", 0),
+        (10, "clone", 12),
+        (12, "brk", 0x3000),
+        (10, "brk", 0x4000),
+        (10, "exit", None),
+        (11, "brk", 0x5000),
+        (12, "brk", 0x6000),
+        (11, "brk", 0x6000),
+    ]
+
+
+def test_a_break_that_shrinks_tells_no_order_of_threads(tmp_path: Path) -> None:
+    run = a_set(
+        tmp_path,
+        {
+            10: f"{CLONE_THREAD} = 11\nbrk(0x3000) = 0x3000\n",
+            11: "brk(0x4000) = 0x4000\nbrk(0x2000) = 0x2000\n",
+        },
+    )
+    assert columns(rows_of(run), "pid", "result") == [(10, 11), (11, 0x4000), (11, 0x2000), (10, 0x3000)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["brk", "munmap", "clone"])), max_size=40))
+def test_threads_that_only_grow_the_break_are_never_told_to_have_shrunk_it(did: list[tuple[int, str]]) -> None:
+    files, top = {10: [f"brk(NULL) = {4096:#x}"]}, 4096
+    for thread, call in did:
+        pid = 10 + thread % len(files)
+        if call == "brk":
+            top += 4096
+            files[pid].append(f"brk({top:#x}) = {top:#x}")
+        elif call == "clone":
+            child = 10 + len(files)
+            files[pid].append(f"{CLONE_THREAD} = {child}")
+            files[child] = ["set_robust_list(0x1, 24) = 0", "brk(NULL) = 0x1000"] if top == 4096 else ["gettid() = 1"]
+        else:
+            files[pid].append("munmap(0x70000, 4096) = 0")
+    with tempfile.TemporaryDirectory() as name:
+        texts = {pid: "\n".join(lines) + "\n" for pid, lines in files.items()}
+        rows = rows_of(a_set(Path(name), texts))
+    breaks = [row["result"] for row in rows if row["call"] == "brk"]
+    assert breaks == sorted(breaks)
+    for pid, lines in files.items():
+        called = [line.split("(")[0] for line in lines if not line.startswith(("gettid", "set_robust"))]
+        assert [row["call"] for row in rows if row["pid"] == pid] == called
+    born = {row["result"]: at for at, row in enumerate(rows) if row["call"] == "clone"}
+    assert all(at > born.get(row["pid"], -1) for at, row in enumerate(rows))
+
+
 def test_a_set_with_times_is_merged_by_them(tmp_path: Path) -> None:
     run = a_set(
         tmp_path,
@@ -460,6 +524,11 @@ def test_in_a_set_with_durations_calls_begin_before_they_complete(tmp_path: Path
         },
     )
     assert columns(rows_of(run), "call", "entry_clock", "clock") == [("mmap", 2, 3), ("munmap", 1, 4), ("brk", 5, 5)]
+
+
+def test_logs_of_ltrace_that_are_numbered_are_no_set(tmp_path: Path) -> None:
+    run = a_set(tmp_path, {1: "malloc(8) = 0x10\n", 2: "malloc(8) = 0x30\n"})
+    assert columns(rows_of(run), "pid", "result") == [(None, 0x10), (None, 0x30)]
 
 
 def in_order(files: dict[int, list[tuple[int, int]]]) -> list[tuple[int, int, int, int]]:

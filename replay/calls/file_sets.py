@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import accumulate
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from replay.calls.creation_order import by_creation
+from replay.calls.kept_files import KeptFile, join_moved_execs, kept_file, lasting
 from replay.calls.one_run import Beginning, refuse_two_programs
-from replay.calls.table import COLUMNS, UNFINISHED, Calls, concatenated
-from replay.engine.column_store import PackedColumns, Shelf
-from replay.engine.columns import NO_TEXT, NULL, Int64Array
-from replay.linux.constants import CALL_CODE, CLONE, EXECS, FORKS, PID_CHANGED
+from replay.calls.table import Calls, concatenated
+from replay.engine.column_store import Shelf
+from replay.engine.columns import NULL, Int64Array
+from replay.linux.constants import FORKS
 
 PART_ROWS: Final = 1 << 14
 """A file is kept in parts of so many calls; where there are many files, of fewer: one part of each may be in use."""
@@ -29,7 +30,6 @@ USED_ROWS: Final = 1 << 20
 WINDOW_ROWS: Final = 1 << 16
 """About so many calls of all files are put in order at once."""
 
-_CLONE_VFORK: Final = CLONE["CLONE_VFORK"]
 _END_OF_TIME: Final = np.iinfo(np.int64).max
 
 
@@ -52,8 +52,8 @@ def merged(
         ReplayError: the files are of two runs.
     """
     shelf, rows = Shelf(), min(PART_ROWS, max(1, USED_ROWS // max(1, len(files))))
-    kept = [_kept(batches, shelf, rows) for batches in files]
-    _join_moved_execs(kept)
+    kept = [kept_file(batches, shelf, rows) for batches in files]
+    join_moved_execs(kept)
     has_times = timed() and all(NULL not in file.begins for file in kept)
     made = _made_processes(kept)
     beginnings = [_beginning(file, path) for file, path in zip(kept, paths, strict=False) if file.columns.rows]
@@ -61,10 +61,10 @@ def merged(
     if has_times:
         yield from _by_time(kept)
     else:
-        yield from _by_creation(kept)
+        yield from by_creation(kept)
 
 
-def _made_processes(files: Sequence[_File]) -> set[int]:
+def _made_processes(files: Sequence[KeptFile]) -> set[int]:
     """Return the processes and threads that calls of the files made."""
     made: set[int] = set()
     for file in files:
@@ -73,84 +73,10 @@ def _made_processes(files: Sequence[_File]) -> set[int]:
     return made
 
 
-def _beginning(file: _File, path: str) -> Beginning:
+def _beginning(file: KeptFile, path: str) -> Beginning:
     """Return how a file that has calls begins, and the times that it is about."""
     pid, call, line = (file.columns.one(name, 0) for name in ("pid", "call", "line"))
     return Beginning(path, pid, call, line, min(file.begins), max(file.ends))
-
-
-# --- what is kept of a file ------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _File:
-    """The calls of one file, kept packed; those that change others (execs, forks, changes of pids) also as they are.
-
-    begins, ends: the lowest time in each part, `NULL` where one is not known, and the highest of completions so far.
-    rows: which calls `telling` are. dropped: rows that are no calls of their own. ended_execs: by row, what path and
-    thread (`Calls.aux`) an execve has that began in another file.
-    """
-
-    columns: PackedColumns
-    begins: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    telling: Calls = field(default_factory=lambda: concatenated([]))
-    rows: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
-    dropped: set[int] = field(default_factory=set)
-    ended_execs: dict[int, tuple[int, int]] = field(default_factory=dict)
-
-    def part(self, number: int) -> tuple[Int64Array, Calls]:
-        """Return the calls of a part and which rows they are."""
-        first, last = self.columns.starts[number : number + 2]
-        rows, calls = np.arange(first, last), Calls(**self.columns.part(number))
-        changed = [row for row in self.ended_execs if first <= row < last]
-        if changed:
-            calls.path, calls.aux = calls.path.copy(), calls.aux.copy()
-        for row in changed:
-            calls.path[row - first], calls.aux[row - first] = self.ended_execs[row]
-        left = np.array([row not in self.dropped for row in rows.tolist()], dtype=bool) if self.dropped else None
-        return (rows, calls) if left is None else (rows[left], calls.take(left))
-
-
-def _kept(batches: Iterable[Calls], shelf: Shelf, part_rows: int) -> _File:
-    """Return the calls of a file, in parts of at most so many rows."""
-    file = _File(PackedColumns(shelf, COLUMNS))
-    telling: list[Calls] = []
-    rows: list[Int64Array] = [file.rows]
-    end = NULL
-    for batch in batches:
-        chosen = np.flatnonzero(np.isin(batch.call, (*EXECS, *FORKS, PID_CHANGED)))
-        telling.append(batch.take(chosen))
-        rows.append(chosen + file.columns.rows)
-        for first in range(0, len(batch), part_rows):
-            part = batch.take(slice(first, first + part_rows))
-            file.columns.append({name: getattr(part, name) for name in COLUMNS})
-            end = max(end, int((part.time_ns + _lasting(part)).max()))
-            file.begins.append(int(part.time_ns.min()))
-            file.ends.append(end)
-    file.telling, file.rows = concatenated(telling), np.concatenate(rows)
-    return file
-
-
-def _lasting(calls: Calls) -> Int64Array:
-    """Return how long each call took, 0 where that is not known."""
-    return np.where(calls.duration_ns == NULL, 0, calls.duration_ns)
-
-
-def _join_moved_execs(files: Sequence[_File]) -> None:
-    """Join each execve that ended in another thread, and so in another file, with its end there."""
-    calls = concatenated(file.telling for file in files)
-    places = [(file, row) for file in files for row in file.rows.tolist()]
-    execve, path = np.isin(calls.call, EXECS), calls.path.copy()
-    for moved in np.flatnonzero(calls.call == PID_CHANGED).tolist():
-        ended = np.flatnonzero(execve & (calls.pid == calls.aux[moved]) & (path == NO_TEXT))
-        if len(ended):
-            path[ended[0]] = path[moved]
-            file, row = places[ended[0]]
-            file.ended_execs[row] = int(path[moved]), int(calls.pid[moved])
-            begun = execve & (calls.pid == calls.pid[moved]) & (calls.status == UNFINISHED)
-            for file, row in (places[at] for at in np.flatnonzero(begun).tolist()):
-                file.dropped.add(row)
 
 
 # --- in the order of time --------------------------------------------------------------------------------------------
@@ -164,7 +90,7 @@ class _Cursor:
     `entry_clock` is that of the first call in use if it began among calls that were put in order before.
     """
 
-    file: _File
+    file: KeptFile
     parts_used: int = 0
     calls: Calls = field(default_factory=lambda: concatenated([]))
     begun: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -179,7 +105,7 @@ class _Cursor:
             _, calls = self.file.part(self.parts_used)
             self.parts_used += 1
             if len(calls):
-                ended = np.maximum(np.maximum.accumulate(calls.time_ns + _lasting(calls)), self.last_end)
+                ended = np.maximum(np.maximum.accumulate(calls.time_ns + lasting(calls)), self.last_end)
                 begun = np.maximum(calls.time_ns, np.append(self.last_end, ended[:-1]))
                 self.last_end = int(ended[-1])
                 found.append((calls, np.minimum(begun, ended), ended))
@@ -225,7 +151,7 @@ class _Taken(NamedTuple):
     begins: Int64Array
 
 
-def _by_time(files: Sequence[_File]) -> Iterator[Calls]:
+def _by_time(files: Sequence[KeptFile]) -> Iterator[Calls]:
     """Yield the calls in order of completion; the clock counts entries and completions."""
     cursors, clock = [_Cursor(file) for file in files], 0
     for until in _borders(files):
@@ -236,7 +162,7 @@ def _by_time(files: Sequence[_File]) -> Iterator[Calls]:
         yield window
 
 
-def _borders(files: Sequence[_File]) -> Iterator[int]:
+def _borders(files: Sequence[KeptFile]) -> Iterator[int]:
     """Yield times, ascending, between which about `WINDOW_ROWS` calls complete; the last is the end of time."""
     ends = [end for file in files for end in file.ends]
     rows = [row for file in files for row in np.diff(file.columns.starts).tolist()]
@@ -263,71 +189,3 @@ def _window(cursors: Sequence[_Cursor], until: int, clock: int) -> tuple[Calls, 
     completed, opened = pieces[: len(taken)], pieces[len(taken) :]
     calls = concatenated(map(_Cursor.with_clocks, cursors, taken, completed, opened))
     return calls.take(np.argsort(calls.clock)), clock + len(marks)
-
-
-# --- in the order of creation ----------------------------------------------------------------------------------------
-
-
-class _Stretch(NamedTuple):
-    """Rows `[first, last)` of a file."""
-
-    file: int
-    first: int
-    last: int
-
-
-def _by_creation(files: Sequence[_File]) -> Iterator[Calls]:
-    """Yield the calls file by file, each child's file where its creator's call returned, before it for a vfork."""
-
-    @lru_cache(maxsize=8)
-    def part(file: int, number: int) -> tuple[Int64Array, Calls]:
-        return files[file].part(number)
-
-    clock = 0
-    for file, first, last in _stretches(files):
-        starts = files[file].columns.starts
-        number = int(np.searchsorted(starts, first, side="right")) - 1
-        while number < len(starts) - 1 and starts[number] < last:
-            rows, calls = part(file, number)
-            found = calls.take(slice(*np.searchsorted(rows, [first, last])))
-            found.clock = np.arange(clock + 1, clock + 1 + len(found))
-            found.entry_clock = found.clock.copy()
-            clock += len(found)
-            yield found
-            number += 1
-
-
-def _stretches(files: Sequence[_File]) -> Iterator[_Stretch]:
-    """Yield the stretches of all files in the order of creation."""
-    children = _children(files)
-    born = {child for found in children.values() for _, child in found}
-    for root in range(len(files)):
-        if root in born:
-            continue
-        stack = [(root, 0, iter(children.pop(root, [])))]
-        while stack:
-            place, at, rest = stack.pop()
-            row, child = next(rest, (files[place].columns.rows, -1))
-            yield _Stretch(place, at, row)
-            if child >= 0:
-                stack.append((place, row, rest))
-                stack.append((child, 0, iter(children.pop(child, []))))
-
-
-def _children(files: Sequence[_File]) -> dict[int, list[tuple[int, int]]]:
-    """Return for each file the files of those that its calls made, each with the row in front of which it belongs."""
-    by_pid = {file.columns.one("pid", 0): place for place, file in enumerate(files) if file.columns.rows}
-    children: dict[int, list[tuple[int, int]]] = {}
-    born = set()
-    for place, file in enumerate(files):
-        calls = file.telling
-        for at in np.flatnonzero(np.isin(calls.call, FORKS) & (calls.result > 0)).tolist():
-            child = by_pid.get(int(calls.result[at]))
-            if child is not None and child not in born and child != place:
-                born.add(child)
-                before = int(calls.call[at]) == CALL_CODE["vfork"] or (
-                    calls.flags[at] != NULL and int(calls.flags[at]) & _CLONE_VFORK
-                )
-                row = int(file.rows[at])
-                children.setdefault(place, []).append((row if before else row + 1, child))
-    return children

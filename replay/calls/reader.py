@@ -60,8 +60,9 @@ class Reading:
         """Return the calls that complete in a scanned chunk."""
         chunk, found = scanned
         columns = self.shapes.columns(chunk, found)
-        if self.log.pid is not None and "pid" in columns.numbers and (columns.numbers["pid"] != NULL).any():
-            self.log.pid = None  # no file of a -ff set: its lines say whose they are
+        printed = "pid" in columns.numbers and (columns.numbers["pid"] != NULL).any()
+        if printed or self.log.dialect == "ltrace":
+            self.log.pid = None  # no file of a -ff set, which only strace writes: its lines say whose they are
         rows = self._rows(chunk, columns)
         if self.log.pid is None:
             rows = _with_sights(rows, chunk, self._first_sights(chunk, found, columns))

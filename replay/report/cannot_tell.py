@@ -48,6 +48,8 @@ _UNREAD: Final = Cell("lines that name such calls could not be read", STRACE)
 _UNREAD_BLOCKS: Final = Cell("lines that name malloc or free could not be read", _BLOCKS)
 _ALONE: Final = Cell("without -f the log leaves out the children that the program made", _FOLLOW)
 _MAPPED: Final = Cell("calls show what is mapped, not what is touched", _RESIDENT)
+_SET: Final = "strace -ff -ttt -y -e trace=%memory,%process,%file,prlimit64 -o FILE PROG"
+_NO_ORDER: Final = Cell("the files have no times to compare: of threads only what they do to the break tells it", _SET)
 _NO_FREES: Final = Cell("the log shows no free at all: it may have been left out", _BLOCKS)
 
 LEAKS: Final = "leak"
@@ -55,7 +57,7 @@ LEAKS: Final = "leak"
 EVIDENCE: Final = (
     "unread", "unread_malloc", "strace", "ltrace_without_malloc", "ltrace_without_system_calls", "begins_late",
     "killed", "cut", "no_frees", "unseen_memory", "main_program_only", "children_left_out", "ltrace_with_system_calls",
-    "no_times", "any",
+    "set_without_times", "no_times", "any",
 )  # fmt: skip
 """Kinds of logs, those first whose reason stands before others where several apply."""
 
@@ -97,6 +99,7 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
         "begins_late": _LATE_BLOCKS,
         "unseen_memory": _UNSEEN,
     },
+    "order of calls in different files": {"set_without_times": _NO_ORDER},
     "resident memory": {"any": _MAPPED},
     "whose allocator": {
         "ltrace_without_system_calls": Cell("without -S no library is seen being mapped", _BLOCKS),
@@ -155,6 +158,17 @@ def _children_left_out(findings: Findings) -> bool:
     return bool(((events.at("result", made) > 0) & (events.at("status", made) == 0)).any())
 
 
+def _set_without_times(findings: Findings) -> bool:
+    """Return whether threads of one space wrote a file each whose times are missing or count from another line."""
+    logs, replayed = findings.run.source.logs, findings.run.replayed
+    apart = len(logs) > 1 and all(log.pid is not None for log in logs) and replayed.threads > replayed.processes
+    return apart and (_no_times(findings) or any(log.relative for log in logs))
+
+
+def _no_times(findings: Findings) -> bool:
+    return findings.run.summary_values["duration_ns"] is None
+
+
 _HOLDS: Final[dict[str, Callable[[Findings], bool]]] = {
     "unread": lambda findings: findings.unread is not None and findings.unread.of_system,
     "unread_malloc": lambda findings: findings.unread is not None and findings.unread.of_malloc,
@@ -169,7 +183,8 @@ _HOLDS: Final[dict[str, Callable[[Findings], bool]]] = {
     "unseen_memory": _much_unseen,
     "main_program_only": _main_only,
     "children_left_out": _children_left_out,
-    "no_times": lambda findings: findings.run.summary_values["duration_ns"] is None,
+    "set_without_times": _set_without_times,
+    "no_times": _no_times,
     "any": lambda findings: bool(findings.memory_calls or findings.malloc_calls),
 }
 """Whether a log is of a kind."""
