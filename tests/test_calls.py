@@ -507,6 +507,23 @@ def test_threads_that_only_grow_the_break_are_never_told_to_have_shrunk_it(did: 
     assert all(at > born.get(row["pid"], -1) for at, row in enumerate(rows))
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["clone", "execve", 0, 1, 2, 3])), max_size=30))
+def test_whatever_threads_did_the_lines_of_each_file_keep_their_order(did: list[tuple[int, str | int]]) -> None:
+    files = {10: ["brk(NULL) = 0x2"]}
+    for thread, call in did:
+        lines = files[10 + thread % len(files)]
+        if call == "clone":
+            child = 10 + len(files)
+            lines.append(f"{CLONE_THREAD} = {child}")
+            files[child] = ["brk(NULL) = 0x2"]
+        else:
+            lines.append('execve("x", ["x"], 0x1) = 0' if call == "execve" else f"brk({call}) = {call}")
+    with tempfile.TemporaryDirectory() as name:
+        rows = rows_of(a_set(Path(name), {pid: "\n".join(lines) + "\n" for pid, lines in files.items()}))
+    for pid, lines in files.items():
+        assert [row["line"] for row in rows if row["pid"] == pid] == list(range(1, len(lines) + 1))
+
+
 def test_a_set_with_times_is_merged_by_them(tmp_path: Path) -> None:
     run = a_set(
         tmp_path,

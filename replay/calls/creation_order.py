@@ -239,16 +239,16 @@ class _Space:
         return not at_break or least is None or least.next_break() >= thread.next_break()
 
     def _run(self, thread: _Thread) -> _Child | None:
-        """Move a thread on as far as it may; return the child it has then made, if any."""
+        """Move a thread on as far as it may, its next row at least; return the child it has then made, if any."""
         while thread.execs and (thread.execs[0] == thread.at or self._left == 1):
             thread.execs.popleft()
             self._wait_for_break(thread)
         child = thread.children[0] if thread.children else None
         end = min(child.row if child else thread.rows, thread.execs[0] if thread.execs else thread.rows)
         while thread.brk < len(thread.breaks) and thread.break_rows[thread.brk] < end:
-            least = self._least()
-            if least is not None and least.next_break() < thread.next_break():
-                end = int(thread.break_rows[thread.brk])
+            least, row = self._least(), int(thread.break_rows[thread.brk])
+            if row > thread.at and least is not None and least.next_break() < thread.next_break():
+                end = row
             else:
                 thread.brk += 1
                 self._wait_for_break(thread)
