@@ -42,6 +42,7 @@ def check(paths: Iterable[Path]) -> replay.Run:
         check_run(run)
         if len(paths) == 1:
             check_verdicts(run.arrow("problems"), paths[0].read_bytes().split(b"\n"))
+            check_steps(run.arrow("events")["line"].to_numpy(), run.arrow("regions"))
     return run
 
 
@@ -140,6 +141,18 @@ def check_lives(rows: pa.Table) -> None:
     """What is born does not die before."""
     assert (column(rows, "born_line", -1) <= column(rows, "died_line", NEVER)).all(), "something died before its birth"
     assert (column(rows, "born_step", -1) <= column(rows, "died_step", NEVER)).all(), "a step of death before the birth"
+
+
+def check_steps(completed: np.ndarray, regions: pa.Table) -> None:
+    """What is alive at the line of a step is alive at the step: no later born, and dead from the first step on.
+
+    `completed` has the line of each step. What a split munmap left over begins where that took, before it completes.
+    """
+    born, died = regions["born_line"].is_valid().to_numpy(), regions["died_step"].is_valid().to_numpy()
+    first = np.searchsorted(completed, column(regions, "born_line", -1)[born])
+    assert (column(regions, "born_step", -1)[born] <= first).all(), "born at a later step than at its line"
+    first = np.searchsorted(completed, column(regions, "died_line", -1)[died])
+    assert (column(regions, "died_step", -1)[died] == first).all(), "dies at another step than at its line"
 
 
 def check_summary(tables: dict[str, pa.Table]) -> None:

@@ -1,4 +1,4 @@
-"""Damaged logs: calls behind the end of a space, frees before the fork, blocks that overlap, ends above all memory."""
+"""Damaged and threaded logs: calls behind the end of a space, frees before the fork, blocks that overlap, ends above all memory."""
 
 from __future__ import annotations
 
@@ -23,6 +23,25 @@ def test_a_space_does_not_end_before_its_last_call(tmp_path: Path) -> None:
     assert run.blocks[["born_line", "end"]].to_numpy().tolist() == [[3, "live"], [4, "live"]]
     assert run.summary["peak_live_bytes"].item() == 96
     assert run.replayed.spaces["died_line"].tolist() == [4]
+
+
+def test_what_a_split_munmap_leaves_begins_at_the_step_at_which_the_rest_ends(tmp_path: Path) -> None:
+    log = """\
+7 mmap(NULL, 12288, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000
+7 clone(child_stack=0x7f1111111110, flags=CLONE_VM|CLONE_THREAD|CLONE_SIGHAND) = 8
+7 munmap(0x7f0000001000, 4096 <unfinished ...>
+8 munmap(0x7f0000000000, 4096) = 0
+8 brk(NULL) = 0x55550000
+7 <... munmap resumed>) = 0
+"""
+    run = load(tmp_path, log)
+    columns = ["start", "end", "born_line", "died_line", "born_step", "died_step"]
+    low = 0x7F0000000000
+    assert run.regions[columns].to_numpy(object, na_value=None).tolist() == [
+        [low, low + 0x3000, 1, 3, 0, 2],
+        [low, low + 0x1000, 3, 4, 2, 2],
+        [low + 0x2000, low + 0x3000, 3, None, 2, None],
+    ]
 
 
 def test_a_free_that_began_before_the_fork_takes_the_childs_copy_at_the_fork(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ class ReplayColumns:
         self._shared_rows: Int64Array | None = None
         self._shared: dict[str, Packed] = {}
         self._divergences: list[dict[str, Int64Array]] = []
+        self._taken_early = np.zeros((2, 0), np.int64)
         found = [life.origin == "found" for life in lives] or [True]
         born = [NULL if life.origin == "found" else life.born_clock for life in lives] or [NULL]
         self._births = np.array(born, np.int64)
@@ -249,11 +250,16 @@ class ReplayColumns:
         if made_by_space.any():
             clocks = np.where(unborn, self._births[spaces], clocks)
             steps = np.where(made_by_space, self._birth_steps[spaces], steps)
+        early, first = self._taken_early
+        if len(early):  # what was not taken goes on at the step at which the rectangle before it ended
+            at = np.minimum(np.searchsorted(early, clocks), len(early) - 1)
+            steps = np.where((early[at] == clocks) & (steps > first[at]), first[at], steps)
         seeded = (rows[fields.ORIGIN] == fields.ORIGIN_MAPS) & (rows[fields.RECTANGLE_FROM_STEP] == BEFORE_TRACE)
         return clocks, np.where(seeded, BEFORE_TRACE, steps) if seeded.any() else steps
 
     def keep_changes(self, ran: WindowResult) -> None:
         """Keep what the operations of a window changed and contradicted, and what lay above the break."""
+        self._keep_early(ran)
         values, changes, spaces = ran.rows.values, np.ascontiguousarray(ran.changes.T), ran.rows.spaces
         code, step = values[fields.OP_CODE], values[fields.OP_STEP]
         is_brk = code == OpCode.BRK
@@ -268,6 +274,14 @@ class ReplayColumns:
         contradicts = _IS_REPORTED[code]
         if contradicts.any():
             self._divergences.append({name: column[contradicts] for name, column in (told | {"code": code}).items()})
+
+    def _keep_early(self, ran: WindowResult) -> None:
+        """Keep the lines at which calls took memory before they completed, each with the first step from there on."""
+        clocks = ran.rows.values[fields.OP_CLOCK]
+        early = clocks[clocks < ran.window.calls.clock[ran.rows.sources]]
+        if len(early):
+            told = np.stack([early, self.steps_at(early)])
+            self._taken_early = np.concatenate([self._taken_early, told], axis=1)
 
     @property
     def divergences(self) -> Columns:

@@ -179,7 +179,13 @@ _REGIONS: Final = Table(
             "word",
             "How it is known: trace (a call), maps (the snapshot given) or inferred.",
         ),
-        _column("born_step", "int64", "step", "Step of the call that gave it; -1: before the trace."),
+        _column(
+            "born_step",
+            "int64",
+            "step",
+            "Step of the call that gave it; of what a split munmap left over, the first at or after `born_line`; "
+            "-1: before the trace.",
+        ),
         _column(
             "died_step",
             "int64?",
