@@ -28,7 +28,7 @@ UNUSABLE = "no trace"
 WAYS = 50
 """One input in so many is replayed line by line too, and with interpreted loops."""
 
-COLLECT = 25
+COLLECT = 100
 """After one input in so many, garbage is collected: Python's own times cost a fifth of the run."""
 
 

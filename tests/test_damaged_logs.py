@@ -1,4 +1,4 @@
-"""Damaged and threaded logs: calls behind the end of a space, frees before the fork, blocks that overlap, ends above all memory."""
+"""Damaged and threaded logs: calls behind the end of a space, frees before the fork, blocks that overlap, odd ends."""
 
 from __future__ import annotations
 

@@ -509,6 +509,22 @@ def test_what_no_seen_call_handed_out_is_neither_free_nor_pinned() -> None:
     assert diagnosis.ANSWERS[diagnosis.diagnose(run.replayed, run.blocks, run.heaps).code] in ("neither", "leak")
 
 
+def test_what_the_heap_gave_back_before_a_block_came_above_it_is_not_unseen(tmp_path: Path) -> None:
+    log = """\
+SYS_brk(0) = 0x1000000
+SYS_brk(0x1042000) = 0x1042000
+prog->malloc(100) = 0x1000010
+SYS_brk(0x1021000) = 0x1021000
+prog->malloc(100) = 0x1041010
+"""
+    run = replay.load(write(tmp_path, log))
+    of_blocks = 2 * 112
+    last = run.fragmentation.iloc[-1]
+    assert last["heap_bytes"] == 0x21000 + 112
+    assert last["unseen_bytes"] == last["heap_bytes"] - of_blocks
+    assert run.heaps.unseen["end"].tolist() == [0x1021000]
+
+
 def test_a_block_below_unseen_memory_pins_nothing_that_is_known(tmp_path: Path) -> None:
     """The third block lies above a library's: whether the first two let anything go back, nobody knows."""
     lines = [f"prog->malloc(100000) = {0x5000_0010 + 100016 * at:#x}" for at in (0, 1, 3)]

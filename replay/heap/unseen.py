@@ -54,29 +54,36 @@ def _of_space(space: int, chunks: tuple[Int64Array, Int64Array, Int64Array], ext
     in_brk = added & (extents["in_brk"] == 1)
     of_brk = _earliest(count, first[in_brk], last[in_brk], extents["line"][in_brk]) < _NEVER
     rows = np.flatnonzero(ever & (above < covered))
-    lives = above[rows], covered[rows]
-    died = _given_back(borders[rows], lives, {name: column[~added] for name, column in extents.items()})
+    born = above[rows]
+    died = _given_back(borders[rows], born, covered[rows], extents)
+    rows, born, died = (column[born < died] for column in (rows, born, died))
     return {
         "space": np.full(len(rows), space, dtype=np.int64),
         "start": borders[rows],
         "end": borders[rows + 1],
-        "born_line": lives[0],
+        "born_line": born,
         "died_line": np.where(died == _NEVER, NULL, died),
         "in_brk": of_brk[rows].astype(np.int64),
     }
 
 
-def _given_back(start: Int64Array, lives: tuple[Int64Array, Int64Array], gone: Columns) -> Int64Array:
-    """Return the lines at which cells are no longer unseen, those at which the heap gives one back included.
+def _given_back(start: Int64Array, born: Int64Array, covered: Int64Array, extents: Columns) -> Int64Array:
+    """Return the lines at which cells are no longer unseen: covered, or given back by the heap.
 
-    `lives` are the lines from which and up to which each cell, which begins at `start`, is unseen otherwise.
+    Each begins at `start` and is unseen from `born` to `covered` otherwise; what is no heap at `born` ends there.
     """
-    born, died = lives[0], lives[1].copy()
-    first, last = np.searchsorted(start, gone["start"]), np.searchsorted(start, gone["end"])
-    for event in np.flatnonzero(last > first).tolist():
-        own, line = slice(first[event], last[event]), int(gone["line"][event])
-        died[own] = np.where(born[own] < line, np.minimum(died[own], line), died[own])
-    return died
+    died, there = covered.copy(), np.ones(len(start), dtype=np.bool_)
+    first, last = np.searchsorted(start, extents["start"]), np.searchsorted(start, extents["end"])
+    lines, added, touched = extents["line"], extents["sign"] > 0, last > first
+    if not (touched & ~added).any():
+        return died
+    for event in np.flatnonzero(touched).tolist():
+        own, line = slice(first[event], last[event]), int(lines[event])
+        before = line <= born[own]
+        there[own] = np.where(before, added[event], there[own])
+        if not added[event]:
+            died[own] = np.where(before, died[own], np.minimum(died[own], line))
+    return np.where(there, died, born)
 
 
 def _earliest(count: int, first: Int64Array, last: Int64Array, line: Int64Array) -> Int64Array:
