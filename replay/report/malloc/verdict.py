@@ -64,7 +64,7 @@ def _judgement(malloc: MallocFindings) -> Paragraph:
         parts.reverse()
     bad = fragmented or (malloc.word == ANSWERS[LEAK] and malloc.diagnosis.growth.growing)
     clear = malloc.word == ANSWERS[NEITHER] and not _is_left(malloc) and not malloc.passing
-    sound = clear and all(one.question != LEAKS for one in cannot_tell(malloc.findings))
+    sound = clear and not _leaves_out(malloc)
     return Paragraph(" ".join([QUESTION, _head(malloc), *parts]), "bad" if bad else "good" if sound else "")
 
 
@@ -85,6 +85,11 @@ def _head(malloc: MallocFindings) -> str:
     return "So far neither." if malloc.leak_untold else "Neither."
 
 
+def _leaves_out(malloc: MallocFindings) -> bool:
+    """Return whether blocks may have leaked that the log does not show."""
+    return any(one.question == LEAKS for one in cannot_tell(malloc.findings))
+
+
 _UNLESS: Final = "unless the program keeps those blocks on purpose"
 _ALSO: Final = "and the program may keep it on purpose"
 
@@ -99,7 +104,7 @@ def _left(malloc: MallocFindings) -> str:
     found = malloc.diagnosis
     end = "the exit" if malloc.exited else "the end of the log"
     if not found.leaked_blocks:
-        return f"Every block was freed before {end}."
+        return f"Every block{' that the log shows' if _leaves_out(malloc) else ''} was freed before {end}."
     were = "was" if found.leaked_blocks == 1 else "were"
     share = percent(found.leaked_bytes, found.peak.live_bytes)
     text = (
