@@ -121,7 +121,7 @@ def test_every_kind_of_log_has_an_example_and_every_cell_a_command() -> None:
 
 def test_strace_names_the_commands_that_show_malloc(load) -> None:
     found = {one["question"]: one for one in json_report(load(START + END))["cannot_tell"]}
-    assert found["leak"]["command"].splitlines() == [LTRACE, RECORD]
+    assert found["leak"]["command"].splitlines() == [RECORD, LTRACE]
     said = words(load(START + END))
     assert "What this log cannot tell - Leak, fragmentation, what pins the heap: strace does not show malloc" in said
     assert "Nothing is wrong" not in said
@@ -285,7 +285,7 @@ def test_never_neither_while_another_process_left_blocks(load) -> None:
     lines += ["11 +++ exited (status 0) +++"]
     said = words(load("\n".join(lines) + "\n"))
     assert "Neither" not in said
-    assert "In space 1 1 block, 900 bytes, were not freed either." in said
+    assert "In space 1 (pid 12) 1 block, 900 bytes, was not freed either." in said
 
 
 def test_unseen_memory_is_no_fragmentation() -> None:

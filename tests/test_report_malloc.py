@@ -131,7 +131,8 @@ def one_line(lines: list[str]) -> str:
         pytest.param(
             "fragmentation",
             "Fragmentation. Just before the exit 500,080 bytes (488 KiB) of the heap's 624 KiB (78 %) were free but "
-            "lay below live blocks, which keep them from going back to the kernel; the largest free range had 488 KiB. "
+            "lay below live blocks, so that free gave none of them back to the kernel; the largest free range had 488 "
+            "KiB. "
             "1 block, 24 bytes, was not freed before the exit: <1 % of the most that was live at once (line 13).",
             id="fragmentation",
         ),
@@ -190,7 +191,7 @@ def test_of_several_processes_the_answer_says_which(tmp_path: Path) -> None:
     log = tmp_path / "ltrace.log"
     log.write_text("\n".join(lines) + "\n")
     said = json_report(replay.load(log))["malloc"]
-    assert said["verdict"][0].endswith("This is said of space 0, which had the most bytes live at once.")
+    assert said["verdict"][0].endswith("This is said of space 0 (pid 11), which had the most bytes live at once.")
     assert [(row["space"], row["allocations"], row["frees"]) for row in said["spaces"]] == [(0, 2, 1), (1, 1, 1)]
 
 
@@ -204,8 +205,8 @@ PINNED_HEAP = """\
   rounding               80 bytes     8 bytes  their headers and padding
   unseen                656 bytes   656 bytes  in no block that the log shows
   free                    135 KiB     623 KiB  of the heap
-    below live blocks     0 bytes     488 KiB  cannot go back to the kernel
-    top of the heap       135 KiB     135 KiB  can go back
+    below live blocks     0 bytes     488 KiB  free cannot give it back
+    top of the heap       135 KiB     135 KiB  free can give it back
     trimmable               4 KiB       4 KiB  of the top, by a trim
     largest range         135 KiB     488 KiB  the largest block that fits
   fragmentation             0.000       0.217  1 - largest range / free
@@ -272,8 +273,8 @@ def test_a_free_that_raises_the_threshold(tmp_path: Path) -> None:
 
 def test_advice_fits(tmp_path: Path) -> None:
     advice = json_report(run_of("fragmentation", tmp_path))["malloc"]["advice"]
-    assert advice[0].startswith("Free the block at 0x55550007a410 (24 bytes, malloc of line 13): then 488 KiB can go")
-    assert advice[1].startswith("malloc_trim(0) would give back up to ")
+    assert advice[0].startswith("Free the block at 0x55550007a410 (24 bytes, malloc of line 13): then 488 KiB go")
+    assert advice[1].startswith("malloc_trim(0) at the end would give back up to ")
     assert json_report(run_of("neither", tmp_path))["malloc"]["advice"] == []
 
 

@@ -158,9 +158,10 @@ def _overcommit_sentence(case: _Case) -> str:
 def _unknown_sentence(case: _Case) -> str:
     """Return what is known where no cause is."""
     if case.told["above_start"] == NULL:
-        above = "the log shows no mapping above the break"
+        above, no_limit = "the log shows no mapping above the break", "and no limit that would explain it"
     else:
         above = f"the first mapping that the log shows above the break is {_pages(_pages_away(case))} away"
+        no_limit = "and the log shows no limit that would explain it"
     if case.told["next_granted"]:
         return (
             f"{above}; the mmap of no less that follows was granted, so neither a limit nor the overcommit rule was "
@@ -168,10 +169,10 @@ def _unknown_sentence(case: _Case) -> str:
         )
     if case.told["next_refused"]:
         return (
-            f"{above} and no limit that would explain it; the mmap that follows was refused too: likely a limit set "
-            "before the log starts, or the overcommit rule"
+            f"{above} {no_limit}; the mmap that follows was refused too: likely a limit set before the log starts, or "
+            "the overcommit rule"
         )
-    return f"{above} and no limit that would explain it, and no call that follows tells more"
+    return f"{above} {no_limit}; no call that follows tells more"
 
 
 class _Words(NamedTuple):

@@ -49,16 +49,16 @@ def meaning(findings: Findings) -> list[str]:
     unanswered = sum(group.count - group.stood_in - group.refused_too for group in findings.failure_groups)
     if unanswered:
         said.append(
-            f"After {_of(unanswered, findings.failures)} no mmap stood in: whoever asked for the memory (malloc, or "
-            "the program through sbrk) most likely was told that there is none."
+            f"After {_of(unanswered, findings.failures)} no mmap stood in: whoever asked (malloc, or the program "
+            "through sbrk) most likely got no memory."
         )
     return said
 
 
 _PRICE: Final = {
     "glibc": (
-        "malloc had its memory all the same, by mmap. The price: a refused brk and an mmap for each growth, a heap in "
-        "pieces, and glibc neither unmaps such a piece nor trims it before the exit."
+        "malloc had its memory all the same. The price: two calls for each growth, and a heap in pieces that glibc "
+        "neither unmaps nor trims before the exit."
     ),
     "musl": "malloc had its memory all the same, by mmap, in pieces that double in size and are never given back.",
     "mallocng": (
@@ -75,13 +75,13 @@ def _refused(findings: Findings, count: int) -> str:
     threads = findings.run.replayed.threads > findings.run.replayed.processes
     arena = ", unless another arena had room" if threads else ""
     how_often = times(count).capitalize()
-    return f"{how_often} malloc returned NULL: both the break and the mmap in its place were refused{arena}."
+    return f"{how_often} malloc returned NULL: both the break and mmap were refused{arena}."
 
 
 def _of(part: int, whole: int) -> str:
     if part == whole:
-        return "it" if whole == 1 else f"all {whole} failures"
-    return f"{part} of {whole} failures"
+        return "it" if whole == 1 else f"all {whole:,} failures"
+    return f"{part:,} of {whole:,} failures"
 
 
 def _is_mallocng(findings: Findings) -> bool:
@@ -107,17 +107,20 @@ def to_try(findings: Findings) -> list[str]:
 def _whatif(findings: Findings) -> str:
     """Return how to see what other settings would have come to: that takes a log that shows malloc."""
     if findings.malloc is not None:
-        return "replay whatif, on this log, serves its requests again under other settings and allocators."
-    return "replay record PROG, then replay whatif PROG.replay: serves its requests again under other settings."
+        return "Try other settings and allocators on its requests: replay whatif, on this log."
+    return "Try other settings on its requests: replay record PROG, then replay whatif PROG.replay."
 
 
 def _against_blocker(findings: Findings, group: FailureGroup) -> Iterator[str]:
     yield _move_blocker(findings, group)
     if malloc_of(findings, group.space) == "glibc" and group.stood_in and group.least_short < _WIDE_STEP:
         yield (
-            "While it stands: a larger M_TOP_PAD (GLIBC_TUNABLES=glibc.malloc.top_pad=16777216) makes fallbacks fewer "
-            "and larger; a lower M_MMAP_THRESHOLD (glibc.malloc.mmap_threshold) maps more blocks each by itself, and "
-            "free gives those back. Setting either ends the threshold's own adjustment."
+            "While it stands: GLIBC_TUNABLES=glibc.malloc.top_pad=16777216 (M_TOP_PAD) makes fallbacks fewer and "
+            "larger."
+        )
+        yield (
+            "A lower M_MMAP_THRESHOLD (glibc.malloc.mmap_threshold) maps more blocks each by itself, and free gives "
+            "those back. Setting it, or M_TOP_PAD, ends the threshold's own adjustment."
         )
 
 
@@ -138,8 +141,8 @@ def _move_blocker(findings: Findings, group: FailureGroup) -> str:
     if call == "mmap" and flags & _FIXED:
         how += " (MAP_FIXED)"
     return (
-        f"Move the blocker: the {call} of {blocker.place} {how}. With NULL the kernel finds a place far from the heap. "
-        "Or put it higher, for the break may grow up to one page below it; or unmap it earlier."
+        f"Move the blocker: the {call} of {blocker.place} {how}; with NULL the kernel places it far away. Or unmap it "
+        "earlier."
     )
 
 
@@ -224,8 +227,8 @@ def _against_unknown(findings: Findings, group: FailureGroup) -> Iterator[str]:
         )
         return
     yield (
-        "Neither a mapping nor a limit in the log explains it. Look for limits set before the log begins (ulimit -d "
-        "and -v, /proc/PID/limits) and give the mappings of that moment (--maps FILE)."
+        "Look for limits set before the log begins (ulimit -d and -v, /proc/PID/limits), and give the mappings of that "
+        "moment (--maps FILE)."
     )
 
 

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from replay.calls.reader import OK
 from replay.console import amounts
 from replay.console.amounts import address, duration, number, size
 from replay.console.screen import clean, shortened, styled, wrapped
@@ -100,8 +101,15 @@ def _who(findings: Findings) -> str:
         return ""
     program = shortened(clean(spaces[0].program), 40) or "a program"
     pid = f" (pid {spaces[0].pid})" if spaces[0].pid is not None else ""
-    threads = f", {replayed.threads} threads" if replayed.threads > 1 else ""
+    threads = f", {replayed.threads:,} {_threads(findings)}" if replayed.threads > 1 else ""
     return f"{program}{pid}{threads}"
+
+
+def _threads(findings: Findings) -> str:
+    """Return what those are that share the one space of a log: threads, where it shows how each came to be."""
+    made = findings.steps_of(["clone", "clone3", "pthread_create"])
+    told = int((findings.events.at("status", made) == OK).sum())
+    return "threads" if told >= findings.run.replayed.threads - 1 else "threads or processes"
 
 
 def _verdict(findings: Findings) -> Iterator[str]:
@@ -114,31 +122,68 @@ def _meaning(findings: Findings) -> Iterator[str]:
     return chain.from_iterable(map(paragraph, advice.meaning(findings)))
 
 
+SCREEN_LINES: Final = 24
+"""As many lines has a screen: the verdict, what it means and what the log cannot tell leave the rest to advice."""
+
 FIRST_ADVICE: Final = 2
-"""As many pieces of advice stand on the first screen."""
+"""At most so many pieces of advice stand on the first screen."""
 
 
 def _to_try(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(item, advice.to_try(findings)[:FIRST_ADVICE]))
+    return chain.from_iterable(map(item, advice.to_try(findings)[: _fitting(findings)]))
 
 
 def _more_to_try(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(item, advice.to_try(findings)[FIRST_ADVICE:]))
+    return chain.from_iterable(map(item, advice.to_try(findings)[_fitting(findings) :]))
+
+
+def _fitting(findings: Findings) -> int:
+    """Return how many pieces of advice the first screen has room for; one stands there in any case."""
+    others = (section for _, section in SECTIONS[:FIRST_SECTIONS] if section is not _to_try)
+    taken = sum(
+        2 + len(lines) for lines in map(list, [_title(findings), *(other(findings) for other in others)]) if lines
+    )
+    room = SCREEN_LINES - taken
+    for count, text in enumerate(advice.to_try(findings)[:FIRST_ADVICE]):
+        room -= len(item(text))
+        if room < 0:
+            return max(count, 1)
+    return FIRST_ADVICE
 
 
 def _cannot_tell(findings: Findings) -> Iterator[str]:
-    """Yield the open questions, those with one reason together, each reason with its command."""
+    """Yield the open questions, those with one reason together, each reason with the first command that tells more."""
+    for command, said in _by_command(findings).items():
+        first = command.partition("\n")[0]
+        for text in said[:-1]:
+            yield from item(text)
+        whole = item(f"{said[-1]} ({first})")
+        if len(whole) == 1:
+            yield from whole
+        else:
+            yield from item(said[-1])
+            yield from wrapped(first, first="      ", rest="        ")
+
+
+def _other_commands(findings: Findings) -> Iterator[str]:
+    """Yield the commands that tell the same as those on the first screen."""
+    for command, said in _by_command(findings).items():
+        for other in command.splitlines()[1:]:
+            questions = ", ".join(text.partition(":")[0] for text in said)
+            yield from item(questions)
+            yield from wrapped(other, first="      ", rest="        ")
+
+
+def _by_command(findings: Findings) -> dict[str, list[str]]:
+    """Return what the log cannot tell, by the commands that would: questions of one reason together, and the reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for one in cannot_tell(findings):
         reasons.setdefault((one.because, one.command), []).append(one.question)
     commands: dict[str, list[str]] = {}
     for (because, command), questions in reasons.items():
-        commands.setdefault(command, []).append(f"{', '.join(questions)}: {because}")
-    for command, said in commands.items():
-        for text in said:
-            yield from item(text[0].upper() + text[1:])
-        for line in command.splitlines():
-            yield from wrapped(line, first="      ", rest="        ")
+        text = f"{', '.join(questions)}: {because}"
+        commands.setdefault(command, []).append(text[0].upper() + text[1:])
+    return commands
 
 
 def _allocators(findings: Findings) -> Iterator[str]:
@@ -348,6 +393,7 @@ SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
     ("What to try", _to_try),
     ("What this log cannot tell", _cannot_tell),
     ("Also worth a try", _more_to_try),
+    ("The same by ltrace", _other_commands),
     ("Allocator", _allocators),
     ("Failed brk calls", _failures),
     ("Fallbacks", _fallbacks),

@@ -11,13 +11,16 @@ from typing import Final, NamedTuple
 from replay.report.findings import Findings
 
 LTRACE: Final = "ltrace -L -f -S -x 'malloc+free+calloc+realloc@libc.so*' -o FILE PROG"
-"""Shows the calls of all libraries and of libc itself, with the system calls inside. Source: ltrace(1), -x, -L, -S."""
+"""Shows the calls of all libraries and of libc itself, with the system calls inside. Source: ltrace(1), -x, -L, -S.
+
+Its breakpoints can kill a program of several threads.
+"""
 
 RECORD: Final = "replay record PROG"
 STRACE: Final = "strace -f -y -ttt -e trace=%memory,%process,%file,prlimit64 -o FILE PROG"
 _FOLLOW: Final = "strace -f … or ltrace -f …"
 _RESIDENT: Final = "grep VmHWM /proc/PID/status"
-_BLOCKS: Final = f"{LTRACE}\n{RECORD}"
+_BLOCKS: Final = f"{RECORD}\n{LTRACE}"
 _PATIENT: Final = _BLOCKS
 
 
@@ -36,18 +39,18 @@ class Open(NamedTuple):
     command: str
 
 
-_NO_MALLOC: Final = Cell("strace does not show malloc, so it cannot tell a leak from fragmentation", _BLOCKS)
+_NO_MALLOC: Final = Cell("strace does not show malloc", _BLOCKS)
 _NO_CALL_OF_MALLOC: Final = Cell("the log shows no call of malloc and its kin", _BLOCKS)
 _NO_SYSTEM_CALLS: Final = Cell("without -S ltrace shows no system calls of the allocator", _BLOCKS)
 _UNSEEN: Final = Cell("much of the heap lies in no block that the log shows: others allocate there", _BLOCKS)
-_LATE: Final = Cell("the log begins in the middle: what was there before is not known", STRACE)
-_LATE_BLOCKS: Final = Cell("the log begins in the middle: blocks handed out before are not known", _BLOCKS)
+_LATE: Final = Cell("what came before this log is not known", STRACE)
+_LATE_BLOCKS: Final = Cell("blocks handed out before this log are not known", _BLOCKS)
 _CUT: Final = Cell("the log ends before the program's exit, which may free the rest", _PATIENT)
 _KILLED: Final = Cell("the program was killed before it could free the rest", _PATIENT)
 _UNREAD: Final = Cell("lines that name such calls could not be read", STRACE)
 _UNREAD_BLOCKS: Final = Cell("lines that name malloc or free could not be read", _BLOCKS)
 _ALONE: Final = Cell("without -f the log leaves out the children that the program made", _FOLLOW)
-_MAPPED: Final = Cell("calls show what is mapped, not what is touched", _RESIDENT)
+_MAPPED: Final = Cell("the log shows no page faults", _RESIDENT)
 _SET: Final = "strace -ff -ttt -y -e trace=%memory,%process,%file,prlimit64 -o FILE PROG"
 _NO_ORDER: Final = Cell("the files have no times to compare: of threads only what they do to the break tells it", _SET)
 _NO_FREES: Final = Cell("the log shows no free at all: it may have been left out", _BLOCKS)
@@ -65,7 +68,7 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
     "whether the break failed": {
         "unread": _UNREAD,
         "ltrace_without_system_calls": _NO_SYSTEM_CALLS,
-        "begins_late": Cell("the log begins in the middle: what came before it is not known", STRACE),
+        "begins_late": _LATE,
         "children_left_out": _ALONE,
     },
     "fallbacks to mmap": {
@@ -82,7 +85,7 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
         "begins_late": _LATE_BLOCKS,
         "no_frees": _NO_FREES,
         "children_left_out": _ALONE,
-        "main_program_only": Cell("the log leaves out callers of malloc, such as libc: they may leak besides", _BLOCKS),
+        "main_program_only": Cell("callers that the log leaves out, such as libc, may leak too", _BLOCKS),
     },
     "fragmentation": {
         "unread_malloc": _UNREAD_BLOCKS,
@@ -103,7 +106,7 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
     "resident memory": {"any": _MAPPED},
     "whose allocator": {
         "ltrace_without_system_calls": Cell("without -S no library is seen being mapped", _BLOCKS),
-        "begins_late": Cell("the log begins in the middle: no library is seen being mapped", STRACE),
+        "begins_late": _LATE,
     },
 }
 """By question and kind of log why it cannot be told; where there is no cell, it can."""

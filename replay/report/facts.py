@@ -6,10 +6,12 @@ In goes nothing, out come the types that findings fill and pages word, and the g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
 
+from replay.console.screen import clean
 from replay.engine.columns import Int64Array
 from replay.engine.sorting import ascending, take_groups
 from replay.run.places import Place
@@ -85,6 +87,13 @@ class SpaceFacts(NamedTuple):
     peak_brk: int
     failures: int
     fallbacks: int
+
+    @property
+    def name(self) -> str:
+        """Return the space in words, with who ran in it as far as that is known: `space 1 (prog, pid 6447)`."""
+        who = [clean(PurePath(self.program).name)] if self.program else []
+        who += [f"pid {self.pid}"] if self.pid is not None else []
+        return f"space {self.space}" + (f" ({', '.join(who)})" if who else "")
 
 
 class BreakMoves(NamedTuple):

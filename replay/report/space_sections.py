@@ -35,7 +35,7 @@ def layout(findings: Findings) -> Iterator[str]:
     pieces = address_map.pieces_at(findings.run, space, clock)
     if not pieces:
         return
-    whose = f"space {space}, " if len(findings.spaces) > 1 else ""
+    whose = f"{findings.spaces[space].name}, " if len(findings.spaces) > 1 else ""
     yield from aside(f"{whose}{findings.places.of_clock(clock)}, {occasion}; high addresses at the top")
     blocker = _blocker_start(findings, space)
     parts = address_map.parts_of(pieces, blocker)
@@ -170,7 +170,7 @@ def curves(findings: Findings) -> Iterator[str]:
     first, last = int(mapped.clocks[0]), int(mapped.clocks[-1])
     if last - first < 2:
         return
-    whose = f"space {space}, " if len(findings.spaces) > 1 else ""
+    whose = f"{findings.spaces[space].name}, " if len(findings.spaces) > 1 else ""
     ends = [findings.places.of_clock(clock) or Place(clock) for clock in (first, last)]
     yield from aside(f"{whose}{span(*ends)}, from left to right")
     yield from _curve(findings, "mapped", "mapped_bytes", (first, last))

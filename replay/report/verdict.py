@@ -6,7 +6,6 @@ In go findings, out come paragraphs with their tone; how they are laid out this 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Final
 
 from replay.console.amounts import exact, number, size, times
@@ -38,7 +37,6 @@ def _judgement(findings: Findings) -> Iterator[Paragraph]:
         yield Paragraph(_failed(findings), "bad")
         yield from _reasons(findings)
         yield from _fallbacks(findings)
-        yield from _recovery(findings)
     elif len(findings.denied_queries):
         yield Paragraph(_denied(findings), "bad")
     elif not findings.memory_calls:
@@ -75,7 +73,8 @@ def _failed(findings: Findings) -> str:
     where = _whose(findings, {group.space for group in groups})
     lines = span(*(findings.places.of_step(step) for step in _ends(groups)))
     share = "" if tries <= findings.failures else f" in {tries:,} tries"
-    return f"The break failed to grow {times(findings.failures)}{share} ({lines}){where}."
+    again = _recovery(findings)
+    return f"The break failed to grow {times(findings.failures)}{share} ({lines}){where}{again}."
 
 
 def _whose(findings: Findings, failing: set[int]) -> str:
@@ -83,11 +82,8 @@ def _whose(findings: Findings, failing: set[int]) -> str:
     if len(findings.spaces) == 1:
         return ""
     if len(failing) > 1:
-        return f", in {len(failing)} of {len(findings.spaces)} address spaces"
-    facts = findings.spaces[failing.pop()]
-    who = [PurePath(facts.program).name] if facts.program else []
-    who += [f"pid {facts.pid}"] if facts.pid is not None else []
-    return f", in space {facts.space}" + (f" ({', '.join(who)})" if who else "")
+        return f", in {len(failing):,} of {len(findings.spaces):,} address spaces"
+    return f", in {findings.spaces[failing.pop()].name}"
 
 
 def _ends(groups: list[FailureGroup] | list[MappingGroup]) -> tuple[int, int]:
@@ -121,7 +117,7 @@ def _fallbacks(findings: Findings) -> Iterator[Paragraph]:
     if granted:
         count, total = sum(group.count for group in granted), sum(group.total_bytes for group in granted)
         lines = span(*(findings.places.of_step(step) for step in _ends(granted)))
-        yield Paragraph(f"{who} fell back to mmap {times(count)} instead: {exact(total)} in all ({lines}).")
+        yield Paragraph(f"{who} fell back to mmap {times(count)} ({lines}): {exact(total)}.")
     if refused:
         count = sum(group.count for group in refused)
         lines = span(*(findings.places.of_step(step) for step in _ends(refused)))
@@ -137,11 +133,13 @@ def _errors(groups: list[MappingGroup]) -> str:
     return ", ".join(sorted({group.errno for group in groups}))
 
 
-def _recovery(findings: Findings) -> Iterator[Paragraph]:
-    last = max(findings.failure_groups, key=lambda group: group.last_step)
-    again = findings.grew_after(last.space, last.last_step)
-    if again is not None:
-        yield Paragraph(f"From {findings.places.of_step(again)} on the break grew again.")
+def _recovery(findings: Findings) -> str:
+    """Return from where on the break grew again after its last failure, where it did."""
+    groups = findings.failure_groups
+    if len({group.space for group in groups}) > 1:
+        return ""
+    again = findings.grew_after(groups[0].space, _ends(groups)[1])
+    return "" if again is None else f", and grew again from {findings.places.of_step(again)} on"
 
 
 def _sound(findings: Findings) -> str:
@@ -175,8 +173,24 @@ def _mapped(findings: Findings) -> Iterator[Paragraph]:
     grew, grown, shrank, given_back = findings.other_moves
     if grew:
         back = f"gave {exact(given_back)} back ({times(shrank)})" if shrank else "gave nothing back"
-        whose = f" of space {findings.main_space}" if len(findings.spaces) > 1 else ""
+        whose = f" of {findings.spaces[findings.main_space].name}" if len(findings.spaces) > 1 else ""
         yield Paragraph(f"The other mappings{whose} grew {times(grew)}, by {exact(grown)} in all, and {back}.")
+    yield from _reserved(findings)
+
+
+def _reserved(findings: Findings) -> Iterator[Paragraph]:
+    """Yield how much of what was mapped at the peak had no access, where that is much: no memory was in use there."""
+    summary = findings.run.summary_values
+    mapped, reserved = summary["peak_mapped_bytes"], summary["peak_mapped_bytes"] - summary["resident_at_most_bytes"]
+    if reserved >= MUCH_RESERVED * mapped:
+        peak = findings.places.of_clock(summary["peak_mapped_line"])
+        yield Paragraph(
+            f"At the peak ({peak}) {size(mapped)} were mapped, {size(reserved)} of them without access, only reserved."
+        )
+
+
+MUCH_RESERVED: Final = 0.1
+"""From this share of what is mapped on, memory without access is spoken of. Heuristic."""
 
 
 MOST_REFUSALS: Final = 3
@@ -196,18 +210,22 @@ def _refusals(findings: Findings) -> Iterator[Paragraph]:
 
 def _reservations(findings: Findings) -> Iterator[Paragraph]:
     """Yield what the log lacks for a sure verdict."""
-    if findings.begins_late:
-        yield Paragraph(
-            "Mind: the log begins in the middle of the run; --maps FILE adds what was mapped then (a copy of "
-            "/proc/PID/maps)."
-        )
+    lacks = ["the log begins in the middle of the run (--maps FILE adds what was mapped then)"] * findings.begins_late
+    lacks += _ends_early(findings)
+    if lacks:
+        yield Paragraph(f"Mind: {', and '.join(lacks)}.")
+
+
+def _ends_early(findings: Findings) -> Iterator[str]:
+    """Yield what the log lacks at its end, if anything."""
     left = findings.spaces_left
     if findings.cut_at is not None:
-        yield Paragraph(f"Mind: the log is cut off in the middle of {findings.cut_at}.")
+        yield f"the log is cut off in the middle of {findings.cut_at}"
     elif findings.log_end == "killed":
-        yield Paragraph("Mind: the program was killed; it did not end by itself.")
+        yield "the program was killed; it did not end by itself"
     elif left:
-        whose = f"the exit of {number(left, 'process', 'processes')}"
-        if len(findings.spaces) == 1:
-            whose = "the program's exit"
-        yield Paragraph(f"Mind: the log ends before {whose}; what came later is not known.")
+        several = len(findings.spaces) > 1
+        yield f"the log ends before the exit of {number(left, 'process', 'processes')}" if several else _BEFORE_EXIT
+
+
+_BEFORE_EXIT: Final = "the log ends before the program's exit"

@@ -33,7 +33,7 @@ Section: TypeAlias = Callable[[MallocFindings], Iterator[str]]
 
 
 def _whose(malloc: MallocFindings) -> str:
-    return f"space {malloc.space}, " if len(malloc.findings.spaces) > 1 else ""
+    return f"{malloc.findings.spaces[malloc.space].name}, " if len(malloc.findings.spaces) > 1 else ""
 
 
 # --- blocks ----------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def _answer(malloc: MallocFindings) -> Paragraph:
     answer = _judgement(malloc)
     if len(malloc.spaces) < 2:
         return answer
-    whose = f"This is said of space {malloc.space}, which had the most bytes live at once."
+    whose = f"This is said of {malloc.findings.spaces[malloc.space].name}, which had the most bytes live at once."
     return Paragraph(" ".join([answer.text, *_elsewhere(malloc), whose]), answer.tone)
 
 
@@ -54,7 +54,8 @@ def _elsewhere(malloc: MallocFindings) -> Iterator[str]:
         most = left[0]
         more = f" and {number(len(left) - 1, 'further space')}" if len(left) > 1 else ""
         blocks, bytes_ = sum(row.live_blocks for row in left), sum(row.live_bytes for row in left)
-        yield f"In space {most.space}{more} {number(blocks, 'block')}, {exact(bytes_)}, were not freed either."
+        name, were = malloc.findings.spaces[most.space].name, "was" if blocks == 1 else "were"
+        yield f"In {name}{more} {number(blocks, 'block')}, {exact(bytes_)}, {were} not freed either."
 
 
 def _judgement(malloc: MallocFindings) -> Paragraph:
@@ -111,13 +112,14 @@ def _left(malloc: MallocFindings) -> str:
         f"{number(found.leaked_blocks, 'block')}, {exact(found.leaked_bytes)}, {were} not freed before {end}: {share} "
         f"of the most that was live at once{_where(malloc, found.peak)}"
     )
-    return f"{text}, {_growth(found.growth)}." if found.leaking else f"{text}."
+    return f"{text}. {_growth(found.growth)}" if found.leaking else f"{text}."
 
 
 def _growth(growth: Growth) -> str:
-    marks = ", ".join(map(size, growth.low_water))
+    """Return whether live memory grew, by the least that was live in each quarter of the run."""
+    *marks, last = map(size, growth.low_water)
     grew = "grew to the end" if growth.growing else "did not grow to the end"
-    return f"and live memory {grew} (the least in each quarter of the run: {marks})"
+    return f"Live memory {grew}: in each quarter of the run at least {', '.join(marks)} and {last} were live."
 
 
 def _held(malloc: MallocFindings) -> str:
@@ -150,8 +152,9 @@ def _held(malloc: MallocFindings) -> str:
         held = f"{size(picture.held_bytes)} of the heap's {heap} ({share})"
         return f"{when} {held} were free below live blocks: too little to call it fragmentation.{unseen}"
     return (
-        f"{when} {exact(picture.held_bytes)} of the heap's {heap} ({share}) were free but lay below live blocks, which "
-        f"keep them from going back to the kernel; the largest free range had {size(picture.largest_free_bytes)}."
+        f"{when} {exact(picture.held_bytes)} of the heap's {heap} ({share}) were free but lay below live blocks, so "
+        "that free gave none of them back to the kernel; the largest free range had "
+        f"{size(picture.largest_free_bytes)}."
     )
 
 
@@ -232,11 +235,11 @@ def _against_pins(malloc: MallocFindings) -> Iterator[str]:
             "pool of its own, so that what is freed together lies together."
         )
         return
-    above = f" and the {number(pin.blocks_above, 'block')} above it" if pin.blocks_above else ""
+    above = {0: "", 1: " and the one above it"}.get(pin.blocks_above, f" and the {pin.blocks_above} above it")
     yield (
         f"Free the block at {address(pin.addr)} ({number(pin.size, 'byte')}, {pin.call} of {pin.born}){above}: "
-        f"then {size(pin.released_bytes)} can go back. Allocate what lives long before what is freed soon, "
-        "or from a pool of its own, so that it does not lie above it."
+        f"then {size(pin.released_bytes)} go back, with their own. Allocate what lives long before what is freed soon, "
+        "or from a pool of its own."
     )
 
 
@@ -244,8 +247,8 @@ def _against_fragments(malloc: MallocFindings) -> Iterator[str]:
     trim = malloc.whole_free_pages
     if trim and malloc.decisive[1] == "end":
         yield (
-            f"malloc_trim(0) would give back up to {size(trim)} at the end: glibc's returns whole free pages below "
-            "live blocks, too."
+            f"malloc_trim(0) at the end would give back up to {size(trim)}: unlike free it also returns whole free "
+            "pages below live blocks."
         )
     if malloc.raises:
         yield (
