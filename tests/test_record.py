@@ -263,6 +263,30 @@ def test_a_recorded_program_ends_as_it_would_alone(tool: str, way: str, program,
         assert summary["live_bytes"] >= 4000 * 5000
 
 
+@pytest.mark.parametrize("way", ["alarm", "jump", "threads"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_signal_that_comes_while_malloc_runs_is_handled_behind_it(
+    tool: str, way: str, program, tmp_path: Path
+) -> None:
+    """Blocks of 77 bytes are asked for by handlers alone: alone the program may hang or end in a corrupted heap."""
+    done = run_record("--tool", tool, "-o", "out", program("handlers"), way, cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    run = replay.load(tmp_path / "out")
+    asked = int((run.blocks["size"][run.blocks["space"] == 0] == 77).sum())
+    assert done.stdout == f"handled={asked}\n" and asked
+    assert (run.summary[["unknown_frees", "double_frees", "problems"]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("way", ["fault", "query", "once", "fork"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_handlers_are_to_the_program_what_it_set(tool: str, way: str, program, tmp_path: Path) -> None:
+    made = program("handlers")
+    alone = subprocess.run([made, way], capture_output=True, text=True, check=False)
+    done = run_record("--tool", tool, "-o", "out", made, way, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (alone.returncode, alone.stdout)
+    assert (replay.load(tmp_path / "out").summary[["unknown_frees", "problems"]] == 0).all(axis=None)
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_program_that_is_killed_is_recorded_to_its_last_call(tool: str, program, tmp_path: Path) -> None:
     done = run_record("--tool", tool, "-o", "out", program("signals"), "kill", cwd=tmp_path)

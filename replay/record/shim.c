@@ -45,6 +45,7 @@
 
 #define VISIBLE __attribute__((visibility("default")))
 #define OWN_PAGE __attribute__((aligned(65536)))
+#define LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
 enum {
@@ -54,6 +55,8 @@ enum {
     SHORTEST = 1000,          /* nanoseconds that a call of the kernel takes at least, under strace */
     MOST_FRAMES = 64,
     MOST_STARTS = 256,        /* threads that are being started at one time */
+    MOST_WAITING = 8,         /* signals of one thread that wait for the end of a call */
+    SIGNALS = 65,
     DISPATCH = 59,            /* PR_SET_SYSCALL_USER_DISPATCH */
     POPULATE_WRITE = 23,      /* MADV_POPULATE_WRITE */
     WIPE_ON_FORK = 18,        /* MADV_WIPEONFORK */
@@ -129,6 +132,12 @@ static struct {
     int (*pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
     int (*sigaction)(int, const struct sigaction *, struct sigaction *);
     void (*(*signal)(int, void (*)(int)))(int);
+    void (*(*bsd_signal)(int, void (*)(int)))(int);
+    void (*(*sysv_signal)(int, void (*)(int)))(int);
+    void (*(*__sysv_signal)(int, void (*)(int)))(int);
+    void (*(*sigset)(int, void (*)(int)))(int);
+    int (*sigblock)(int);
+    int (*sigsetmask)(int);
     int (*sigprocmask)(int, const sigset_t *, sigset_t *);
     int (*pthread_sigmask)(int, const sigset_t *, sigset_t *);
     int (*sigsuspend)(const sigset_t *);
@@ -147,7 +156,6 @@ static struct {               /* of this image; a forked child has the same */
     bool own_calls;
     bool dispatching;
     int frames;
-    bool forking;             /* the lock is held for a fork */
     int64_t last_ns;          /* the time of the last line, of which a forked child's first one comes next */
     const char *directory;
     char *window;             /* where the file is mapped */
@@ -163,7 +171,6 @@ static union {                /* of this process: zero in a forked child */
         size_t used;          /* bytes of the window that are written */
         off_t offset;         /* where in the file the window begins */
         int pid;
-        unsigned unseen;      /* calls made by signal handlers while a line was being made */
         time_t second;        /* whose digits these are */
         char second_digits[16];
         char path[1024];
@@ -181,6 +188,7 @@ struct call {                 /* a call of libc while it runs */
 
 static __thread struct {
     bool busy;                /* inside one of our functions: what else is called there is not written */
+    bool holds;               /* the lock */
     bool registered;
     bool dispatching;
     bool fresh;               /* the line that it was made is not written */
@@ -192,11 +200,16 @@ static __thread struct {
     char tid[16];             /* as text, with a space behind it */
     void *frame[MOST_FRAMES];
     int frames;
+    int waiting;
+    struct waiting {          /* a signal that came while this thread was busy */
+        int pid;              /* the process that it came to */
+        siginfo_t info;
+    } waits[MOST_WAITING];
 } self __attribute__((tls_model("initial-exec")));
 
 /* --- the lock --------------------------------------------------------------------------------------------------- */
 
-static void lock(void)
+static void take_lock(void)
 {
     int is = 0;
     if (__atomic_compare_exchange_n(&state.lock, &is, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
@@ -211,10 +224,45 @@ static void lock(void)
         CALL(SYS_futex, &state.lock, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
 }
 
+static void lock(void)
+{
+    take_lock();
+    self.holds = true;
+}
+
 static void unlock(void)
 {
+    self.holds = false;
     if (__atomic_exchange_n(&state.lock, 0, __ATOMIC_RELEASE) == 2)
         CALL(SYS_futex, &state.lock, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* Send the signals that waited, and this process's alone: a forked child has a copy of those of its parent. */
+static void deliver(void)
+{
+    unsigned long all = ~(1UL << (SIGSYS - 1)), before;
+    int pid = CALL(SYS_getpid);
+    CALL(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, 8);
+    for (int place = 0; place < self.waiting; place++)
+        if (self.waits[place].pid == pid)
+            CALL(SYS_rt_tgsigqueueinfo, pid, CALL(SYS_gettid), self.waits[place].info.si_signo, &self.waits[place].info);
+    self.waiting = 0;
+    CALL(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, 8);
+}
+
+static inline void enter(void)
+{
+    self.busy = true;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void leave(void)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    self.busy = false;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (UNLIKELY(self.waiting))
+        deliver();
 }
 
 /* --- text ------------------------------------------------------------------------------------------------------- */
@@ -516,10 +564,11 @@ static void serve(int signal, siginfo_t *info, void *context)
     self.selector = BLOCK;
 }
 
+/* No other signal comes while ours is served: on its handler's return dispatch would find SIGSYS blocked, and kill. */
 static void handle_dispatch(void)
 {
     struct { void *handler; unsigned long flags; void *restorer; unsigned long mask; } action = {
-        serve, SA_SIGINFO | SA_ONSTACK | 0x04000000 /* SA_RESTORER */, replay_sigreturn, 0};
+        serve, SA_SIGINFO | SA_ONSTACK | 0x04000000 /* SA_RESTORER */, replay_sigreturn, ~0UL};
     image.dispatching = !refused(CALL(SYS_rt_sigaction, SIGSYS, &action, NULL, 8));
 }
 
@@ -559,6 +608,7 @@ static void find_real(void)
     FIND(malloc), FIND(calloc), FIND(realloc), FIND(reallocarray), FIND(free), FIND(posix_memalign);
     FIND(aligned_alloc), FIND(memalign), FIND(valloc), FIND(pvalloc), FIND(malloc_usable_size), FIND(malloc_trim);
     FIND(mallopt), FIND(sbrk), FIND(brk), FIND(pthread_create), FIND(sigaction), FIND(signal);
+    FIND(bsd_signal), FIND(sysv_signal), FIND(__sysv_signal), FIND(sigset), FIND(sigblock), FIND(sigsetmask);
     FIND(sigprocmask), FIND(pthread_sigmask), FIND(sigsuspend), FIND(ppoll), FIND(pselect), FIND(epoll_pwait);
     FIND(prctl);
 #if CAN_DISPATCH
@@ -677,9 +727,9 @@ static inline bool begin(struct call *call)
 {
     if (UNLIKELY(self.busy))
         return false;
-    self.busy = true;
+    enter();
     if (UNLIKELY(!state.recording || !self.registered) && !prepare()) {
-        self.busy = false;
+        leave();
         return false;
     }
     self.frames = 0;
@@ -688,7 +738,7 @@ static inline bool begin(struct call *call)
     lock();
     if (UNLIKELY(state.off)) {
         unlock();
-        self.busy = false;
+        leave();
         return false;
     }
     if (UNLIKELY(self.fresh)) {
@@ -728,7 +778,7 @@ static inline void end(struct call *call, char kind, unsigned long result)
     }
     self.call = NULL;
     unlock();
-    self.busy = false;
+    leave();
 }
 
 static void *early(size_t size)
@@ -1010,9 +1060,64 @@ static bool keeps_sigsys(int signal, bool handles)
     return false;
 }
 
+static struct handler {       /* what the program set, where the kernel has `handle` */
+    void (*function)(int, siginfo_t *, void *);
+    int flags;
+} handlers[SIGNALS];
+
+/* Tell whether a signal is the answer to what this very thread did, which cannot go on before it is handled. */
+static bool is_synchronous(int signal, const siginfo_t *info)
+{
+    bool fault = signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL || signal == SIGTRAP;
+    return signal == SIGABRT || ((fault || signal == SIGSYS) && info->si_code > 0);
+}
+
+/* Have a signal wait, once if it is one that does not queue (signal(7)); false where there is no room. */
+static bool waits(const siginfo_t *info)
+{
+    int pid = CALL(SYS_getpid);
+    for (int place = 0; place < self.waiting && info->si_signo < 32; place++)
+        if (self.waits[place].info.si_signo == info->si_signo && self.waits[place].pid == pid)
+            return true;
+    if (self.waiting == MOST_WAITING)
+        return false;
+    self.waits[self.waiting].info = *info;
+    self.waits[self.waiting++].pid = pid;
+    return true;
+}
+
+/* Handle a signal as the program would, but not inside one of our functions: there it waits until the call is made and
+ * written. So a handler may call malloc, or never return. What cannot wait finds the lock free. */
+static void handle(int signal, siginfo_t *info, void *context)
+{
+    struct handler handler = handlers[signal];
+    bool busy = self.busy, now = is_synchronous(signal, info), held = busy && now && self.holds;
+    if (UNLIKELY(busy) && !now && waits(info))
+        return;
+    if (handler.flags & SA_RESETHAND)
+        real.sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+    if (LIKELY(!held)) {
+        handler.function(signal, info, context);
+        return;
+    }
+    struct call *call = self.call;
+    unsigned char selector = self.selector;
+    self.selector = ALLOW, self.call = NULL;
+    unlock();
+    leave();
+    handler.function(signal, info, context);
+    enter();
+    lock();
+    self.call = call, self.selector = selector;
+}
+
+static bool is_function(void (*handler)(int, siginfo_t *, void *))
+{
+    return (uintptr_t)handler > 2 /* SIG_HOLD */ && (uintptr_t)handler != (uintptr_t)SIG_ERR && handler != handle;
+}
+
 VISIBLE int sigaction(int signal, const struct sigaction *action, struct sigaction *old)
 {
-    struct sigaction copy;
     if (!is_found())
         return -1;
     if (action && keeps_sigsys(signal, action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN)) {
@@ -1020,19 +1125,66 @@ VISIBLE int sigaction(int signal, const struct sigaction *action, struct sigacti
             *old = (struct sigaction){.sa_handler = SIG_DFL};
         return 0;
     }
-    if (action && signal != SIGSYS) {
-        copy = *action;
-        copy.sa_mask = *without_sigsys(&action->sa_mask, &copy.sa_mask);
-        action = &copy;
+    if (signal <= 0 || signal >= SIGNALS)
+        return real.sigaction(signal, action, old);
+    struct handler former = handlers[signal];
+    struct sigaction set, before;
+    if (action) {
+        set = *action;
+        if (signal != SIGSYS)
+            set.sa_mask = *without_sigsys(&action->sa_mask, &set.sa_mask);
+        if (is_function(action->sa_sigaction)) {
+            handlers[signal] = (struct handler){action->sa_sigaction, action->sa_flags};
+            set.sa_sigaction = handle;
+            set.sa_flags = (action->sa_flags | SA_SIGINFO) & ~SA_RESETHAND;
+        }
     }
-    return real.sigaction(signal, action, old);
+    int result = real.sigaction(signal, action ? &set : NULL, &before);
+    if (result || !old)
+        return result;
+    if (before.sa_sigaction == handle) {
+        before.sa_sigaction = former.function;
+        before.sa_flags = (before.sa_flags & ~SA_SIGINFO) | (former.flags & (SA_SIGINFO | SA_RESETHAND));
+    }
+    *old = before;
+    return 0;
 }
 
-VISIBLE void (*signal(int signal, void (*handler)(int)))(int)
+VISIBLE int __sigaction(int, const struct sigaction *, struct sigaction *)
+    __attribute__((alias("sigaction"), copy(sigaction)));
+
+typedef void (*plain_handler)(int);
+
+/* Have libc set a handler by one of its older functions, and then take its place as above. */
+static plain_handler set_handler(plain_handler (*set)(int, plain_handler), int signal, plain_handler handler)
 {
-    if (!is_found())
-        return SIG_ERR;
-    return keeps_sigsys(signal, handler != SIG_DFL && handler != SIG_IGN) ? SIG_DFL : real.signal(signal, handler);
+    if (!is_found() || !set || signal <= 0 || signal >= SIGNALS)
+        return is_found() && set ? set(signal, handler) : SIG_ERR;
+    if (keeps_sigsys(signal, handler != SIG_DFL && handler != SIG_IGN))
+        return SIG_DFL;
+    struct handler former = handlers[signal];
+    struct sigaction action;
+    plain_handler old = set(signal, handler);
+    if (old != SIG_ERR && !real.sigaction(signal, NULL, &action) && is_function(action.sa_sigaction))
+        sigaction(signal, &action, NULL);
+    return (void *)old == (void *)handle ? (plain_handler)(void *)former.function : old;
+}
+
+#define SETS_HANDLER(name) \
+    VISIBLE plain_handler name(int signal, plain_handler handler) { return set_handler(real.name, signal, handler); }
+SETS_HANDLER(signal)
+SETS_HANDLER(bsd_signal)
+SETS_HANDLER(sysv_signal)
+SETS_HANDLER(__sysv_signal)
+SETS_HANDLER(sigset)
+
+static int without_sigsys_bit(int mask) { return image.dispatching ? mask & ~(1 << (SIGSYS - 1)) : mask; }
+
+VISIBLE int sigblock(int mask) { return is_found() && real.sigblock ? real.sigblock(without_sigsys_bit(mask)) : -1; }
+
+VISIBLE int sigsetmask(int mask)
+{
+    return is_found() && real.sigsetmask ? real.sigsetmask(without_sigsys_bit(mask)) : -1;
 }
 
 VISIBLE int sigprocmask(int how, const sigset_t *set, sigset_t *old)
@@ -1137,26 +1289,24 @@ static void before_fork(void)
 {
     if (!state.recording || self.busy)
         return;
-    self.busy = true;
+    enter();
     lock();
-    image.forking = true;
 }
 
 static void after_fork(void)
 {
-    if (!state.recording || !image.forking)
+    if (!self.holds)
         return;
-    image.forking = false;
     unlock();
-    self.busy = false;
+    leave();
 }
 
 static void in_child(void)
 {
-    self.busy = self.registered = false;
+    self.holds = self.registered = false;
+    leave();
     if (image.own_calls && begin(NULL))
         end(NULL, 'v', 0);
-    image.forking = false;
 }
 
 static void ended(int status, void *unused)
@@ -1186,7 +1336,7 @@ extern int on_exit(void (*)(int, void *), void *) __attribute__((weak));
 
 __attribute__((constructor)) static void start(void)
 {
-    self.busy = true;
+    enter();
     bool recording = prepare();
     int (*at_fork)(void (*)(void), void (*)(void), void (*)(void), void *) = dlsym(RTLD_DEFAULT, "__register_atfork");
     if (!at_fork)
@@ -1195,5 +1345,5 @@ __attribute__((constructor)) static void start(void)
         at_fork(before_fork, after_fork, in_child, NULL);
     if (recording && on_exit)
         on_exit(ended, NULL);
-    self.busy = false;
+    leave();
 }
