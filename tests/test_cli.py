@@ -238,14 +238,17 @@ def test_wrong_usage(arguments: list[object], tmp_path: Path, monkeypatch: pytes
     [
         (["maps", PLAIN, "--step", "48"], "no step 48: the run has steps 0 to 47"),
         (["maps", PLAIN, "--pid", "1"], "no process or thread 1 in the run"),
-        (["maps", PLAIN, "--time", "1"], "no step at or before 1: the log has times from 1795"),
+        (["maps", PLAIN, "--time", "1"], "1 is no time of this log: the log's times are seconds since 1970, from 1795"),
         (["maps", PLAIN, "--maps", "/none/maps"], "/none/maps: cannot read the maps file"),
         (["steps", PLAIN, "--to", "48"], "no step 48: the run has steps 0 to 47"),
         (["steps", PLAIN, "--pid", "1"], "no process or thread 1 in the run"),
         (["diff", PLAIN, "0", "48"], "no step 48: the run has steps 0 to 47"),
         (["maps", BLOCKED, "--line", "9999"], "no line 9999: the log has lines 1 to 91"),
         (["steps", BLOCKED, "--line", "92.."], "no line 92: the log has lines 1 to 91"),
-        (["report", BLOCKED, "--until", "17:00:00"], "no step at or before 61200: the log has times from 179537"),
+        (
+            ["report", BLOCKED, "--until", "17:00:00"],
+            "17:00:00 is no time of this log: the log's times are seconds since 1970",
+        ),
         (["steps", BLOCKED, "--program", "nosuch"], "no program 'nosuch' in the run; its programs are ./prog"),
     ],
     ids=lambda value: " ".join(str(part).rpartition("/")[2] for part in value) if isinstance(value, list) else "",
@@ -439,8 +442,8 @@ def test_a_window_leaves_out_rows_and_the_replay_is_whole(tmp_path: Path) -> Non
     shown = run("export", BLOCKED, "-o", "-", "--table", "brk_failures", "--since", 60, "--until", 70).out
     assert [row.split(",")[1] for row in shown.splitlines()[1:]] == ["61", "63", "65", "67", "69"]
     ended = run("report", BLOCKED, "--since", 60, "--until", 70)
-    assert "The break failed to grow 5 times (lines 61 to 69)." in ended.out
-    assert "shown: from line 60 on, up to line 70" in ended.err
+    assert "From line 60 to line 70 the break failed to grow 5 times (lines 61 to 69)." in " ".join(ended.out.split())
+    assert "shown is what happened from line 60 to line 70; " in ended.err
 
 
 def test_existing_output_is_overwritten_only_by_force(tmp_path: Path) -> None:

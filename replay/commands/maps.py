@@ -20,7 +20,7 @@ from replay.commands.options import (
     Strict,
     Traces,
     read_run,
-    time_ns,
+    time_of,
     warn,
     warn_of_problems,
 )
@@ -62,10 +62,14 @@ def maps(
     """
     if sum(value is not None for value in (step, line, time)) > 1:
         raise typer.BadParameter("say when by one of --step, --line and --time")
-    moment = None if time is None else time_ns(time)
+    moment = None if time is None else time_of(time)
     with progress(quiet) as watch:
         run = read_run(traces, format.value, maps_file, page_size, strict, watch, elf_root=None if no_elf else elf_root)
-    mapped = run.mapped_at(step=step, line=line, time=moment, pid=pid)
+    if moment is not None:
+        from replay.run.window import last_step
+
+        step = last_step(run, moment)
+    mapped = run.mapped_at(step=step, line=line, pid=pid)
     if not quiet:
         warn_of_problems(run)
     if not mapped:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from replay.run.window import Moment, Window
 
 _CLOCK_PARTS: Final = (3600, 60, 1)
+_CLOCK_ENDS: Final = (24, 60, 61)
+"""Hours, minutes and seconds of a day are below these; a leap second is the 61st."""
 _LATEST: Final = 1 << 33
 """Seconds below which a time lies: the year 2242, far below the end of 64-bit nanoseconds."""
 
@@ -182,7 +184,7 @@ def moment_of(text: str) -> Moment:
 
     if text.isascii() and text.isdigit():
         return Moment(line=int(text))
-    return Moment(time=time_ns(text))
+    return time_of(text)
 
 
 def ends_of(text: str, one: Callable[[str], Moment]) -> tuple[Moment | None, Moment | None]:
@@ -190,7 +192,16 @@ def ends_of(text: str, one: Callable[[str], Moment]) -> tuple[Moment | None, Mom
     first, dots, last = text.partition("..")
     if not dots:
         last = first
-    return (one(first) if first else None, one(last) if last else None)
+    return in_order(one(first) if first else None, one(last) if last else None)
+
+
+def in_order(begin: Moment | None, end: Moment | None) -> tuple[Moment | None, Moment | None]:
+    """Return both moments; raise typer.BadParameter if the second lies before the first. A day may end in between."""
+    if begin and end and not end.of_day:
+        pairs = ((begin.line, end.line), (begin.time, end.time), (begin.step, end.step))
+        if any(first is not None and last is not None and last < first for first, last in pairs):
+            raise typer.BadParameter(f"nothing lies between: {end} is before {begin}")
+    return begin, end
 
 
 def line_of(text: str) -> Moment:
@@ -206,7 +217,7 @@ def time_of(text: str) -> Moment:
     """Return a time; raise typer.BadParameter if the text is none."""
     from replay.run.window import Moment
 
-    return Moment(time=time_ns(text))
+    return Moment(time=time_ns(text), of_day=":" in text)
 
 
 def window_of(since: str | None, until: str | None, pid: int | None, program: str | None) -> Window:
@@ -214,7 +225,7 @@ def window_of(since: str | None, until: str | None, pid: int | None, program: st
     from replay.run.window import Window
 
     begin, end = (None if text is None else moment_of(text) for text in (since, until))
-    return Window(begin, end, pid, program)
+    return Window(*in_order(begin, end), pid, program)
 
 
 def time_ns(text: str) -> int:
@@ -237,4 +248,6 @@ def time_ns(text: str) -> int:
         raise expected
     if len(parts) == 1:
         return int(numbers[0] * SECOND)
+    if any(number >= most for number, most in zip(numbers, _CLOCK_ENDS, strict=True)):
+        raise expected
     return int(sum(number * part for number, part in zip(numbers, _CLOCK_PARTS, strict=True)) * SECOND)

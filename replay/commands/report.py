@@ -66,7 +66,8 @@ def report(
         from replay.run.part import part_of
 
         run = part_of(run, window)
-        warn(f"shown: {window}; what is mapped, blocks of malloc and what was read are of the whole log")
+        if not quiet:
+            warn(f"shown is what happened {window}; blocks of malloc and what was read are of the whole log")
     _print(run, as_json=as_json, short=short)
     end_if_one_holds(judge_run(conditions, run))
 

@@ -23,6 +23,7 @@ from replay.commands.options import (
     Traces,
     Until,
     ends_of,
+    in_order,
     line_of,
     read_run,
     time_of,
@@ -74,8 +75,6 @@ def steps(
 
     A step is a call of the log, numbered from 0 in the order of completion; the line is where it completed.
     """
-    if last is not None and first is not None and last < first:
-        raise typer.BadParameter(f"--to {last} lies before --from {first}")
     window = window_of(since, until, pid, program)
     begin, end = _ends(first, last, line, time)
     if begin or end:
@@ -111,7 +110,8 @@ def _ends(
 
     ways: list[tuple[Moment | None, Moment | None]] = []
     if first is not None or last is not None:
-        ways.append((None if first is None else Moment(step=first), None if last is None else Moment(step=last)))
+        begin, end = (None if number is None else Moment(step=number) for number in (first, last))
+        ways.append(in_order(begin, end))
     if line is not None:
         ways.append(ends_of(line, line_of))
     if time is not None:

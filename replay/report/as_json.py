@@ -40,6 +40,7 @@ def json_report(run: Run) -> dict[str, Any]:
     return {
         "replay": {"version": __version__, "document": DOCUMENT_VERSION},
         "sources": list(run.source.files),
+        **({} if run.shown is None else {"shown": str(run.shown.window)}),
         "summary": dict(run.summary_values),
         "verdict": [paragraph.text for paragraph in verdict(findings)],
         "meaning": advice.meaning(findings),

@@ -91,8 +91,8 @@ class BreakFindings:
     @cached_property
     def _answered(self) -> tuple[Int64Array, Int64Array]:
         """The steps of the failures that a fallback answered, in order: where it was granted, where it was refused."""
-        mmaps = self.run.activity.allocator_mmaps
-        is_fallback = self.is_kind(FALLBACKS) & (mmaps["brk_failure_step"] != NULL)
+        mmaps = self.run.whole.activity.allocator_mmaps
+        is_fallback = np.isin(mmaps["kind"], self.strings.intern_all(FALLBACKS)) & (mmaps["brk_failure_step"] != NULL)
         granted = mmaps["errno"] == NO_TEXT
         steps = mmaps["brk_failure_step"]
         return np.sort(steps[is_fallback & granted]), np.sort(steps[is_fallback & ~granted])
@@ -198,8 +198,17 @@ class BreakFindings:
         """The steps of brk(NULL) that were answered with an errno."""
         events, steps = self.events, self.steps_of(["brk"])
         denied = (events.at("status", steps) == FAILED) & (events.at("errno", steps) > 0)
-        queries: Int64Array = steps[denied & (events.at("addr", steps) == 0)]
-        return queries
+        return self.of_window(steps[denied & (events.at("addr", steps) == 0)])
+
+    def of_window(self, steps: Int64Array) -> Int64Array:
+        """Return those of some steps that are shown."""
+        shown = self.run.shown
+        return steps if shown is None else steps[shown.rows({"step": steps, "space": self.events.at("space", steps)})]
+
+    @property
+    def when(self) -> str:
+        """The window that is shown, in words that follow a verb; empty for all of the log."""
+        return "" if self.run.shown is None else f" {self.run.shown.window}"
 
     def text(self, text_id: int) -> str:
         """Return the text of an id, empty for none."""

@@ -18,7 +18,7 @@ from replay.engine.sorting import distinct, is_among
 from replay.linux import constants
 from replay.linux.glibc import HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW
 from replay.logs.dialect import DIALECTS
-from replay.mm.fields import KIND_BRK, ORIGIN_MAPS
+from replay.mm.fields import KIND_BRK, ORIGIN_MAPS, ORIGIN_TRACE
 from replay.report.break_findings import BreakFindings, known
 from replay.report.facts import (
     ArenaHeaps,
@@ -29,6 +29,7 @@ from replay.report.facts import (
     alike,
 )
 from replay.run.places import Place
+from replay.spaces.replay import ORIGIN_FORK
 
 if TYPE_CHECKING:
     from replay.report.address_map import Piece
@@ -178,12 +179,14 @@ class Findings(BreakFindings):
         ]
 
     def _sizes_at_birth(self) -> tuple[Int64Array, Int64Array]:
-        """Return for each space the bytes mapped and in the brk area when it began: what fork copied."""
+        """Return for each space the bytes mapped and in the brk area when it began: what fork copied, or was there."""
         regions, births = self.run.replayed.regions, self.run.replayed.spaces["born_line"]
+        copied = self.run.replayed.spaces["origin"] == ORIGIN_FORK
         mapped, in_brk = np.zeros(len(births), np.int64), np.zeros(len(births), np.int64)
         for number in range(regions.parts):
-            part = regions.part(number, ["space", "born_line"])
-            first = np.flatnonzero(part["born_line"] == births[part["space"]])
+            part = regions.part(number, ["space", "born_line", "origin"])
+            there = copied[part["space"]] | (part["origin"] != ORIGIN_TRACE)
+            first = np.flatnonzero(there & (part["born_line"] == births[part["space"]]))
             if len(first):
                 part |= regions.part(number, ["start", "end", "kind"])
                 part = {name: column[first] for name, column in part.items()}
@@ -264,9 +267,20 @@ class Findings(BreakFindings):
     def other_moves(self) -> tuple[int, int, int, int]:
         """How often all but the main space's brk area grew, by how many bytes, and the same of what went back."""
         mapped, brk = self._main_changes["mapped_bytes"], self._main_changes["brk_bytes"]
-        moves = np.diff(mapped - brk, prepend=0)
+        moves = np.diff(mapped - brk, prepend=self._before_first_change)
         grew, shrank = moves[moves > 0], -moves[moves < 0]
         return len(grew), int(grew.sum()), len(shrank), int(shrank.sum())
+
+    @property
+    def _before_first_change(self) -> int:
+        """Bytes that the main space had mapped outside its brk area before its first change that is shown."""
+        changes, space, shown = self.run.whole.replayed.changes, self.main_space, self.run.shown
+        earlier = 0 if shown is None else changes.count_up_to("step", shown.first - 1)
+        mine = np.flatnonzero(changes["space"][:earlier] == space)
+        if not mine.size:
+            mapped, in_brk = self._sizes_at_birth()
+            return int(mapped[space] - in_brk[space])
+        return changes.one("mapped_bytes", int(mine[-1])) - changes.one("brk_bytes", int(mine[-1]))
 
     # --- what the log has and lacks ---
 

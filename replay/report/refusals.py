@@ -84,7 +84,7 @@ def _refused_steps(findings: Findings) -> Int64Array:
             part = events.part(number_, ["call", "errno"])
             refused = is_call({"call": part["call"][rows]}, _CALLS) & (part["errno"][rows] > 0)
             found.append(rows[refused] + events.starts[number_])
-    steps = np.concatenate(found)
+    steps = findings.of_window(np.concatenate(found))
     return steps[~is_among(steps, findings.run.activity.allocator_mmaps["step"][findings.fallback_rows])]
 
 

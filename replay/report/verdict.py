@@ -74,7 +74,8 @@ def _failed(findings: Findings) -> str:
     lines = span(*(findings.places.of_step(step) for step in _ends(groups)))
     share = "" if tries <= findings.failures else f" in {tries:,} tries"
     again = _recovery(findings)
-    return f"The break failed to grow {times(findings.failures)}{share} ({lines}){where}{again}."
+    when = f"{findings.when.lstrip().capitalize()} the" if findings.when.startswith(" from") else "The"
+    return f"{when} break failed to grow {times(findings.failures)}{share} ({lines}){where}{again}."
 
 
 def _whose(findings: Findings, failing: set[int]) -> str:
@@ -144,22 +145,22 @@ def _recovery(findings: Findings) -> str:
 
 def _sound(findings: Findings) -> str:
     """Return what is to be said where no brk failed."""
-    moves, allocator = findings.moves, malloc_of(findings, findings.main_space or 0)
+    moves, allocator, when = findings.moves, malloc_of(findings, findings.main_space or 0), findings.when
     shrank = f"shrank {times(moves.shrank)}, by {exact(moves.shrank_bytes)}" if moves.shrank else "never shrank"
     if moves.grew:
         each = f", mostly by {size(moves.usual_growth)}" if moves.grew >= _MANY_GROWTHS else ""
         grew = f"grew {times(moves.grew)}{each}, by {exact(moves.grew_bytes)} in all"
-        return f"No brk was refused: the break {grew}, and {shrank}."
+        return f"No brk was refused{when}: the break {grew}, and {shrank}."
     if moves.shrank:
         before = " Whether it grew before the log begins is not known." if findings.begins_late else ""
-        return f"No brk was refused: the break {shrank}.{before}"
+        return f"No brk was refused{when}: the break {shrank}.{before}"
     pools = sum(group.count for group in findings.other_groups if group.kind == "pool" and not group.errno)
     instead = f"; {allocator} takes its memory by mmap" if pools and allocator != "unknown" else ""
     if moves.queried:
-        return f"No brk was refused: the program never asks the break to grow{instead}."
+        return f"No brk was refused{when}: the program never asks the break to grow{instead}."
     if len(findings.run.replayed.brks["step"]):
-        return f"No brk was refused, and the log shows no growth of the break{instead}."
-    return f"The log has no brk call at all{instead}."
+        return f"No brk was refused, and the log shows no growth of the break{when}{instead}."
+    return f"No brk call was made{when}{instead}." if when else f"The log has no brk call at all{instead}."
 
 
 _MANY_GROWTHS: Final = 20
@@ -174,7 +175,9 @@ def _mapped(findings: Findings) -> Iterator[Paragraph]:
     if grew:
         back = f"gave {exact(given_back)} back ({times(shrank)})" if shrank else "gave nothing back"
         whose = f" of {findings.spaces[findings.main_space].name}" if len(findings.spaces) > 1 else ""
-        yield Paragraph(f"The other mappings{whose} grew {times(grew)}, by {exact(grown)} in all, and {back}.")
+        yield Paragraph(
+            f"The other mappings{whose} grew {times(grew)}{findings.when}, by {exact(grown)} in all, and {back}."
+        )
     yield from _reserved(findings)
 
 
@@ -182,7 +185,7 @@ def _reserved(findings: Findings) -> Iterator[Paragraph]:
     """Yield how much of what was mapped at the peak had no access, where that is much: no memory was in use there."""
     summary = findings.run.summary_values
     mapped, reserved = summary["peak_mapped_bytes"], summary["peak_mapped_bytes"] - summary["resident_at_most_bytes"]
-    if reserved >= MUCH_RESERVED * mapped:
+    if reserved and reserved >= MUCH_RESERVED * mapped:
         peak = findings.places.of_clock(summary["peak_mapped_line"])
         yield Paragraph(
             f"At the peak ({peak}) {size(mapped)} were mapped, {size(reserved)} of them without access, only reserved."

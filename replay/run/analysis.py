@@ -7,7 +7,7 @@ summary. Tables and the mappings at a moment this module does not know.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from replay.calls.enclosing import Nesting, count_calls, find_nesting
 from replay.calls.reader import RunInput
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     from replay.heap.chunks import Heaps
     from replay.heap.diagnosis import Diagnosis
     from replay.run.clock import Clock
+    from replay.run.part import Shown
 
 
 class Analysis:
     """What was read of the logs of a run (`source`), what became of it (`replayed`), and what follows from both."""
+
+    shown: Shown | None = None
+    """The window that this is the part of a run of, None for all of it."""
 
     def __init__(self, source: RunInput, replayed: Replay) -> None:
         """Hold what was read (`source`) and what became of it (`replayed`)."""
@@ -38,6 +42,11 @@ class Analysis:
         self.strings: Strings = source.strings
         self._note_divergences()
         note_problems(self.malloc_blocks, replayed.events, self.strings, source.problems)
+
+    @cached_property
+    def whole(self) -> Self:
+        """The run that this is a part of; itself, where it is none."""
+        return self
 
     @cached_property
     def calls_made(self) -> Int64Array:

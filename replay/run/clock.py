@@ -21,9 +21,9 @@ NONE: Final = "none"
 CLOCKS: Final = (EPOCH, MIDNIGHT, START, NONE)
 """What times can count from: `-ttt`, `-t` and `-tt`, `-r`, no option."""
 
-_DAY_NS: Final = 86_400_000_000_000
+DAY_NS: Final = 86_400_000_000_000
 
-_LEAST_EPOCH_NS: Final = 100_000_000 * SECOND
+LEAST_EPOCH_NS: Final = 100_000_000 * SECOND
 """A time of so many seconds is one since 1970: the grammars tell the two apart by nine digits."""
 
 
@@ -46,7 +46,7 @@ class Clock(NamedTuple):
         if not known.any():
             return cls(NONE, times, times)
         counted, low = times, int(times[known].min())
-        kind = START if any(log.relative for log in source.logs) else EPOCH if low >= _LEAST_EPOCH_NS else MIDNIGHT
+        kind = START if any(log.relative for log in source.logs) else EPOCH if low >= LEAST_EPOCH_NS else MIDNIGHT
         if kind == MIDNIGHT:
             counted = _over_midnight(times, known)
             low = int(counted[known].min())
@@ -75,5 +75,5 @@ class Clock(NamedTuple):
 def _over_midnight(times: Int64Array, known: np.typing.NDArray[np.bool_]) -> Int64Array:
     """Return times of day with the days gone by added; each is taken to be less than half a day from the one before."""
     days = np.zeros(len(times), np.int64)
-    days[known] = np.cumsum(np.rint(-np.diff(times[known], prepend=times[known][:1]) / _DAY_NS).astype(np.int64))
-    return np.where(known, times + days * _DAY_NS, NULL)
+    days[known] = np.cumsum(np.rint(-np.diff(times[known], prepend=times[known][:1]) / DAY_NS).astype(np.int64))
+    return np.where(known, times + days * DAY_NS, NULL)

@@ -1,7 +1,8 @@
 """A part of a run, for what shows one: the same replay, less what happened before, after or elsewhere.
 
 In go a run and a window, out come a run whose failures, allocator mappings, breaks and changes are those of the window,
-or the rows of its tables. What is mapped, and the blocks of malloc, are those of the whole run.
+and which knows the run it is of; or the rows of its tables. What is mapped, and the blocks of malloc, are those of the
+whole run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from replay.run.api import Run
 
-_WHOLE: tuple[str, ...] = ("source", "strings", "calls_made", "nesting", "malloc_blocks", "heaps", "diagnosis")
+_WHOLE: tuple[str, ...] = ("source", "strings", "clock", "calls_made", "nesting", "malloc_blocks", "heaps", "diagnosis")
 """What a part has of the whole run as it is."""
 
 
@@ -29,6 +30,7 @@ class Shown(NamedTuple):
     first: int
     last: int
     spaces: Int64Array | None
+    window: Window
 
     def rows(self, columns: Columns | PackedColumns) -> Int64Array:
         """Return which rows of columns with `step` and `space` are shown."""
@@ -45,9 +47,10 @@ def shown_by(run: Run, window: Window) -> Shown:
     Raises:
         QueryError: the log has no such line, step or time, process or program.
     """
+    steps_of(run, window)
     steps = steps_of(run, Window(window.since, window.until))
     ends = (int(steps[0]), int(steps[-1])) if steps.size else (0, -1)
-    return Shown(*ends, spaces_of(run, window))
+    return Shown(*ends, spaces_of(run, window), window)
 
 
 def part_of(run: Run, window: Window) -> Run:
@@ -65,6 +68,7 @@ def part_of(run: Run, window: Window) -> Run:
         for table in (activity.brk_failures, activity.allocator_mmaps)
     )
     part.__dict__["activity"] = type(activity)(failures, mmaps, activity.allocators)
+    part.shown, part.__dict__["whole"] = shown, run
     return part
 
 

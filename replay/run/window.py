@@ -16,26 +16,31 @@ from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.engine.sorting import distinct
 from replay.errors import QueryError
 from replay.linux.constants import SECOND
+from replay.run.clock import DAY_NS, EPOCH, LEAST_EPOCH_NS, MIDNIGHT, NONE, START
 
 if TYPE_CHECKING:
     from replay.run.analysis import Analysis
 
-_DAY_SECONDS: Final = 86_400
-
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A line (from 1), a time (ns, as in `events.time_ns`) or a step (from 0): one of them is given."""
+    """A line (from 1), a time (ns, as in `events.time_ns`) or a step (from 0): one of them is given.
+
+    `of_day` tells that the time was written as a time of day.
+    """
 
     line: int | None = None
     time: int | None = None
     step: int | None = None
+    of_day: bool = False
 
     def __str__(self) -> str:
         """Return it in words."""
         if self.line is not None:
             return f"line {self.line}"
-        return f"step {self.step}" if self.step is not None else f"time {time_text(_given(self.time))}"
+        if self.step is not None:
+            return f"step {self.step}"
+        return (time_of_day if self.of_day else time_text)(_given(self.time))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,11 @@ class Window:
     program: str | None = None
 
     def __str__(self) -> str:
-        """Return it in words: `lines 27 to 71, pid 5`."""
-        words = [f"from {self.since} on"] if self.since else []
-        words += [f"up to {self.until}"] if self.until else []
-        words += [f"pid {self.pid}"] if self.pid is not None else []
-        words += [self.program] if self.program is not None else []
-        return ", ".join(words)
+        """Return it in words: `from line 27 to line 71 (pid 5)`."""
+        whose = [f"pid {self.pid}"] * (self.pid is not None) + [str(self.program)] * (self.program is not None)
+        when = f"from {self.since} to {self.until}" if self.since and self.until else ""
+        when = when or (f"from {self.since} on" if self.since else f"up to {self.until}" if self.until else "")
+        return " ".join([when] * bool(when) + [f"({', '.join(whose)})"] * bool(whose))
 
     @property
     def is_all(self) -> bool:
@@ -91,10 +95,10 @@ def first_step(run: Analysis, moment: Moment) -> int:
     if moment.line is not None:
         check_line(run, moment.line)
         return int(events.count_up_to("clock", moment.line - 1))
-    times = _times(run)
+    times = _times(run, moment)
     later = np.flatnonzero(times >= _given(moment.time))
     if not later.size:
-        raise QueryError(f"no step at or after {time_text(_given(moment.time))}: {_times_of(run, times)}")
+        raise QueryError(f"no step at or after {moment}: {_times_of(run, times)}")
     return int(_timed(run)[later[0]])
 
 
@@ -111,10 +115,10 @@ def last_step(run: Analysis, moment: Moment) -> int:
     if moment.line is not None:
         check_line(run, moment.line)
         return int(events.count_up_to("clock", moment.line)) - 1
-    times = _times(run)
+    times = _times(run, moment)
     earlier = np.flatnonzero(times <= _given(moment.time))
     if not earlier.size:
-        raise QueryError(f"no step at or before {time_text(_given(moment.time))}: {_times_of(run, times)}")
+        raise QueryError(f"no step at or before {moment}: {_times_of(run, times)}")
     return int(_timed(run)[earlier[-1]])
 
 
@@ -128,8 +132,18 @@ def _timed(run: Analysis) -> Int64Array:
     return np.flatnonzero(run.replayed.events["time_ns"] != NULL)
 
 
-def _times(run: Analysis) -> Int64Array:
+def _times(run: Analysis, moment: Moment) -> Int64Array:
+    """Return the times of the steps that have one; raise QueryError if they count from elsewhere than a moment."""
     times: Int64Array = run.replayed.events["time_ns"][_timed(run)]
+    time, kind = _given(moment.time), run.clock.kind
+    fits = {
+        EPOCH: not moment.of_day and time >= LEAST_EPOCH_NS,
+        MIDNIGHT: time < DAY_NS,
+        START: not moment.of_day,
+        NONE: True,
+    }
+    if not fits[kind]:
+        raise QueryError(f"{moment} is no time of this log: {_times_of(run, times)}")
     return times
 
 
@@ -137,7 +151,9 @@ def _times_of(run: Analysis, times: Int64Array) -> str:
     """Return what times a log has, in words."""
     if not times.size:
         return "the log has no times (strace -ttt writes them)"
-    return f"the log has times from {time_text(int(times.min()))} to {time_text(int(times.max()))}"
+    kind, words = run.clock.kind, time_of_day if run.clock.kind == MIDNIGHT else time_text
+    since = {EPOCH: "seconds since 1970", MIDNIGHT: "times of day", START: "seconds since its start"}[kind]
+    return f"the log's times are {since}, from {words(int(times[0]))} to {words(int(times[-1]))}"
 
 
 def time_text(ns: int) -> str:
@@ -145,11 +161,18 @@ def time_text(ns: int) -> str:
     return f"{ns // SECOND}.{ns % SECOND:09d}".rstrip("0").rstrip(".")
 
 
+def time_of_day(ns: int) -> str:
+    """Return a time since midnight as `strace -tt` prints it: `14:03:07.5`."""
+    hours, rest = divmod(ns // SECOND, 3600)
+    part = f"{ns % SECOND:09d}".rstrip("0")
+    return f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}" + (f".{part}" if part else "")
+
+
 def steps_of(run: Analysis, window: Window) -> Int64Array:
-    """Return the steps that a window shows, in order.
+    """Return the steps that a window shows, in order; at least one, but for a run that has none.
 
     Raises:
-        QueryError: the log has no such line, step or time, process or program.
+        QueryError: the log has no such line, step or time, process or program, or no step of them lies there.
     """
     events = run.replayed.events
     first = 0 if window.since is None else first_step(run, window.since)
@@ -160,6 +183,9 @@ def steps_of(run: Analysis, window: Window) -> Int64Array:
     if window.program is not None:
         spaces = spaces_of_program(run, window.program)
         steps = steps[np.isin(events["space"][steps], spaces)]
+    if not (steps.size or window.is_all):
+        turned = ", whose end is before its begin" if last < first - 1 else ""
+        raise QueryError(f"no call that replay follows completed {window}{turned}")
     return steps
 
 

@@ -34,7 +34,8 @@ def verdict(malloc: MallocFindings) -> Iterator[Paragraph]:
             "the program's start: ltrace -f -S."
         )
         return
-    yield _answer(malloc)
+    answer = _answer(malloc)
+    yield answer._replace(text=f"Of the whole log: {answer.text}") if malloc.findings.when else answer
     yield from _faults(malloc)
     yield from _doubts(malloc)
 
