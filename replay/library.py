@@ -90,7 +90,7 @@ class Run(api.Run):
     @cached_property
     def _first_screen(self) -> list[str]:
         from replay.console.screen import shown
-        from replay.report.as_text import first_screen
+        from replay.report.first_screen import first_screen
 
         return list(shown(first_screen(self), colour=False))
 

@@ -12,7 +12,7 @@ import pytest
 import replay
 from replay.console import screen
 from replay.errors import TraceFormatError
-from replay.report.as_text import SCREEN_LINES, first_screen
+from replay.report.first_screen import SCREEN_LINES, first_screen
 
 SAMPLES = sorted(path.parent.name for path in oracle.SAMPLES.glob("*/*trace.log"))
 CASES = sorted((oracle.CHECKOUT / "tests" / "cases").glob("*/*.log"))

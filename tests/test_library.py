@@ -51,7 +51,8 @@ def test_dir_and_help_show_what_is_public() -> None:
 
 
 def test_a_run_says_program_lines_and_verdict_in_a_line() -> None:
-    said = "<replay.Run: 91 lines of strace, ./prog: The break failed to grow 23 times in 31 tries (lines 27 to 71).>"
+    said = "<replay.Run: 91 lines of strace, ./prog: The break failed to grow 23 times in 31 tries (lines 27 to 71), "
+    said += "and grew again from line 79 on.>"
     assert repr(replay.load(BLOCKED)) == said
 
 

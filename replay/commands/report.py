@@ -79,6 +79,7 @@ def _print(run: Run, *, as_json: bool, short: bool) -> None:
         write_json(json_report(run), sys.stdout)
         return
     from replay.console.screen import print_lines
-    from replay.report.as_text import first_screen, text_report
+    from replay.report.as_text import text_report
+    from replay.report.first_screen import first_screen
 
     print_lines(first_screen(run) if short else text_report(run))

@@ -32,7 +32,8 @@ def watch(
     """
     from replay.console.screen import print_lines
     from replay.errors import MissingTraceError, TraceFormatError
-    from replay.report.as_text import first_screen, text_report
+    from replay.report.as_text import text_report
+    from replay.report.first_screen import first_screen
 
     run: Run | None = None
     seen = -1

@@ -1,4 +1,4 @@
-"""The report as text: the verdict first, then what it means, then the findings one by one, each with its lines.
+"""The report as text: the first screen, then the findings one by one, each with its lines.
 
 In go findings, out come lines with style marks, no wider than the output.
 """
@@ -6,24 +6,22 @@ In go findings, out come lines with style marks, no wider than the output.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from replay.calls.reader import OK
-from replay.console import amounts
-from replay.console.amounts import address, duration, number, size
-from replay.console.screen import clean, shortened, styled, wrapped
+from replay.console.amounts import address, number, size
+from replay.console.screen import clean, shortened, wrapped
 from replay.console.table import table
 from replay.console.terminal import width
-from replay.report import advice
 from replay.report.cannot_tell import cannot_tell
 from replay.report.facts import FailureGroup, MappingGroup, SpaceFacts
 from replay.report.findings import Findings
-from replay.report.paragraphs import aside, item, more, paragraph
+from replay.report.first_screen import by_command, headed, with_advice_left
+from replay.report.paragraphs import aside, item, more
 from replay.report.space_sections import curves, largest, layout
-from replay.report.verdict import MOST_REFUSALS, verdict
+from replay.report.verdict import MOST_REFUSALS
 from replay.run.places import short_span
 
 if TYPE_CHECKING:
@@ -33,34 +31,19 @@ MOST_ROWS: Final = 10
 """As many rows of one table the report shows; the rest is in the JSON document."""
 
 
-FIRST_SECTIONS: Final = 4
-"""So many sections are the first screen."""
-
 Section: TypeAlias = Callable[[Findings], Iterator[str]]
 
 
 def text_report(run: Run) -> Iterator[str]:
     """Yield the lines of the report on a run."""
     findings = Findings(run)
-    yield from _told(findings, _sections(findings))
+    lines, advice = with_advice_left(findings)
+    yield from lines
+    yield from headed("Also worth a try", list(chain.from_iterable(map(item, advice))))
+    for heading, section in _sections(findings):
+        yield from headed(heading, list(section(findings)))
     yield ""
     yield from _lines_read(findings)
-
-
-def first_screen(run: Run) -> Iterator[str]:
-    """Yield what stands first in the report: the verdict, what it means, what to try, what the log cannot tell."""
-    yield from _told(Findings(run), SECTIONS[:FIRST_SECTIONS])
-
-
-def _told(findings: Findings, sections: Iterable[tuple[str, Section]]) -> Iterator[str]:
-    """Yield the title and the sections that have something to say, each with its heading."""
-    yield from _title(findings)
-    for heading, section in sections:
-        lines = list(section(findings))
-        if lines:
-            yield ""
-            yield styled("title", heading)
-            yield from lines
 
 
 def _sections(findings: Findings) -> Iterator[tuple[str, Section]]:
@@ -73,117 +56,15 @@ def _sections(findings: Findings) -> Iterator[tuple[str, Section]]:
         yield heading, section
 
 
-# --- head and verdict ------------------------------------------------------------------------------------------------
-
-
-def _title(findings: Findings) -> Iterator[str]:
-    source, summary = findings.run.source, findings.run.summary_values
-    files = [clean(path) for path in source.files]
-    name = files[0] if files[0] != "-" else "standard input"
-    also = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    yield styled("title", shortened(name, width() - len(also)) + also)
-    facts = [
-        number(source.counters.lines, "line") + f" of {source.dialect.replace('mixed', 'strace and ltrace')}",
-        _who(findings),
-    ]
-    if summary["duration_ns"]:
-        facts.append(duration(summary["duration_ns"]))
-    yield shortened(", ".join(fact for fact in facts if fact), width())
-
-
-def _who(findings: Findings) -> str:
-    """Return who ran: `../prog (pid 2733)`, `3 processes, 5 threads`."""
-    replayed, spaces = findings.run.replayed, findings.spaces
-    if replayed.processes > 1:
-        threads = f", {replayed.threads} threads" if replayed.threads > replayed.processes else ""
-        return f"{number(replayed.processes, 'process', 'processes')}{threads}"
-    if not spaces:
-        return ""
-    program = shortened(clean(spaces[0].program), 40) or "a program"
-    pid = f" (pid {spaces[0].pid})" if spaces[0].pid is not None else ""
-    threads = f", {replayed.threads:,} {_threads(findings)}" if replayed.threads > 1 else ""
-    return f"{program}{pid}{threads}"
-
-
-def _threads(findings: Findings) -> str:
-    """Return what those are that share the one space of a log: threads, where it shows how each came to be."""
-    made = findings.steps_of(["clone", "clone3", "pthread_create"])
-    told = int((findings.events.at("status", made) == OK).sum())
-    return "threads" if told >= findings.run.replayed.threads - 1 else "threads or processes"
-
-
-def _verdict(findings: Findings) -> Iterator[str]:
-    for one in verdict(findings):
-        text = amounts.grouped(clean(one.text))
-        yield from paragraph(styled(one.tone, text) if one.tone else text)
-
-
-def _meaning(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(paragraph, advice.meaning(findings)))
-
-
-SCREEN_LINES: Final = 24
-"""As many lines has a screen: the verdict, what it means and what the log cannot tell leave the rest to advice."""
-
-FIRST_ADVICE: Final = 2
-"""At most so many pieces of advice stand on the first screen."""
-
-
-def _to_try(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(item, advice.to_try(findings)[: _fitting(findings)]))
-
-
-def _more_to_try(findings: Findings) -> Iterator[str]:
-    return chain.from_iterable(map(item, advice.to_try(findings)[_fitting(findings) :]))
-
-
-def _fitting(findings: Findings) -> int:
-    """Return how many pieces of advice the first screen has room for; one stands there in any case."""
-    others = (section for _, section in SECTIONS[:FIRST_SECTIONS] if section is not _to_try)
-    taken = sum(
-        2 + len(lines) for lines in map(list, [_title(findings), *(other(findings) for other in others)]) if lines
-    )
-    room = SCREEN_LINES - taken
-    for count, text in enumerate(advice.to_try(findings)[:FIRST_ADVICE]):
-        room -= len(item(text))
-        if room < 0:
-            return max(count, 1)
-    return FIRST_ADVICE
-
-
-def _cannot_tell(findings: Findings) -> Iterator[str]:
-    """Yield the open questions, those with one reason together, each reason with the first command that tells more."""
-    for command, said in _by_command(findings).items():
-        first = command.partition("\n")[0]
-        for text in said[:-1]:
-            yield from item(text)
-        whole = item(f"{said[-1]} ({first})")
-        if len(whole) == 1:
-            yield from whole
-        else:
-            yield from item(said[-1])
-            yield from wrapped(first, first="      ", rest="        ")
+# --- commands and allocators ------------------------------------------------------------------------------------------
 
 
 def _other_commands(findings: Findings) -> Iterator[str]:
     """Yield the commands that tell the same as those on the first screen."""
-    for command, said in _by_command(findings).items():
+    for command, said in by_command(cannot_tell(findings)).items():
         for other in command.splitlines()[1:]:
-            questions = ", ".join(text.partition(":")[0] for text in said)
-            yield from item(questions)
+            yield from item(", ".join(text.partition(":")[0] for text in said))
             yield from wrapped(other, first="      ", rest="        ")
-
-
-def _by_command(findings: Findings) -> dict[str, list[str]]:
-    """Return what the log cannot tell, by the commands that would: questions of one reason together, and the reason."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for one in cannot_tell(findings):
-        reasons.setdefault((one.because, one.command), []).append(one.question)
-    commands: dict[str, list[str]] = {}
-    for (because, command), questions in reasons.items():
-        text = f"{', '.join(questions)}: {because}"
-        commands.setdefault(command, []).append(text[0].upper() + text[1:])
-    return commands
 
 
 def _allocators(findings: Findings) -> Iterator[str]:
@@ -388,11 +269,6 @@ def _lines_read(findings: Findings) -> Iterator[str]:
 
 
 SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
-    ("Verdict", _verdict),
-    ("What it means", _meaning),
-    ("What to try", _to_try),
-    ("What this log cannot tell", _cannot_tell),
-    ("Also worth a try", _more_to_try),
     ("The same by ltrace", _other_commands),
     ("Allocator", _allocators),
     ("Failed brk calls", _failures),
@@ -405,4 +281,4 @@ SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
     ("Address spaces of the run", _processes),
     ("Problems in the log", _problems),
 )
-"""The sections of the report in order; one that has nothing to say is left out."""
+"""The sections below the first screen in order; one that has nothing to say is left out."""
