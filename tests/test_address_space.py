@@ -9,13 +9,13 @@ import pytest
 from conftest import interpreted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from replay.engine.columns import NO_TEXT, NULL
+from replay.engine.records import Records
 from replay.mm import address_space, fields
 from replay.mm.address_space import apply_operations
-from replay.mm.fields import OpCode
-from replay.mm.space import GAPS, LEAF, MAPPINGS, READ_AHEAD_ABOVE, START_BRK, empty_space, grown, live_rows
+from replay.mm.fields import ABOVE_BREAK, CHANGE, OPERATION, RECTANGLE, OpCode
+from replay.mm.space import LEAF, READ_AHEAD_ABOVE, empty_space, grown, live_rows
 from replay.mm.totals import check
 
 PAGE = 4096
@@ -81,40 +81,30 @@ class Driver:
 
     def __init__(self) -> None:
         self.space = empty_space()
-        self.ended: list[NDArray[np.int64]] = []
+        self.ended: list[Records] = []
         self.clock = 0
 
     def do(self, code: int, **columns: int) -> int:
         self.clock += 1
-        row = np.full((1, fields.OP_WIDTH), 0, np.int64)
-        row[0, fields.OP_CLOCK] = self.clock
-        row[0, fields.OP_STEP] = self.clock
-        row[0, fields.OP_CODE] = code
-        row[0, fields.OP_PATH] = NO_TEXT
-        row[0, fields.OP_OFFSET] = NULL
-        for name, value in columns.items():
-            row[0, getattr(fields, f"OP_{name.upper()}")] = value
-        changes = np.zeros((1, fields.CHANGE_WIDTH), np.int64)
-        above = np.zeros((1, fields.ABOVE_WIDTH), np.int64)
-        dead = np.zeros((100_000, fields.RECTANGLE_WIDTH), np.int64)
+        operations, changes, above = np.zeros(1, OPERATION), np.zeros(1, CHANGE), np.zeros(1, ABOVE_BREAK)
+        given = {"clock": self.clock, "step": self.clock, "code": code, "path": NO_TEXT, "offset": NULL} | columns
+        for name, value in given.items():
+            operations[name] = value
+        self.space = self.space._replace(ended=np.zeros(100_000, RECTANGLE))
         done = 0
         while done < 1:
-            done, count = apply_operations(self.space, row, np.zeros(1, np.int64), (0, 1), dead, changes, above, PAGE)
-            self.ended += list(dead[:count].copy())
+            done, count = apply_operations(self.space, operations, np.zeros(1, np.int64), (0, 1), changes, above, PAGE)
+            self.ended += list(self.space.ended[:count].copy())
             if done < 1:
                 self.space = grown(self.space)
-        return int(changes[0, fields.CHANGE_DIVERGENCE])
+        return int(changes[0].divergence)
 
     def pages(self) -> dict[int, tuple[int, int, int]]:
         found = {}
         for row in live_rows(self.space):
-            for n in range((row[fields.RECTANGLE_END] - row[fields.RECTANGLE_START]) // PAGE):
-                offset = row[fields.OFFSET] if row[fields.OFFSET] == NULL else row[fields.OFFSET] + n * PAGE
-                found[int(row[fields.RECTANGLE_START]) // PAGE + n] = (
-                    int(row[fields.PROT]),
-                    int(row[fields.SHARED]),
-                    int(offset),
-                )
+            for n in range((row.end - row.start) // PAGE):
+                offset = row.offset if row.offset == NULL else row.offset + n * PAGE
+                found[int(row.start) // PAGE + n] = (int(row.prot), int(row.shared), int(offset))
         return found
 
 
@@ -145,7 +135,7 @@ def test_interpreted_operations_equal_a_page_dictionary(operations: list[tuple[o
 
 def assert_equal_a_page_dictionary(operations: list[tuple[object, ...]], odd: int) -> None:
     driver, naive = Driver(), Naive()
-    driver.space.totals[START_BRK] = fields.FRESH
+    driver.space.state.start_brk = fields.FRESH
     start_brk = BASE + 50 * PAGE + odd
     driver.do(OpCode.BRK, addr=0, result=start_brk, prot=3)
     naive.brk = start_brk
@@ -202,11 +192,11 @@ def test_many_mappings_stay_in_order(count: int) -> None:
     for n in order:
         driver.do(OpCode.MAP, result=BASE + int(n) * 3 * PAGE, length=PAGE, prot=3)
     check(driver.space, PAGE)
-    assert driver.space.totals[GAPS] == count - 1
+    assert driver.space.state.gaps == count - 1
     for n in order[::2]:
         driver.do(OpCode.UNMAP, addr=BASE + int(n) * 3 * PAGE, length=PAGE)
     check(driver.space, PAGE)
-    assert driver.space.totals[MAPPINGS] == count // 2
+    assert driver.space.state.mappings == count // 2
 
 
 @pytest.mark.parametrize("code", [OpCode.UNMAP, OpCode.PROTECT], ids=["unmap", "protect"])
@@ -225,33 +215,32 @@ def test_holes_are_cut_wherever_a_mapping_stands_in_its_leaf(code: int) -> None:
         check(driver.space, PAGE)
     assert driver.pages() == naive.pages
     # With each hole one mapping ended, the one that held it: its pieces live on.
-    assert [row[fields.RECTANGLE_UNTIL] for row in driver.ended] == list(range(2, 2 + pages // 2))
+    assert [row.died_line for row in driver.ended] == list(range(2, 2 + pages // 2))
 
 
-def outcome_of(rows: NDArray[np.int64]) -> tuple[list, list, list]:
-    """Return what becomes of rows that are run at once: the rectangles that end, the changes, and what is left."""
-    space, done, ended = empty_space(), 0, []
-    changes, above = np.zeros((len(rows), fields.CHANGE_WIDTH), np.int64), np.zeros((1, fields.ABOVE_WIDTH), np.int64)
-    dead = np.zeros((8 * len(rows) + 1000, fields.RECTANGLE_WIDTH), np.int64)
-    while done < len(rows):
-        done, count = apply_operations(space, rows, np.arange(len(rows)), (done, len(rows)), dead, changes, above, PAGE)
-        ended += dead[:count].tolist()
-        if done < len(rows):
+def outcome_of(operations: Records) -> tuple[list, Records, Records]:
+    """Return what becomes of operations that are run at once: the rectangles that end, the changes, what is left."""
+    count, done, ended = len(operations), 0, []
+    space = empty_space()._replace(ended=np.zeros(8 * count + 1000, RECTANGLE))
+    changes, above = np.zeros(count, CHANGE), np.zeros(1, ABOVE_BREAK)
+    while done < count:
+        done, died = apply_operations(space, operations, np.arange(count), (done, count), changes, above, PAGE)
+        ended += space.ended[:died].tolist()
+        if done < count:
             space = grown(space)
     check(space, PAGE)
-    return ended, changes.tolist(), live_rows(space).tolist()
+    return ended, changes, live_rows(space)
 
 
-def rows_of(*columns: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return rows of operations, each given as code, page, pages and prot."""
-    rows = np.zeros((len(columns), fields.OP_WIDTH), np.int64)
-    code, page, pages, prot = np.array(columns, np.int64).reshape(-1, 4).T
-    rows[:, fields.OP_CLOCK] = rows[:, fields.OP_STEP] = np.arange(1, len(rows) + 1)
-    rows[:, fields.OP_CODE], rows[:, fields.OP_PROT] = code, prot
-    rows[:, fields.OP_ADDR] = rows[:, fields.OP_RESULT] = BASE + page * PAGE
-    rows[:, fields.OP_LENGTH], rows[:, fields.OP_FLAGS] = pages * PAGE, fields.MAP_FIXED
-    rows[:, fields.OP_PATH], rows[:, fields.OP_OFFSET] = NO_TEXT, NULL
-    return rows
+def operations_of(*columns: tuple[int, ...]) -> Records:
+    """Return operations, each given as code, page, pages and prot."""
+    made = np.zeros(len(columns), OPERATION)
+    made["code"], page, pages, made["prot"] = np.array(columns, np.int64).reshape(-1, 4).T
+    made["clock"] = made["step"] = np.arange(1, len(made) + 1)
+    made["addr"] = made["result"] = BASE + page * PAGE
+    made["length"], made["flags"] = pages * PAGE, fields.MAP_FIXED
+    made["path"], made["offset"] = NO_TEXT, NULL
+    return made
 
 
 codes = st.sampled_from([OpCode.MAP, OpCode.UNMAP, OpCode.PROTECT])
@@ -260,11 +249,14 @@ codes = st.sampled_from([OpCode.MAP, OpCode.UNMAP, OpCode.PROTECT])
 @settings(deadline=None)
 @given(st.lists(st.tuples(codes, places, sizes, prots), max_size=150))
 def test_reading_ahead_changes_nothing(columns: list[tuple[int, ...]]) -> None:
-    rows = rows_of(*columns)
-    whole = outcome_of(rows)
+    operations = operations_of(*columns)
+    ended, changes, live = outcome_of(operations)
     with interpreted(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(address_space, "READ_AHEAD_ABOVE", 0)
-        assert outcome_of(rows) == whole
+        again = outcome_of(operations)
+    assert again[0] == ended
+    assert np.array_equal(again[1], changes)
+    assert np.array_equal(again[2], live)
 
 
 def test_among_so_many_mappings_that_is_read_ahead() -> None:
@@ -279,14 +271,14 @@ def test_among_so_many_mappings_that_is_read_ahead() -> None:
         pages[page] = 1
         if code == OpCode.UNMAP:
             del pages[page]
-    _, changes, live = outcome_of(rows_of(*mapped))
+    _, changes, live = outcome_of(operations_of(*mapped))
     found = {}
     for row in live:
-        for page in range((row[fields.RECTANGLE_START] - BASE) // PAGE, (row[fields.RECTANGLE_END] - BASE) // PAGE):
-            found[page] = row[fields.PROT]
+        for page in range((row.start - BASE) // PAGE, (row.end - BASE) // PAGE):
+            found[page] = row.prot
     assert found == pages
-    assert changes[-1][fields.CHANGE_BYTES] == len(pages) * PAGE
-    assert {change[fields.CHANGE_DIVERGENCE] for change in changes} == {fields.NO_DIVERGENCE}
+    assert changes[-1].mapped_bytes == len(pages) * PAGE
+    assert set(changes["divergence"]) == {fields.NO_DIVERGENCE}
 
 
 def test_a_map_over_a_mapping_without_fixed_is_a_divergence() -> None:
@@ -312,7 +304,7 @@ def test_protect_of_unknown_pages_betrays_a_mapping() -> None:
 
 def test_shrinking_brk_unmaps_foreign_pages() -> None:
     driver = Driver()
-    driver.space.totals[START_BRK] = fields.FRESH
+    driver.space.state.start_brk = fields.FRESH
     driver.do(OpCode.BRK, addr=0, result=BASE, prot=3)
     driver.do(OpCode.BRK, addr=BASE + 4 * PAGE, result=BASE + 4 * PAGE, prot=3)
     driver.do(OpCode.MAP, result=BASE + 2 * PAGE, length=PAGE, prot=0, flags=fields.MAP_FIXED)

@@ -10,8 +10,7 @@ import pytest
 from replay.calls.reader import read_run
 from replay.calls.windows import Recording, record
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
-from replay.mm import fields
-from replay.mm.fields import OpCode
+from replay.mm.fields import DONTFORK, RECTANGLE, OpCode
 from replay.mm.space import live_rows
 from replay.spaces import call_effects, census
 from replay.spaces.call_window import CallWindow
@@ -113,9 +112,8 @@ def test_what_a_call_does(tmp_path: Path, line: str) -> None:
     steps, nothing = np.arange(len(calls)), np.zeros(len(calls), np.int64)
     window = CallWindow(calls, steps, calls.pid, nothing, calls.path, NULL, 9)
     across = call_effects.across_windows(recording.told, who, strings, 4096)
-    rows = call_effects.operations_of(window, across).values
-    columns = (fields.OP_CODE, fields.OP_ADDR, fields.OP_LENGTH, fields.OP_RESULT)
-    assert [tuple(row[list(columns)].tolist()) for row in rows.T] == OPERATIONS[line]
+    made = call_effects.operations_of(window, across).operations
+    assert made[["code", "addr", "length", "result"]].tolist() == OPERATIONS[line]
 
 
 MMAP = "mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3, 0) = 0x7f0000000000"
@@ -191,11 +189,11 @@ def test_an_inferred_mapping_begins_where_its_addresses_were_last_free() -> None
 
 
 def test_a_child_shares_the_rows_of_its_parent_but_for_those_kept_from_it() -> None:
-    rows = np.full((2, fields.RECTANGLE_WIDTH), NULL, np.int64)
-    rows[:, fields.RECTANGLE_START], rows[:, fields.RECTANGLE_END] = [4096, 8192], [8192, 12288]
-    rows[:, [fields.PROT, fields.SHARED, fields.FLAGS]] = 0
+    rows = np.full(2, NULL, RECTANGLE)
+    rows["start"], rows["end"] = [4096, 8192], [8192, 12288]
+    rows["prot"] = rows["shared"] = rows["flags"] = 0
     parent = RestingSpace(rows, 7, 3)
     assert parent.child(5).rows is rows
-    rows[1, fields.FLAGS] = fields.DONTFORK
+    rows[1].flags = DONTFORK
     live = live_rows(parent.child(5).awake())
-    assert live[:, [fields.RECTANGLE_START, fields.RECTANGLE_FROM]].tolist() == [[4096, 5]]
+    assert live[["start", "born_line"]].tolist() == [(4096, 5)]

@@ -115,7 +115,10 @@ def _expressions(arguments: Iterable[Any], parameters: list[tuple[str, Any]], nu
     made = []
     for argument in arguments:
         name = f"a{next(numbers)}"
-        if isinstance(argument, np.ndarray):
+        if isinstance(argument, np.void):
+            parameters.append((name, numba.types.CPointer(numba.from_dtype(argument.dtype))))
+            made.append(f"carray({name}, (1,))[0]")
+        elif isinstance(argument, np.ndarray):
             shape = [f"{name}_{axis}" for axis in range(argument.ndim)]
             parameters.append((name, numba.types.CPointer(numba.from_dtype(argument.dtype))))
             parameters += [(axis, numba.int64) for axis in shape]

@@ -35,7 +35,8 @@ ROOT: Final = Path(__file__).parents[2]
 class Loop:
     """A loop of the library, called as the function is that it was compiled from.
 
-    Its arguments are numbers, arrays in C order and tuples of them, laid out as those that `like` returns; it allocates
+    Its arguments are numbers, arrays in C order, rows of records and tuples of them, laid out as those that `like`
+    returns; it allocates
     nothing, raises nothing, and returns as many numbers as `results` says. While it runs, other threads do too. The
     helpers that are `inlined` become part of their callers.
     """
@@ -83,7 +84,7 @@ class Loop:
 
 
 Layout: TypeAlias = tuple[np.dtype[Any], int] | None
-"""The type and the dimensions of an array; none of a number."""
+"""The type and the dimensions of an array, of which a row of records has none; nothing of a number."""
 
 
 def flat(arguments: Iterable[Any]) -> Iterator[Any]:
@@ -96,13 +97,15 @@ def flat(arguments: Iterable[Any]) -> Iterator[Any]:
 
 
 def _layout(argument: Any) -> Layout:
-    return (argument.dtype, argument.ndim) if isinstance(argument, np.ndarray) else None
+    return (argument.dtype, argument.ndim) if isinstance(argument, (np.ndarray, np.void)) else None
 
 
 def _words(argument: Any, kind: Layout) -> Sequence[int]:
-    """Return what stands for an argument in a call: for an array its address and its shape."""
+    """Return what stands for an argument in a call: for an array its address and its shape, for a row its address."""
     if kind is None:
         return (int(argument),)
+    if isinstance(argument, np.void):
+        argument = np.asarray(argument)
     if (argument.dtype, argument.ndim) != kind or not argument.flags.c_contiguous:
         raise ValueError(f"a loop takes an array of {kind[1]} dimensions of {kind[0]} in C order")
     return (argument.ctypes.data, *argument.shape)

@@ -3,7 +3,7 @@
 In go rows of operations (map, unmap, protect, remap, brk …), out come rectangles: a mapping is written out when it
 ends, with the lines of its birth and end. Of traces, processes and allocators this module knows nothing.
 
-The functions of this room are plain Python over NumPy arrays and keep to what numba compiles.
+The functions of this room are plain Python over records and arrays, and keep to what numba compiles.
 """
 
 from __future__ import annotations
@@ -14,257 +14,224 @@ import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.engine.native import Loop
+from replay.engine.records import Records
 from replay.mm import edits, rectangles, remap, totals, vma_tree
 from replay.mm import space as arrays
-from replay.mm.edits import detach, edit, rename_path
+from replay.mm.edits import edit, rename_path, shmdt
 from replay.mm.fields import (
-    BACKING,
+    ABOVE_BREAK,
     BORDER,
     BRK_MOVED,
     BRK_OVER_MAPPING,
-    CHANGE_BRK_BEFORE,
+    CHANGE,
     EACCES,
     ENOMEM,
     EPERM,
-    FLAGS,
     FRESH,
     HIGHEST,
     HIGHEST_OFFSET,
     IMPOSSIBLE_RANGE,
-    KIND,
     KIND_FILE,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_OVER_MAPPING,
-    MAPPED_AT,
-    MAPPED_AT_STEP,
     MOVED,
     NO_DIVERGENCE,
-    OFFSET,
-    OP_ADDR,
-    OP_BRK,
-    OP_CLOCK,
-    OP_CODE,
-    OP_ERRNO,
-    OP_FLAGS,
-    OP_KIND,
-    OP_LENGTH,
-    OP_OFFSET,
-    OP_OLD_LENGTH,
-    OP_PATH,
-    OP_PROT,
-    OP_RESULT,
-    OP_SHARED,
-    OP_STEP,
-    ORIGIN,
+    OPERATION,
     ORIGIN_TRACE,
-    PATH,
-    PROT,
     PROT_EXEC,
     PROT_GROWSDOWN,
     PROT_WRITE,
     PROTECT_UNKNOWN,
-    RECTANGLE_FROM,
-    RECTANGLE_FROM_STEP,
     SEALED,
-    SHARED,
     UNMAP_UNKNOWN,
+    Mapping,
     OpCode,
+    Operation,
 )
-from replay.mm.rectangles import begin_rectangle, split_at, unmap_range
+from replay.mm.rectangles import begin_rectangle, do_munmap, split_vma
 from replay.mm.remap import remap_give, remap_take, taken_unit
 from replay.mm.space import (
     AHEAD,
-    BRK,
-    DIVERGENCE,
-    ENDS,
-    LAST_PLACE,
-    LEAVES,
-    MAPPED_BYTES,
-    MAPPINGS,
-    NEXT_PLACE,
-    ORDER,
     READ_AHEAD_ABOVE,
-    ROOM,
-    SLOTS,
-    START_BRK,
-    STARTS,
     Space,
     empty_space,
+    find_vma,
     has_room,
     is_mapped_inside,
-    locate,
+    leaf_at,
     mapping_after,
+    mapping_at,
     mapping_before,
-    round_up,
-    slot_of,
+    page_align,
 )
 from replay.mm.totals import count_in_totals, count_mapping, describe_above, joined, measure
 from replay.mm.vma_tree import infer_gaps, insert_free, read_ahead
 
 
-def _apply_operations(  # noqa: PLR0912 - one branch an operation; numba wants the dispatch in one place
+def _apply_operations(
     space: Space,
-    rows: Int64Array,
+    operations: Records,
     chosen: Int64Array,
     bounds: tuple[int, int],
-    dead: Int64Array,
-    changes: Int64Array,
-    above_break: Int64Array,
+    changes: Records,
+    above_break: Records,
     page: int,
 ) -> tuple[int, int]:
-    """Apply some rows to `space`, write out what ends, fill a row of `changes` for each, of `above_break` for brk.
+    """Apply some operations to `space`, write out what ends, note a change for each and what is above each brk call.
 
     They are those whose numbers are `chosen[bounds[0]:bounds[1]]`. Returns the place in `chosen` of the first one not
-    applied (because the space or `dead` needs more room) and the count of rows in `dead`.
+    applied (because an array of the space needs more room) and the count of rectangles in `space.ended`.
     """
-    totals = space.totals
-    dead_count = 0
+    state = space.state
+    state.ended = 0
     for at in range(bounds[0], bounds[1]):
-        if totals[LEAVES] > READ_AHEAD_ABOVE:
+        if state.leaves > READ_AHEAD_ABOVE:
             turn = (at - bounds[0]) % AHEAD
             if turn == 0:
-                read_ahead(space, rows, chosen, at, min(at + AHEAD, bounds[1]))
-            totals[LAST_PLACE] = space.lists[NEXT_PLACE, turn]
-        row = rows[chosen[at]]
-        change = changes[chosen[at]]
-        code = row[OP_CODE]
-        if dead_count + 2 * totals[MAPPINGS] + ROOM // 2 > len(dead) or not has_room(space, code):
-            return at, dead_count
-        totals[DIVERGENCE] = NO_DIVERGENCE
-        change[CHANGE_BRK_BEFORE] = totals[BRK]
-        if _is_impossible(row, page):
-            totals[DIVERGENCE] = IMPOSSIBLE_RANGE
-        elif code == OpCode.MAP:
-            dead_count = _map(space, row, dead, dead_count, page)
-        elif code == OpCode.UNMAP:
-            dead_count = _unmap(space, row, dead, dead_count, page)
-        elif code == OpCode.PROTECT:
-            dead_count = _protect(space, row, dead, dead_count, page)
-        elif code == OpCode.BRK:
-            describe_above(space, above_break[row[OP_BRK]], page)
-            dead_count = _brk(space, row, dead, dead_count, page)
-        elif code == OpCode.REMAP:
-            unit = taken_unit(space, row, page)
-            dead_count = remap_take(space, row, dead, dead_count, unit)
-            dead_count = remap_give(space, row, dead, dead_count, unit)
-        elif code == OpCode.REMAP_TAKE:
-            dead_count = remap_take(space, row, dead, dead_count, taken_unit(space, row, page))
-        elif code == OpCode.REMAP_GIVE:
-            dead_count = remap_give(space, row, dead, dead_count, taken_unit(space, row, page))
-        elif code == OpCode.DETACH:
-            dead_count = detach(space, row, dead, dead_count)
-        elif code == OpCode.SET_BRK:
-            _set_brk(totals, row)
-        elif code == OpCode.DELETED:
-            dead_count = rename_path(space, row, dead, dead_count)
+                read_ahead(space, operations, chosen, at, min(at + AHEAD, bounds[1]))
+            state.last_place = space.ahead[turn].place
+        operation, change = operations[chosen[at]], changes[chosen[at]]
+        if not has_room(space, operation.code):
+            return at, state.ended
+        state.divergence = NO_DIVERGENCE
+        change.brk_before = state.brk
+        if _is_impossible(operation, page):
+            state.divergence = IMPOSSIBLE_RANGE
         else:
-            dead_count = edit(space, row, dead, dead_count, page)
+            if operation.code == OpCode.BRK:
+                describe_above(space, above_break[operation.brk_call], page)
+            _apply(space, operation, page)
         measure(space, change, page)
-    return bounds[1], dead_count
+    return bounds[1], state.ended
 
 
-def _is_impossible(row: Int64Array, page: int) -> bool:
-    """Tell whether a row names addresses, lengths or offsets that no address space has: its line is damaged.
+def _apply(space: Space, operation: Operation, page: int) -> None:
+    """Do what an operation does."""
+    code = operation.code
+    if code == OpCode.MAP:
+        mmap_region(space, operation, page)
+    elif code == OpCode.UNMAP:
+        munmap(space, operation, page)
+    elif code == OpCode.PROTECT:
+        mprotect(space, operation, page)
+    elif code == OpCode.BRK:
+        brk(space, operation, page)
+    elif code == OpCode.REMAP:
+        unit = taken_unit(space, operation, page)
+        remap_take(space, operation, unit)
+        remap_give(space, operation, unit)
+    elif code == OpCode.REMAP_TAKE:
+        remap_take(space, operation, taken_unit(space, operation, page))
+    elif code == OpCode.REMAP_GIVE:
+        remap_give(space, operation, taken_unit(space, operation, page))
+    elif code == OpCode.DETACH:
+        shmdt(space, operation)
+    elif code == OpCode.SET_BRK:
+        prctl_set_mm(space, operation)
+    elif code == OpCode.DELETED:
+        rename_path(space, operation)
+    else:
+        edit(space, operation, page)
+
+
+def _is_impossible(operation: Operation, page: int) -> bool:
+    """Tell whether an operation names addresses, lengths or offsets that no address space has: its line is damaged.
 
     A break may be asked for anywhere, and be anything below the highest address; all others begin with a page.
     """
-    is_brk = row[OP_CODE] == OpCode.BRK
-    addr = 0 if is_brk else row[OP_ADDR]
-    result, length, old_length = row[OP_RESULT], row[OP_LENGTH], row[OP_OLD_LENGTH]
-    start = result if row[OP_CODE] == OpCode.MAP else addr
+    code, result, length, old_length = operation.code, operation.result, operation.length, operation.old_length
+    addr = 0 if code == OpCode.BRK else operation.addr
+    start = result if code == OpCode.MAP else addr
     if min(addr, result, length, old_length) < 0 or max(addr, result, length, old_length) > HIGHEST:
         return True
-    if row[OP_CODE] == OpCode.DELETED:
+    if code == OpCode.DELETED:
         return False
     if max(start, result) + length > HIGHEST or addr + old_length > HIGHEST:
         return True
-    if start < BORDER < start + length or row[OP_OFFSET] > HIGHEST_OFFSET:
+    if start < BORDER < start + length or operation.offset > HIGHEST_OFFSET:
         return True
-    return bool(not is_brk and (result & (page - 1) or (row[OP_CODE] != OpCode.SET_BRK and start & (page - 1))))
+    return bool(code != OpCode.BRK and (result & (page - 1) or (code != OpCode.SET_BRK and start & (page - 1))))
 
 
-def _add_new(space: Space, start: int, end: int, row: Int64Array) -> None:
-    """Insert the mapping `[start, end)` that `row` gives."""
+def _add_new(space: Space, start: int, end: int, operation: Operation) -> None:
+    """Insert the mapping `[start, end)` that an operation gives."""
     place, index = insert_free(space, start, end)
-    attributes = space.attributes[slot_of(space, place, index)]
-    attributes[PROT] = row[OP_PROT]
-    attributes[SHARED] = row[OP_SHARED]
-    attributes[KIND] = row[OP_KIND]
-    attributes[PATH] = row[OP_PATH]
-    attributes[OFFSET] = row[OP_OFFSET]
-    attributes[ORIGIN] = ORIGIN_TRACE
-    attributes[MAPPED_AT] = row[OP_CLOCK]
-    attributes[MAPPED_AT_STEP] = row[OP_STEP]
-    attributes[RECTANGLE_FROM] = row[OP_CLOCK]
-    attributes[RECTANGLE_FROM_STEP] = row[OP_STEP]
-    attributes[FLAGS] = row[OP_FLAGS]
-    attributes[BACKING] = row[OP_PATH] if row[OP_OFFSET] != NULL else NO_TEXT
+    mapping = mapping_at(space, place, index)
+    mapping.prot = operation.prot
+    mapping.shared = operation.shared
+    mapping.backing = operation.path if operation.offset != NULL else NO_TEXT
+    mapping.offset = operation.offset
+    mapping.flags = operation.flags
+    mapping.kind = operation.kind
+    mapping.path = operation.path
+    mapping.origin = ORIGIN_TRACE
+    mapping.made_line = operation.clock
+    mapping.made_step = operation.step
+    mapping.born_line = operation.clock
+    mapping.born_step = operation.step
     count_mapping(space, place, index, 1)
 
 
-def _map(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+def mmap_region(space: Space, operation: Operation, page: int) -> None:
     """Map `length` bytes, rounded up to pages, at `result`; MAP_FIXED replaces silently. Source: mmap(2)."""
-    start = row[OP_RESULT]
-    end = start + round_up(row[OP_LENGTH], page)
-    replaces = row[OP_FLAGS] & MAP_FIXED and not row[OP_FLAGS] & MAP_FIXED_NOREPLACE
+    start = operation.result
+    end = start + page_align(operation.length, page)
+    replaces = operation.flags & MAP_FIXED and not operation.flags & MAP_FIXED_NOREPLACE
     if is_mapped_inside(space, start, end):
         if not replaces:
-            space.totals[DIVERGENCE] = MAP_OVER_MAPPING
-        dead_count = unmap_range(space, start, end, row[OP_CLOCK], row[OP_STEP], dead, dead_count)
-    _add_new(space, start, end, row)
-    return dead_count
+            space.state.divergence = MAP_OVER_MAPPING
+        do_munmap(space, start, end, operation)
+    _add_new(space, start, end, operation)
 
 
-def _unmap(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
-    """Unmap the pages of `[addr, addr + length)`; gaps in between are no error. Source: munmap(2)."""
-    start = row[OP_ADDR]
-    end = start + round_up(row[OP_LENGTH], page)
-    if not is_mapped_inside(space, start, end):
-        space.totals[DIVERGENCE] = UNMAP_UNKNOWN
-        return dead_count
-    return unmap_range(space, start, end, row[OP_CLOCK], row[OP_STEP], dead, dead_count)
+def munmap(space: Space, operation: Operation, page: int) -> None:
+    """Unmap the pages of `[addr, addr + length)`; gaps in between are no error. Source: man 2 munmap."""
+    start = operation.addr
+    end = start + page_align(operation.length, page)
+    if is_mapped_inside(space, start, end):
+        do_munmap(space, start, end, operation)
+    else:
+        space.state.divergence = UNMAP_UNKNOWN
 
 
-def _protect(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+def mprotect(space: Space, operation: Operation, page: int) -> None:
     """Set the protection of `[addr, addr + length)`; of a call that failed, only up to what stopped the kernel.
 
     A success over pages that no line mapped betrays mappings that execve made (or that are older than the log).
     `PROT_GROWSDOWN` in the flags begins at the start of the mapping that `addr` is in.
     Source: mm/mprotect.c, do_mprotect_pkey walks VMAs and stops at the first that it may not change.
     """
-    start = row[OP_ADDR]
-    end = start + round_up(row[OP_LENGTH], page)
-    prot = row[OP_PROT]
-    clock, step = row[OP_CLOCK], row[OP_STEP]
-    if row[OP_FLAGS] & PROT_GROWSDOWN:
+    start = operation.addr
+    end = start + page_align(operation.length, page)
+    if operation.flags & PROT_GROWSDOWN:
         start = _start_of_mapping(space, start)
-    if row[OP_ERRNO] == 0:
-        before = space.totals[MAPPED_BYTES]
-        infer_gaps(space, start, end, row[OP_KIND], PROT_WRITE | 1)
-        if space.totals[MAPPED_BYTES] != before:
-            space.totals[DIVERGENCE] = PROTECT_UNKNOWN
+    if operation.errno == 0:
+        before = space.state.mapped_bytes
+        infer_gaps(space, start, end, operation.kind, PROT_WRITE | 1)
+        if space.state.mapped_bytes != before:
+            space.state.divergence = PROTECT_UNKNOWN
     else:
-        end = _protected_up_to(space, start, end, prot, row[OP_ERRNO])
+        end = _protected_up_to(space, start, end, operation.prot, operation.errno)
         if end == start:
-            return dead_count
-    dead_count = split_at(space, start, clock, step, dead, dead_count)
-    dead_count = split_at(space, end, clock, step, dead, dead_count)
+            return
+    split_vma(space, start, operation)
+    split_vma(space, end, operation)
     at = start
-    place, index = locate(space, at)
-    while place < space.totals[LEAVES]:
-        leaf = space.lists[ORDER, place]
-        low, high = space.leaves[leaf, STARTS, index], space.leaves[leaf, ENDS, index]
-        if low != at or low >= end:
-            break
-        attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-        if attributes[PROT] != prot:
-            dead_count = begin_rectangle(space, place, index, clock, step, dead, dead_count)
-            attributes[PROT] = prot
-            count_in_totals(space, place, index, 1)
-        at = high
+    place, index = find_vma(space, at)
+    while place < space.state.leaves and leaf_at(space, place).starts[index] == at and at < end:
+        at = leaf_at(space, place).ends[index]
+        _mprotect_fixup(space, place, index, operation)
         place, index = mapping_after(space, place, index)
-    return dead_count
+
+
+def _mprotect_fixup(space: Space, place: int, index: int, operation: Operation) -> None:
+    """Give the mapping at (place, index) the protection of an operation. Source: mm/mprotect.c, mprotect_fixup."""
+    mapping = mapping_at(space, place, index)
+    if mapping.prot != operation.prot:
+        begin_rectangle(space, place, index, operation)
+        mapping.prot = operation.prot
+        count_in_totals(space, place, index, 1)
 
 
 def _start_of_mapping(space: Space, address: int) -> int:
@@ -272,18 +239,16 @@ def _start_of_mapping(space: Space, address: int) -> int:
 
     Source: mm/mprotect.c, do_mprotect_pkey: `start = vma->vm_start` under PROT_GROWSDOWN.
     """
-    place, index = locate(space, address)
-    if place == space.totals[LEAVES] or space.leaves[space.lists[ORDER, place], STARTS, index] > address:
+    place, index = find_vma(space, address)
+    if place == space.state.leaves or leaf_at(space, place).starts[index] > address:
         return address
-    leaf = space.lists[ORDER, place]
-    start = space.leaves[leaf, STARTS, index]
+    leaf = int(space.order[place])
     before_leaf, before_index = mapping_before(space, place, index)
     while before_leaf >= 0 and joined(space, before_leaf, before_index, leaf, index):
         leaf, index = before_leaf, before_index
-        start = space.leaves[leaf, STARTS, index]
-        place, index = locate(space, start)
+        place, index = find_vma(space, space.leaves[leaf].starts[index])
         before_leaf, before_index = mapping_before(space, place, index)
-    return int(start)
+    return int(space.leaves[leaf].starts[index])
 
 
 def _protected_up_to(space: Space, start: int, end: int, prot: int, errno: int) -> int:
@@ -296,83 +261,79 @@ def _protected_up_to(space: Space, start: int, end: int, prot: int, errno: int) 
     """
     at = start
     refused = start
-    place, index = locate(space, at)
-    while place < space.totals[LEAVES] and at < end:
-        leaf = space.lists[ORDER, place]
-        if space.leaves[leaf, STARTS, index] > at:
+    place, index = find_vma(space, at)
+    while place < space.state.leaves and at < end:
+        leaf = leaf_at(space, place)
+        if leaf.starts[index] > at:
             return at if errno == ENOMEM else refused
-        attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-        if refused == start and _may_refuse(attributes, prot, errno):
+        if refused == start and _may_refuse(mapping_at(space, place, index), prot, errno):
             refused = at
-        at = space.leaves[leaf, ENDS, index]
+        at = leaf.ends[index]
         place, index = mapping_after(space, place, index)
     return at if errno == ENOMEM and at < end else refused
 
 
-def _may_refuse(attributes: Int64Array, prot: int, errno: int) -> bool:
+def _may_refuse(mapping: Mapping, prot: int, errno: int) -> bool:
     """Tell whether a mapping may be the one because of which mprotect failed with `errno`."""
-    added = prot & ~attributes[PROT]
+    added = prot & ~mapping.prot
     if errno == ENOMEM:
-        return bool(added & PROT_WRITE and not attributes[SHARED])
+        return bool(added & PROT_WRITE and not mapping.shared)
     if errno == EACCES:
-        is_file = attributes[KIND] == KIND_FILE
-        return bool((added & PROT_WRITE and attributes[SHARED]) or (added & PROT_EXEC and is_file))
-    return bool(errno == EPERM and attributes[FLAGS] & SEALED)
+        is_file = mapping.kind == KIND_FILE
+        return bool((added & PROT_WRITE and mapping.shared) or (added & PROT_EXEC and is_file))
+    return bool(errno == EPERM and mapping.flags & SEALED)
 
 
-def _brk(space: Space, row: Int64Array, dead: Int64Array, dead_count: int, page: int) -> int:
+def brk(space: Space, operation: Operation, page: int) -> None:
     """Move the break to `result`: map what it grew by, unmap what it shrank by, foreign mappings included.
 
     Source: mm/mmap.c, SYSCALL_DEFINE1(brk): old and new break are rounded up to pages, equal pages change the number
     only, the pages between [new, old) are unmapped whoever mapped them.
     """
-    totals = space.totals
-    granted = row[OP_RESULT]
-    before = totals[BRK]
-    clock, step = row[OP_CLOCK], row[OP_STEP]
-    totals[BRK] = granted
+    state, granted, asked = space.state, operation.result, operation.addr
+    before = state.brk
+    state.brk = granted
     if before == NULL:
-        if totals[START_BRK] in (FRESH, MOVED) and row[OP_ADDR] == 0:
-            totals[START_BRK] = granted
-        elif totals[START_BRK] == MOVED and granted == row[OP_ADDR]:
+        if state.start_brk in (FRESH, MOVED) and asked == 0:
+            state.start_brk = granted
+        elif state.start_brk == MOVED and granted == asked:
             # Heuristic: the start is a rounder number than a break that has grown from it.
-            totals[START_BRK] = granted & (granted - 1)
-            return _brk_grows(space, totals[START_BRK], round_up(granted, page), row, dead, dead_count)
-        return dead_count
-    low, high = round_up(before, page), round_up(granted, page)
-    if low != high and granted != row[OP_ADDR]:
-        totals[DIVERGENCE] = BRK_MOVED
+            state.start_brk = granted & (granted - 1)
+            _do_brk_flags(space, state.start_brk, page_align(granted, page), operation)
+        return
+    low, high = page_align(before, page), page_align(granted, page)
+    if low != high and granted != asked:
+        state.divergence = BRK_MOVED
     if high < low:
-        return unmap_range(space, high, low, clock, step, dead, dead_count)
+        do_munmap(space, high, low, operation)
     if high > low:
-        return _brk_grows(space, low, high, row, dead, dead_count)
-    return dead_count
+        _do_brk_flags(space, low, high, operation)
 
 
-def _brk_grows(space: Space, low: int, high: int, row: Int64Array, dead: Int64Array, dead_count: int) -> int:
-    """Map `[low, high)` as a part of the brk area."""
+def _do_brk_flags(space: Space, low: int, high: int, operation: Operation) -> None:
+    """Map `[low, high)` as a part of the brk area. Source: mm/mmap.c, do_brk_flags."""
     if is_mapped_inside(space, low, high):
-        space.totals[DIVERGENCE] = BRK_OVER_MAPPING
-        dead_count = unmap_range(space, low, high, row[OP_CLOCK], row[OP_STEP], dead, dead_count)
-    _add_new(space, low, high, row)
-    return dead_count
+        space.state.divergence = BRK_OVER_MAPPING
+        do_munmap(space, low, high, operation)
+    _add_new(space, low, high, operation)
 
 
-def _set_brk(totals: Int64Array, row: Int64Array) -> None:
+def prctl_set_mm(space: Space, operation: Operation) -> None:
     """Set the break, its start (`flags` 1), or forget both (`flags` 2). Source: prctl(2), PR_SET_MM."""
-    if row[OP_FLAGS] == 2:
-        totals[BRK] = NULL
-        totals[START_BRK] = MOVED
-    elif row[OP_FLAGS]:
-        totals[START_BRK] = row[OP_ADDR]
+    state = space.state
+    if operation.flags == 2:
+        state.brk = NULL
+        state.start_brk = MOVED
+    elif operation.flags:
+        state.start_brk = operation.addr
     else:
-        totals[BRK] = row[OP_ADDR]
+        state.brk = operation.addr
 
 
 def _like() -> tuple[Any, ...]:
     """Return arguments of the layout that the loop is compiled for."""
-    table = np.zeros((0, 0), np.int64)
-    return empty_space(), table, np.zeros(0, np.int64), (0, 0), table, table, table, 0
+    operations, changes, above = np.zeros(0, OPERATION), np.zeros(0, CHANGE), np.zeros(0, ABOVE_BREAK)
+    return empty_space(), operations, np.zeros(0, np.int64), (0, 0), changes, above, 0
 
 
 _PARTS: Final = (arrays, totals, vma_tree, rectangles, remap, edits)
@@ -382,7 +343,8 @@ apply_operations: Final = Loop(
     _like,
     helpers=(
         *(helper for part in _PARTS for helper in part.HELPERS),
-        _add_new, _map, _unmap, _protect, _start_of_mapping, _protected_up_to, _may_refuse, _brk, _brk_grows, _set_brk,
+        _add_new, mmap_region, munmap, mprotect, _mprotect_fixup, _start_of_mapping, _protected_up_to, _may_refuse,
+        brk, _do_brk_flags, prctl_set_mm, _apply,
     ),
     inlined=(*(helper for part in _PARTS for helper in part.INLINED), _is_impossible),
     results=2,

@@ -1,6 +1,6 @@
-"""The columns and codes of an address space: of a mapping, an operation, a rectangle, and what an operation leaves.
+"""The records and codes of an address space: a mapping, an operation, a rectangle, and what an operation leaves.
 
-All are numbers of columns and what stands in them: names for the rows of NumPy arrays. Nothing is computed here.
+All are names for numbers and what stands in them. Nothing is computed here.
 """
 
 from __future__ import annotations
@@ -8,21 +8,95 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-# Columns of `Space.attributes`: what is known of a live mapping besides its range. The first four, which decide whether
-# neighbours are one line of /proc/PID/maps, are read the most and lie together.
-PROT: Final = 0
-SHARED: Final = 1
-BACKING: Final = 2
-OFFSET: Final = 3
-FLAGS: Final = 4
-KIND: Final = 5
-PATH: Final = 6
-ORIGIN: Final = 7
-MAPPED_AT: Final = 8
-MAPPED_AT_STEP: Final = 9
-RECTANGLE_FROM: Final = 10
-RECTANGLE_FROM_STEP: Final = 11
-ATTRIBUTES: Final = 12
+from replay.engine.records import layout
+
+
+class Mapping:
+    """What is known of a live mapping besides its range.
+
+    The first four, which decide whether neighbours are one line of /proc/PID/maps, are read the most and lie together.
+    It was made by the call at `made_line`; what it is since, it is born as a rectangle at `born_line`.
+    """
+
+    prot: int
+    shared: int
+    backing: int
+    offset: int
+    flags: int
+    kind: int
+    path: int
+    origin: int
+    made_line: int
+    made_step: int
+    born_line: int
+    born_step: int
+
+
+class Rectangle(Mapping):
+    """A mapping at the addresses `[start, end)`, from the line where it is born up to the one where it died."""
+
+    start: int
+    end: int
+    died_line: int
+
+
+class Operation:
+    """What happens to a space at a line; `brk_call` is the number of a brk call among those of its window."""
+
+    clock: int
+    step: int
+    code: int
+    addr: int
+    length: int
+    prot: int
+    flags: int
+    shared: int
+    kind: int
+    path: int
+    offset: int
+    result: int
+    old_length: int
+    brk_call: int
+    errno: int
+
+
+class Change:
+    """What an operation leaves behind for the report: the space as it is then, and the break before and after."""
+
+    mapped_bytes: int
+    mapping_count: int
+    brk_bytes: int
+    headroom_bytes: int
+    gap_count: int
+    gap_bytes: int
+    largest_gap_bytes: int
+    divergence: int
+    brk_before: int
+    brk_after: int
+
+
+class AboveBreak:
+    """What stood above the break before a brk call: the first mapping, made at `line`.
+
+    `data_bytes` are the private writable bytes of the whole space.
+    """
+
+    data_bytes: int
+    start: int
+    end: int
+    line: int
+    prot: int
+    path: int
+    flags: int
+    kind: int
+    shared: int
+
+
+MAPPING: Final = layout(Mapping)
+RECTANGLE: Final = layout(Rectangle)
+OPERATION: Final = layout(Operation)
+CHANGE: Final = layout(Change)
+ABOVE_BREAK: Final = layout(AboveBreak)
 
 # Kinds of mappings; `KINDS` names them in this order.
 KIND_BRK: Final = 0
@@ -39,25 +113,6 @@ ORIGIN_TRACE: Final = 0
 ORIGIN_MAPS: Final = 1
 ORIGIN_INFERRED: Final = 2
 ORIGINS: Final = ("trace", "maps", "inferred")
-
-# Columns of an operation, and what it does.
-OP_CLOCK: Final = 0
-OP_STEP: Final = 1
-OP_CODE: Final = 2
-OP_ADDR: Final = 3
-OP_LENGTH: Final = 4
-OP_PROT: Final = 5
-OP_FLAGS: Final = 6
-OP_SHARED: Final = 7
-OP_KIND: Final = 8
-OP_PATH: Final = 9
-OP_OFFSET: Final = 10
-OP_RESULT: Final = 11
-OP_OLD_LENGTH: Final = 12
-OP_BRK: Final = 12
-"""The old length of a remap; the place of a brk call among the rows of what lay above the break."""
-OP_ERRNO: Final = 13
-OP_WIDTH: Final = 14
 
 
 class OpCode(IntEnum):
@@ -78,38 +133,7 @@ class OpCode(IntEnum):
     DELETED = 12
 
 
-# Columns of a written-out rectangle: `ATTRIBUTES` ones, then its addresses and the line up to which it is there.
-RECTANGLE_START: Final = ATTRIBUTES
-RECTANGLE_END: Final = ATTRIBUTES + 1
-RECTANGLE_UNTIL: Final = ATTRIBUTES + 2
-RECTANGLE_WIDTH: Final = ATTRIBUTES + 3
-
-# Columns of what each operation leaves behind for the report.
-CHANGE_BYTES: Final = 0
-CHANGE_MAPPINGS: Final = 1
-CHANGE_BRK_BYTES: Final = 2
-CHANGE_HEADROOM: Final = 3
-CHANGE_GAPS: Final = 4
-CHANGE_GAP_BYTES: Final = 5
-CHANGE_LARGEST_GAP: Final = 6
-CHANGE_DIVERGENCE: Final = 7
-CHANGE_BRK_BEFORE: Final = 8
-CHANGE_BRK_AFTER: Final = 9
-CHANGE_WIDTH: Final = 10
-
-# Columns of what stood above the break before a brk call: the first mapping, and the space's private writable bytes.
-ABOVE_DATA_BYTES: Final = 0
-ABOVE_START: Final = 1
-ABOVE_END: Final = 2
-ABOVE_MAPPED_AT: Final = 3
-ABOVE_PROT: Final = 4
-ABOVE_PATH: Final = 5
-ABOVE_FLAGS: Final = 6
-ABOVE_KIND: Final = 7
-ABOVE_SHARED: Final = 8
-ABOVE_WIDTH: Final = 9
-
-# Why a row contradicts the model; the kernel's answer wins.
+# Why an operation contradicts the model; the kernel's answer wins.
 NO_DIVERGENCE: Final = 0
 MAP_OVER_MAPPING: Final = 1
 BRK_OVER_MAPPING: Final = 2
@@ -144,11 +168,11 @@ MAP_FIXED_NOREPLACE: Final = 0x100000
 MREMAP_FIXED: Final = 2
 MREMAP_DONTUNMAP: Final = 4
 FRESH: Final = -2
-"""`START_BRK` of a space whose first `brk(NULL)` will tell it: nothing has run in it yet."""
+"""`start_brk` of a space whose first `brk(NULL)` will tell it: nothing has run in it yet."""
 DONTFORK: Final = 1 << 40
 """Marks, in the flags of a mapping, that `madvise(MADV_DONTFORK)` keeps it out of a fork's child."""
 MOVED: Final = -3
-"""`START_BRK` of a space whose break was moved to where no line tells: the next `brk` does."""
+"""`start_brk` of a space whose break was moved to where no line tells: the next `brk` does."""
 SEALED: Final = 1 << 41
 """Marks, in the flags of a mapping, that `mseal` forbids to change it."""
 EPERM: Final = 1

@@ -7,26 +7,13 @@ mappings as with sixty. How a space changes is not known here.
 
 from __future__ import annotations
 
-from math import prod
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from replay.engine.columns import NULL, Int64Array
-from replay.mm.fields import (
-    ATTRIBUTES,
-    BACKING,
-    FLAGS,
-    MAP_GROWSDOWN,
-    OFFSET,
-    PROT,
-    PROT_WRITE,
-    RECTANGLE_END,
-    RECTANGLE_START,
-    RECTANGLE_WIDTH,
-    SHARED,
-    OpCode,
-)
+from replay.engine.records import Records, layout, numbers_of
+from replay.mm.fields import MAP_GROWSDOWN, MAPPING, PROT_WRITE, RECTANGLE, Mapping, OpCode
 
 LEAF: Final = 24
 """Mappings that one leaf holds at most. Measured: among many, larger ones are slower to read, smaller ones to find."""
@@ -43,112 +30,137 @@ LINE: Final = 8
 ROOM: Final = 96
 """Mappings for which a new space has room beyond twice those that it begins with."""
 
-NEXT_FREE: Final = 0
-"""The column of `Space.attributes` in which a slot without a mapping tells how many slots lie before the next such one.
 
-Zeros are a list of all slots as they stand: the memory of those that are never used is never touched.
-"""
+class State:
+    """The numbers of a space: its break, its sizes, and where the next leaf and slot are free.
 
-# What `Space.leaves` knows of the mappings of a leaf.
-STARTS: Final = 0
-ENDS: Final = 1
-SLOTS: Final = 2
-OF_MAPPING: Final = 3
+    The largest gap is that of the last count; `changed` leaves are to be counted anew. The places are where the last
+    searches ended: an operation mostly asks for the same leaf again. `read` keeps alive what was read ahead.
+    """
 
-# Rows of `Space.lists`: by leaf, by place in the order of addresses, stacks of leaves, and by operation read ahead for.
-SIZES: Final = 0
-LARGEST: Final = 1
-ORDER: Final = 2
-FIRSTS: Final = 3
-TO_COUNT: Final = 4
-UNUSED: Final = 5
-NEXT_PLACE: Final = 6
-NEXT_ADDRESS: Final = 7
-LISTS: Final = 8
+    brk: int
+    start_brk: int
+    mappings: int
+    mapped_bytes: int
+    data_bytes: int
+    gaps: int
+    joins: int
+    largest_gap: int
+    divergence: int
+    leaves: int
+    leaves_used: int
+    free_leaves: int
+    changed: int
+    free_slot: int
+    free_slots: int
+    stashed: int
+    ended: int
+    last_place: int
+    last_brk_place: int
+    read: int
 
-# Entries of `Space.totals`.
-LEAVES: Final = 0
-FREE_LEAVES: Final = 1
-FREE_SLOTS: Final = 2
-MAPPINGS: Final = 3
-MAPPED_BYTES: Final = 4
-DATA_BYTES: Final = 5
-GAPS: Final = 6
-JOINS: Final = 7
-BRK: Final = 8
-START_BRK: Final = 9
-STASHED: Final = 10
-DIVERGENCE: Final = 11
-CHANGED: Final = 12
-LEAVES_USED: Final = 13
-LARGEST_GAP: Final = 14
-LAST_PLACE: Final = 15
-LAST_BRK_PLACE: Final = 16
-FREE_SLOT: Final = 17
-READ: Final = 18
-TOTALS: Final = 19
+
+class Leaf:
+    """The first `size` entries are mappings, neighbours in order of addresses: `[start, end)`, and the slot of each."""
+
+    size: int
+    starts: Int64Array
+    ends: Int64Array
+    slots: Int64Array
+
+
+class Piece(Mapping):
+    """A mapping at `[start, end)` that the remap of a step took up."""
+
+    step: int
+    start: int
+    end: int
+
+
+class Asked:
+    """The address that an operation to come asks for, and the place of its leaf."""
+
+    address: int
+    place: int
 
 
 class Space(NamedTuple):
-    """The arrays that hold one address space: few, because a compiled call hands over each with its shape and strides.
+    """The arrays that hold one address space.
 
-    `leaves` is (leaves, OF_MAPPING, LEAF): starts, ends and slots of the mappings of each leaf. `lists` is (LISTS,
-    leaves): how many mappings a leaf holds and the largest gap behind one of them; which leaf stands at a place in the
-    order of addresses and where its first mapping starts; the leaves whose gaps must be counted anew; those unused;
-    the places and addresses that the next operations ask for.
-    `attributes` is (slots, ATTRIBUTES). `stash` keeps the pieces of remaps under way, each a row of step, start, end
-    and attributes.
+    By leaf: `leaves`, and `largest`, the largest gap behind one of its mappings. By place in the order of addresses:
+    `order`, which leaf stands there, and `firsts`, where its first mapping starts. Stacks of leaves: those `to_count`
+    anew, and the `unused` ones. By slot: `mappings`. The pieces of remaps under way are the `stash`; `ahead` is what
+    the next operations ask for. Rectangles that ended go to `ended`, which spaces share: who runs them takes them out.
     """
 
-    leaves: Int64Array
-    lists: Int64Array
-    attributes: Int64Array
-    stash: Int64Array
-    totals: Int64Array
+    state: State
+    leaves: Records
+    largest: Int64Array
+    order: Int64Array
+    firsts: Int64Array
+    to_count: Int64Array
+    unused: Int64Array
+    ahead: Records
+    mappings: Records
+    stash: Records
+    ended: Records
 
 
-def _zeros(*shape: int) -> Int64Array:
-    """Return zeros; many of them begin with a line of the processor's cache.
+_OF_MAPPING: Final = MAPPING.itemsize // 8
+"""Numbers of a mapping, with which a rectangle begins."""
+
+_STATE: Final = layout(State)
+_LEAF: Final = layout(Leaf, starts=LEAF, ends=LEAF, slots=LEAF)
+PIECE: Final = layout(Piece)
+_ASKED: Final = layout(Asked)
+
+
+def _zeros(count: int, of: np.dtype[np.void]) -> Records:
+    """Return rows of zeros; many of them begin with a line of the processor's cache.
 
     Then a leaf, or the row of a slot, lies in as few lines as can be: so many are read ahead line by line.
     """
-    if shape[0] <= READ_AHEAD_ABOVE:
-        return np.zeros(shape, np.int64)
-    size = prod(shape)
-    room = np.zeros(size + LINE, np.int64)
-    skipped = -(room.ctypes.data // room.itemsize) % LINE
-    return room[skipped : skipped + size].reshape(shape)
+    if count <= READ_AHEAD_ABOVE:
+        return np.zeros(count, of)
+    room = np.zeros(count * of.itemsize + 8 * LINE, np.uint8)
+    return np.ndarray(count, of, room, -room.ctypes.data % (8 * LINE))
 
 
 def empty_space(slots: int = ROOM) -> Space:
     """Return a space without mappings that has room for about `slots` of them."""
     leaves = 12 + 3 * slots // LEAF
-    lists = np.zeros((LISTS, leaves), np.int64)
-    lists[UNUSED] = np.arange(leaves)[::-1]
-    totals = np.zeros(TOTALS, np.int64)
-    totals[FREE_LEAVES], totals[FREE_SLOTS] = leaves, slots
-    totals[BRK] = totals[START_BRK] = NULL
+    largest, order, firsts, to_count, unused = np.zeros((5, leaves), np.int64)
+    unused[:] = np.arange(leaves)[::-1]
+    state = np.zeros(1, _STATE)[0]
+    state.free_leaves, state.free_slots = leaves, slots
+    state.brk = state.start_brk = NULL
     return Space(
-        leaves=_zeros(leaves, OF_MAPPING, LEAF),
-        lists=lists,
-        attributes=_zeros(slots, ATTRIBUTES),
-        stash=np.zeros((slots + 16, ATTRIBUTES + 3), np.int64),
-        totals=totals,
+        state=state,
+        leaves=_zeros(leaves, _LEAF),
+        largest=largest,
+        order=order,
+        firsts=firsts,
+        to_count=to_count,
+        unused=unused,
+        ahead=np.zeros(AHEAD, _ASKED),
+        mappings=_zeros(slots, MAPPING),
+        stash=np.zeros(slots + 16, PIECE),
+        ended=np.zeros(0, RECTANGLE),
     )
 
 
-def live_rows(space: Space) -> Int64Array:
-    """Return a row of `RECTANGLE_WIDTH` columns for each live mapping, in order of addresses; when it ends is null."""
-    order = space.lists[ORDER, : space.totals[LEAVES]]
-    held = np.arange(LEAF) < space.lists[SIZES, order][:, None]
-    starts, ends, slots = (space.leaves[order, part][held] for part in (STARTS, ENDS, SLOTS))
-    rows = np.full((len(slots), RECTANGLE_WIDTH), NULL, np.int64)
-    rows[:, :ATTRIBUTES] = space.attributes[slots]
-    rows[:, RECTANGLE_START], rows[:, RECTANGLE_END] = starts, ends
+def live_rows(space: Space) -> Records:
+    """Return a rectangle for each live mapping, in order of addresses; the line where it died is null."""
+    order = space.order[: space.state.leaves]
+    held = np.arange(LEAF) < space.leaves["size"][order][:, None]
+    starts, ends, slots = (space.leaves[part][order][held] for part in ("starts", "ends", "slots"))
+    rows = np.empty(len(slots), RECTANGLE)
+    numbers_of(rows)[:, :_OF_MAPPING] = numbers_of(space.mappings)[slots]
+    rows["start"], rows["end"], rows["died_line"] = starts, ends, NULL
     return rows
 
 
-def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
+def space_of_rows(rows: Records, room: int = 0) -> Space:
     """Return a space that holds the mappings of `rows` (as `live_rows` gives them) with room for `room` more."""
     count = len(rows)
     space = empty_space(2 * count + room + ROOM)
@@ -156,65 +168,65 @@ def space_of_rows(rows: Int64Array, room: int = 0) -> Space:
     leaves = -(-count // half)
     number = np.arange(count)
     leaf, at = number // half, number % half
-    space.leaves[leaf, STARTS, at] = rows[:, RECTANGLE_START]
-    space.leaves[leaf, ENDS, at] = rows[:, RECTANGLE_END]
-    space.leaves[leaf, SLOTS, at] = number
-    space.lists[SIZES, :leaves] = np.bincount(leaf, minlength=leaves)[:leaves]
-    space.attributes[:count] = rows[:, :ATTRIBUTES]
-    space.lists[ORDER, :leaves] = np.arange(leaves)
-    space.lists[FIRSTS, :leaves] = rows[::half, RECTANGLE_START]
-    space.lists[LARGEST, :leaves] = -2
-    space.lists[TO_COUNT, :leaves] = np.arange(leaves)
-    totals = space.totals
-    totals[LEAVES] = totals[LEAVES_USED] = totals[CHANGED] = leaves
-    totals[FREE_LEAVES] -= leaves
-    totals[FREE_SLOTS] -= count
-    totals[FREE_SLOT] = count
+    space.leaves["starts"][leaf, at] = rows["start"]
+    space.leaves["ends"][leaf, at] = rows["end"]
+    space.leaves["slots"][leaf, at] = number
+    space.leaves["size"][:leaves] = np.bincount(leaf, minlength=leaves)[:leaves]
+    numbers_of(space.mappings)[:count] = numbers_of(rows)[:, :_OF_MAPPING]
+    space.order[:leaves] = np.arange(leaves)
+    space.firsts[:leaves] = rows["start"][::half]
+    space.largest[:leaves] = -2
+    space.to_count[:leaves] = np.arange(leaves)
+    state = space.state
+    state.leaves = state.leaves_used = state.changed = leaves
+    state.free_leaves -= leaves
+    state.free_slots -= count
+    state.free_slot = count
     _count_totals(space, rows)
     return space
 
 
-def _count_totals(space: Space, rows: Int64Array) -> None:
+def _count_totals(space: Space, rows: Records) -> None:
     """Set the totals that follow from the mappings alone."""
-    starts, ends = rows[:, RECTANGLE_START], rows[:, RECTANGLE_END]
-    sizes, offsets = ends - starts, rows[:, OFFSET]
-    data = ((rows[:, PROT] & PROT_WRITE) != 0) & (rows[:, SHARED] == 0) & ((rows[:, FLAGS] & MAP_GROWSDOWN) == 0)
-    same = (rows[1:, [PROT, SHARED, BACKING]] == rows[:-1, [PROT, SHARED, BACKING]]).all(axis=1)
-    unbacked = (offsets[1:] == NULL) & (offsets[:-1] == NULL)
-    backed = (offsets[1:] != NULL) & (offsets[:-1] != NULL) & (offsets[1:] == offsets[:-1] + sizes[:-1])
-    totals = space.totals
-    totals[MAPPINGS] = len(rows)
-    totals[MAPPED_BYTES] = sizes.sum()
-    totals[DATA_BYTES] = sizes[data].sum()
-    totals[GAPS] = (ends[:-1] < starts[1:]).sum()
-    totals[JOINS] = ((ends[:-1] == starts[1:]) & same & (unbacked | backed)).sum()
+    starts, ends, offsets = rows["start"], rows["end"], rows["offset"]
+    sizes = ends - starts
+    data = ((rows["prot"] & PROT_WRITE) != 0) & (rows["shared"] == 0) & ((rows["flags"] & MAP_GROWSDOWN) == 0)
+    joins = (ends[:-1] == starts[1:]) & ((offsets[1:] == NULL) == (offsets[:-1] == NULL))
+    joins &= (offsets[1:] == NULL) | (offsets[1:] == offsets[:-1] + sizes[:-1])
+    for name in ("prot", "shared", "backing"):
+        joins &= rows[name][1:] == rows[name][:-1]
+    state = space.state
+    state.mappings = len(rows)
+    state.mapped_bytes = sizes.sum()
+    state.data_bytes = sizes[data].sum()
+    state.gaps = (ends[:-1] < starts[1:]).sum()
+    state.joins = joins.sum()
 
 
 def has_room(space: Space, code: int) -> bool:
     """Tell whether an operation fits without growing the arrays of `space`."""
-    totals = space.totals
+    state = space.state
     needed = ROOM // 4
     if code in (OpCode.REMAP, OpCode.REMAP_GIVE):
-        needed += totals[MAPPINGS]
+        needed += state.mappings
     return bool(
-        totals[FREE_SLOTS] > needed
-        and totals[FREE_LEAVES] > 4 + needed // (LEAF // 2)
-        and totals[STASHED] + totals[MAPPINGS] < len(space.stash)
+        state.free_slots > needed
+        and state.free_leaves > 4 + needed // (LEAF // 2)
+        and state.stashed + state.mappings < len(space.stash)
+        and state.ended + 2 * state.mappings + ROOM // 2 <= len(space.ended)
     )
 
 
 def grown(space: Space) -> Space:
     """Return a space with the same mappings, break and stash, and twice the room."""
-    rows = live_rows(space)
-    stashed = int(space.totals[STASHED])
-    larger = space_of_rows(rows, 2 * (len(rows) + stashed))
-    larger.stash[:stashed] = space.stash[:stashed]
-    for entry in (BRK, START_BRK, STASHED):
-        larger.totals[entry] = space.totals[entry]
-    return larger
+    rows, state = live_rows(space), space.state
+    larger = space_of_rows(rows, 2 * (len(rows) + int(state.stashed)))
+    larger.stash[: state.stashed] = space.stash[: state.stashed]
+    larger.state.brk, larger.state.start_brk, larger.state.stashed = state.brk, state.start_brk, state.stashed
+    return larger._replace(ended=space.ended)
 
 
-def round_up(value: int, page: int) -> int:
+def page_align(value: int, page: int) -> int:
     """Return `value` rounded up to whole pages, whose size is a power of two."""
     return (value + page - 1) & -page
 
@@ -231,23 +243,43 @@ def count_up_to(ascending: Int64Array, count: int, value: int) -> int:
     return low
 
 
-def locate(space: Space, address: int, last: int = LAST_PLACE) -> tuple[int, int]:
+def leaf_at(space: Space, place: int) -> Leaf:
+    """Return the leaf at a place in the order of addresses."""
+    leaf: Leaf = space.leaves[space.order[place]]
+    return leaf
+
+
+def mapping_at(space: Space, place: int, index: int) -> Mapping:
+    """Return what is known of the mapping at (place, index)."""
+    mapping: Mapping = space.mappings[leaf_at(space, place).slots[index]]
+    return mapping
+
+
+def find_vma(space: Space, address: int) -> tuple[int, int]:
     """Return place and index of the first mapping that ends above `address`; the place past the last if none does.
 
-    The entry `last` of the totals is where the last search ended: an operation mostly asks for the same leaf again.
+    Source: mm/mmap.c, find_vma.
     """
-    leaves = space.totals[LEAVES]
-    if leaves == 0:
+    state = space.state
+    if state.leaves == 0:
         return 0, 0
-    firsts = space.lists[FIRSTS]
-    place = space.totals[last]
-    if place >= leaves or address < firsts[place] or (place + 1 < leaves and address >= firsts[place + 1]):
-        place = max(count_up_to(firsts, leaves, address) - 1, 0)
-        space.totals[last] = place
-    leaf = space.lists[ORDER, place]
-    size = space.lists[SIZES, leaf]
-    index = count_up_to(space.leaves[leaf, ENDS], size, address)
-    if index == size:
+    state.last_place = place_of(space, address, state.last_place)
+    return find_from(space, state.last_place, address)
+
+
+def place_of(space: Space, address: int, guess: int) -> int:
+    """Return the place of the last leaf that starts at `address` or below, or 0; looked for first at `guess`."""
+    leaves, firsts = space.state.leaves, space.firsts
+    if guess >= leaves or address < firsts[guess] or (guess + 1 < leaves and address >= firsts[guess + 1]):
+        return max(count_up_to(firsts, leaves, address) - 1, 0)
+    return guess
+
+
+def find_from(space: Space, place: int, address: int) -> tuple[int, int]:
+    """Return what `find_vma` does, where `place` is what `place_of` gives."""
+    leaf = leaf_at(space, place)
+    index = count_up_to(leaf.ends, leaf.size, address)
+    if index == leaf.size:
         return place + 1, 0
     return place, index
 
@@ -255,60 +287,66 @@ def locate(space: Space, address: int, last: int = LAST_PLACE) -> tuple[int, int
 def mapping_before(space: Space, place: int, index: int) -> tuple[int, int]:
     """Return the leaf and index of the mapping before (place, index); leaf -1 if it is the first."""
     if index > 0:
-        return space.lists[ORDER, place], index - 1
+        return int(space.order[place]), index - 1
     if place == 0:
         return -1, 0
-    leaf = space.lists[ORDER, place - 1]
-    return leaf, space.lists[SIZES, leaf] - 1
+    return int(space.order[place - 1]), leaf_at(space, place - 1).size - 1
 
 
 def mapping_after(space: Space, place: int, index: int) -> tuple[int, int]:
     """Return place and index of the mapping behind (place, index); the place past the last if there is none."""
-    if index + 1 < space.lists[SIZES, space.lists[ORDER, place]]:
+    if index + 1 < leaf_at(space, place).size:
         return place, index + 1
     return place + 1, 0
 
 
 def neighbours(space: Space, place: int, index: int) -> tuple[int, int, int, int]:
     """Return leaf and index of the mapping before (place, index) and of the one behind it; leaf -1 where none is."""
-    leaf = space.lists[ORDER, place]
     before_leaf, before_index = mapping_before(space, place, index)
-    if index + 1 < space.lists[SIZES, leaf]:
-        return before_leaf, before_index, leaf, index + 1
-    if place + 1 < space.totals[LEAVES]:
-        return before_leaf, before_index, space.lists[ORDER, place + 1], 0
+    if index + 1 < leaf_at(space, place).size:
+        return before_leaf, before_index, int(space.order[place]), index + 1
+    if place + 1 < space.state.leaves:
+        return before_leaf, before_index, int(space.order[place + 1]), 0
     return before_leaf, before_index, -1, 0
 
 
-def slot_of(space: Space, place: int, index: int) -> int:
-    """Return the row of `Space.attributes` that belongs to the mapping at (place, index)."""
-    return int(space.leaves[space.lists[ORDER, place], SLOTS, index])
-
-
-def copy_attributes(attributes: Int64Array, to: Int64Array) -> None:
-    """Write the row `attributes` over the row `to`."""
-    for column in range(ATTRIBUTES):
-        to[column] = attributes[column]
+def copy_mapping(mapping: Mapping, to: Mapping) -> None:
+    """Write what is known of a mapping over what is known of another."""
+    to.prot = mapping.prot
+    to.shared = mapping.shared
+    to.backing = mapping.backing
+    to.offset = mapping.offset
+    to.flags = mapping.flags
+    to.kind = mapping.kind
+    to.path = mapping.path
+    to.origin = mapping.origin
+    to.made_line = mapping.made_line
+    to.made_step = mapping.made_step
+    to.born_line = mapping.born_line
+    to.born_step = mapping.born_step
 
 
 def is_mapped_inside(space: Space, start: int, end: int) -> bool:
     """Tell whether any page of `[start, end)` is mapped."""
-    place, index = locate(space, start)
-    return bool(place < space.totals[LEAVES] and space.leaves[space.lists[ORDER, place], STARTS, index] < end)
+    place, index = find_vma(space, start)
+    return bool(place < space.state.leaves and leaf_at(space, place).starts[index] < end)
 
 
-HELPERS: Final = (locate,)
+HELPERS: Final = (find_vma,)
 """What the compiled loop calls of this module."""
 
 INLINED: Final = (
     has_room,
-    round_up,
+    page_align,
     count_up_to,
+    leaf_at,
+    mapping_at,
+    place_of,
+    find_from,
     mapping_before,
     mapping_after,
     neighbours,
-    slot_of,
-    copy_attributes,
+    copy_mapping,
     is_mapped_inside,
 )
 """What becomes part of its callers: called for every operation, some of it many times."""

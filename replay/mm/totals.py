@@ -1,147 +1,95 @@
 """What is known of a whole space after each operation: bytes, gaps, joined neighbours, and what lies above the break.
 
-In go a space and the mapping that comes, goes or changes, out come the entries of `Space.totals`, kept up to date, and
-from them a row of changes. Which operation changed a mapping is not known here.
+In go a space and the mapping that comes, goes or changes, out come the totals in `Space.state`, kept up to date, and
+from them a change. Which operation changed a mapping is not known here.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from replay.engine.columns import NULL, Int64Array
-from replay.mm.fields import (
-    ABOVE_DATA_BYTES,
-    ABOVE_END,
-    ABOVE_FLAGS,
-    ABOVE_KIND,
-    ABOVE_MAPPED_AT,
-    ABOVE_PATH,
-    ABOVE_PROT,
-    ABOVE_SHARED,
-    ABOVE_START,
-    BACKING,
-    CHANGE_BRK_AFTER,
-    CHANGE_BRK_BYTES,
-    CHANGE_BYTES,
-    CHANGE_DIVERGENCE,
-    CHANGE_GAP_BYTES,
-    CHANGE_GAPS,
-    CHANGE_HEADROOM,
-    CHANGE_LARGEST_GAP,
-    CHANGE_MAPPINGS,
-    FLAGS,
-    KIND,
-    MAP_GROWSDOWN,
-    MAPPED_AT,
-    OFFSET,
-    PATH,
-    PROT,
-    PROT_WRITE,
-    RECTANGLE_END,
-    RECTANGLE_START,
-    SHARED,
-)
+from replay.engine.columns import NULL
+from replay.mm.fields import MAP_GROWSDOWN, PROT_WRITE, AboveBreak, Change
 from replay.mm.space import (
-    BRK,
-    CHANGED,
-    DATA_BYTES,
-    DIVERGENCE,
-    ENDS,
-    FIRSTS,
-    FREE_LEAVES,
-    FREE_SLOTS,
-    GAPS,
-    JOINS,
-    LARGEST,
-    LARGEST_GAP,
-    LAST_BRK_PLACE,
-    LEAVES,
-    LEAVES_USED,
-    MAPPED_BYTES,
-    MAPPINGS,
-    ORDER,
-    SIZES,
-    SLOTS,
-    START_BRK,
-    STARTS,
-    TO_COUNT,
     Space,
     count_up_to,
+    find_from,
+    find_vma,
+    leaf_at,
     live_rows,
-    locate,
+    mapping_at,
     neighbours,
-    round_up,
+    page_align,
+    place_of,
     space_of_rows,
 )
 
 
 def joined(space: Space, leaf: int, index: int, next_leaf: int, next_index: int) -> int:
     """Return 1 if two neighbours are one line of /proc/PID/maps once equal neighbours are joined, else 0."""
-    if space.leaves[leaf, ENDS, index] != space.leaves[next_leaf, STARTS, next_index]:
+    this, other = space.leaves[leaf], space.leaves[next_leaf]
+    if this.ends[index] != other.starts[next_index]:
         return 0
-    a = space.attributes[space.leaves[leaf, SLOTS, index]]
-    b = space.attributes[space.leaves[next_leaf, SLOTS, next_index]]
-    if a[PROT] != b[PROT] or a[SHARED] != b[SHARED] or a[BACKING] != b[BACKING]:
+    a, b = space.mappings[this.slots[index]], space.mappings[other.slots[next_index]]
+    if a.prot != b.prot or a.shared != b.shared or a.backing != b.backing:
         return 0
-    if a[OFFSET] == NULL or b[OFFSET] == NULL:
-        return 1 if a[OFFSET] == b[OFFSET] else 0
-    return 1 if b[OFFSET] == a[OFFSET] + space.leaves[leaf, ENDS, index] - space.leaves[leaf, STARTS, index] else 0
+    if NULL in (a.offset, b.offset):
+        return 1 if a.offset == b.offset else 0
+    return 1 if b.offset == a.offset + this.ends[index] - this.starts[index] else 0
 
 
 def count_mapping(space: Space, place: int, index: int, sign: int) -> None:
     """Add (`sign` 1) or take away (-1) a mapping at (place, index) and what it makes of the gap in which it lies."""
-    leaf = space.lists[ORDER, place]
-    start, end = space.leaves[leaf, STARTS, index], space.leaves[leaf, ENDS, index]
+    leaf = leaf_at(space, place)
+    start, end = leaf.starts[index], leaf.ends[index]
     before_leaf, before_index, after_leaf, after_index = neighbours(space, place, index)
-    space.totals[MAPPINGS] += sign
+    space.state.mappings += sign
     count_in_totals(space, place, index, sign)
-    above = space.leaves[after_leaf, STARTS, after_index] - end if after_leaf >= 0 else 0
+    above = space.leaves[after_leaf].starts[after_index] - end if after_leaf >= 0 else 0
     if before_leaf >= 0:
-        below = start - space.leaves[before_leaf, ENDS, before_index]
+        below = start - space.leaves[before_leaf].ends[before_index]
         whole = below + end - start + above if after_leaf >= 0 else 0
         change_gap(space, before_leaf, whole if sign > 0 else below, below if sign > 0 else whole)
-    change_gap(space, leaf, 0 if sign > 0 else above, above if sign > 0 else 0)
+    change_gap(space, space.order[place], 0 if sign > 0 else above, above if sign > 0 else 0)
 
 
 def count_in_totals(space: Space, place: int, index: int, sign: int) -> None:
     """Add or take away the bytes of the mapping at (place, index), and whether it joins its neighbours."""
-    totals = space.totals
-    leaf = space.lists[ORDER, place]
-    size = space.leaves[leaf, ENDS, index] - space.leaves[leaf, STARTS, index]
-    attributes = space.attributes[space.leaves[leaf, SLOTS, index]]
-    totals[MAPPED_BYTES] += sign * size
-    if attributes[PROT] & PROT_WRITE and not attributes[SHARED] and not attributes[FLAGS] & MAP_GROWSDOWN:
-        totals[DATA_BYTES] += sign * size
+    state, leaf, mapping = space.state, leaf_at(space, place), mapping_at(space, place, index)
+    size = leaf.ends[index] - leaf.starts[index]
+    state.mapped_bytes += sign * size
+    if mapping.prot & PROT_WRITE and not mapping.shared and not mapping.flags & MAP_GROWSDOWN:
+        state.data_bytes += sign * size
     before_leaf, before_index, after_leaf, after_index = neighbours(space, place, index)
     if before_leaf >= 0:
-        totals[JOINS] += sign * joined(space, before_leaf, before_index, leaf, index)
+        state.joins += sign * joined(space, before_leaf, before_index, space.order[place], index)
     if after_leaf >= 0:
-        totals[JOINS] += sign * joined(space, leaf, index, after_leaf, after_index)
+        state.joins += sign * joined(space, space.order[place], index, after_leaf, after_index)
 
 
 def change_gap(space: Space, leaf: int, before: int, after: int) -> None:
     """Have a gap behind a mapping of `leaf` be `after` bytes long instead of `before`; 0 is none."""
     if before == after:
         return
-    totals = space.totals
-    totals[GAPS] += int(after > 0) - int(before > 0)
-    largest = space.lists[LARGEST, leaf]
+    state = space.state
+    state.gaps += int(after > 0) - int(before > 0)
+    largest = space.largest[leaf]
     if largest < 0:
         return
     if after >= largest:
-        space.lists[LARGEST, leaf] = after
-        totals[LARGEST_GAP] = max(totals[LARGEST_GAP], after)
+        space.largest[leaf] = after
+        state.largest_gap = max(state.largest_gap, after)
     elif before == largest:
         mark_changed(space, leaf)
 
 
 def mark_changed(space: Space, leaf: int) -> None:
     """Note that the gaps of `leaf` must be counted anew; what was counted last stays there as -2 - gap."""
-    totals = space.totals
-    if space.lists[LARGEST, leaf] >= 0:
-        space.lists[LARGEST, leaf] = -2 - space.lists[LARGEST, leaf]
-        space.lists[TO_COUNT, totals[CHANGED]] = leaf
-        totals[CHANGED] += 1
+    state = space.state
+    if space.largest[leaf] >= 0:
+        space.largest[leaf] = -2 - space.largest[leaf]
+        space.to_count[state.changed] = leaf
+        state.changed += 1
 
 
 def _largest_gap(space: Space) -> int:
@@ -149,109 +97,107 @@ def _largest_gap(space: Space) -> int:
 
     Each leaf keeps the largest gap behind one of its mappings; only those that lost it count anew.
     """
-    totals = space.totals
-    largest = totals[LARGEST_GAP]
+    state = space.state
+    largest = state.largest_gap
     shrunk = False
-    for at in range(totals[CHANGED]):
-        leaf = space.lists[TO_COUNT, at]
-        before = -2 - space.lists[LARGEST, leaf]
+    for at in range(state.changed):
+        leaf = space.to_count[at]
+        before = -2 - space.largest[leaf]
         gap = _gap_of_leaf(space, leaf)
-        space.lists[LARGEST, leaf] = gap
+        space.largest[leaf] = gap
         shrunk |= before == largest and gap < before
         largest = max(largest, gap)
-    totals[CHANGED] = 0
+    state.changed = 0
     if shrunk:
         # None is larger than the largest was: the search ends at the first that is as large.
         found, leaf = 0, 0
-        while found < largest and leaf < totals[LEAVES_USED]:
-            found = max(found, space.lists[LARGEST, leaf])
+        while found < largest and leaf < state.leaves_used:
+            found = max(found, space.largest[leaf])
             leaf += 1
         largest = found
-    totals[LARGEST_GAP] = largest
-    return int(largest)
+    state.largest_gap = largest
+    return largest
 
 
-def _gap_of_leaf(space: Space, leaf: int) -> int:
-    """Return the largest gap behind a mapping of `leaf`, the one to the next leaf included."""
-    size = space.lists[SIZES, leaf]
-    if size == 0:
+def _gap_of_leaf(space: Space, number: int) -> int:
+    """Return the largest gap behind a mapping of the leaf of that number, the one to the next leaf included."""
+    leaf, firsts, leaves = space.leaves[number], space.firsts, space.state.leaves
+    if leaf.size == 0:
         return 0
     gap = 0
-    for index in range(1, size):
-        gap = max(gap, space.leaves[leaf, STARTS, index] - space.leaves[leaf, ENDS, index - 1])
-    leaves = space.totals[LEAVES]
-    place = count_up_to(space.lists[FIRSTS], leaves, space.leaves[leaf, STARTS, 0]) - 1
+    for index in range(1, leaf.size):
+        gap = max(gap, leaf.starts[index] - leaf.ends[index - 1])
+    place = count_up_to(firsts, leaves, leaf.starts[0]) - 1
     if place + 1 < leaves:
-        gap = max(gap, space.lists[FIRSTS, place + 1] - space.leaves[leaf, ENDS, size - 1])
+        gap = max(gap, firsts[place + 1] - leaf.ends[leaf.size - 1])
     return gap
 
 
-def describe_above(space: Space, above_break: Int64Array, page: int) -> None:
+def describe_above(space: Space, above: AboveBreak, page: int) -> None:
     """Note the first mapping above the break as it is before a brk call."""
-    above_break[ABOVE_START] = NULL
-    above_break[ABOVE_DATA_BYTES] = space.totals[DATA_BYTES]
-    before = space.totals[BRK]
-    if before == NULL:
+    above.start = NULL
+    above.data_bytes = space.state.data_bytes
+    if space.state.brk == NULL:
         return
-    place, index = locate(space, round_up(before, page))
-    if place == space.totals[LEAVES]:
+    place, index = find_vma(space, page_align(space.state.brk, page))
+    if place == space.state.leaves:
         return
-    leaf = space.lists[ORDER, place]
-    slot = space.leaves[leaf, SLOTS, index]
-    above_break[ABOVE_START] = space.leaves[leaf, STARTS, index]
-    above_break[ABOVE_END] = space.leaves[leaf, ENDS, index]
-    above_break[ABOVE_MAPPED_AT] = space.attributes[slot, MAPPED_AT]
-    above_break[ABOVE_PROT] = space.attributes[slot, PROT]
-    above_break[ABOVE_PATH] = space.attributes[slot, PATH]
-    above_break[ABOVE_FLAGS] = space.attributes[slot, FLAGS]
-    above_break[ABOVE_KIND] = space.attributes[slot, KIND]
-    above_break[ABOVE_SHARED] = space.attributes[slot, SHARED]
+    leaf, mapping = leaf_at(space, place), mapping_at(space, place, index)
+    above.start = leaf.starts[index]
+    above.end = leaf.ends[index]
+    above.line = mapping.made_line
+    above.prot = mapping.prot
+    above.path = mapping.path
+    above.flags = mapping.flags
+    above.kind = mapping.kind
+    above.shared = mapping.shared
 
 
-def measure(space: Space, change: Int64Array, page: int) -> None:
-    """Write the totals of `space` into one row of changes."""
-    totals = space.totals
-    leaves = totals[LEAVES]
-    change[CHANGE_BYTES] = totals[MAPPED_BYTES]
-    change[CHANGE_MAPPINGS] = totals[MAPPINGS] - totals[JOINS]
-    change[CHANGE_GAPS] = totals[GAPS]
-    change[CHANGE_GAP_BYTES] = 0
-    change[CHANGE_LARGEST_GAP] = _largest_gap(space)
-    change[CHANGE_DIVERGENCE] = totals[DIVERGENCE]
-    change[CHANGE_BRK_AFTER] = totals[BRK]
-    change[CHANGE_HEADROOM] = NULL
-    change[CHANGE_BRK_BYTES] = 0
-    if leaves > 0:
-        last = space.lists[ORDER, leaves - 1]
-        extent = space.leaves[last, ENDS, space.lists[SIZES, last] - 1] - space.lists[FIRSTS, 0]
-        change[CHANGE_GAP_BYTES] = extent - totals[MAPPED_BYTES]
-    if totals[BRK] == NULL:
+def measure(space: Space, change: Change, page: int) -> None:
+    """Write what an operation left of a space into its change."""
+    state = space.state
+    change.mapped_bytes = state.mapped_bytes
+    change.mapping_count = state.mappings - state.joins
+    change.gap_count = state.gaps
+    change.gap_bytes = 0
+    change.largest_gap_bytes = _largest_gap(space)
+    change.divergence = state.divergence
+    change.brk_after = state.brk
+    change.headroom_bytes = NULL
+    change.brk_bytes = 0
+    if state.leaves > 0:
+        last = leaf_at(space, state.leaves - 1)
+        change.gap_bytes = last.ends[last.size - 1] - space.firsts[0] - state.mapped_bytes
+    if state.brk == NULL:
         return
-    top = round_up(totals[BRK], page)
-    if totals[START_BRK] > 0:
+    top = page_align(state.brk, page)
+    if state.start_brk > 0:
         # A log that lost lines, an execve say, may tell of a break below the start that it told of.
-        change[CHANGE_BRK_BYTES] = max(top - round_up(totals[START_BRK], page), 0)
-    place, index = locate(space, top, LAST_BRK_PLACE)
-    if place < leaves:
-        change[CHANGE_HEADROOM] = max(space.leaves[space.lists[ORDER, place], STARTS, index] - top, 0)
+        change.brk_bytes = max(top - page_align(state.start_brk, page), 0)
+    if state.leaves == 0:
+        return
+    state.last_brk_place = place_of(space, top, state.last_brk_place)
+    place, index = find_from(space, state.last_brk_place, top)
+    if place < state.leaves:
+        change.headroom_bytes = max(leaf_at(space, place).starts[index] - top, 0)
 
 
 def check(space: Space, page: int) -> None:
     """Assert the invariants: sorted, apart, page-aligned, and totals that equal a fresh count."""
-    rows = live_rows(space)
-    starts, ends = rows[:, RECTANGLE_START], rows[:, RECTANGLE_END]
+    rows, state = live_rows(space), space.state
+    starts, ends = rows["start"], rows["end"]
     assert (starts < ends).all(), "a mapping is empty"
     assert (ends[:-1] <= starts[1:]).all(), "mappings overlap or are out of order"
     assert not (starts % page).any(), "a start is not page-aligned"
     assert not (ends % page).any(), "an end is not page-aligned"
-    totals = space.totals
-    assert totals[MAPPED_BYTES] == (ends - starts).sum(), "mapped bytes"
-    fresh = space_of_rows(rows).totals
-    for entry, name in ((GAPS, "gaps"), (JOINS, "joined neighbours"), (DATA_BYTES, "data bytes")):
-        assert totals[entry] == fresh[entry], name
+    assert state.mapped_bytes == (ends - starts).sum(), "mapped bytes"
+    fresh = space_of_rows(rows).state
+    assert state.gaps == fresh.gaps, "gaps"
+    assert state.joins == fresh.joins, "joined neighbours"
+    assert state.data_bytes == fresh.data_bytes, "data bytes"
     assert _largest_gap(space) == max((starts[1:] - ends[:-1]).max(initial=0), 0), "largest gap"
-    assert totals[LEAVES] + totals[FREE_LEAVES] == len(space.leaves), "a leaf was lost"
-    assert totals[MAPPINGS] + totals[FREE_SLOTS] == len(space.attributes), "a slot was lost"
+    assert state.leaves + state.free_leaves == len(space.leaves), "a leaf was lost"
+    assert state.mappings + state.free_slots == len(space.mappings), "a slot was lost"
 
 
 HELPERS: Final = (describe_above,)

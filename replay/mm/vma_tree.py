@@ -1,7 +1,7 @@
 """Mappings are put into the order of addresses, and taken out of it.
 
-In go a range that is free and its attributes, or the place of a mapping; out comes the space changed, its leaves split
-and its totals counted. What a mapping was before, and who asked for the change, is not known here.
+In go a range that is free and what its mapping is, or the place of a mapping; out comes the space changed, its leaves
+split and its totals counted. What a mapping was before, and who asked for the change, is not known here.
 """
 
 from __future__ import annotations
@@ -9,48 +9,17 @@ from __future__ import annotations
 from typing import Final
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
-from replay.mm.fields import (
-    ATTRIBUTES,
-    BACKING,
-    FLAGS,
-    KIND,
-    MAPPED_AT,
-    MAPPED_AT_STEP,
-    OP_ADDR,
-    OP_CODE,
-    OP_RESULT,
-    ORIGIN,
-    ORIGIN_INFERRED,
-    PATH,
-    PROT,
-    RECTANGLE_FROM_STEP,
-    SHARED,
-    OpCode,
-)
+from replay.engine.records import Records
+from replay.mm.fields import ORIGIN_INFERRED, Mapping, OpCode
 from replay.mm.space import (
-    ENDS,
-    FIRSTS,
-    FREE_LEAVES,
-    FREE_SLOT,
-    FREE_SLOTS,
     LEAF,
-    LEAVES,
-    LEAVES_USED,
     LINE,
-    NEXT_ADDRESS,
-    NEXT_FREE,
-    NEXT_PLACE,
-    ORDER,
-    READ,
-    SIZES,
-    SLOTS,
-    STARTS,
-    UNUSED,
     Space,
-    copy_attributes,
+    copy_mapping,
     count_up_to,
-    locate,
-    slot_of,
+    find_vma,
+    leaf_at,
+    mapping_at,
 )
 from replay.mm.totals import count_mapping, mark_changed
 
@@ -68,166 +37,159 @@ def _shift_down(row: Int64Array, index: int, size: int) -> None:
 
 
 def _new_leaf(space: Space, place: int) -> int:
-    """Put an empty leaf at `place` of the order and return it."""
-    totals = space.totals
-    totals[FREE_LEAVES] -= 1
-    leaf = space.lists[UNUSED, totals[FREE_LEAVES]]
-    leaves = totals[LEAVES]
-    _shift_up(space.lists[ORDER], place, leaves)
-    _shift_up(space.lists[FIRSTS], place, leaves)
-    space.lists[ORDER, place] = leaf
-    totals[LEAVES] = leaves + 1
-    totals[LEAVES_USED] = max(totals[LEAVES_USED], leaf + 1)
+    """Put an empty leaf at `place` of the order and return its number."""
+    state = space.state
+    state.free_leaves -= 1
+    leaf = space.unused[state.free_leaves]
+    _shift_up(space.order, place, state.leaves)
+    _shift_up(space.firsts, place, state.leaves)
+    space.order[place] = leaf
+    state.leaves += 1
+    state.leaves_used = max(state.leaves_used, leaf + 1)
     mark_changed(space, leaf)
     return int(leaf)
 
 
 def _split_leaf(space: Space, place: int) -> None:
     """Move the upper half of the full leaf at `place` to a new leaf behind it."""
-    full = space.lists[ORDER, place]
-    leaf = _new_leaf(space, place + 1)
+    number = space.order[place]
+    full, leaf = space.leaves[number], space.leaves[_new_leaf(space, place + 1)]
     half = LEAF // 2
     for at in range(half):
-        space.leaves[leaf, STARTS, at] = space.leaves[full, STARTS, half + at]
-        space.leaves[leaf, ENDS, at] = space.leaves[full, ENDS, half + at]
-        space.leaves[leaf, SLOTS, at] = space.leaves[full, SLOTS, half + at]
-    space.lists[SIZES, leaf] = space.lists[SIZES, full] = half
-    space.lists[FIRSTS, place + 1] = space.leaves[leaf, STARTS, 0]
-    mark_changed(space, full)
+        leaf.starts[at] = full.starts[half + at]
+        leaf.ends[at] = full.ends[half + at]
+        leaf.slots[at] = full.slots[half + at]
+    leaf.size = full.size = half
+    space.firsts[place + 1] = leaf.starts[0]
+    mark_changed(space, number)
 
 
 def insert(space: Space, place: int, index: int, start: int, end: int) -> tuple[int, int]:
     """Put a mapping of `[start, end)` at (place, index), and return where it is then: a full leaf is split for it.
 
-    Its attributes are to be filled in, and what it contributes added to the totals.
+    What is known of it is to be filled in, and what it contributes added to the totals.
     """
-    totals = space.totals
-    if space.lists[SIZES, space.lists[ORDER, place]] == LEAF:
+    state = space.state
+    if leaf_at(space, place).size == LEAF:
         _split_leaf(space, place)
         if index > LEAF // 2:
             place, index = place + 1, index - LEAF // 2
-    leaf = space.lists[ORDER, place]
-    size = space.lists[SIZES, leaf]
-    _shift_up(space.leaves[leaf, STARTS], index, size)
-    _shift_up(space.leaves[leaf, ENDS], index, size)
-    _shift_up(space.leaves[leaf, SLOTS], index, size)
-    slot = totals[FREE_SLOT]
-    totals[FREE_SLOT] = slot + 1 + space.attributes[slot, NEXT_FREE]
-    totals[FREE_SLOTS] -= 1
-    space.leaves[leaf, STARTS, index] = start
-    space.leaves[leaf, ENDS, index] = end
-    space.leaves[leaf, SLOTS, index] = slot
-    space.lists[SIZES, leaf] = size + 1
-    space.lists[FIRSTS, place] = space.leaves[leaf, STARTS, 0]
+    leaf, slot = leaf_at(space, place), state.free_slot
+    _shift_up(leaf.starts, index, leaf.size)
+    _shift_up(leaf.ends, index, leaf.size)
+    _shift_up(leaf.slots, index, leaf.size)
+    state.free_slot += 1 + space.mappings[slot].offset
+    state.free_slots -= 1
+    leaf.starts[index] = start
+    leaf.ends[index] = end
+    leaf.slots[index] = slot
+    leaf.size += 1
+    space.firsts[place] = leaf.starts[0]
     return place, index
 
 
 def insert_free(space: Space, start: int, end: int) -> tuple[int, int]:
     """Do what `insert` does where `[start, end)`, which must be free, belongs."""
-    place, index = locate(space, start)
-    leaves = space.totals[LEAVES]
+    place, index = find_vma(space, start)
+    leaves = space.state.leaves
     if leaves == 0:
         _new_leaf(space, 0)
     elif place == leaves:
         place = leaves - 1
-        index = space.lists[SIZES, space.lists[ORDER, place]]
+        index = leaf_at(space, place).size
     return insert(space, place, index, start, end)
 
 
-def add_mapping(space: Space, start: int, end: int, attributes: Int64Array) -> None:
-    """Insert a mapping of `[start, end)`, which must be free, with a copy of `attributes`."""
+def add_mapping(space: Space, start: int, end: int, mapping: Mapping) -> None:
+    """Insert a copy of a mapping at `[start, end)`, which must be free."""
     place, index = insert_free(space, start, end)
-    copy_attributes(attributes, space.attributes[slot_of(space, place, index)])
+    copy_mapping(mapping, mapping_at(space, place, index))
     count_mapping(space, place, index, 1)
 
 
 def remove(space: Space, place: int, index: int) -> None:
-    """Take the mapping at (place, index) out of the order and free its slot."""
+    """Take the mapping at (place, index) out of the order and free its slot.
+
+    The `offset` in a free slot tells how many slots lie before the next one: zeros are a list of all slots as they
+    stand, and the memory of those that are never used is never touched.
+    """
     count_mapping(space, place, index, -1)
-    totals = space.totals
-    leaf = space.lists[ORDER, place]
-    size = space.lists[SIZES, leaf]
-    slot = space.leaves[leaf, SLOTS, index]
-    space.attributes[slot, NEXT_FREE] = totals[FREE_SLOT] - slot - 1
-    totals[FREE_SLOT] = slot
-    totals[FREE_SLOTS] += 1
-    _shift_down(space.leaves[leaf, STARTS], index, size)
-    _shift_down(space.leaves[leaf, ENDS], index, size)
-    _shift_down(space.leaves[leaf, SLOTS], index, size)
-    space.lists[SIZES, leaf] = size - 1
-    if size > 1:
-        space.lists[FIRSTS, place] = space.leaves[leaf, STARTS, 0]
+    state, leaf = space.state, leaf_at(space, place)
+    slot = leaf.slots[index]
+    space.mappings[slot].offset = state.free_slot - slot - 1
+    state.free_slot = slot
+    state.free_slots += 1
+    _shift_down(leaf.starts, index, leaf.size)
+    _shift_down(leaf.ends, index, leaf.size)
+    _shift_down(leaf.slots, index, leaf.size)
+    leaf.size -= 1
+    if leaf.size > 0:
+        space.firsts[place] = leaf.starts[0]
         return
-    leaves = totals[LEAVES]
-    _shift_down(space.lists[ORDER], place, leaves)
-    _shift_down(space.lists[FIRSTS], place, leaves)
-    totals[LEAVES] = leaves - 1
-    space.lists[UNUSED, totals[FREE_LEAVES]] = leaf
-    totals[FREE_LEAVES] += 1
+    space.unused[state.free_leaves] = space.order[place]
+    state.free_leaves += 1
+    _shift_down(space.order, place, state.leaves)
+    _shift_down(space.firsts, place, state.leaves)
+    state.leaves -= 1
 
 
 def _add_inferred(space: Space, start: int, end: int, kind: int, prot: int) -> None:
     """Insert `[start, end)` as a mapping that the log betrays but never made."""
     place, index = insert_free(space, start, end)
-    attributes = space.attributes[slot_of(space, place, index)]
-    for column in range(ATTRIBUTES):
-        attributes[column] = NULL
-    attributes[PROT] = prot
-    attributes[SHARED] = 0
-    attributes[KIND] = kind
-    attributes[PATH] = NO_TEXT
-    attributes[ORIGIN] = ORIGIN_INFERRED
-    attributes[RECTANGLE_FROM_STEP] = -1
-    attributes[MAPPED_AT_STEP] = -1
-    attributes[FLAGS] = 0
-    attributes[BACKING] = NO_TEXT
+    mapping = mapping_at(space, place, index)
+    mapping.prot = prot
+    mapping.shared = 0
+    mapping.backing = NO_TEXT
+    mapping.offset = NULL
+    mapping.flags = 0
+    mapping.kind = kind
+    mapping.path = NO_TEXT
+    mapping.origin = ORIGIN_INFERRED
+    mapping.made_line = NULL
+    mapping.made_step = -1
+    mapping.born_line = NULL
+    mapping.born_step = -1
     count_mapping(space, place, index, 1)
 
 
 def infer_gaps(space: Space, start: int, end: int, kind: int, prot: int) -> None:
     """Insert inferred mappings into the gaps of `[start, end)` (into the first ones, if there are very many)."""
+    state = space.state
     at = start
-    while at < end and space.totals[FREE_SLOTS] > 8 and space.totals[FREE_LEAVES] > 3:
-        place, index = locate(space, at)
-        if place == space.totals[LEAVES]:
-            next_start = end
-            next_end = end
-        else:
-            next_start = space.leaves[space.lists[ORDER, place], STARTS, index]
-            next_end = space.leaves[space.lists[ORDER, place], ENDS, index]
+    while at < end and state.free_slots > 8 and state.free_leaves > 3:
+        place, index = find_vma(space, at)
+        next_start, next_end = end, end
+        if place < state.leaves:
+            next_start, next_end = leaf_at(space, place).starts[index], leaf_at(space, place).ends[index]
         if next_start > at:
             _add_inferred(space, at, min(next_start, end), kind, prot)
         at = max(next_end, at + 1)
 
 
-def read_ahead(space: Space, rows: Int64Array, chosen: Int64Array, first: int, end: int) -> None:
-    """Find the places that the rows `chosen[first:end]` ask for, and read what stands there.
+def read_ahead(space: Space, operations: Records, chosen: Int64Array, first: int, end: int) -> None:
+    """Find the places that the operations `chosen[first:end]` ask for, and read what stands there.
 
     An operation by itself waits for the memory several times, one after the other: for its leaf, for the slots that the
-    leaf names, for their attributes. Here each loop waits once for all. What an operation changes, the next one may
+    leaf names, for their mappings. Here each loop waits once for all. What an operation changes, the next one may
     find elsewhere: the places are guesses, as the last place is.
     """
-    totals, lists, leaves = space.totals, space.lists, space.leaves
-    places, addresses = lists[NEXT_PLACE], lists[NEXT_ADDRESS]
+    state, mappings = space.state, space.mappings
     read = 0
     for turn in range(end - first):
-        row = rows[chosen[first + turn]]
-        address = row[OP_RESULT] if row[OP_CODE] == OpCode.MAP else row[OP_ADDR]
-        addresses[turn] = address
-        places[turn] = max(count_up_to(lists[FIRSTS], totals[LEAVES], address) - 1, 0)
+        operation, asked = operations[chosen[first + turn]], space.ahead[turn]
+        asked.address = operation.result if operation.code == OpCode.MAP else operation.addr
+        asked.place = max(count_up_to(space.firsts, state.leaves, asked.address) - 1, 0)
     for turn in range(end - first):
-        leaf = lists[ORDER, places[turn]]
+        leaf = leaf_at(space, space.ahead[turn].place)
         for at in range(0, LEAF, LINE):
-            read ^= leaves[leaf, STARTS, at] ^ leaves[leaf, ENDS, at] ^ leaves[leaf, SLOTS, at]
+            read ^= leaf.starts[at] ^ leaf.ends[at] ^ leaf.slots[at]
     for turn in range(end - first):
-        leaf = lists[ORDER, places[turn]]
-        size = lists[SIZES, leaf]
-        index = min(count_up_to(leaves[leaf, ENDS], size, addresses[turn]), size - 1)
-        slots = leaves[leaf, SLOTS]
-        before, slot, after = slots[max(index - 1, 0)], slots[index], slots[min(index + 1, size - 1)]
-        read ^= space.attributes[before, PROT] ^ space.attributes[after, PROT]
-        read ^= space.attributes[slot, PROT] ^ space.attributes[slot, MAPPED_AT]
-    totals[READ] = read  # else the compiler would see that no one needs what was read, and not read it
+        leaf = leaf_at(space, space.ahead[turn].place)
+        index = min(count_up_to(leaf.ends, leaf.size, space.ahead[turn].address), leaf.size - 1)
+        before, slot = leaf.slots[max(index - 1, 0)], leaf.slots[index]
+        after = leaf.slots[min(index + 1, leaf.size - 1)]
+        read ^= mappings[before].prot ^ mappings[after].prot ^ mappings[slot].prot ^ mappings[slot].made_line
+    state.read = read  # else the compiler would see that no one needs what was read, and not read it
 
 
 HELPERS: Final = (_new_leaf, _split_leaf, insert, insert_free, add_mapping, _add_inferred, infer_gaps, read_ahead)

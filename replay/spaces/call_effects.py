@@ -1,6 +1,6 @@
 """Calls as operations on address spaces: which call does what, and at which line.
 
-In go the calls of a window with their spaces, out come rows of operations for `address_space.apply_operations`, in
+In go the calls of a window with their spaces, out come operations for `address_space.apply_operations`, in
 the order in which the kernel acted: memory is taken at the line where a call starts and given where it completes.
 """
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from replay.calls.windows import KeyCalls
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.engine.records import Records
 from replay.engine.sorting import ascending_by, is_ascending
-from replay.mm import fields
+from replay.mm.fields import OPERATION
 from replay.spaces.attribute_effects import (
     attach_operations,
     detach_operations,
@@ -50,12 +51,9 @@ _NONE: Final = np.zeros(0, np.int64)
 
 
 class OperationRows(NamedTuple):
-    """Operations in the order of lines, as columns.
+    """Operations in the order of lines; `spaces` and `sources` give the space and the call's row of each."""
 
-    `values` is (OP_WIDTH, rows); `spaces` and `sources` give the space and the call's row of each.
-    """
-
-    values: Int64Array
+    operations: Records
     spaces: Int64Array
     sources: Int64Array
 
@@ -79,20 +77,18 @@ def operations_of(window: CallWindow, across: AcrossWindows) -> OperationRows:
     if before.any():  # nothing is taken from a space before it is there
         clocks[before] = np.maximum(clocks[before], across.births[window.spaces[sources[before]]])
     place = _places(clocks, sources, window.calls.clock)
-    values = np.zeros((fields.OP_WIDTH, len(sources)), np.int64)
-    values[fields.OP_PATH], values[fields.OP_OFFSET] = NO_TEXT, NULL
-    values[fields.OP_CLOCK, place], ordered = clocks, np.empty(len(sources), np.int64)
-    ordered[place] = sources
-    values[fields.OP_STEP] = window.steps[ordered]
+    made, ordered = np.zeros(len(sources), OPERATION), np.empty(len(sources), np.int64)
+    made["path"], made["offset"] = NO_TEXT, NULL
+    made["clock"][place], ordered[place] = clocks, sources
+    made["step"] = window.steps[ordered]
     for part in parts:
         own, place = place[: len(part.sources)], place[len(part.sources) :]
-        values[fields.OP_CODE, own] = part.code
+        made["code"][own] = part.code
         for name, column in part.columns.items():
-            values[getattr(fields, f"OP_{name.upper()}"), own] = column
-    low, high = np.searchsorted(values[fields.OP_CLOCK], [window.after, window.until], side="right").tolist()
-    if high - low < len(ordered):
-        values, ordered = np.ascontiguousarray(values[:, low:high]), ordered[low:high]
-    return OperationRows(values, window.spaces[ordered], ordered)
+            made[name][own] = column
+    low, high = np.searchsorted(made["clock"], [window.after, window.until], side="right").tolist()
+    made, ordered = made[low:high], ordered[low:high]
+    return OperationRows(made, window.spaces[ordered], ordered)
 
 
 def _places(clocks: Int64Array, sources: Int64Array, completed: Int64Array) -> Int64Array:

@@ -13,10 +13,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from replay.calls.windows import Recording
-from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
+from replay.engine.columns import NO_TEXT, NULL, Strings, to_signed
+from replay.engine.records import Records
 from replay.linux.proc_maps import Mapping, prot_of
 from replay.mm import fields
-from replay.mm.space import BRK, ROOM, START_BRK, Space, space_of_rows
+from replay.mm.space import ROOM, Space, space_of_rows
 from replay.spaces.processes import Processes, SpaceLife
 from replay.spaces.results import BEFORE_TRACE
 
@@ -66,36 +67,37 @@ class Seeded(NamedTuple):
     """A space as its image makes it, and rows of the mappings that lie in the kernel's half, which no call reaches."""
 
     space: Space
-    kernel_rows: Int64Array
+    kernel_rows: Records
 
 
 def seeded(image: Image, life: SpaceLife, strings: Strings) -> Seeded:
     """Return the space of an image; [heap] tells the break up to its page."""
     rows = _rows_of(image, strings, life.born_clock if life.origin == "exec" else NULL)
-    space = space_of_rows(rows[rows[:, fields.RECTANGLE_START] >= 0], ROOM)
+    space = space_of_rows(rows[rows["start"] >= 0], ROOM)
     heap = [mapping for mapping in image.mappings if mapping.path == "[heap]"]
     if heap:
-        space.totals[START_BRK], space.totals[BRK] = heap[0].start, heap[-1].end
-    return Seeded(space, rows[rows[:, fields.RECTANGLE_START] < 0])
+        space.state.start_brk, space.state.brk = heap[0].start, heap[-1].end
+    return Seeded(space, rows[rows["start"] < 0])
 
 
-def _rows_of(image: Image, strings: Strings, clock: int) -> Int64Array:
+def _rows_of(image: Image, strings: Strings, clock: int) -> Records:
     """Return rows (as `space.live_rows`) of the mappings of an image, there since line `clock`."""
-    rows = np.full((len(image.mappings), fields.RECTANGLE_WIDTH), NULL, np.int64)
-    for row, mapping in zip(rows, image.mappings, strict=True):
+    rows = np.full(len(image.mappings), NULL, fields.RECTANGLE)
+    for number, mapping in enumerate(image.mappings):
+        row: fields.Rectangle = rows[number]
         is_file = mapping.path.startswith("/")
-        row[fields.PROT] = prot_of(mapping.perms)
-        row[fields.SHARED] = mapping.perms.endswith("s")
-        row[fields.KIND] = _kind_of(mapping, image.origin)
-        row[fields.PATH] = strings.intern(mapping.path) if mapping.path else NO_TEXT
-        row[fields.OFFSET] = mapping.offset if is_file else NULL
-        row[fields.ORIGIN] = image.origin
-        row[fields.MAPPED_AT_STEP] = row[fields.RECTANGLE_FROM_STEP] = BEFORE_TRACE
-        row[fields.RECTANGLE_FROM] = clock
-        row[fields.FLAGS] = fields.MAP_GROWSDOWN if mapping.path == "[stack]" else 0
         named = is_file or (mapping.path and mapping.path != "[heap]")
-        row[fields.BACKING] = row[fields.PATH] if named else NO_TEXT
-        row[fields.RECTANGLE_START], row[fields.RECTANGLE_END] = to_signed(mapping.start), to_signed(mapping.end)
+        row.prot = prot_of(mapping.perms)
+        row.shared = mapping.perms.endswith("s")
+        row.kind = _kind_of(mapping, image.origin)
+        row.path = strings.intern(mapping.path) if mapping.path else NO_TEXT
+        row.backing = row.path if named else NO_TEXT
+        row.offset = mapping.offset if is_file else NULL
+        row.origin = image.origin
+        row.made_step = row.born_step = BEFORE_TRACE
+        row.born_line = clock
+        row.flags = fields.MAP_GROWSDOWN if mapping.path == "[stack]" else 0
+        row.start, row.end = to_signed(mapping.start), to_signed(mapping.end)
     return rows
 
 

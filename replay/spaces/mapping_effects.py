@@ -229,7 +229,7 @@ def brk_operations(of: WindowCalls) -> list[Operations]:
         prot=_implied(of, at, np.full(len(at), 3, np.int64)),
         kind=fields.KIND_BRK,
         path=heap,
-        brk=np.arange(len(at)),
+        brk_call=np.arange(len(at)),
     )
 
 

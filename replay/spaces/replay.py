@@ -19,7 +19,6 @@ from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.engine.prefetch import worked_ahead
 from replay.engine.progress import Stage, Watch, unwatched
-from replay.mm import fields
 from replay.mm.fields import OpCode
 from replay.spaces import call_effects, census, open_files
 from replay.spaces.call_window import CallWindow
@@ -155,7 +154,7 @@ def _prepared(
         window = _window(recording, number, who, files, strings)
         output.keep_events(number, window)
         rows = call_effects.operations_of(window, across)
-        brks = rows.sources[rows.values[fields.OP_CODE] == OpCode.BRK]
+        brks = rows.sources[rows.operations["code"] == OpCode.BRK]
         yield PreparedWindow(number, window, rows, across.limits.at(window.spaces[brks], window.steps[brks]))
 
 

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from replay.engine.columns import NULL, Int64Array
-from replay.mm import fields
-from replay.mm.space import BRK, START_BRK, STASHED, Space, live_rows, space_of_rows
-
-
-def _nothing() -> Int64Array:
-    return np.empty((0, fields.ATTRIBUTES + 3), np.int64)
+from replay.engine.columns import NULL
+from replay.engine.records import Records
+from replay.mm.fields import DONTFORK
+from replay.mm.space import PIECE, Space, live_rows, space_of_rows
 
 
 @dataclass(slots=True)
@@ -28,22 +25,22 @@ class RestingSpace:
     the fork, at which all of them begin; else it is NULL.
     """
 
-    rows: Int64Array
+    rows: Records
     brk: int
     start_brk: int
     born: int = NULL
-    stash: Int64Array = field(default_factory=_nothing)
+    stash: Records = field(default_factory=lambda: np.empty(0, PIECE))
 
     @classmethod
     def of(cls, space: Space) -> RestingSpace:
         """Return a space at rest."""
-        totals = space.totals
-        stash = space.stash[: totals[STASHED]].copy()
-        return cls(live_rows(space), int(totals[BRK]), int(totals[START_BRK]), stash=stash)
+        state = space.state
+        stash = space.stash[: state.stashed].copy()
+        return cls(live_rows(space), int(state.brk), int(state.start_brk), stash=stash)
 
     def child(self, clock: int) -> RestingSpace:
         """Return what a fork at `clock` gives a child; it shares the rows where it gets them all."""
-        kept = (self.rows[:, fields.FLAGS] & fields.DONTFORK) == 0
+        kept = (self.rows["flags"] & DONTFORK) == 0
         rows = self.rows if kept.all() else self.rows[kept]
         return RestingSpace(rows, self.brk, self.start_brk, clock)
 
@@ -52,14 +49,14 @@ class RestingSpace:
         rows = self.rows if self.born == NULL else born_at(self.rows, self.born)
         space = space_of_rows(rows, len(self.stash))
         space.stash[: len(self.stash)] = self.stash
-        space.totals[STASHED] = len(self.stash)
-        space.totals[BRK], space.totals[START_BRK] = self.brk, self.start_brk
+        space.state.stashed = len(self.stash)
+        space.state.brk, space.state.start_brk = self.brk, self.start_brk
         return space
 
 
-def born_at(rows: Int64Array, clock: int) -> Int64Array:
+def born_at(rows: Records, clock: int) -> Records:
     """Return rows of mappings as a fork at `clock` gives them: born then, made when they were made."""
     rows = rows.copy()
-    rows[:, fields.RECTANGLE_FROM] = clock
-    rows[:, fields.RECTANGLE_FROM_STEP] = NULL
+    rows["born_line"] = clock
+    rows["born_step"] = NULL
     return rows

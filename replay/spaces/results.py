@@ -1,6 +1,6 @@
 """What the replay of a run's windows gives, as columns: events, regions, brk calls, changes of spaces, contradictions.
 
-In go rows as `address_space` writes them, window by window, out come packed columns. How the spaces are run is not
+In go records as `address_space` writes them, window by window, out come packed columns. How the spaces are run is not
 known here.
 """
 
@@ -17,10 +17,11 @@ from replay.calls.table import COLUMNS, OK
 from replay.calls.windows import Recording
 from replay.engine.column_store import Packed, PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.engine.records import Records, columns_of
 from replay.engine.sorting import distinct
 from replay.linux.constants import CALL_CODE
 from replay.mm import fields
-from replay.mm.fields import OpCode
+from replay.mm.fields import ABOVE_BREAK, OpCode
 from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
 from replay.spaces.first_moments import FirstMoments, Ranges
@@ -44,47 +45,22 @@ _MUNMAP: Final = CALL_CODE["munmap"]
 _IS_REPORTED: Final = np.array([code in DIVERGENCES for code in range(fields.IMPOSSIBLE_RANGE + 1)])
 """The same for each code, that of no contradiction among them."""
 
-_OF_ATTRIBUTES: Final = {
-    "prot": fields.PROT,
-    "shared": fields.SHARED,
-    "kind": fields.KIND,
-    "path": fields.PATH,
-    "backing": fields.BACKING,
-    "offset": fields.OFFSET,
-    "origin": fields.ORIGIN,
-    "flags": fields.FLAGS,
-    "made_line": fields.MAPPED_AT,
-    "made_step": fields.MAPPED_AT_STEP,
-}
+_OF_MAPPING: Final = (
+    "prot", "shared", "kind", "path", "backing", "offset", "origin", "flags", "made_line", "made_step",
+)  # fmt: skip
 
-_REGIONS: Final = ("space", "start", "end", "born_step", "died_step", "born_line", "died_line", *_OF_ATTRIBUTES)
+_REGIONS: Final = ("space", "start", "end", "born_step", "died_step", "born_line", "died_line", *_OF_MAPPING)
 
-_OF_ABOVE: Final = {
-    "data_bytes": fields.ABOVE_DATA_BYTES,
-    "above_start": fields.ABOVE_START,
-    "above_end": fields.ABOVE_END,
-    "above_line": fields.ABOVE_MAPPED_AT,
-    "above_prot": fields.ABOVE_PROT,
-    "above_path": fields.ABOVE_PATH,
-    "above_flags": fields.ABOVE_FLAGS,
-    "above_kind": fields.ABOVE_KIND,
-    "above_shared": fields.ABOVE_SHARED,
-}
+_OF_ABOVE: Final = {f"above_{name}": name for name in ABOVE_BREAK.names or () if name != "data_bytes"}
 
 _BRKS: Final = (
     "step", "space", "tid", "line", "before", "requested", "granted", "total_bytes", "mapping_count", "headroom",
-    *_OF_ABOVE, "rlim_data", "rlim_as",
+    "data_bytes", *_OF_ABOVE, "rlim_data", "rlim_as",
 )  # fmt: skip
 
-_OF_CHANGE: Final = {
-    "mapped_bytes": fields.CHANGE_BYTES,
-    "mapping_count": fields.CHANGE_MAPPINGS,
-    "brk_bytes": fields.CHANGE_BRK_BYTES,
-    "headroom_bytes": fields.CHANGE_HEADROOM,
-    "gap_count": fields.CHANGE_GAPS,
-    "gap_bytes": fields.CHANGE_GAP_BYTES,
-    "largest_gap_bytes": fields.CHANGE_LARGEST_GAP,
-}
+_OF_CHANGE: Final = (
+    "mapped_bytes", "mapping_count", "brk_bytes", "headroom_bytes", "gap_count", "gap_bytes", "largest_gap_bytes",
+)  # fmt: skip
 
 _QUIET: Final = (OpCode.MARK, OpCode.NAME, OpCode.REMAP_TAKE, OpCode.DELETED)
 _IS_TOLD: Final = np.array([code not in _QUIET for code in OpCode])
@@ -99,8 +75,8 @@ class WindowResult(NamedTuple):
 
     window: CallWindow
     rows: OperationRows
-    changes: Int64Array
-    above_break: Int64Array
+    changes: Records
+    above_break: Records
     limits: Int64Array
 
 
@@ -108,14 +84,14 @@ class Inherited(NamedTuple):
     """The regions of a forked child in which nothing happened: its parent's `rows`, alive from `born` to `died`."""
 
     space: int
-    rows: Int64Array
+    rows: Records
     born: int
     died: int
 
-    def as_rows(self) -> tuple[int, Int64Array]:
+    def as_rows(self) -> tuple[int, Records]:
         """Return them as other regions that came to their end."""
         rows = born_at(self.rows, self.born)
-        rows[:, fields.RECTANGLE_UNTIL] = self.died
+        rows["died_line"] = self.died
         return self.space, rows
 
 
@@ -135,7 +111,7 @@ class ReplayColumns:
         self.changes = PackedColumns(shelf, ("step", "line", "space", *_OF_CHANGE))
         self.regions = PackedColumns(shelf, _REGIONS)
         self._until: list[int] = []
-        self._shared_rows: Int64Array | None = None
+        self._shared_rows: Records | None = None
         self._shared: dict[str, Packed] = {}
         self._divergences: list[dict[str, Int64Array]] = []
         self._taken_early = np.zeros((2, 0), np.int64)
@@ -153,8 +129,8 @@ class ReplayColumns:
             told["path"] = window.paths[own]
         self.events.append(told, self.recording.calls.packed(number))
 
-    def keep_regions(self, pieces: Sequence[tuple[int, Int64Array]], inherited: Sequence[Inherited]) -> None:
-        """Keep regions that came to their end, from rows of `fields.RECTANGLE_WIDTH` by space."""
+    def keep_regions(self, pieces: Sequence[tuple[int, Records]], inherited: Sequence[Inherited]) -> None:
+        """Keep regions that came to their end, from rectangles by space."""
         few = [piece for piece in inherited if len(piece.rows) < WORTH_SHARING]
         self._keep_pieces([*pieces, *(piece.as_rows() for piece in few)])
         for piece in inherited:
@@ -164,10 +140,9 @@ class ReplayColumns:
     def _keep_inherited(self, piece: Inherited) -> None:
         """Keep the regions of a child as those of its parent, with a space, a beginning and an end of their own."""
         if piece.rows is not self._shared_rows:
-            names = {"start": fields.RECTANGLE_START, "end": fields.RECTANGLE_END} | _OF_ATTRIBUTES
-            put = self.regions.shelf.put
+            put, columns = self.regions.shelf.put, columns_of(piece.rows)
             self._shared_rows = piece.rows
-            self._shared = {name: put(np.ascontiguousarray(piece.rows[:, place])) for name, place in names.items()}
+            self._shared = {name: put(columns[name]) for name in ("start", "end", *_OF_MAPPING)}
         died_step = int(self.steps_at(np.array([piece.died]))[0])
         ends = piece.died != NULL and died_step != self.recording.calls.rows
         told = {
@@ -182,36 +157,35 @@ class ReplayColumns:
         self.regions.append(columns, self._shared)
         self._until.append(self.events.parts - 1)
 
-    def _keep_pieces(self, pieces: Sequence[tuple[int, Int64Array]]) -> None:
-        """Keep regions from rows by space."""
+    def _keep_pieces(self, pieces: Sequence[tuple[int, Records]]) -> None:
+        """Keep regions from rectangles by space."""
         if not pieces:
             return
         spaces = np.repeat([space for space, _ in pieces], [len(rows) for _, rows in pieces]).astype(np.int64)
-        rows = np.empty((fields.RECTANGLE_WIDTH, len(spaces)), np.int64)  # as columns: each is read several times
-        np.concatenate([rows for _, rows in pieces], out=rows.T)
+        rows = columns_of(*(rows for _, rows in pieces))
         self._place_inferred(rows, spaces)
         born, born_step = self._placed(rows, spaces)
-        died = rows[fields.RECTANGLE_UNTIL]
+        died = rows["died_line"]
         died_step = self.steps_at(died)
         columns = {
             "space": spaces,
-            "start": rows[fields.RECTANGLE_START],
-            "end": rows[fields.RECTANGLE_END],
+            "start": rows["start"],
+            "end": rows["end"],
             "born_step": born_step,
             "died_step": np.where((died == NULL) | (died_step == self.recording.calls.rows), NULL, died_step),
             "born_line": born,
             "died_line": died,
-        } | {name: rows[place] for name, place in _OF_ATTRIBUTES.items()}
+        } | {name: rows[name] for name in _OF_MAPPING}
         seen = (born != died) | (died == NULL)  # what was gone at the line at which it came is in no state
         self.regions.append(columns if seen.all() else {name: column[seen] for name, column in columns.items()})
         self._until.append(self.events.parts - 1)
 
-    def _place_inferred(self, rows: Int64Array, spaces: Int64Array) -> None:
+    def _place_inferred(self, rows: dict[str, Int64Array], spaces: Int64Array) -> None:
         """Let inferred mappings of which no line tells the beginning begin where their addresses were last free."""
-        unborn = np.flatnonzero((rows[fields.ORIGIN] == fields.ORIGIN_INFERRED) & (rows[fields.RECTANGLE_FROM] == NULL))
+        unborn = np.flatnonzero((rows["origin"] == fields.ORIGIN_INFERRED) & (rows["born_line"] == NULL))
         if not len(unborn):
             return
-        ranges = Ranges(spaces, rows[fields.RECTANGLE_START], rows[fields.RECTANGLE_END], rows[fields.RECTANGLE_UNTIL])
+        ranges = Ranges(spaces, rows["start"], rows["end"], rows["died_line"])
         moments = FirstMoments(Ranges(*(column[unborn] for column in ranges)))
         moments.hear(ranges)
         first = bisect_left(self.recording.ends, int(self._births[spaces[unborn]].min()))
@@ -227,8 +201,8 @@ class ReplayColumns:
             moments.hear(Ranges(space, start, start + length, clock))
         lines = moments.lines()
         told = lines != NULL
-        rows[fields.RECTANGLE_FROM, unborn[told]] = lines[told]
-        rows[fields.RECTANGLE_FROM_STEP, unborn[told]] = self.steps_at(lines[told])
+        rows["born_line"][unborn[told]] = lines[told]
+        rows["born_step"][unborn[told]] = self.steps_at(lines[told])
 
     def steps_at(self, clocks: Int64Array) -> Int64Array:
         """Return for each clock the first step that completed then or later; there may be none of that number."""
@@ -242,9 +216,9 @@ class ReplayColumns:
                 steps[chosen] = np.searchsorted(completed, clocks[chosen]) + recording.calls.starts[number]
         return steps
 
-    def _placed(self, rows: Int64Array, spaces: Int64Array) -> tuple[Int64Array, Int64Array]:
+    def _placed(self, rows: Columns, spaces: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return line and step of the births; regions that an execve or a fork made have those of that call."""
-        clocks, steps = rows[fields.RECTANGLE_FROM], rows[fields.RECTANGLE_FROM_STEP]
+        clocks, steps = rows["born_line"], rows["born_step"]
         unborn = clocks == NULL
         made_by_space = unborn | (steps == NULL)
         if made_by_space.any():
@@ -254,30 +228,30 @@ class ReplayColumns:
         if len(early):  # what was not taken goes on at the step at which the rectangle before it ended
             at = np.minimum(np.searchsorted(early, clocks), len(early) - 1)
             steps = np.where((early[at] == clocks) & (steps > first[at]), first[at], steps)
-        seeded = (rows[fields.ORIGIN] == fields.ORIGIN_MAPS) & (rows[fields.RECTANGLE_FROM_STEP] == BEFORE_TRACE)
+        seeded = (rows["origin"] == fields.ORIGIN_MAPS) & (rows["born_step"] == BEFORE_TRACE)
         return clocks, np.where(seeded, BEFORE_TRACE, steps) if seeded.any() else steps
 
     def keep_changes(self, ran: WindowResult) -> None:
         """Keep what the operations of a window changed and contradicted, and what lay above the break."""
         self._keep_early(ran)
-        values, changes, spaces = ran.rows.values, np.ascontiguousarray(ran.changes.T), ran.rows.spaces
-        code, step = values[fields.OP_CODE], values[fields.OP_STEP]
+        operations, changes = ran.rows.operations, columns_of(ran.changes)
+        code, step, clock = (np.ascontiguousarray(operations[name]) for name in ("code", "step", "clock"))
         is_brk = code == OpCode.BRK
         if is_brk.any():
             self.brks.append(_brks(ran, is_brk))
-        moved = changes[fields.CHANGE_BRK_BEFORE] != changes[fields.CHANGE_BRK_AFTER]
+        moved = changes["brk_before"] != changes["brk_after"]
         kept = np.where(is_brk, moved, _IS_TOLD[code])
-        told = {"step": step, "line": values[fields.OP_CLOCK], "space": spaces}
-        numbers = {name: changes[place] for name, place in _OF_CHANGE.items()}
+        told = {"step": step, "line": clock, "space": ran.rows.spaces}
+        numbers = {name: changes[name] for name in _OF_CHANGE}
         self.changes.append({name: column[kept] for name, column in (told | numbers).items()})
-        code = changes[fields.CHANGE_DIVERGENCE]
+        code = changes["divergence"]
         contradicts = _IS_REPORTED[code]
         if contradicts.any():
             self._divergences.append({name: column[contradicts] for name, column in (told | {"code": code}).items()})
 
     def _keep_early(self, ran: WindowResult) -> None:
         """Keep the lines at which calls took memory before they completed, each with the first step from there on."""
-        clocks = ran.rows.values[fields.OP_CLOCK]
+        clocks = ran.rows.operations["clock"]
         early = clocks[clocks < ran.window.calls.clock[ran.rows.sources]]
         if len(early):
             told = np.stack([early, self.steps_at(early)])
@@ -293,24 +267,24 @@ class ReplayColumns:
 
 def _brks(ran: WindowResult, chosen: NDArray[np.bool_]) -> Columns:
     """Return the brk calls of a window with what lay above the break."""
-    values, changes, sources = ran.rows.values[:, chosen], ran.changes[chosen].T, ran.rows.sources[chosen]
-    above_break = ran.above_break[values[fields.OP_BRK]]
-    nothing_above = above_break[:, fields.ABOVE_START] == NULL
+    operations, changes, sources = ran.rows.operations[chosen], ran.changes[chosen], ran.rows.sources[chosen]
+    above_break = ran.above_break[operations["brk_call"]]
+    nothing_above = above_break["start"] == NULL
     columns = {
-        "step": values[fields.OP_STEP],
+        "step": operations["step"],
         "space": ran.rows.spaces[chosen],
         "tid": ran.window.tids[sources],
         "line": ran.window.calls.line[sources],
-        "before": changes[fields.CHANGE_BRK_BEFORE],
-        "requested": values[fields.OP_ADDR],
-        "granted": values[fields.OP_RESULT],
-        "total_bytes": changes[fields.CHANGE_BYTES],
-        "mapping_count": changes[fields.CHANGE_MAPPINGS],
-        "headroom": changes[fields.CHANGE_HEADROOM],
+        "before": changes["brk_before"],
+        "requested": operations["addr"],
+        "granted": operations["result"],
+        "total_bytes": changes["mapped_bytes"],
+        "mapping_count": changes["mapping_count"],
+        "headroom": changes["headroom_bytes"],
+        "data_bytes": above_break["data_bytes"],
         "rlim_data": ran.limits[:, 0],
         "rlim_as": ran.limits[:, 1],
     }
-    for name, place in _OF_ABOVE.items():
-        null = NO_TEXT if name == "above_path" else NULL
-        columns[name] = np.where(nothing_above & name.startswith("above"), null, above_break[:, place])
+    for column, name in _OF_ABOVE.items():
+        columns[column] = np.where(nothing_above, NO_TEXT if name == "path" else NULL, above_break[name])
     return columns

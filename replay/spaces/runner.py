@@ -16,11 +16,11 @@ import numpy as np
 
 from replay.calls.windows import Recording
 from replay.engine.columns import NULL, Int64Array, Strings
+from replay.engine.records import Records
 from replay.engine.sorting import ascending, firsts
-from replay.mm import fields
 from replay.mm.address_space import apply_operations
-from replay.mm.fields import OpCode
-from replay.mm.space import MAPPINGS, ROOM, START_BRK, Space, empty_space, grown
+from replay.mm.fields import ABOVE_BREAK, CHANGE, FRESH, OPERATION, RECTANGLE
+from replay.mm.space import ROOM, Space, empty_space, grown
 from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
 from replay.spaces.initial_maps import Image, seeded
@@ -44,13 +44,13 @@ class PreparedWindow(NamedTuple):
 class WindowChanges(NamedTuple):
     """What became of the operations of a window: a row of `changes` for each, one of `above_break` for each brk call.
 
-    `pieces` are rows of regions that came to their end, as `address_space` writes them, by space; `inherited` are the
-    regions of forked children in which nothing ever happened.
+    `pieces` are regions that came to their end, as `address_space` writes them, by space; `inherited` are the regions
+    of forked children in which nothing ever happened.
     """
 
-    changes: Int64Array
-    above_break: Int64Array
-    pieces: list[tuple[int, Int64Array]]
+    changes: Records
+    above_break: Records
+    pieces: list[tuple[int, Records]]
     inherited: list[Inherited]
 
 
@@ -72,21 +72,19 @@ class Runner:
     forks: deque[SpaceLife]
     endings: dict[int, list[int]]
     became: WindowChanges = field(default_factory=lambda: _no_changes(0, 0))
-    values: Int64Array = field(default_factory=lambda: np.empty((0, fields.OP_WIDTH), np.int64))
-    dead: Int64Array = field(default_factory=lambda: np.empty((0, fields.RECTANGLE_WIDTH), np.int64))
+    operations: Records = field(default_factory=lambda: np.empty(0, OPERATION))
+    rectangles: Records = field(default_factory=lambda: np.empty(0, RECTANGLE))
     awake: dict[int, Space] = field(default_factory=dict)
     resting: dict[int, RestingSpace] = field(default_factory=dict)
-    kernel_rows: dict[int, Int64Array] = field(default_factory=dict)
+    kernel_rows: dict[int, Records] = field(default_factory=dict)
     start_brks: dict[int, int] = field(default_factory=dict)
     last_clocks: dict[int, int] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
 
     def run(self, window: PreparedWindow) -> WindowChanges:
         """Run the operations of the next window, and end the spaces in which nothing more happens."""
-        values = window.rows.values
-        brks = values[fields.OP_BRK, values[fields.OP_CODE] == OpCode.BRK]
-        self.became = _no_changes(values.shape[1], int(brks.max(initial=-1)) + 1)
-        self.values = np.ascontiguousarray(values.T)  # a row lies together: it is taken up as a whole
+        self.operations = window.rows.operations
+        self.became = _no_changes(len(self.operations), int(self.operations["brk_call"].max(initial=-1)) + 1)
         turns = self._turns(window.rows.spaces, window.window.until)
         ending = set(self.endings.get(window.number, ()))
         for space in sorted(turns):
@@ -127,7 +125,7 @@ class Runner:
     def _run_space(self, number: int, turn: _Turn) -> Iterator[int]:
         """Run the rows of a space, and yield each child when it is born; those born last when the space is at rest."""
         life, chosen = self.lives[number], turn.chosen
-        clocks = self.values[chosen, fields.OP_CLOCK] if turn.forks else chosen
+        clocks = self.operations["clock"][chosen] if turn.forks else chosen
         done, resting = 0, self.resting.get(number)
         late: list[int] = []
         for child in turn.forks:
@@ -145,7 +143,7 @@ class Runner:
         if done < len(chosen):
             self._apply(life, chosen, done, len(chosen))
         if len(chosen):
-            self.last_clocks[number] = int(self.values[chosen[-1], fields.OP_CLOCK])
+            self.last_clocks[number] = int(self.operations[chosen[-1]].clock)
         if number in self.awake and len(self.awake) > MOST_AWAKE:
             self.resting[number] = RestingSpace.of(self.awake.pop(number))
         yield from late
@@ -160,23 +158,24 @@ class Runner:
         space = empty_space()
         if life.space in self.images and self.images[life.space].mappings:
             space, self.kernel_rows[life.space] = seeded(self.images[life.space], life, self.strings)
-        if life.fresh and space.totals[START_BRK] == NULL:
-            space.totals[START_BRK] = fields.FRESH
+        if life.fresh and space.state.start_brk == NULL:
+            space.state.start_brk = FRESH
         return space
 
     def _apply(self, life: SpaceLife, chosen: Int64Array, done: int, until: int) -> Space:
         """Run some of the chosen rows, growing the arrays where they fill up, and keep the rectangles that ended."""
         space, became = self._space(life), self.became
         while done < until:
-            room = 2 * int(space.totals[MAPPINGS]) + 4 * min(until - done, 1 << 16) + 2 * ROOM
-            if len(self.dead) < room:
-                self.dead = np.empty((room + room // 2, fields.RECTANGLE_WIDTH), np.int64)
+            room = 2 * int(space.state.mappings) + 4 * min(until - done, 1 << 16) + 2 * ROOM
+            if len(self.rectangles) < room:
+                self.rectangles = np.empty(room + room // 2, RECTANGLE)
+            space = space._replace(ended=self.rectangles)
             before = done
             done, count = apply_operations(
-                space, self.values, chosen, (done, until), self.dead, became.changes, became.above_break, self.page
+                space, self.operations, chosen, (done, until), became.changes, became.above_break, self.page
             )
             if count:
-                became.pieces.append((life.space, self.dead[:count].copy()))
+                became.pieces.append((life.space, space.ended[:count].copy()))
             if done == before:
                 space = grown(space)
         self.awake[life.space] = space
@@ -203,7 +202,7 @@ class Runner:
             self.became.inherited.append(Inherited(number, resting.rows, resting.born, died))
         live = np.concatenate(rows) if rows else resting.rows[:0]
         if len(live):
-            live[:, fields.RECTANGLE_UNTIL] = died
+            live["died_line"] = died
             self.became.pieces.append((number, live))
         self.start_brks[number] = resting.start_brk
         self.ended.add(number)
@@ -212,8 +211,7 @@ class Runner:
 
 def _no_changes(rows: int, brks: int) -> WindowChanges:
     """Return room for what becomes of so many operations, of which so many are brk calls."""
-    changes = np.empty((rows, fields.CHANGE_WIDTH), np.int64)
-    return WindowChanges(changes, np.full((brks, fields.ABOVE_WIDTH), NULL, np.int64), [], [])
+    return WindowChanges(np.empty(rows, CHANGE), np.full(brks, NULL, ABOVE_BREAK), [], [])
 
 
 def endings(who: Processes, recording: Recording) -> dict[int, list[int]]:
