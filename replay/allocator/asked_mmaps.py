@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.allocator.program_mappings import READ_WRITE
+from replay.allocator.program_mappings import READ_WRITE, ProgramMappings
 from replay.allocator.replayed import Replayed, first_of_each
 from replay.calls.table import FAILED, OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
@@ -51,11 +51,12 @@ class AskedMmaps(NamedTuple):
     """The mmaps that may be an allocator's: private, anonymous, anywhere, data or reserve, of the program.
 
     There may be many, and most of them small: they are looked at part by part, and told apart by what they are asked
-    for. `starts` are the steps from which the program of each space runs.
+    for. `starts` are the steps from which the program of each space runs, `own` tells how it treated them.
     """
 
     record: Replayed
     starts: Int64Array
+    own: ProgramMappings
 
     def parts(self) -> Iterator[SomeMmaps]:
         """Yield them part by part, in order."""

@@ -15,7 +15,6 @@ from replay.allocator.identify import Allocators
 from replay.allocator.kinds import DIRECT, NONE, Candidates
 from replay.allocator.mmap_threshold import LargeMappings, Thresholds, largest_growth
 from replay.allocator.pools import MALLOCNG_THRESHOLD
-from replay.allocator.program_mappings import ProgramMappings
 from replay.engine.columns import Int64Array, Mask
 from replay.engine.sorting import distinct, is_among
 from replay.linux.glibc import MMAP_THRESHOLD
@@ -58,7 +57,7 @@ def below_default_threshold(asked: AskedMmaps, allocators: Allocators) -> Int64A
 
     found = asked.chosen(may)
     kept = np.zeros(len(found.step), dtype=np.bool_)
-    own = ProgramMappings(asked.record)
+    own = asked.own
     for space in distinct(found.space).tolist():
         rows = np.flatnonzero(found.space == space)
         if len(rows) < _OWN_THRESHOLD_MAPPINGS or len(distinct(found.length[rows])) < _OWN_THRESHOLD_LENGTHS:
@@ -77,10 +76,10 @@ def mark_direct(asked: AskedMmaps, candidates: Candidates, allocators: Allocator
     rows = np.flatnonzero(may & (inside | (candidates.length > LEAST_THRESHOLD) | is_among(candidates.step, small)))
     if not len(rows):
         return Thresholds(candidates.length[rows], may[rows])
-    mappings, own = LargeMappings(record, candidates, allocators.narrow), ProgramMappings(record)
+    mappings, own = LargeMappings(record, candidates, allocators.narrow), asked.own
     threshold = mappings.threshold(candidates.space[rows], candidates.step[rows])
     large = _large_for_musl(candidates, allocators, rows)
-    large |= _large_for_glibc(asked, candidates, own, rows, threshold)
+    large |= _large_for_glibc(asked, candidates, rows, threshold)
     alone = np.flatnonzero(large & ~inside[rows])
     large[alone] = ~own.of(candidates.step[rows[alone]])
     large |= is_among(candidates.step[rows], small)
@@ -89,9 +88,7 @@ def mark_direct(asked: AskedMmaps, candidates: Candidates, allocators: Allocator
     return Thresholds(threshold[direct], mappings.freed_whole(candidates.step[rows[direct]]))
 
 
-def _large_for_glibc(
-    asked: AskedMmaps, candidates: Candidates, own: ProgramMappings, rows: Int64Array, threshold: Int64Array
-) -> Mask:
+def _large_for_glibc(asked: AskedMmaps, candidates: Candidates, rows: Int64Array, threshold: Int64Array) -> Mask:
     """Return which of `rows` glibc's malloc would map, by their size.
 
     Below the threshold that its rule gives, a mapping counts only where nothing speaks against a threshold that the
@@ -102,7 +99,7 @@ def _large_for_glibc(
     blocks = candidates.plain[rows] & ((malloc == identify.GLIBC) | (malloc == identify.UNKNOWN))
     large: Mask = blocks & (length > threshold)
     doubt = np.flatnonzero(blocks & ~large & (length > MMAP_THRESHOLD))
-    maps_itself = _maps_itself(asked, candidates, own, distinct(space[doubt]))
+    maps_itself = _maps_itself(asked, candidates, distinct(space[doubt]))
     doubt = doubt[~maps_itself[space[doubt]]]
     growth = largest_growth(asked.record, space[doubt], candidates.step[rows[doubt]])
     large[doubt] = growth - _GROWTH_PAD < length[doubt]
@@ -110,7 +107,7 @@ def _large_for_glibc(
     return large
 
 
-def _maps_itself(asked: AskedMmaps, candidates: Candidates, own: ProgramMappings, spaces: Int64Array) -> Mask:
+def _maps_itself(asked: AskedMmaps, candidates: Candidates, spaces: Int64Array) -> Mask:
     """Return in which of some spaces the program treats a mapping as its own that might be a block by its looks."""
     marked = candidates.step[candidates.kind != NONE]
     found = np.zeros(asked.record.space_count, dtype=np.bool_)
@@ -120,14 +117,14 @@ def _maps_itself(asked: AskedMmaps, candidates: Candidates, own: ProgramMappings
 
     left = spaces
     for part in asked.parts() if len(spaces) else ():
-        found[part.space[may(part) & own.protected(part.step)]] = True
+        found[part.space[may(part) & asked.own.protected(part.step)]] = True
         left = spaces[~found[spaces]]
         if not len(left):
             break
     if len(left):
         pieces = [part.take(may(part) & is_among(part.space, left)) for part in asked.parts()]
         steps, space = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("step", "space"))
-        found[space[own.cut_up(steps)]] = True
+        found[space[asked.own.cut_up(steps)]] = True
     return found
 
 

@@ -18,6 +18,7 @@ from replay.allocator.identify import Allocators
 from replay.allocator.kinds import ARENA_HEAP, KINDS, NONE, Candidates
 from replay.allocator.large_blocks import LEAST_THRESHOLD, below_default_threshold, mark_direct
 from replay.allocator.pools import mark_pools, spaces_with_pools
+from replay.allocator.program_mappings import ProgramMappings
 from replay.allocator.replayed import Replayed
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct, is_among
@@ -27,7 +28,7 @@ from replay.linux.glibc import HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW
 
 def allocator_mmaps(record: Replayed, refusals: Refusals, allocators: Allocators) -> Columns:
     """Return the table `allocator_mmaps`, one row each mapping, sorted by `step`; texts are ids."""
-    asked = AskedMmaps(record, program_starts(record))
+    asked = AskedMmaps(record, program_starts(record), ProgramMappings(record))
     small = below_default_threshold(asked, allocators)
     behind = np.concatenate([refusals.after, small])
     candidates = _candidates(asked, behind, allocators)

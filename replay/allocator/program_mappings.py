@@ -7,7 +7,7 @@ A program that does so has an mmap use of its own, and its other mappings may be
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,13 @@ from replay.linux.constants import CALL_CODE
 
 READ_WRITE: Final = 3
 """The protection of memory that an allocator hands out. Source: PROT_READ | PROT_WRITE, asm-generic/mman-common.h."""
+
+
+class Unmapped(NamedTuple):
+    """For each step, whether a munmap took away the mapping that it made (`taken`), and whether not as it was."""
+
+    taken: Mask
+    cut: Mask
 
 
 class ProgramMappings:
@@ -45,22 +52,20 @@ class ProgramMappings:
 
     def cut_up(self, steps: Int64Array) -> Mask:
         """Return which mappings, made by `steps`, a munmap took away only in part, or together with others."""
-        return self._unmapped(steps)[1]
+        return self._unmapped.cut[steps]
 
     def freed_whole(self, steps: Int64Array) -> Mask:
         """Return which mappings, made by `steps`, a munmap took away as they were."""
-        taken, cut = self._unmapped(steps)
-        return taken & ~cut
+        return self._unmapped.taken[steps] & ~self._unmapped.cut[steps]
 
-    def _unmapped(self, steps: Int64Array) -> tuple[Mask, Mask]:
-        """Return which mappings, made by `steps`, a munmap took away, and which of them not as they were."""
+    @cached_property
+    def _unmapped(self) -> Unmapped:
+        """Return for each step whether a munmap took away the mapping that it made, and whether not as it was."""
         record, regions = self._record, self._record.regions
-        wanted, taken, cut = (np.zeros(record.events.rows + 1, dtype=np.bool_) for _ in range(3))
-        wanted[steps] = True  # the last place is for regions that no step made
-        for number in range(regions.parts if len(steps) else 0):
+        taken, cut = (np.zeros(record.events.rows, dtype=np.bool_) for _ in range(2))
+        for number in range(regions.parts):
             part = regions.part(number, ("made_step", "path", "died_step", "start", "end"))
-            chosen = wanted[np.maximum(part["made_step"], -1)] & (part["path"] < 0) & (part["died_step"] != NULL)
-            rows = np.flatnonzero(chosen)
+            rows = np.flatnonzero((part["made_step"] >= 0) & (part["path"] < 0) & (part["died_step"] != NULL))
             rows = rows[ascending(part["died_step"][rows])]
             rows = rows[record.at("call", part["died_step"][rows]) == CALL_CODE["munmap"]]
             made, died, start, end = (part[name][rows] for name in ("made_step", "died_step", "start", "end"))
@@ -69,7 +74,7 @@ class ProgramMappings:
             over = (low < end) & (high > start)
             taken[made[over]] = True
             cut[made[over & ((low != start) | (high != end))]] = True
-        return taken[steps], cut[steps]
+        return Unmapped(taken, cut)
 
     def of(self, steps: Int64Array) -> Mask:
         """Return of which mappings, made by `steps`, a program makes a use of its own: glibc does so with no block."""

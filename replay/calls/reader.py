@@ -98,6 +98,7 @@ class Reading:
         } | numbers
         rows |= {key: columns.texts[key] for key in TEXTS if key in columns.texts}
         if (columns.kind == _FRAME).any():
+            self.log.framed = True
             rows["caller"] = _callers(columns, rows.get("caller"), self.shapes.strings)
         shown = _is_shown(columns)
         return rows if shown.all() else chosen(rows, np.flatnonzero(shown))

@@ -33,7 +33,8 @@ class Log:
     Reading it tells its dialect, whether it writes null pointers as `nil` (ltrace 0.7.91 and later), whether a log of
     ltrace shows system calls (`-S`), whether offsets of mmap2 are pages (strace before 4.8), and whether its lines have
     nothing but the time since the line before (`-r`); `bytes_read` counts what of the file was read so far.
-    `of_set` says that it is one of several files of a set: what a thread did not do leaves its file empty.
+    `of_set` says that it is one of several files of a set: what a thread did not do leaves its file empty; `framed`,
+    known once it was read, that there are stack frames in it.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Log:
     relative: bool = False
     bytes_read: int = 0
     of_set: bool = False
+    framed: bool = False
 
 
 def find_logs(paths: Iterable[str | Path]) -> list[Log]:

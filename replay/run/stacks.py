@@ -99,7 +99,7 @@ def sites(run: Run, steps: Int64Array) -> dict[int, str]:
         wanted.setdefault(place, []).append(step)
     found: dict[int, str] = {}
     for log in run.source.logs:
-        if log.path == STDIN:
+        if log.path == STDIN or not log.framed:
             continue
         for line, frames in _frames_in(log):
             for step in wanted.get((log.index, line), ()):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -62,12 +62,11 @@ def images_of_files(strings: Strings, page: int, root: str = "/") -> Images:
     root = "" if root == "/" else os.path.realpath(root)
 
     def images(recording: Recording, who: Processes) -> dict[int, Image]:
-        made = {}
-        for life, calls in _first_calls(recording, who, strings, page):
-            files = _files_of(strings[life.program], root)
-            if files is not None:
-                made[life.space] = _image(files, calls)
-        return made
+        begun = {life.space: life for life in who.lives if life.origin == "exec" and life.program != NO_TEXT}
+        found = {space: _files_of(strings[life.program], root) for space, life in begun.items()}
+        files = {space: there for space, there in found.items() if there is not None}
+        told = _first_calls(recording, who, [begun[space] for space in files], page)
+        return {space: _image(there, told[space]) for space, there in files.items()}
 
     return images
 
@@ -181,21 +180,17 @@ def _overlap(one: Range, other: Range) -> bool:
     return one.start < other.end and other.start < one.end
 
 
-def _first_calls(
-    recording: Recording, who: Processes, strings: Strings, page: int
-) -> Iterator[tuple[SpaceLife, FirstCalls]]:
-    """Yield the spaces that an execve with a path began, with their first calls."""
-    born = {life.space: life for life in who.lives if life.origin == "exec" and life.program != NO_TEXT}
-    told = {space: FirstCalls(page) for space in born}
-    waiting = dict(born)
+def _first_calls(recording: Recording, who: Processes, lives: Iterable[SpaceLife], page: int) -> dict[int, FirstCalls]:
+    """Return the first calls of some spaces, by space."""
+    waiting = {life.space: life for life in lives}
+    told = {space: FirstCalls(page) for space in waiting}
     for number in range(recording.calls.parts):
         first = recording.calls.starts[number]
         waiting = {space: life for space, life in waiting.items() if first < life.born_step + FIRST_STEPS}
         if not waiting:
             break
         _listen(recording.calls.part(number, _COLUMNS), first, who, told, waiting)
-    for space, life in born.items():
-        yield life, told[space]
+    return told
 
 
 def _listen(
