@@ -36,16 +36,20 @@ def refuse_repeated(logs: Sequence[Log]) -> None:
     Raises:
         ReplayError: two are.
     """
+    files: dict[tuple[int, int], str] = {}
     sizes: dict[int, list[str]] = {}
     for log in logs if len(logs) > 1 else ():
         path = log.path
         if path == STDIN or not os.path.isfile(path):
             continue
-        alike = sizes.setdefault(os.path.getsize(path), [])
-        for other in alike:
-            if os.path.samefile(path, other):
-                raise not_one_run(other, path, "they are the same file")
-            if log.pid is None and filecmp.cmp(path, other, shallow=False):
+        found = os.stat(path)
+        file = found.st_dev, found.st_ino
+        if file in files:
+            raise not_one_run(files[file], path, "they are the same file")
+        files[file] = path
+        alike = sizes.setdefault(found.st_size, [])
+        for other in alike if log.pid is None else ():
+            if filecmp.cmp(path, other, shallow=False):
                 raise not_one_run(other, path, "the one is a copy of the other")
         alike.append(path)
 
