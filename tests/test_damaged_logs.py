@@ -44,6 +44,22 @@ def test_what_a_split_munmap_leaves_begins_at_the_step_at_which_the_rest_ends(tm
     ]
 
 
+def test_a_space_that_a_split_call_shows_begins_at_the_step_that_its_line_has(tmp_path: Path) -> None:
+    log = """\
+7 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000
+7 clone3({flags=CLONE_VFORK, exit_signal=SIGCHLD}, 88 <unfinished ...>
+8 execve("/bin/a", ["a"], 0x7ffc0 /* 1 var */ <unfinished ...>
+9 brk(NULL) = 0x55550000
+8 <... execve resumed>) = 0
+7 <... clone3 resumed>) = 8
+"""
+    run = load(tmp_path, log)
+    begun = run.replayed.spaces
+    assert (begun["born_line"].tolist(), begun["born_step"].tolist()) == ([1, 3, 5], [0, 1, 2])
+    copy = run.regions[run.regions["space"] == 1]
+    assert copy[["born_line", "born_step", "died_line", "died_step"]].to_numpy().tolist() == [[3, 1, 5, 2]]
+
+
 def test_a_free_that_began_before_the_fork_takes_the_childs_copy_at_the_fork(tmp_path: Path) -> None:
     log = """\
 11 prog->free(0x5000 <unfinished ...>

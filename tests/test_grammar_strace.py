@@ -73,6 +73,7 @@ PREFIXES = [
     case("-f -o -ttt in seconds", "1888  1795368989 ", pid=1888, time=EPOCH),
     case("-f -r", "[pid  6155]      0.000341 ", pid=6155, relative=341000),
     case("-n", "[   9] "),
+    case("-n, of no call", "[4294967295] "),
     case("-n, new call", "[ 435] "),
     case("-i", "[00007ffff7e00ad7] "),
     case("-i, 32 bit", "[08048abc] "),

@@ -19,7 +19,7 @@ _PID: Final = rb"(?:\[pid +[0-9]+(?:<[^>\n]*>)?\] |[0-9]{1,8}(?:<[^>\n]*>)? +)?"
 _CONTEXT: Final = rb"(?:\[[A-Za-z_][\w:.,!-]*\] )?"
 _ABSOLUTE: Final = rb"(?:(?:[0-9]{2}:[0-9]{2}:[0-9]{2}|[0-9]{9,})(?:\.[0-9]+)? )?"
 _RELATIVE: Final = rb"(?: {0,5}[0-9]+\.[0-9]+ |(?= {5}[0-9] | {4}[0-9]{2} | {3}[0-9]{3} ) +[0-9]+ |\(\+ *[0-9.]+\) )?"
-_NUMBER: Final = rb"(?:\[ *[0-9]{1,6}\] )?"
+_NUMBER: Final = rb"(?:\[ *[0-9]+\] )?"
 _ADDRESS: Final = rb"(?:\[(?:[0-9a-f ]{15}[0-9a-f]|[0-9a-f]{8}|\?+|0x[0-9a-f]+|\(nil\))\] )?"
 
 TRACER: Final = _PID + _CONTEXT + _RELATIVE + _ABSOLUTE + _RELATIVE + _NUMBER + _ADDRESS

@@ -190,7 +190,7 @@ def _spaces(who: Processes, output: ReplayColumns, start_brks: dict[int, int]) -
         "program": column(_programs_of(lives)),
         "origin": column([SPACE_ORIGINS.index(life.origin) for life in lives]),
         "born_line": column([life.born_clock for life in lives]),
-        "born_step": column([life.born_step for life in lives]),
+        "born_step": output.birth_steps[: len(lives)],
         "died_line": ended,
         "ended_by": column([life.ended_by for life in lives]),
         "died_step": np.where(ended == NULL, NULL, output.steps_at(ended)),

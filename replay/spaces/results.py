@@ -115,11 +115,16 @@ class ReplayColumns:
         self._shared: dict[str, Packed] = {}
         self._divergences: list[dict[str, Int64Array]] = []
         self._taken_early = np.zeros((2, 0), np.int64)
-        found = [life.origin == "found" for life in lives] or [True]
-        born = [NULL if life.origin == "found" else life.born_clock for life in lives] or [NULL]
-        self._births = np.array(born, np.int64)
-        steps = [life.born_step for life in lives] or [0]
-        self._birth_steps = np.where(found, BEFORE_TRACE, np.array(steps, np.int64))
+        found = np.array([life.origin == "found" for life in lives] or [True])
+        self._births = np.where(found, NULL, [life.born_clock for life in lives] or [NULL])
+        self.birth_steps = self._first_steps(lives)
+        self._steps_of_births = np.where(found, BEFORE_TRACE, self.birth_steps)
+
+    def _first_steps(self, lives: Sequence[SpaceLife]) -> Int64Array:
+        """Return the step at which each space begins: that of its first line, it may be before its call completes."""
+        steps = np.array([life.born_step for life in lives] or [0], np.int64)
+        clocks = np.array([life.born_clock for life in lives] or [NULL], np.int64)
+        return np.minimum(steps, self.steps_at(clocks))
 
     def keep_events(self, number: int, window: CallWindow) -> None:
         """Keep the calls of a window with their threads and spaces; those that complete later are in a later one."""
@@ -147,7 +152,7 @@ class ReplayColumns:
         ends = piece.died != NULL and died_step != self.recording.calls.rows
         told = {
             "space": piece.space,
-            "born_step": self._birth_steps[piece.space],
+            "born_step": self._steps_of_births[piece.space],
             "died_step": died_step if ends else NULL,
             "born_line": piece.born,
             "died_line": piece.died,
@@ -223,7 +228,7 @@ class ReplayColumns:
         made_by_space = unborn | (steps == NULL)
         if made_by_space.any():
             clocks = np.where(unborn, self._births[spaces], clocks)
-            steps = np.where(made_by_space, self._birth_steps[spaces], steps)
+            steps = np.where(made_by_space, self._steps_of_births[spaces], steps)
         early, first = self._taken_early
         if len(early):  # what was not taken goes on at the step at which the rectangle before it ended
             at = np.minimum(np.searchsorted(early, clocks), len(early) - 1)
