@@ -51,6 +51,7 @@ PREFIXES = {
     "grep -Hn": "logs/strace.log:{n}:",
     "numbered": "{n}) ",
     "numbered with points": "{n}. ",
+    "numbered as frames": "#{n} ",
     "GitHub": "2026-11-26T12:00:0{n}.1234567Z ",
     "GitLab": "2026-11-26T12:00:0{n}.123456Z 01O ",
     "Jenkins": "[2026-11-26T12:00:0{n}.000Z] ",
@@ -66,6 +67,29 @@ PREFIXES = {
 def test_the_same_prefix_on_all_lines_is_taken_off(tmp_path: Path, prefix: str) -> None:
     lines = [prefix.format(n=n, day=25 + n // 3) + call for n, call in enumerate(CALLS, 1)]
     assert [(text.strip(), number) for text, number in lines_of(tmp_path, joined(lines))] == WHOLE
+
+
+@pytest.mark.parametrize("end", ["<br>", "<br />", "</line>", "\\", " |", "   \u2502", "<br>\r"])
+def test_what_pages_and_panes_put_behind_each_line_is_taken_off(tmp_path: Path, end: str) -> None:
+    assert [
+        (text.strip(), number) for text, number in lines_of(tmp_path, joined([call + end for call in CALLS]))
+    ] == WHOLE
+
+
+@pytest.mark.parametrize("red", ["\x1b[01;31m\x1b[K{}\x1b[m\x1b[K", "^[[01;31m^[[K{}^[[m^[[K", "\x1b]0;title\x07{}"])
+def test_what_steers_a_terminal_is_taken_out(tmp_path: Path, red: str) -> None:
+    assert lines_of(tmp_path, joined([call.replace("brk", red.format("brk")) for call in CALLS])) == WHOLE
+
+
+def test_a_list_of_json_a_text_a_line(tmp_path: Path) -> None:
+    lines = [
+        '"stderr_lines": [',
+        *(f"    {json.dumps(call)}," for call in [*CALLS[:2], 'open("/a", O_RDONLY) = 3']),
+        "]",
+    ]
+    assert lines_of(tmp_path, joined(lines)) == [
+        (lines[0], 1), (CALLS[0], 2), (CALLS[1], 3), ('open("/a", O_RDONLY) = 3', 4), ("]", 5)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("prefix", ["Nov 26 12:00:01 host strace[417]: ", "> ", "app-1  | ", "7:", "\t", "+"])
@@ -114,6 +138,12 @@ def test_docker_gives_a_long_line_in_pieces(tmp_path: Path) -> None:
         ("brk(NULL)\u00a0 \u00a0 = 0x6a1000", "brk(NULL)    = 0x6a1000"),
         ("mmap(NULL, 4096, 3, 34, 3&lt;/a&gt;, 0) = 0x7000", "mmap(NULL, 4096, 3, 34, 3</a>, 0) = 0x7000"),
         ("open(&quot;/a&amp;b&quot;, O_RDONLY) = 3&lt;/a&gt;", 'open("/a&b", O_RDONLY) = 3</a>'),
+        (
+            r"mmap(NULL, 4096, PROT\_READ\|PROT\_EXEC, 2, 3, 0) = 0x7000",
+            "mmap(NULL, 4096, PROT_READ|PROT_EXEC, 2, 3, 0) = 0x7000",
+        ),
+        ('open("/a", O_RDONLY) = \u22121 ENOENT (No)', 'open("/a", O_RDONLY) = -1 ENOENT (No)'),
+        ("open(&quot;/a&quot;, O_RDONLY) = 3<br>", 'open("/a", O_RDONLY) = 3'),
         ("open(\u201c/a\u201d, O_RDONLY) = \u22121 ENOENT (No)", 'open("/a", O_RDONLY) = -1 ENOENT (No)'),
     ],
 )
@@ -131,6 +161,21 @@ def test_utf_16(tmp_path: Path, encoding: str) -> None:
 def test_wrapped_lines_are_joined(tmp_path: Path) -> None:
     wrapped = [line[at : at + 60] for line in CALLS for at in range(0, len(line), 60)]
     assert lines_of(tmp_path, joined(wrapped)) == [(CALLS[0], 1), (CALLS[1], 2), (CALLS[2], 4), (CALLS[3], 5)]
+
+
+@pytest.mark.parametrize("width", range(42, 100))
+@pytest.mark.parametrize("prefix", ["", "417 ", "     0.000028 "])
+def test_lines_broken_at_any_width_are_joined(tmp_path: Path, width: int, prefix: str) -> None:
+    fixed = CALLS[2].replace("NULL", "0x7f40a0000000").replace("MAP_PRIVATE", "MAP_PRIVATE|MAP_FIXED")
+    lines = [prefix + line for line in [*CALLS[:3], fixed, *CALLS[2:]]]
+    wrapped = [line[at : at + width] for line in lines for at in range(0, len(line), width)]
+    assert [text for text, _ in lines_of(tmp_path, joined(wrapped))] == lines
+
+
+def test_the_result_of_a_line_that_was_cut_at_a_width_is_not_believed(tmp_path: Path) -> None:
+    fixed = CALLS[2].replace("NULL", "0x7f40a0000000").replace("MAP_PRIVATE", "MAP_PRIVATE|MAP_FIXED")
+    cut = [line[:86] for line in [CALLS[0], CALLS[2], fixed, CALLS[1]]]
+    assert [text for text, _ in lines_of(tmp_path, joined(cut))] == [CALLS[0], CALLS[2][:80], fixed[:86], CALLS[1]]
 
 
 @pytest.mark.parametrize(

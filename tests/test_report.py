@@ -205,6 +205,11 @@ def test_forty_five_failures_one_blocker_and_its_line() -> None:
             id="no-fallback",
         ),
         pytest.param(
+            START + BLOCKER + "brk(0x1042000) = 0x1021000\nx mmap(NULL, 8, PROT_READ) = 0x7f0000000000\n" + END,
+            ["1 line that looks like mmap could not be read", "No mmap that could be read stood in for it"],
+            id="no-fallback-that-was-read",
+        ),
+        pytest.param(
             START + "prlimit64(0, RLIMIT_AS, {rlim_cur=4096*1024, rlim_max=RLIM64_INFINITY}, NULL) = 0\n"
             + mmap(3 << 20, "0x7f0000000000") + "brk(0x1121000) = 0x1021000\n" + mmap(1 << 20, NO_MEMORY) + END,
             [

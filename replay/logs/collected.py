@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from replay.linux.constants import CALL_CODE
 from replay.logs.prefix import COLOUR, EVENT, STRING, TRACER
-from replay.logs.wrapped import wrapped_step
+from replay.logs.wrapped import cut_step, wrapped_step
 
 LOOKED_AT: Final = 1 << 16
 """So much of a log tells what is around its lines, in bytes."""
@@ -69,7 +69,7 @@ def undoing(sample: bytes) -> list[Step]:
     """Return what undoes, one after the other, what is around the lines of which `sample` are the first."""
     steps: list[Step] = []
     lines = first_lines(sample)
-    for look in (_control_step, _json_step, _page_step, _prefix_step, wrapped_step):
+    for look in (_control_step, _json_step, _suffix_step, _page_step, _prefix_step, wrapped_step, cut_step):
         step = look(lines)
         if step is not None:
             steps.append(step)
@@ -78,12 +78,12 @@ def undoing(sample: bytes) -> list[Step]:
 
 
 def _control_step(lines: bytes) -> Step | None:
-    """Return what takes colours and NULs out, None where there are none."""
-    return _without_controls if b"\x1b[" in lines or b"\0" in lines else None
+    """Return what takes colours and NULs out, None where there are none; `cat -v` shows the escape as `^[`."""
+    return _without_controls if any(mark in lines for mark in (b"\x1b", b"\0", b"^[[")) else None
 
 
 def _without_controls(data: bytes) -> bytes:
-    return re.sub(COLOUR, b"", data.replace(b"\0", b""))
+    return re.sub(COLOUR, b"", data.replace(b"\0", b"").replace(b"^[[", b"\x1b["))
 
 
 def first_lines(sample: bytes) -> bytes:
@@ -98,6 +98,9 @@ def first_lines(sample: bytes) -> bytes:
 def _json_step(lines: bytes) -> Step | None:
     """Return what takes the lines out of records of JSON, None where they are in none."""
     first = lines.lstrip()
+    texts_alone = re.findall(_JSON_TEXT, first)
+    if sum(_call_at(text) >= 0 for text in texts_alone[:_ENOUGH]) * 2 > min(first.count(b"\n"), _ENOUGH):
+        return _texts
     if not first.startswith(b"{"):
         return None
     texts = [(key, value) for line in first.splitlines()[:_ENOUGH] for key, value in _members(line).items()]
@@ -106,6 +109,23 @@ def _json_step(lines: bytes) -> Step | None:
         return None
     key = with_calls.most_common(1)[0][0]
     return lambda data: _messages(data, key)
+
+
+_JSON_TEXT: Final = rb'(?m)^[ \t]*"((?:[^"\\\n]|\\.)+)",?\r?$'
+"""A text of JSON alone on its line, as `stderr_lines` of Ansible and pretty-printed lists have them."""
+
+
+def _texts(data: bytes) -> bytes:
+    """Return the texts of a list that stands a text a line, and other lines as they are."""
+    return re.sub(_JSON_TEXT, lambda match: _text_of(match[1], match[0]), data)
+
+
+def _text_of(inside: bytes, otherwise: bytes) -> bytes:
+    try:
+        text: str = json.loads(b'"' + inside + b'"')
+    except ValueError:
+        return otherwise
+    return text.replace("\n", " ").encode("utf-8", "surrogateescape")
 
 
 def _members(line: bytes) -> dict[str, str]:
@@ -130,10 +150,31 @@ def _messages(data: bytes, key: str) -> bytes:
     return "\n".join(out).encode("utf-8", "surrogateescape") + b"\n" * data.endswith(b"\n")
 
 
+# --- the same end on all lines ---
+
+_ENDS: Final = rb"(?m)[ \t]*(?:<(?:br ?/?|/\w+)>|\\|\||\xe2\x94\x82)[ \t]*(?=\r?$)"
+"""What pages, Markdown and the panes of terminals put behind each line; neither strace nor ltrace ends one so."""
+
+
+def _suffix_step(lines: bytes) -> Step | None:
+    """Return what takes off the end that most lines have and that is of a page or a terminal, None without one."""
+    first = b"\n".join(lines.split(b"\n", _ENOUGH)[:_ENOUGH]).strip()
+    ended = len(re.findall(_ENDS, first))
+    least, of_all = _MOST_LINES
+    return _without_ends if ended and ended * of_all >= least * (first.count(b"\n") + 1) else None
+
+
+def _without_ends(data: bytes) -> bytes:
+    return re.sub(_ENDS, b"", data)
+
+
 # --- text that was copied from a page ---
 
 _NO_BREAK: Final = rb"\xc2\xa0|\xe2\x80[\x87\xaf]|(?<![\x80-\xff])\xa0(?![\x80-\xff])"
 _ENTITIES: Final = {b"&lt;": b"<", b"&gt;": b">", b"&quot;": b'"', b"&#34;": b'"', b"&#39;": b"'", b"&nbsp;": b" "}
+_ESCAPED: Final = rb"\\([_*|<>\[\]~`#-])"
+"""What Markdown wants a backslash before; strace and ltrace write none of these so."""
+
 _TYPESET: Final = {
     **dict.fromkeys((b"\xe2\x80\x9c", b"\xe2\x80\x9d", b"\xe2\x80\x9e"), b'"'),
     **dict.fromkeys((b"\xe2\x80\x93", b"\xe2\x88\x92", b"\xe2\x80\x90", b"\xe2\x80\x91"), b"-"),
@@ -144,15 +185,15 @@ _TYPESET: Final = {
 
 def _page_step(lines: bytes) -> Step | None:
     """Return what undoes the spaces, quotes and entities of a page, None where there are none."""
-    if b"\xa0" not in lines and b"\xe2\x80" not in lines and b"&" not in lines:
-        return None
     spaced = re.search(rb"(?m)\)(?:" + _NO_BREAK + rb")|(?:" + _NO_BREAK + rb")=|^(?:" + _NO_BREAK + rb")", lines)
-    entities = (b"&quot;" in lines or b"&lt;" in lines) and b"<" not in lines and b'"' not in lines
+    entities = any(name in lines and mark not in lines for name, mark in ((b"&quot;", b'"'), (b"&lt;", b"<")))
     typeset = b'"' not in lines and any(quote in lines for quote in (b"\xe2\x80\x9c", b"\xe2\x80\x9d"))
-    if not (spaced or entities or typeset):
+    typeset = typeset or re.search(rb"[,=] (?:\xe2\x80\x93|\xe2\x88\x92)1\b", lines) is not None
+    escaped = re.search(rb"\b(?:PROT|MAP)\\_", lines) is not None
+    if not (spaced or entities or typeset or escaped):
         return None
     table = (_ENTITIES if entities else {}) | (_TYPESET if typeset else {})
-    return lambda data: _unset(data, table)
+    return lambda data: _unset(re.sub(_ESCAPED, rb"\1", data) if escaped else data, table)
 
 
 def _unset(data: bytes, table: dict[bytes, bytes]) -> bytes:
@@ -223,7 +264,7 @@ def _blanked(line: bytes) -> bytes:
 
 def _numbers_of_lines(lines: bytes) -> list[bytes]:
     """Return the plain numbers that count the lines, with the space around them, as `less -N` and editors show them."""
-    found = [re.match(rb" *([0-9]+) ", line) for line in lines.splitlines()[:_ENOUGH]]
+    found = [re.match(rb" *#?([0-9]+) ", line) for line in lines.splitlines()[:_ENOUGH]]
     numbers = [int(match[1]) for match in found if match]
     counted = len(found) > 2 and numbers == list(range(numbers[0], numbers[0] + len(found))) if numbers else False
     return [match[0] for match in found if match] if counted else []

@@ -34,5 +34,5 @@ EVENT: Final = rb"(?:[A-Za-z_?][\w?@.>-]*(?:\(|->)|operator |<\.\.\. |\+\+\+ |--
 STRING: Final = rb'"(?:[^"\\\n]++|\\.)*+"'
 """A quoted string, whose own quotes have a backslash."""
 
-COLOUR: Final = rb"\x1b\[[0-9;]*m"
-"""What sets a colour on a terminal (`strace --color`)."""
+COLOUR: Final = rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\n]*\x07"
+"""What steers a terminal: colours (`strace --color`), `\\e[K` of `grep --color`, titles. Source: ECMA-48, 5.4."""

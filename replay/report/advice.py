@@ -47,7 +47,7 @@ def meaning(findings: Findings) -> list[str]:
         blocks = number(count, "small block")
         said.append(f"{blocks} had to be mapped alone, a page or more each: malloc's last resort.")
     unanswered = sum(group.count - group.stood_in - group.refused_too for group in findings.failure_groups)
-    if unanswered:
+    if unanswered and not (findings.unread is not None and findings.unread.of_system):
         said.append(
             f"After {_of(unanswered, findings.failures)} no mmap stood in: whoever asked (malloc, or the program "
             "through sbrk) most likely got no memory."

@@ -59,7 +59,12 @@ class UnreadCalls:
 
 def unread_calls(findings: Findings) -> UnreadCalls | None:
     """Return what is known of the unread lines that name memory calls, None where there are none."""
-    found = [(problem, _names_in(problem)) for problem in findings.run.source.problems.kept]
+    end = findings.cut_at
+    found = [
+        (problem, _names_in(problem))
+        for problem in findings.run.source.problems.kept
+        if problem.reason != "cut_line" or findings.places.of_problem(problem.line, problem.file) != end
+    ]
     found = [(problem, names) for problem, names in found if names]
     if not found:
         return None
@@ -71,7 +76,7 @@ def unread_calls(findings: Findings) -> UnreadCalls | None:
 
 def _names_in(problem: Problem) -> list[str]:
     """Return the memory calls that a line not understood names: the first one of the line counts."""
-    if problem.reason.startswith("divergence") or problem.reason in OF_BLOCKS or problem.reason == "cut_line":
+    if problem.reason.startswith("divergence") or problem.reason in OF_BLOCKS:
         return []
     match = _NAMED.search(problem.text)
     if match is None:

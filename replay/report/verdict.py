@@ -127,7 +127,8 @@ def _fallbacks(findings: Findings) -> Iterator[Paragraph]:
             what = f"{who} tried mmap instead, and was refused {'every time' if count > 1 else 'as well'}"
         yield Paragraph(f"{what} ({_errors(refused)}, {lines}).", "bad")
     if not groups:
-        yield Paragraph("No mmap stood in for it.")
+        read = " that could be read" if findings.unread is not None and findings.unread.of_system else ""
+        yield Paragraph(f"No mmap{read} stood in for it.")
 
 
 def _errors(groups: list[MappingGroup]) -> str:
