@@ -561,11 +561,14 @@ def test_a_forked_child_has_its_parents_allocator_and_a_new_program_its_own(exam
 
 
 @pytest.mark.parametrize("asked_for", [5, 3000])
-@pytest.mark.parametrize("part_rows", [100, 10_000])
+@pytest.mark.parametrize("part_rows", [2, 100, 10_000])
 def test_the_next_call_of_a_thread_is_found_near_and_far(
     asked_for: int, part_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Busy threads and one that makes a call in a thousand; what is left out stands between no two calls."""
+    """Busy threads and one that makes a call in a thousand; what is left out stands between no two calls.
+
+    Of parts of two calls some are left out whole.
+    """
     monkeypatch.setattr(packed, "PART_ROWS", part_rows)
     random = np.random.default_rng(1)
     tids = np.where(random.random(3000) < 0.001, 9, random.integers(1, 4, 3000))

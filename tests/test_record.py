@@ -296,6 +296,12 @@ def test_a_program_that_is_killed_is_recorded_to_its_last_call(tool: str, progra
 
 
 @pytest.mark.parametrize("tool", TOOLS)
+def test_a_program_that_ends_without_libc_is_not_cut(tool: str, program, tmp_path: Path) -> None:
+    done = run_record("--tool", tool, "-o", "out", program("signals"), "raw_exit", cwd=tmp_path)
+    assert (done.returncode, replay.load(tmp_path / "out").summary.iloc[0]["log_end"]) == (6, "exit")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
 def test_frames_name_the_functions_that_asked(tool: str, program, tmp_path: Path) -> None:
     done = run_record("--tool", tool, "--stacks", "3", "-o", "out", program("stacks"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -52,6 +52,8 @@ class Neighbours:
             if not len(fresh) and not len(waiting):
                 continue
             rows, tids, places = self._by_thread(number, backwards=backwards)
+            if not len(rows):
+                continue
             own = places[steps[fresh] - self._events.starts[number]]
             threads[fresh] = tids[own]
             begin = np.concatenate([np.searchsorted(tids, threads[waiting]), own + 1])

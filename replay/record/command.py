@@ -24,6 +24,7 @@ from replay.logs.recordings import LOG, PARTS, SIDECAR
 from replay.record import shim
 from replay.record.evidence import is_of_other_width, partly_unseen, unseen_malloc
 from replay.record.finish import STRACE_LOG, begin, finish
+from replay.record.merge import parts_in
 from replay.record.sidecar import Run
 
 TOOLS: Final = ("auto", "shim", "ltrace", "strace")
@@ -151,7 +152,7 @@ def record(
     run = Run(command, chosen.tool, chosen.reason, chosen.strace, time.time(), stacks=options.stacks)
     begin(directory, run)
     pid, status = _run(_command(command, directory, chosen, options, variables), variables, watch, traced=traced)
-    if chosen.shim and not traced and status < 0:
+    if chosen.shim and not traced:
         _write_end(parts, pid, status)
     try:
         begin(directory, replace(run, status=status))
@@ -163,11 +164,21 @@ def record(
 
 
 def _write_end(parts: Path, pid: int, status: int) -> None:
-    """Write behind the lines of a killed program that it was: it could not do so itself."""
+    """Write behind the lines of a program how it ended, where it was killed or left without libc: it did not itself."""
+    logs = [part.path for part in parts_in(parts) if part.pid == pid]
+    if not logs or (status >= 0 and _has_end(logs[-1], pid)):
+        return
     seconds, rest = divmod(time.time_ns(), SECOND)
-    line = f"{pid} {seconds}.{rest:09} +++ killed by {signal.Signals(-status).name} +++\n"
-    path = parts / f"{pid}.{len([*parts.glob(f'{pid}.*.log')])}.log"
-    path.write_text(line)
+    prefix = f"{pid} {seconds}.{rest:09}"
+    killed = f"{prefix} +++ killed by {signal.Signals(-status).name} +++\n" if status < 0 else ""
+    left = f"{prefix} SYS_exit_group({status} <no return ...>\n{prefix} +++ exited (status {status}) +++\n"
+    (parts / f"{pid}.{len(logs)}.log").write_text(killed or left)
+
+
+def _has_end(log: Path, pid: int) -> bool:
+    """Tell whether the end of a process stands in a log; those of its threads do not count."""
+    before_ends = log.read_bytes().split(b" +++ exited (")[:-1]
+    return any(text[text.rfind(b"\n") + 1 :].startswith(b"%d " % pid) for text in before_ends)
 
 
 def _make(directory: Path, *, force: bool) -> None:

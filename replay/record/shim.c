@@ -1315,8 +1315,11 @@ static void ended(int status, void *unused)
     if (!begin(NULL))
         return;
     char *at = line();
-    if (at && image.own_calls)
-        wrote(put(put_decimal(put(put_prefix(at, now()), "+++ exited (status "), status & 255), ") +++\n"));
+    if (at && image.own_calls) {             /* all threads end by it */
+        int64_t time_ns = now();
+        at = put(put_decimal(put(put_prefix(at, time_ns), "SYS_exit_group("), status & 255), " <no return ...>\n");
+        wrote(put(put_decimal(put(put_prefix(at, time_ns), "+++ exited (status "), status & 255), ") +++\n"));
+    }
     end(NULL, 'v', 0);
     if (image.frames)
         keep("/proc/self/maps", "modules");

@@ -71,6 +71,8 @@ int main(int count, char **word)
     pthread_join(thread, NULL);
     if (!strcmp(way, "handle"))
         raise(SIGSYS);
+    if (!strcmp(way, "raw_exit"))
+        syscall(SYS_exit_group, 6);
     if (!strcmp(way, "kill"))
         kill(getpid(), SIGKILL);
     while (wait(NULL) > 0)
