@@ -238,6 +238,28 @@ def test_every_call_that_libc_makes_for_itself_is_seen(tool: str, program, tmp_p
     assert unseen == []
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.parametrize("name", [pytest.param("stacks", marks=live)])
+def test_what_the_recorder_maps_for_itself_is_told_apart(name: str, program, tmp_path: Path) -> None:
+    """The rest is what strace alone sees mapped in the same program; that does not see the stack."""
+    made = program(name)
+    for tool in ("auto", "strace"):
+        assert run_record("--tool", tool, "-o", tool, made, cwd=tmp_path).returncode == 0
+    recorded, alone = (replay.load(tmp_path / tool) for tool in ("auto", "strace"))
+
+    def mapped(run: replay.Run) -> dict[str, int]:
+        peak, rows = run.summary.iloc[0], run.regions
+        line = peak["peak_mapped_line"]
+        there = (rows["born_line"] <= line) & ~(rows["died_line"] <= line).fillna(False)
+        rows = rows[there & (rows["space"] == peak["peak_mapped_space"])]
+        owner = rows["owner"].astype(str)
+        return rows.groupby(owner.where(owner.isin(["recorder", "[stack]"]), "program"))["size_bytes"].sum().to_dict()
+
+    assert mapped(recorded)["program"] == mapped(alone)["program"]
+    assert mapped(recorded)["recorder"] == recorded.summary.iloc[0]["recorder_bytes"] > 1 << 20
+    assert alone.summary.iloc[0]["recorder_bytes"] == 0
+
+
 UNSEEN_AFTERWARDS = {
     "handle": "handles SIGSYS itself",
     "seccomp": "confines itself by seccomp",

@@ -73,6 +73,15 @@ def dialect_told(log: str) -> str:
     return "mixed" if is_recorded([log]) and "shim" in read_sidecar(Path(log).parent)["tool"] else "auto"
 
 
+def recorder_files(logs: Sequence[str]) -> tuple[str, str, int]:
+    """Return the paths of the recorder's library and of its logs' directory, as maps had them, and the library's bytes.
+
+    All are empty or 0 where the logs are no recording.
+    """
+    found = read_sidecar(Path(logs[0]).parent).get("recorder", {}) if is_recorded(logs) else {}
+    return found.get("library", ""), found.get("parts", ""), found.get("library_bytes", 0)
+
+
 def recorded_images(logs: Sequence[str]) -> dict[int, list[Mapping]]:
     """Return what was mapped where programs began, by the line of their execve, if the logs are one of a recording."""
     images = read_sidecar(Path(logs[0]).parent)["images"] if is_recorded(logs) else []

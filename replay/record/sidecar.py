@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from replay.linux.elf import PT_TLS, ElfFile, read_elf
 from replay.linux.proc_maps import Mapping, maps_text, parse_maps
-from replay.logs.recordings import SIDECAR, VERSION
+from replay.logs.recordings import PARTS, SIDECAR, VERSION
 from replay.record.merge import Part
+from replay.record.shim import shim_path
 from replay.version import __version__
 
 AUXV: Final = {
@@ -71,10 +72,19 @@ def write_sidecar(directory: Path, run: Run, parts: Sequence[Part]) -> None:
         "strace": run.strace,
         "system": _system(),
         "environment": {name: text for name, text in sorted(os.environ.items()) if name.startswith(_TUNING)},
+        "recorder": _recorder(directory) if parts else {},
         "files": _files(parts),
         "images": [_image(part, traced=bool(run.strace)) for part in parts if part.line],
     }
     (directory / SIDECAR).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _recorder(directory: Path) -> dict[str, Any]:
+    """Return what the library maps into a program: its own file, so many bytes in all, and the logs in a directory."""
+    library, parts = os.path.realpath(shim_path()), os.path.realpath(directory / PARTS)
+    file = read_elf(library)
+    length = file.span(os.sysconf("SC_PAGE_SIZE"))[1] if file else 0
+    return {"library": library, "library_bytes": length, "parts": parts}
 
 
 def _system() -> dict[str, Any]:

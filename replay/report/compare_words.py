@@ -49,6 +49,7 @@ _NAMES: Final = {
     "pinned_bytes": "pinned at the end",
     "unknown_frees": "frees of unknown blocks",
     "resident_at_most_bytes": "resident at most",
+    "recorder_bytes": "the recorder's own, mapped",
 }
 
 

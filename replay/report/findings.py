@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, to_signed
 from replay.engine.sorting import distinct, is_among
 from replay.linux import constants
 from replay.linux.glibc import HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW
@@ -92,6 +92,9 @@ class Findings(BreakFindings):
     def owner(self, piece: Piece) -> str:
         """Return whose a mapping is, in a few words, and how sure that is where it is not said by its name."""
         origin = {"inferred": " (inferred)", "maps": " (--maps)"}.get(piece.origin, "")
+        path = self.run.strings.intern(piece.path) if piece.path else NO_TEXT
+        if self.run.recorder.among({"path": np.array([path]), "start": np.array([to_signed(piece.start)])})[0]:
+            return "the recorder"
         if piece.path:
             return piece.path + origin
         if piece.stack:

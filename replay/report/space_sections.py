@@ -69,9 +69,11 @@ def _touchable(findings: Findings) -> Iterator[str]:
     mapped, most = summary["peak_mapped_bytes"], summary["resident_at_most_bytes"]
     yield ""
     reserved = f"{size(mapped - most)} of them without access, only reserved: " if most < mapped else ""
+    own = summary["recorder_bytes"]
+    recorder = f" {size(own)} of this are the recorder's own: its library and a window of its log." if own else ""
     yield from paragraph(
         f"Mapped is not resident: at the peak {size(mapped)} were mapped, {reserved}at most {size(most)} can have been "
-        f"resident. At the end {size(summary['end_mapped_bytes'])} were mapped."
+        f"resident. At the end {size(summary['end_mapped_bytes'])} were mapped.{recorder}"
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from replay.heap.diagnosis import Diagnosis
     from replay.run.clock import Clock
     from replay.run.part import Shown
+    from replay.run.recorder_mappings import RecorderMappings
 
 
 class Analysis:
@@ -66,6 +67,13 @@ class Analysis:
         from replay.run.owners import mapping_owners
 
         return mapping_owners(self)
+
+    @cached_property
+    def recorder(self) -> RecorderMappings:
+        """What `replay record` mapped into the program for itself."""
+        from replay.run.recorder_mappings import RecorderMappings
+
+        return RecorderMappings.of(self)
 
     @cached_property
     def changes(self) -> PackedColumns:
@@ -118,10 +126,14 @@ class Analysis:
     @cached_property
     def summary_values(self) -> dict[str, Any]:
         """The one row of the table `summary`, by column."""
+        from replay.run.recorder_mappings import recorder_bytes
         from replay.run.summary import summary_columns
 
         found = self.activity, self.malloc_blocks, lambda: self.diagnosis
-        return summary_columns(self.source, self.replayed, self.clock, self.calls_made, self.footprint, *found)
+        made = summary_columns(self.source, self.replayed, self.clock, self.calls_made, self.footprint, *found)
+        if made["peak_mapped_bytes"] is None:
+            return made
+        return made | {"recorder_bytes": recorder_bytes(self, made["peak_mapped_space"], made["peak_mapped_line"])}
 
     def examine(self) -> None:
         """Find out all that a report says; it is kept, and need not be asked for."""

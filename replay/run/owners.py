@@ -12,6 +12,7 @@ import numpy as np
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import ascending, distinct, is_among
 from replay.mm.fields import KIND_BRK
+from replay.run.recorder_mappings import RECORDER
 
 if TYPE_CHECKING:
     from replay.run.analysis import Analysis
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 HEAP: Final = "[heap]"
 ANONYMOUS: Final = "anonymous"
 
-_OF_REGION: Final = ("path", "kind", "made_step")
+_OF_REGION: Final = ("path", "kind", "made_step", "start")
 """The columns of a region that say whose it is."""
 
 
 def owners_of(run: Analysis, regions: Columns) -> Int64Array:
-    """Return whose each region is: its path, `[heap]`, allocator and kind of the mapping, or `anonymous`."""
+    """Return whose each region is: its path, `[heap]`, allocator and kind of its mapping, `anonymous` or `recorder`."""
     heap, anonymous = run.strings.intern_all((HEAP, ANONYMOUS))
-    path, kind, made = (regions[name] for name in _OF_REGION)
+    path, kind, made, _ = (regions[name] for name in _OF_REGION)
     owner = np.where(path != NO_TEXT, path, np.where(kind == KIND_BRK, heap, anonymous))
     steps, names = run.mapping_owners
     rows = np.flatnonzero((path == NO_TEXT) & (kind != KIND_BRK) & (made >= 0))
@@ -34,6 +35,8 @@ def owners_of(run: Analysis, regions: Columns) -> Int64Array:
         place = np.minimum(np.searchsorted(steps, made[rows]), len(steps) - 1)
         mine = steps[place] == made[rows]
         owner[rows[mine]] = names[place[mine]]
+    if len(run.recorder.paths):
+        owner[run.recorder.among(regions)] = run.strings.intern(RECORDER)
     return owner
 
 

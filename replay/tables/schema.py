@@ -208,7 +208,8 @@ _REGIONS: Final = Table(
             "owner",
             "dictionary",
             "name",
-            "Whose it is, to group by: its path, [heap], allocator and kind of `allocator_mmaps`, or anonymous.",
+            "Whose it is, to group by: its path, [heap], allocator and kind of `allocator_mmaps`, anonymous, or "
+            "recorder: what `replay record` mapped for itself.",
         ),
         _column("size_bytes", "int64", "bytes", "`end` minus `start`."),
         *_LIFE,
@@ -543,6 +544,12 @@ _SUMMARY: Final = Table(
             "int64?",
             "bytes",
             "Mapped at the peak less what has no access: no more can have been resident then.",
+        ),
+        _column(
+            "recorder_bytes",
+            "int64?",
+            "bytes",
+            "Of peak_mapped_bytes, what `replay record` mapped for itself: its library and the window of its log.",
         ),
         _column("program", "string?", "path", "The first of `programs`."),
         _column("clock", "dictionary", "word", "What times count from: epoch, midnight, start; none without times."),
