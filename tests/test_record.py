@@ -18,7 +18,7 @@ from replay.errors import TraceFormatError
 from replay.record import shim
 from replay.record.command import Options, record
 from replay.record.finish import begin
-from replay.record.merge import Part, merge, without_copies
+from replay.record.merge import Part, merge, parts_in, without_copies
 from replay.record.sidecar import Run
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
@@ -224,6 +224,30 @@ def test_where_the_kernel_has_no_dispatch_system_calls_are_inside_their_mallocs_
     assert len(grown) and grown["parent_step"].notna().all()
 
 
+@pytest.mark.live
+@pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-gcc"), reason="needs a compiler for AArch64")
+def test_the_library_is_compiled_and_works_on_another_processor(tmp_path: Path) -> None:
+    """There dispatch is not used; qemu runs it, where that is installed."""
+    compiler, qemu = "aarch64-linux-gnu-gcc", shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    library, made, logs = tmp_path / "shim.so", tmp_path / "mallocs", tmp_path / "logs"
+    subprocess.run([compiler, *shim.FLAGS, "-Werror", "-o", library, shim.SOURCE], check=True)
+    source = PROGRAMS / "mallocs.c"
+    subprocess.run([compiler, "-O1", "-fno-builtin", "-w", "-o", made, source, "-pthread"], check=True)
+    if qemu is None:
+        pytest.skip("needs qemu for AArch64")
+    logs.mkdir()
+    settings = [f"LD_PRELOAD={library}", f"{shim.DIRECTORY}={logs}", f"{shim.OWN_CALLS}=1"]
+    words = [qemu, "-L", "/usr/aarch64-linux-gnu", *(word for one in settings for word in ("-E", one)), made]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 7 and len([*logs.glob("*.log")]) == 4
+    with open(tmp_path / "trace.log", "wb") as out:
+        merge(None, parts_in(logs), out)
+    run = replay.load(tmp_path / "trace.log")
+    told = dict(re.findall(r"(\w+)=(\d+)", done.stdout))
+    own = run.blocks[(run.blocks["space"] == 0) & (run.blocks["end"] == "live") & (run.blocks["size"] % 1000 == 3)]
+    assert (int(own["size"].sum()), len(own)) == (int(told["live"]), int(told["blocks"]))
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_call_that_libc_makes_for_itself_is_seen(tool: str, program, tmp_path: Path) -> None:
     done = run_record("--tool", tool, "-o", "out", program("libc_calls"), cwd=tmp_path)
@@ -264,11 +288,14 @@ UNSEEN_AFTERWARDS = {
     "handle": "handles SIGSYS itself",
     "seccomp": "confines itself by seccomp",
     "raw_seccomp": "confines itself by seccomp",
+    "seccomp_fork": "confines itself by seccomp",
     "drop": "ran without the library",
 }
 
 
-@pytest.mark.parametrize("way", ["block", "raw_block", "handle", "seccomp", "raw_seccomp", "raw_fork", "vfork", "drop"])
+@pytest.mark.parametrize(
+    "way", ["block", "raw_block", "handle", "seccomp", "raw_seccomp", "seccomp_fork", "raw_fork", "vfork", "drop"]
+)
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_recorded_program_ends_as_it_would_alone(tool: str, way: str, program, tmp_path: Path) -> None:
     made = program("signals")
@@ -279,7 +306,12 @@ def test_a_recorded_program_ends_as_it_would_alone(tool: str, way: str, program,
     assert said in done.stderr and ("is not recorded" in done.stderr) == ("seccomp" in way or "without" in said)
     summary = replay.load(tmp_path / "out").summary.iloc[0]
     assert (summary[["unknown_frees", "problems"]].fillna(0) == 0).all()
-    processes = {"raw_fork": 2, "vfork": 2, "drop": 2 if tool == "auto" else summary["processes"]}
+    processes = {
+        "seccomp_fork": summary["processes"],
+        "raw_fork": 2,
+        "vfork": 2,
+        "drop": 2 if tool == "auto" else summary["processes"],
+    }
     assert summary["processes"] == processes.get(way, 1)
     if "seccomp" not in way:
         assert summary["live_bytes"] >= 4000 * 5000

@@ -155,6 +155,7 @@ static struct {               /* of this image; a forked child has the same */
     bool begun;               /* its first process is recorded */
     bool own_calls;
     bool dispatching;
+    bool confined;            /* by seccomp, as its children are */
     int frames;
     int64_t last_ns;          /* the time of the last line, of which a forked child's first one comes next */
     const char *directory;
@@ -649,7 +650,7 @@ static void register_thread(void)
 static void begin_image(void)
 {
     char path[2048];
-    long length = CALL(SYS_readlink, "/proc/self/exe", path, sizeof path - 1);
+    long length = CALL(SYS_readlinkat, AT_FDCWD, "/proc/self/exe", path, sizeof path - 1);
     path[length > 0 ? length : 0] = 0;
     keep("/proc/self/maps", "maps");
     keep("/proc/self/auxv", "auxv");
@@ -678,7 +679,7 @@ static bool prepare(void)
 {
     if (!image.found && !image.finding)
         find_real();
-    if (!image.found || !environ || state.off)
+    if (!image.found || !environ || state.off || image.confined)
         return false;
     if (!state.recording) {
         if (!image.directory) {
@@ -939,6 +940,7 @@ VISIBLE void *mmap(void *address, size_t length, int prot, int flags, int fd, of
     return (void *)MEMORY_CALL(SYS_mmap, WORD(address), length, WORD(prot), WORD(flags), WORD(fd), WORD(offset));
 }
 
+#undef mmap64                                /* to musl it is a macro */
 VISIBLE void *mmap64(void *, size_t, int, int, int, off_t) __attribute__((alias("mmap")));
 
 VISIBLE int munmap(void *address, size_t length) { return MEMORY_CALL(SYS_munmap, WORD(address), length); }
@@ -1233,6 +1235,7 @@ static void confined(void)
         end(NULL, 'v', 0);
     }
     image.dispatching = false;
+    image.confined = true;
 }
 
 VISIBLE int prctl(int option, ...)
@@ -1303,6 +1306,7 @@ static void after_fork(void)
 
 static void in_child(void)
 {
+    memset(&state, 0, sizeof state);         /* as the kernel does, from Linux 4.14 on */
     self.holds = self.registered = false;
     leave();
     if (image.own_calls && begin(NULL))

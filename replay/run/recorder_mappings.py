@@ -47,12 +47,12 @@ class RecorderMappings(NamedTuple):
 
         A library has memory without a file, too (bss), where its file ends. Source: elf(5), PT_LOAD, p_memsz.
         """
-        start = regions["start"]
+        start, named = regions["start"], is_among(regions["path"], self.paths)
         if not len(self.bases):
-            return is_among(regions["path"], self.paths)
+            return named
         base = self.bases[np.maximum(np.searchsorted(self.bases, start, "right") - 1, 0)]
-        unnamed = (regions["path"] == NO_TEXT) & (start >= base) & (start < base + self.span)
-        return is_among(regions["path"], self.paths) | unnamed
+        unnamed: NDArray[np.bool_] = (regions["path"] == NO_TEXT) & (start >= base) & (start < base + self.span)
+        return named | unnamed
 
 
 def recorder_bytes(run: Analysis, space: int, clock: int) -> int:

@@ -54,6 +54,17 @@ int main(int count, char **word)
         signal(SIGSYS, handler);
     if (!strcmp(way, "seccomp") || !strcmp(way, "raw_seccomp"))
         confine(*way == 'r');
+    if (!strcmp(way, "seccomp_fork")) {
+        int status;
+        confine(0);
+        if (!fork()) {
+            grow(NULL);
+            _exit(3);
+        }
+        wait(&status);
+        if (status != 3 << 8)
+            return 1;
+    }
     if (!strcmp(way, "raw_fork") && !syscall(SYS_fork)) {
         grow(NULL);
         _exit(0);
