@@ -95,6 +95,13 @@ def test_without_times_the_axis_is_line_numbers_and_says_so(tmp_path: Path) -> N
     assert all("line numbers, 1 µs each" in name for name in names)
 
 
+def test_what_comes_after_midnight_comes_later(tmp_path: Path) -> None:
+    log = tmp_path / "strace.log"
+    log.write_text("23:59:59.500000 brk(NULL) = 0x55550000\n00:00:00.250000 brk(NULL) = 0x55550000\n")
+    slices = of_phase(events_of(replay.load(log), tmp_path), "X")
+    assert [(event["args"]["line"], event["ts"]) for event in slices] == [(1, 0), (2, 750_000)]
+
+
 def test_system_calls_lie_inside_the_libc_calls_that_made_them(tmp_path: Path) -> None:
     run = replay.load(LTRACE)
     slices = {event["args"]["step"]: event for event in of_phase(events_of(run, tmp_path), "X")}

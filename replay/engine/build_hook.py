@@ -20,7 +20,9 @@ from typing import Any, Final, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LOOPS: Final = ("replay.mm.address_space", "replay.lines.scan_loop", "replay.engine.gap_sweep")
+LOOPS: Final = (
+    "replay.mm.address_space", "replay.lines.scan_loop", "replay.engine.gap_sweep", "replay.engine.forms",
+)  # fmt: skip
 """The modules in which loops stand, those that take the longest to compile first."""
 
 LIBRARY: Final = "replay/engine/_loops.so"

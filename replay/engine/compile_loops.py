@@ -46,8 +46,12 @@ def main() -> None:
 
 
 def _sources() -> Sequence[str]:
-    """Return the files of all modules of the package that were imported for the loops: constants come from any."""
-    files = {sys.modules[name].__file__ for name in sys.modules if name.partition(".")[0] == "replay"} | {__file__}
+    """Return the files of all modules of the package that were imported for the loops, and of those that build them.
+
+    Constants come from any; `build_hook` names the modules in which loops stand.
+    """
+    files = {sys.modules[name].__file__ for name in sys.modules if name.partition(".")[0] == "replay"}
+    files |= {__file__, str(Path(__file__).with_name("build_hook.py"))}
     return sorted(str(Path(file).relative_to(ROOT)) for file in files if file)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from replay.engine.columns import NULL, Columns, Int64Array
-from replay.engine.sorting import ascending
+from replay.engine.sorting import ascending, distinct
 from replay.html.trace_rows import CLASSES
 from replay.html.trace_tables import TraceTables, ints
 
@@ -112,9 +112,16 @@ def _seen(clock: Int64Array, value: Int64Array) -> Int64Array:
 
 def extremes(value: Int64Array, stretches: int) -> Int64Array:
     """Return the first, the lowest, the highest and the last row of each of so many stretches of a curve."""
-    stretch = np.arange(len(value)) * stretches // len(value)
-    order = np.lexsort((value, stretch))
-    first = np.flatnonzero(np.append(True, stretch[1:] != stretch[:-1]))
+    if not len(value):
+        return np.zeros(0, np.int64)
+    first = distinct(np.arange(stretches) * len(value) // stretches)
     last = np.append(first[1:], len(value)) - 1
-    rows: Int64Array = np.unique(np.concatenate([first, last, order[first], order[last]]))
-    return rows
+    lowest = _where(value, np.minimum.reduceat(value, first), first, last)[0]
+    highest = _where(value, np.maximum.reduceat(value, first), first, last)[1]
+    return distinct(np.concatenate([first, last, lowest, highest]))
+
+
+def _where(value: Int64Array, wanted: Int64Array, first: Int64Array, last: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the first and the last row in each stretch that has its wanted value."""
+    rows = np.flatnonzero(value == np.repeat(wanted, last - first + 1))
+    return rows[np.searchsorted(rows, first)], rows[np.searchsorted(rows, last, side="right") - 1]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from itertools import chain
+from typing import Final
 
 import numpy as np
 
-from replay.engine.columns import NULL, Int64Array
-from replay.perfetto.tracks import BY_LINES, Instant, Slices, Tracks
+from replay.engine.columns import NULL
+from replay.engine.forms import DECIMAL, HEXADECIMAL, TEXT, THOUSANDTHS, Form, Number, written
+from replay.perfetto.tracks import BY_LINES, Instant, Tracks, which_are_known
 
 _text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_PIECE: Final = 1 << 16
+_NEXT: Final = b",\n"
 _MARKS: Final = "refused breaks and fallbacks"
 _FLOW: Final = "fallback"
 
@@ -25,26 +27,38 @@ def parts(tracks: Tracks) -> Iterator[bytes]:
     """Yield the document, many events at a time."""
     other = {"trace": tracks.title, "origin_ns": tracks.origin, "time": BY_LINES if tracks.by_lines else "as logged"}
     yield f'{{"displayTimeUnit":"ns","otherData":{_text(other)},"traceEvents":[\n'.encode()
-    separator = ""
+    before = len(_NEXT)
     for events in _events(tracks):
-        if events:
-            yield (separator + ",\n".join(events)).encode()
-            separator = ",\n"
+        yield events[before:]
+        before = 0
     yield b"\n]}\n"
 
 
-def _events(tracks: Tracks) -> Iterator[list[str]]:
-    yield list(_names(tracks))
+def _events(tracks: Tracks) -> Iterator[bytes]:
+    """Yield events, `_NEXT` before each, the first one too."""
+    yield from _joined(_names(tracks))
     yield from _slices(tracks)
-    yield list(_flows(tracks))
+    yield from _joined(_flows(tracks))
     for counter in tracks.counters():
-        times, form = _microseconds(counter.time)
         event = (
-            f'{{"ph":"C","pid":{counter.space + 1},"name":{_text(counter.name)},"ts":{form},'
-            f'"args":{{"{counter.unit}":%d}}}}'
-        )
-        yield list(map(event.__mod__, zip(times, counter.value.tolist(), strict=True)))
-    yield [_instant(tracks, instant) for instant in tracks.instants()]
+            f'{{"ph":"C","pid":{counter.space + 1},"name":{_text(counter.name)},"ts":',
+            Number(0, THOUSANDTHS), f',"args":{{"{counter.unit}":', Number(1, DECIMAL), "}}",
+        )  # fmt: skip
+        rows = np.arange(len(counter.time))
+        columns = np.stack([counter.time, counter.value]).view(np.uint64)
+        yield from written([_form(event)], np.zeros_like(rows), rows, columns)
+    yield from _joined(_instant(tracks, instant) for instant in tracks.instants())
+
+
+def _joined(events: Iterable[str]) -> Iterator[bytes]:
+    """Yield events as one piece, where there are any."""
+    text = b"".join(_NEXT + event.encode() for event in events)
+    if text:
+        yield text
+
+
+def _form(event: Iterable[str | Number]) -> Form:
+    return [_NEXT, *(part.encode() if isinstance(part, str) else part for part in event)]
 
 
 def _instant(tracks: Tracks, instant: Instant) -> str:
@@ -53,14 +67,6 @@ def _instant(tracks: Tracks, instant: Instant) -> str:
         f'{{"ph":"i","s":"t","pid":{instant.space + 1},"tid":{thread},"name":{_text(instant.name)},"ts":{time},'
         f'"args":{_text(instant.facts)}}}'
     )
-
-
-def _microseconds(times: Int64Array) -> tuple[list[Any], str]:
-    """Return nanoseconds as microseconds, and the form that prints them: with three decimals, if any has some."""
-    whole, rest = np.divmod(times, 1000)
-    if not rest.any():
-        return whole.tolist(), "%d"
-    return list(map("%d.%03d".__mod__, zip(whole.tolist(), rest.tolist(), strict=True))), "%s"
 
 
 def _microsecond(time: int) -> str:
@@ -83,55 +89,36 @@ def _names(tracks: Tracks) -> Iterator[str]:
         yield named("thread_name", space + 1, _mark_thread(tracks, space), _MARKS)
 
 
-def _slices(tracks: Tracks) -> Iterator[list[str]]:
-    slices, threads = tracks.slices, tracks.threads
-    where = [f'"pid":{thread.space + 1},"tid":{thread.number}' for thread in threads]
-    names, errors = [_text(name) for name in slices.names], [_text(error) for error in slices.errors]
-    has = sum((column != NULL) << at for at, column in enumerate(_optional(slices).values()))
-    for low in range(0, len(slices), _PIECE):
-        events = np.empty(min(_PIECE, len(slices) - low), object)
-        masks = has[low : low + _PIECE]
-        for mask in np.flatnonzero(np.bincount(masks)).tolist():
-            rows = np.flatnonzero(masks == mask)
-            events[rows] = _alike(slices, rows + low, mask, (where, names, errors))
-        yield events.tolist()
+def _slices(tracks: Tracks) -> Iterator[bytes]:
+    """Yield the slices, those with the same arguments by one form."""
+    slices = tracks.slices
+    errno = np.where(slices.errno < 0, NULL, slices.errno)
+    arguments = [slices.addr, slices.length, slices.result, errno]
+    masks, form = which_are_known(arguments)
+    columns = np.stack([
+        slices.thread, slices.name, slices.start, slices.end - slices.start, slices.line, slices.step, *arguments
+    ])  # fmt: skip
+    threads = [f'"pid":{thread.space + 1},"tid":{thread.number}' for thread in tracks.threads]
+    texts = [text.encode() for text in (*threads, *map(_text, slices.names), *map(_text, slices.errors))]
+    columns[1] += len(threads)
+    columns[-1] += len(threads) + len(slices.names)
+    yield from written([_slice(mask) for mask in masks], form, np.arange(len(form)), columns.view(np.uint64), texts)
 
 
-def _optional(slices: Slices) -> dict[str, Int64Array]:
-    """Return what not every slice has, by the form that prints it; addresses are texts in hexadecimal."""
-    return {
-        '"addr":"0x%x"': slices.addr,
-        '"bytes":%d': slices.length,
-        '"result":"0x%x"': slices.result,
-        '"errno":%s': np.where(slices.errno < 0, NULL, slices.errno),
-    }
-
-
-def _alike(slices: Slices, rows: Int64Array, mask: int, texts: tuple[list[str], list[str], list[str]]) -> list[str]:
-    """Return slices that have the same arguments, those whose bits are in `mask`."""
-    where, names, errors = texts
-    start, start_form = _microseconds(slices.start[rows])
-    duration, form = _microseconds(slices.end[rows] - slices.start[rows])
-    chosen = {form: column for at, (form, column) in enumerate(_optional(slices).items()) if mask >> at & 1}
-    arguments = ",".join(('"line":%d,"step":%d', *chosen))
-    event = f'{{"ph":"X",%s,"name":%s,"ts":{start_form},"dur":{form},"args":{{{arguments}}}}}'
-    columns: list[Iterable[Any]] = [
-        map(where.__getitem__, slices.thread[rows].tolist()),
-        map(names.__getitem__, slices.name[rows].tolist()),
-        start,
-        duration,
-        slices.line[rows].tolist(),
-        slices.step[rows].tolist(),
-        *(_values(form, column[rows], errors) for form, column in chosen.items()),
-    ]
-    return list(map(event.__mod__, zip(*columns, strict=True)))
-
-
-def _values(form: str, column: Int64Array, errors: list[str]) -> list[Any]:
-    if "errno" in form:
-        return [errors[at] for at in column.tolist()]
-    values: list[Any] = column.view(np.uint64).tolist()
-    return values
+def _slice(mask: int) -> Form:
+    """Return the form of a slice that has the arguments whose bits are in `mask`; addresses are in hexadecimal."""
+    optional = (
+        (',"addr":"0x', Number(6, HEXADECIMAL), '"'),
+        (',"bytes":', Number(7, DECIMAL)),
+        (',"result":"0x', Number(8, HEXADECIMAL), '"'),
+        (',"errno":', Number(9, TEXT)),
+    )
+    chosen = chain.from_iterable(parts for at, parts in enumerate(optional) if mask >> at & 1)
+    return _form((
+        '{"ph":"X",', Number(0, TEXT), ',"name":', Number(1, TEXT),
+        ',"ts":', Number(2, THOUSANDTHS), ',"dur":', Number(3, THOUSANDTHS),
+        ',"args":{"line":', Number(4, DECIMAL), ',"step":', Number(5, DECIMAL), *chosen, "}}",
+    ))  # fmt: skip
 
 
 def _flows(tracks: Tracks) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Tracks as TrackEvent protobuf, the format that Perfetto recommends.
 
-In go tracks, out come packets. Packets of one shape have one length: their numbers are written as varints of a fixed
-number of bytes, which protobuf allows, so that NumPy writes thousands at once. Source: protos/perfetto/trace of
+In go tracks, out come packets. Packets of one form have one length, which stands before what they hold: their numbers
+are varints of as many bytes as the largest of them takes, which protobuf allows. Source: protos/perfetto/trace of
 Perfetto: trace_packet.proto, track_event.proto, track_descriptor.proto, debug_annotation.proto, interned_data.proto;
 the encoding: protobuf.dev, "Encoding".
 """
@@ -9,12 +9,15 @@ the encoding: protobuf.dev, "Encoding".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from itertools import chain
+from typing import Final
 
 import numpy as np
 
-from replay.engine.columns import NULL, Int64Array
-from replay.perfetto.tracks import BY_LINES, Counter, Instant, Slices, Tracks
+from replay.engine.columns import NULL, Int64Array, to_unsigned
+from replay.engine.forms import FIXED64, VARINT, Form, Number, UInt64Array, written
+from replay.engine.sorting import ascending
+from replay.perfetto.tracks import BY_LINES, Counter, Instant, Slices, Tracks, which_are_known
 
 _SEQUENCE: Final = 1
 _CLEARED, _NEEDED = 1, 2
@@ -23,9 +26,6 @@ _UNITS: Final = {"bytes": 3, "count": 2}
 _FACTS: Final = ("line", "step", "addr", "bytes", "result", "errno")
 """The names of arguments of slices; the place of each, from 1, stands for it."""
 
-_TIME_BYTES: Final = 9
-_WORD_BYTES: Final = 10
-_SMALL_BYTES: Final = 5
 _MARKS: Final = "refused breaks and fallbacks"
 
 
@@ -34,9 +34,9 @@ def parts(tracks: Tracks) -> Iterator[bytes]:
     yield _packet(_field(13, _CLEARED) + _field(12, _interned(tracks.slices)))
     instants, counters = tracks.instants(), list(tracks.counters())
     yield from _descriptors(tracks, instants, counters)
-    yield _slice_packets(tracks)
+    yield from _slice_packets(tracks)
     for number, counter in enumerate(counters):
-        yield _counter_packets(_counter_track(tracks, number), counter)
+        yield from _counter_packets(_counter_track(tracks, number), counter)
     for instant in instants:
         yield _instant_packet(_mark_track(tracks, instant.space), instant)
 
@@ -121,118 +121,95 @@ def _instant_packet(track: int, instant: Instant) -> bytes:
 # --- many packets of one shape ---------------------------------------------------------------------------------------
 
 
-class _Number(NamedTuple):
-    """A number in packets of one shape, written as a varint of so many bytes."""
-
-    values: Int64Array
-    width: int
+def _number(field: int, column: int, width: int) -> Form:
+    return [_varint(field << 3), Number(column, VARINT, width)]
 
 
-_Shape = list["bytes | _Number"]
-"""What packets of one shape consist of: bytes that all have, and numbers of each."""
+def _length(form: Form) -> int:
+    return sum(len(part) if isinstance(part, bytes) else part.width for part in form)
 
 
-def _number(field: int, values: Int64Array, width: int) -> _Shape:
-    return [_varint(field << 3), _Number(values, width)]
+def _nested(field: int, form: Form) -> Form:
+    return [_varint(field << 3 | 2) + _varint(_length(form)), *form]
 
 
-def _length(shape: _Shape) -> int:
-    return sum(len(part) if isinstance(part, bytes) else part.width for part in shape)
+def _packet_form(time: Form, event: Form) -> Form:
+    return _nested(1, [*time, *_nested(11, event), _field(10, _SEQUENCE) + _field(13, _NEEDED)])
 
 
-def _nested(field: int, shape: _Shape) -> _Shape:
-    return [_varint(field << 3 | 2) + _varint(_length(shape)), *shape]
+def _widths(columns: UInt64Array) -> list[int]:
+    """Return how many bytes the largest number of each column takes as a varint."""
+    return [len(_varint(int(column.max(initial=0)))) for column in columns]
 
 
-def _written(shape: _Shape, count: int) -> list[bytes]:
-    """Return packets of one shape."""
-    length = _length(shape)
-    out = np.empty((length, count), np.uint8)
-    at = 0
-    for part in shape:
-        if isinstance(part, bytes):
-            out[at : at + len(part)] = np.frombuffer(part, np.uint8)[:, None]
-            at += len(part)
-            continue
-        left = part.values.view(np.uint64).copy()
-        for place in range(part.width):
-            more = 0x80 if place + 1 < part.width else 0
-            out[at + place] = (left & np.uint64(0x7F)).astype(np.uint8) | more
-            left >>= np.uint64(7)
-        at += part.width
-    flat = out.T.tobytes()
-    return [flat[low : low + length] for low in range(0, len(flat), length)]
+def _counter_packets(track: int, counter: Counter) -> Iterator[bytes]:
+    columns = np.stack([counter.time, counter.value]).view(np.uint64)
+    time, value = _widths(columns)
+    event = [_field(9, _COUNTER) + _field(11, track), *_number(30, 1, value)]
+    rows = np.arange(len(counter.time))
+    yield from written([_packet_form(_number(8, 0, time), event)], np.zeros_like(rows), rows, columns)
 
 
-def _packets(time: Int64Array, event: _Shape) -> _Shape:
-    body = [*_number(8, time, _TIME_BYTES), *_nested(11, event), _field(10, _SEQUENCE) + _field(13, _NEEDED)]
-    return _nested(1, body)
-
-
-def _counter_packets(track: int, counter: Counter) -> bytes:
-    event: _Shape = [_field(9, _COUNTER) + _field(11, track), *_number(30, counter.value, _WORD_BYTES)]
-    return b"".join(_written(_packets(counter.time, event), len(counter.time)))
-
-
-def _slice_packets(tracks: Tracks) -> bytes:
-    """Return the begins and ends of all slices in the order of time; at one time ends come first."""
+def _slice_packets(tracks: Tracks) -> Iterator[bytes]:
+    """Yield the begins and ends of all slices in the order of time; at one time ends come first, inner ones first."""
     slices = tracks.slices
     count = len(slices)
-    uuid = slices.thread + _thread(tracks, 0)
-    packets = np.empty(2 * count, object)
-    for rows, shape in _begins(tracks, uuid):
-        packets[rows] = _written(shape, len(rows))
-    packets[count:] = _written(_packets(slices.end, [_field(9, _END), *_number(11, uuid, _SMALL_BYTES)]), count)
-    time = np.concatenate([slices.start, slices.end])
-    is_begin = np.repeat([1, 0], count)
-    tie = np.concatenate([-slices.end, -slices.start])
-    return b"".join(packets[np.lexsort((tie, is_begin, time))].tolist())
+    facts = _facts(tracks)
+    masks, has = which_are_known(list(facts.values()))
+    columns = np.stack([
+        slices.start, slices.end, slices.thread + _thread(tracks, 0), slices.name + 1, *facts.values()
+    ]).view(np.uint64)  # fmt: skip
+    widths = _widths(np.where(columns == np.uint64(to_unsigned(NULL)), np.uint64(0), columns))
+    end = _packet_form(_number(8, 1, widths[1]), [_field(9, _END), *_number(11, 2, widths[2])])
+    last = count - 1 - ascending(slices.end[::-1])
+    row, form = np.empty(2 * count, np.int64), np.full(2 * count, len(masks))
+    begins = np.arange(count) + np.searchsorted(slices.end[last], slices.start, side="right")
+    row[begins], form[begins] = np.arange(count), has
+    row[form == len(masks)] = last
+    yield from written([*(_begin(mask, tuple(facts), widths) for mask in masks), end], form, row, columns)
 
 
-def _begins(tracks: Tracks, uuid: Int64Array) -> Iterator[tuple[Int64Array, _Shape]]:
-    """Yield the begins of slices in groups that have the same facts."""
+def _facts(tracks: Tracks) -> dict[str, Int64Array]:
+    """Return what is told of slices, `NULL` where it is not known."""
     slices = tracks.slices
-    flow = _flow_ids(tracks, len(slices))
-    optional: dict[str, Int64Array] = {
+    return {
+        "line": slices.line,
+        "step": slices.step,
         "addr": slices.addr,
         "bytes": slices.length,
         "result": slices.result,
         "errno": np.where(slices.errno < 0, NULL, slices.errno + 1),
-        "flow": np.where(flow == 0, NULL, flow),
+        "flow": _flow_ids(tracks),
     }
-    has = sum((column != NULL) << at for at, column in enumerate(optional.values()))
-    for mask in np.flatnonzero(np.bincount(has)).tolist() if len(slices) else []:
-        rows = np.flatnonzero(has == mask)
-        facts = {"line": slices.line[rows], "step": slices.step[rows]}
-        facts |= {name: column[rows] for at, (name, column) in enumerate(optional.items()) if mask >> at & 1}
-        event: _Shape = [
-            _field(9, _BEGIN),
-            *_number(11, uuid[rows], _SMALL_BYTES),
-            *_number(10, slices.name[rows] + 1, 2),
-            *(part for name, values in facts.items() for part in _fact(name, values)),
-        ]
-        yield rows, _packets(slices.start[rows], event)
+
+
+def _begin(mask: int, names: Sequence[str], widths: Sequence[int]) -> Form:
+    """Return the form of a begin that has the facts whose bits are in `mask`."""
+    facts = [
+        _fact(name, column, widths[column])
+        for column, name in enumerate(names, len(widths) - len(names))
+        if mask >> column - (len(widths) - len(names)) & 1
+    ]
+    event: Form = [
+        _field(9, _BEGIN), *_number(11, 2, widths[2]), *_number(10, 3, widths[3]), *chain.from_iterable(facts),
+    ]  # fmt: skip
+    return _packet_form(_number(8, 0, widths[0]), event)
 
 
 _KINDS: Final = {"addr": 7, "result": 7, "errno": 17}
 """The field of DebugAnnotation that a fact is a value of: a pointer, an interned text; else a number."""
 
 
-def _fact(name: str, values: Int64Array) -> _Shape:
+def _fact(name: str, column: int, width: int) -> Form:
     if name == "flow":
-        return [_varint(47 << 3 | 1), *_fixed(values)]
+        return [_varint(47 << 3 | 1), Number(column, FIXED64, 8)]
     kind = _KINDS.get(name, 3)
-    return _nested(4, [_field(1, _FACTS.index(name) + 1), *_number(kind, values, _WORD_BYTES)])
+    return _nested(4, [_field(1, _FACTS.index(name) + 1), *_number(kind, column, width)])
 
 
-def _fixed(values: Int64Array) -> _Shape:
-    """Return numbers as eight bytes each, seven bits in a byte: nothing is known of a flow's number but who has it."""
-    return [_Number(values >> 7 * at & 0x7F, 1) for at in range(8)]
-
-
-def _flow_ids(tracks: Tracks, count: int) -> Int64Array:
-    """Return the flow that each slice belongs to, 0 for none: one for a refused brk and all that stood in for it."""
-    flow = np.zeros(count, np.int64)
+def _flow_ids(tracks: Tracks) -> Int64Array:
+    """Return the flow of each slice, `NULL` for none: one for a refused brk and all that stood in for it."""
+    flow = np.full(len(tracks.slices), NULL)
     place = np.argsort(tracks.slices.step)
     for refusal, step in tracks.flows:
         flow[place[[refusal, step]]] = refusal + 1

@@ -7,7 +7,7 @@ written this module does not know.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from replay.console.screen import clean
 from replay.engine.columns import NULL, Int64Array
-from replay.engine.sorting import ascending, distinct
-from replay.html.trace_tables import codes, ints
+from replay.engine.sorting import ascending, ascending_by, distinct, firsts
+from replay.html.trace_tables import ints
+from replay.mm.fields import KINDS
 
 if TYPE_CHECKING:
     from replay.run.api import Run
+    from replay.tables.arrow import Words
 
 LINE_NS: Final = 1000
 """Without times a line of the log is a microsecond."""
@@ -100,12 +102,12 @@ class Tracks:
     def __init__(self, run: Run) -> None:
         """Look the events of `run` up."""
         self.run = run
-        self.events = run.arrow("events")
+        self.events = run.columns("events")
         self.title = clean(", ".join(run.source.files))
-        times = ints(self.events, "time_ns")
-        self.by_lines = not len(times) or bool((times == NULL).any())
-        self.origin = 0 if self.by_lines else int(times.min())
-        self.start, self.end = self._spans(times)
+        elapsed = self.events["elapsed_ns"]
+        self.by_lines = not len(elapsed) or bool((elapsed == NULL).any())
+        self.origin = 0 if self.by_lines else int(run.clock.first_ns or 0)
+        self.start, self.end = self._spans(elapsed)
 
     @property
     def spaces(self) -> list[str]:
@@ -118,14 +120,13 @@ class Tracks:
             names.append(f"space {space}" + (f": {', '.join(said)}" if said else ""))
         return names
 
-    def _spans(self, times: Int64Array) -> tuple[Int64Array, Int64Array]:
+    def _spans(self, elapsed: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return when each step began and ended: by its duration, else when the log had come to its completion."""
         events = self.run.replayed.events
         clock, entry = events["clock"], events["entry_clock"]
         if self.by_lines:
             return entry * LINE_NS, clock * LINE_NS + SHORTEST_NS
-        start = times - self.origin
-        duration = ints(self.events, "duration_ns")
+        start, duration = elapsed, self.events["duration_ns"]
         order = ascending(entry)
         latest = np.maximum.accumulate(start[order]) if len(start) else start
         reached = latest[np.searchsorted(entry[order], clock, side="right") - 1] if len(start) else start
@@ -136,7 +137,7 @@ class Tracks:
 
     @cached_property
     def _placed(self) -> tuple[Slices, list[Thread]]:
-        space, tid = ints(self.events, "space"), np.maximum(self.run.replayed.events["tid"], 0)
+        space, tid = self.events["space"], np.maximum(self.run.replayed.events["tid"], 0)
         tids, spaces = int(tid.max(initial=0)) + 1, int(space.max(initial=0)) + 1
         end = self._ends_around()
         lane = lanes(space * tids + tid, self.start, end)
@@ -151,17 +152,17 @@ class Tracks:
 
     def _ends_around(self) -> Int64Array:
         """Return the ends of the steps, a call's no earlier than those of the calls inside it."""
-        parent, end = ints(self.events, "parent_step"), self.end.copy()
+        parent, end = self.events["parent_step"], self.end.copy()
         inside = np.flatnonzero(parent != NULL)
         np.maximum.at(end, parent[inside], end[inside])
         return end
 
     def _slices(self, thread: Int64Array, end: Int64Array) -> Slices:
-        order = np.lexsort((-end, self.start))
-        (name, names), (errno, errors) = codes(self.events, "call"), codes(self.events, "errno")
-        columns = {column: ints(self.events, column)[order] for column in ("line", "addr", "length", "result")}
+        order = ascending_by(self.start, -end)
+        (name, names), (errno, errors) = _used(self.events["call"]), _used(self.events["errno"])
+        columns = {column: self.events[column][order] for column in ("line", "addr", "length", "result")}
         return Slices(
-            step=order.astype(np.int64),
+            step=order,
             thread=thread[order],
             start=self.start[order],
             end=end[order],
@@ -186,11 +187,11 @@ class Tracks:
 
     def counters(self) -> Iterator[Counter]:
         """Yield what each space holds: mapped bytes as a whole and by kind, its break and gaps, its heap."""
-        changes = self.run.arrow("fragmentation")
-        space, time = ints(changes, "space"), self.start[ints(changes, "step")]
+        changes = self.run.columns("fragmentation")
+        space, time = changes["space"], self.start[changes["step"]]
         groups = _groups(space)
         for column, (name, unit) in _COUNTERS.items():
-            values = ints(changes, column)
+            values = changes[column]
             for number, rows in groups.items():
                 known = rows[values[rows] != NULL]
                 yield from _counter(number, name, unit, time[known], values[known])
@@ -198,18 +199,17 @@ class Tracks:
 
     def _by_kind(self) -> Iterator[Counter]:
         """Yield the mapped bytes of each space by kind."""
-        regions = self.run.arrow("regions")
-        size = ints(regions, "end") - ints(regions, "start")
-        kind, kinds = codes(regions, "kind")
-        born, died = ints(regions, "born_step"), ints(regions, "died_step")
-        for number, rows in _groups(ints(regions, "space") * len(kinds) + kind).items():
-            space, code = divmod(number, len(kinds))
+        regions = self.run.replayed.regions
+        size = regions["end"] - regions["start"]
+        born, died = regions["born_step"], regions["died_step"]
+        for number, rows in _groups(regions["space"] * len(KINDS) + regions["kind"]).items():
+            space, code = divmod(number, len(KINDS))
             ended = rows[died[rows] != NULL]
             step = np.concatenate([np.maximum(born[rows], 0), died[ended]])
             order = ascending(step)
             value = np.cumsum(np.concatenate([size[rows], -size[ended]])[order])
             last = np.append(step[order][1:] != step[order][:-1], True)
-            yield from _counter(space, f"mapped {kinds[code]}", "bytes", self.start[step[order][last]], value[last])
+            yield from _counter(space, f"mapped {KINDS[code]}", "bytes", self.start[step[order][last]], value[last])
 
     # --- what happened ---
 
@@ -255,11 +255,25 @@ def _plain(facts: dict[str, Any]) -> dict[str, str | int]:
     }
 
 
+def _used(words: Words) -> tuple[Int64Array, list[str]]:
+    """Return texts as places in a list of those that occur, -1 where there is none."""
+    known = distinct(words.ids[words.ids >= 0])
+    places = np.where(words.ids < 0, -1, np.searchsorted(known, words.ids))
+    return places, [words.texts[each] for each in known.tolist()]
+
+
+def which_are_known(columns: Sequence[Int64Array]) -> tuple[list[int], Int64Array]:
+    """Return which columns rows have, as masks with a bit a column, and for each row the place of its mask in these."""
+    has = sum((column != NULL).astype(np.int64) << at for at, column in enumerate(columns))
+    counts = np.bincount(has)
+    return np.flatnonzero(counts).tolist(), (np.cumsum(counts > 0) - 1)[has]
+
+
 def _groups(values: Int64Array) -> dict[int, Int64Array]:
     """Return the rows of each value, in order."""
     order = ascending(values)
-    known, firsts = np.unique(values[order], return_index=True)
-    return dict(zip(known.tolist(), np.split(order, firsts[1:]), strict=False))
+    known, first = firsts(values[order])
+    return dict(zip(known.tolist(), np.split(order, first[1:]), strict=False))
 
 
 def _counter(space: int, name: str, unit: str, time: Int64Array, value: Int64Array) -> Iterator[Counter]:
