@@ -648,6 +648,8 @@ GREW = "brk(0x555555581000) = 0x555555581000"
         pytest.param([LIBC, mapped_library("/system/lib/libc.so", "0x7f0000800000")], "glibc", id="libhybris"),
         pytest.param([mapped_library("/opt/x/libc.so", "0x7f0000500000")], "unknown", id="musl's is never mapped"),
         pytest.param([mapped_library("/lib/libc.musl-x86_64.so.1", "0x7f0000500000")], "musl", id="musl by its name"),
+        pytest.param(['open("/etc/x", O_RDONLY) = 9', mapped_library("/lib/libc.so.0", "0x7f0000500000"),
+                      "brk(0x555555561000) = 0x555555561000"], "unknown", id="uClibc opens files as musl does"),
     ],
 )  # fmt: skip
 def test_the_first_library_that_defines_malloc_serves_it(examine, lines: list[str], allocator: str) -> None:
@@ -685,6 +687,16 @@ def test_a_brk_answered_with_an_errno_is_denied(examine, answer: str, cause: str
     assert found.kinds() == [("fallback", 1048576)]
     if cause == "denied":
         assert answer.split()[1] in failure.evidence
+
+
+def test_locked_memory_is_named_where_the_mmap_that_follows_says_so(examine) -> None:
+    found = examine(
+        GLIBC,
+        f"brk({BREAK + GROWTH:#x}) = {BREAK:#x}",
+        "mmap(NULL, 1048576, RW) = -1 EAGAIN (Resource temporarily unavailable)",
+    )
+    assert [failure.cause for failure in found.failures] == ["unknown"]
+    assert "EAGAIN, which means locked memory: likely RLIMIT_MEMLOCK" in found.failures[0].evidence
 
 
 def test_a_query_answered_with_an_errno_is_no_failure_to_grow(examine) -> None:

@@ -222,6 +222,24 @@ LIMIT = "{rlim_cur=4096*1024, rlim_max=RLIM64_INFINITY}"
             f"mmap(NULL, 8388608, {RW}) = {ENOMEM}\n",
             "each of these alone refuses it: RLIMIT_AS", id="which of several limits",
         ),
+        pytest.param(
+            f"prlimit64(0, RLIMIT_AS, NULL, {LIMIT}) = 0\nmmap(NULL, 8388608, {RW}) = {ENOMEM}\n",
+            "RLIMIT_AS (4,194,304 bytes (4 MiB), as line 4 tells; 8.1 MiB would have been in use)",
+            id="a limit asked for",
+        ),
+        pytest.param(
+            f"prlimit64(7, RLIMIT_AS, {LIMIT}, NULL) = 0\nmmap(NULL, 8388608, {RW}) = {ENOMEM}\n",
+            "no limit that the log shows explains it", id="another process's limit",
+        ),
+        pytest.param(
+            f"mmap(NULL, 4194304, {RW.replace('US,', 'US|MAP_HUGETLB,')}) = {ENOMEM}\n",
+            "(4 MiB; MAP_HUGETLB, huge pages) was refused with ENOMEM (line 4): so many huge pages are not free",
+            id="huge pages",
+        ),
+        pytest.param(
+            "".join(f"mmap(NULL, {68719476736 + more}, {RW}) = {ENOMEM}\n" for more in (0, 4096)),
+            "2 mmaps of about 64 GiB were refused", id="nearly the same length",
+        ),
         pytest.param(f"mmap(NULL, 281474976710656, {RW}) = {ENOMEM}\n", "more than a program has addresses for",
                      id="no such space"),
         pytest.param(f"mmap(NULL, 68719476736, {RW}) = {ENOMEM}\n", "likely more than memory and swap together",
@@ -234,6 +252,17 @@ LIMIT = "{rlim_cur=4096*1024, rlim_max=RLIM64_INFINITY}"
 )  # fmt: skip
 def test_a_refused_call_is_told_with_its_reason(load, lines: str, reason: str) -> None:
     assert reason in words(load(START + lines + END))
+
+
+def test_a_limit_is_inherited_from_the_parent_and_never_from_another_child(load) -> None:
+    run = load(
+        "".join(f"100 {line}\n" for line in START.splitlines())
+        + f"100 fork() = 101\n101 setrlimit(RLIMIT_AS, {LIMIT}) = 0\n100 fork() = 102\n101 fork() = 103\n"
+        + f"102 mmap(NULL, 8388608, {RW}) = {ENOMEM}\n103 mremap(0x1000000, 4096, 8388608, 0) = {ENOMEM}\n"
+    )
+    said = words(run)
+    assert "1 mmap of 8,388,608 bytes (8 MiB) was refused with ENOMEM (line 8): no limit that the log shows" in said
+    assert "refused with ENOMEM (line 9): RLIMIT_AS (4,194,304 bytes (4 MiB), set in line 5" in said
 
 
 def test_unread_lines_that_name_memory_calls_stand_first() -> None:

@@ -214,10 +214,10 @@ def test_forty_five_failures_one_blocker_and_its_line() -> None:
             + mmap(3 << 20, "0x7f0000000000") + "brk(0x1121000) = 0x1021000\n" + mmap(1 << 20, NO_MEMORY) + END,
             [
                 "failed to grow once in 2 tries (line 6)",
-                "over RLIMIT_AS, which the log sets to 4,194,304 bytes",
+                "over RLIMIT_AS, which the log shows as 4,194,304 bytes",
                 "glibc tried mmap instead, and was refused as well (ENOMEM, line 7)",
                 "Once malloc returned NULL",
-                "Raise RLIMIT_AS (4,194,304 bytes (4 MiB) now, which line 4 sets)",
+                "Raise RLIMIT_AS (4,194,304 bytes (4 MiB) now, as line 4 tells)",
             ],
             id="limit-and-refused-fallback",
         ),

@@ -31,10 +31,14 @@ from replay.mm.fields import KIND_STACK
 
 
 class NextCall(NamedTuple):
-    """The call right after each refusal in its thread, if it is an mmap that asks for at least as much."""
+    """The call right after each refusal in its thread, if it is an mmap that asks for at least as much.
+
+    `locked`: it was refused with EAGAIN.
+    """
 
     granted: Mask
     refused: Mask
+    locked: Mask
 
 
 def guard_bytes(record: Replayed, refusals: Refusals) -> Int64Array:
@@ -55,7 +59,12 @@ def brk_evidence(
     record: Replayed, refusals: Refusals, following: NextCall, cause: Int64Array, proven: Mask
 ) -> Int64Array:
     """Return for each refusal the id of the sentence that speaks for its cause; equal sentences are made once."""
-    masks = {"proven": proven, "next_granted": following.granted, "next_refused": following.refused}
+    masks = {
+        "proven": proven,
+        "next_granted": following.granted,
+        "next_refused": following.refused,
+        "next_locked": following.locked,
+    }
     columns = dict(refusals.known) | {name: mask.astype(np.int64) for name, mask in masks.items()}
     columns |= {"growth": refusals.growth, "guard": guard_bytes(record, refusals)}
     evidence = np.full(len(cause), NULL, dtype=np.int64)
@@ -130,12 +139,12 @@ def _space_limit_sentence(case: _Case) -> str:
 
 
 def _limit_sentence(case: _Case, limit: str, allowed: int, used: int, what: str) -> str:
-    """Return how a limit that the log sets compares with what is used."""
+    """Return how a limit that the log sets or prints compares with what is used."""
     counted = f"{max(used, 0)} bytes of {what} memory"
     if case.told["proven"]:
-        return f"{counted} and {case.told['growth']} more are over {limit}, which the log sets to {allowed} bytes"
+        return f"{counted} and {case.told['growth']} more are over {limit}, which the log shows as {allowed} bytes"
     return (
-        f"nothing is in the way and the log sets {limit} to {allowed} bytes; it shows {counted}, "
+        f"nothing is in the way and the log shows {limit} as {allowed} bytes; it has {counted}, "
         f"{case.told['growth']} more were asked for, and the program's own image, which no call of the log maps, "
         "counts too (inferred)"
     )
@@ -150,13 +159,16 @@ def _map_count_sentence(case: _Case) -> str:
 
 def _overcommit_sentence(case: _Case) -> str:
     return (
-        f"{case.told['growth']} bytes at once, with nothing in the way and no limit set in the log, are likely more "
+        f"{case.told['growth']} bytes at once, with nothing in the way and no limit shown in the log, are likely more "
         "than memory and swap together, which the overcommit heuristic refuses (inferred from the size)"
     )
 
 
 def _unknown_sentence(case: _Case) -> str:
-    """Return what is known where no cause is."""
+    """Return what is known where no cause is.
+
+    Source: mlock_future_ok in mm/mmap.c, which brk (check_brk_limits) and mmap (do_mmap) ask: both refuse with EAGAIN.
+    """
     if case.told["above_start"] == NULL:
         above, no_limit = "the log shows no mapping above the break", "and no limit that would explain it"
     else:
@@ -166,6 +178,11 @@ def _unknown_sentence(case: _Case) -> str:
         return (
             f"{above}; the mmap of no less that follows was granted, so neither a limit nor the overcommit rule was "
             "the reason: likely a mapping that the log does not show is in the way"
+        )
+    if case.told["next_locked"]:
+        return (
+            f"{above} {no_limit}; the mmap that follows was refused with EAGAIN, which means locked memory: likely "
+            "RLIMIT_MEMLOCK, since all new memory is locked from mlockall(MCL_FUTURE) on"
         )
     if case.told["next_refused"]:
         return (
@@ -186,7 +203,7 @@ _ABOVE_NAMED: Final = tuple(f"above_{name}" for name in ("start", "end", "prot",
 
 
 _SENTENCES: Final[dict[int, _Words]] = {
-    UNKNOWN: _Words(_unknown_sentence, ("granted", "above_start", "next_granted", "next_refused")),
+    UNKNOWN: _Words(_unknown_sentence, ("granted", "above_start", "next_granted", "next_refused", "next_locked")),
     MAPPING_ABOVE: _Words(_blocked_sentence, ("granted", "growth", "guard", *_ABOVE_NAMED)),
     CAUSE_RLIMIT_DATA: _Words(_data_limit_sentence, ("proven", "growth", "rlim_data", "data_bytes")),
     CAUSE_RLIMIT_AS: _Words(_space_limit_sentence, ("proven", "growth", "rlim_as", "total_bytes")),

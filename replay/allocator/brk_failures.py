@@ -27,7 +27,7 @@ from replay.allocator.replayed import Replayed
 from replay.calls.table import FAILED, OK
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask
 from replay.linux.brk_rules import MAX_MAP_COUNT
-from replay.linux.constants import CALL_CODE, RLIM_INFINITY
+from replay.linux.constants import CALL_CODE, ERRNO, RLIM_INFINITY
 
 _UNSEEN_MAPPINGS: Final = 64
 """Mappings that a space may have besides those in the log: a program has about twenty from execve on (heuristic)."""
@@ -82,9 +82,10 @@ def _next_call(record: Replayed, refusals: Refusals) -> NextCall:
     asks = (record.at("call", row) == CALL_CODE["mmap"]) & (record.at("length", row) >= refusals.growth[there])
     asks &= (record.at("prot", row) & 2 != 0) & (record.at("injected", row) == 0)
     status = record.at("status", row)
-    granted, refused = (np.zeros(len(refusals.after), dtype=np.bool_) for _ in range(2))
+    granted, refused, locked = (np.zeros(len(refusals.after), dtype=np.bool_) for _ in range(3))
     granted[there], refused[there] = asks & (status == OK), asks & (status == FAILED)
-    return NextCall(granted, refused)
+    locked[there] = refused[there] & (record.at("errno", row) == ERRNO["EAGAIN"])
+    return NextCall(granted, refused, locked)
 
 
 def _causes(record: Replayed, refusals: Refusals, following: NextCall) -> tuple[Int64Array, Mask]:

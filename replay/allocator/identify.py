@@ -59,6 +59,7 @@ _LOADER: Final = re.compile(r"(?:^|/)(ld-linux|ld-2\.)[^/]*$")
 _MUSL_BY_CALL: Final = re.compile(r"(?:^|/)(ld-musl-|libc\.musl-)[^/]*$")
 """musl's libc under a name of its own. As libc.so it is the program's interpreter, which no call maps."""
 
+_LIBRARY: Final = re.compile(r"\.so(\.[\w.]*)?$")
 _ANDROID: Final = re.compile(r"^/(system|vendor|apex|system_ext|product)/(.+/)?bin/")
 """Programs of Android, whose libc is bionic."""
 
@@ -121,6 +122,8 @@ class _Traces(NamedTuple):
     guards: dict[int, str]
     growths: dict[int, str]
     small_steps: dict[int, str]
+    libraries: set[int]
+    """The spaces in which a call maps a shared library."""
 
 
 def find_allocators(record: Replayed) -> Allocators:
@@ -140,6 +143,7 @@ def find_allocators(record: Replayed) -> Allocators:
         guards=_mallocng_guards(record, growth),
         growths=_glibc_growths(record, growth),
         small_steps=_small_steps(record, growth),
+        libraries=_with_libraries(record),
     )
     parents = _copied_from(record)
     for space in range(count):
@@ -184,7 +188,7 @@ def _serves_malloc(space: int, files: dict[int, str], traces: _Traces) -> tuple[
         return MUSL, traces.guards[space]
     if space in traces.growths:
         return GLIBC, traces.growths[space]
-    if space in traces.small_steps:
+    if space in traces.small_steps and space not in traces.libraries:
         return MUSL, traces.small_steps[space]
     return UNKNOWN, "no libc is mapped by a call of the log, and the break does not move as a known one moves it"
 
@@ -327,6 +331,13 @@ def _small_steps(record: Replayed, growth: Int64Array) -> dict[int, str]:
     return _first_of_each_space(
         record, rows, "the break grows by no more than a block needs and files are opened by open, as older musl does"
     )
+
+
+def _with_libraries(record: Replayed) -> set[int]:
+    """Return the spaces in which a call maps a shared library: the program is not static."""
+    mapped = record.files
+    rows = (mapped["origin"] == ORIGIN_TRACE) & _of_paths(record, mapped["path"], _LIBRARY)
+    return set(distinct(mapped["space"][rows]).tolist())
 
 
 def _growth(brks: Columns) -> Int64Array:

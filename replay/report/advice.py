@@ -182,7 +182,7 @@ def _against_limit(findings: Findings, group: FailureGroup) -> Iterator[str]:
     name = group.cause.upper()
     option = {"rlimit_data": "ulimit -d", "rlimit_as": "ulimit -v"}[group.cause]
     value = exact(group.limit_bytes) if group.limit_bytes is not None else "what it is"
-    where = f", which {group.limit_place} sets" if group.limit_place else ""
+    where = f", as {group.limit_place} tells" if group.limit_place else ""
     yield f"Raise {name} ({value} now{where}): setrlimit in the program, {option} in the shell; or need less memory."
     if group.cause == "rlimit_data":
         yield "Since Linux 4.7 RLIMIT_DATA counts all private writable memory: mmap in place of brk does not help."
@@ -227,8 +227,8 @@ def _against_unknown(findings: Findings, group: FailureGroup) -> Iterator[str]:
         )
         return
     yield (
-        "Look for limits set before the log begins (ulimit -d and -v, /proc/PID/limits), and give the mappings of that "
-        "moment (--maps FILE)."
+        "Look for limits set before the log begins (ulimit -d, -v and -l, /proc/PID/limits), and give the mappings of "
+        "that moment (--maps FILE)."
     )
 
 

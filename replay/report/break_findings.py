@@ -21,6 +21,7 @@ from replay.report.facts import (
     Blocker,
     BreakMoves,
     FailureGroup,
+    LimitTold,
     alike,
 )
 from replay.run.places import Places
@@ -127,30 +128,43 @@ class BreakFindings:
         return {name: regions.at(name, rows) for name in names}
 
     def _limit_step(self, cause: str, space: int, step: int) -> int | None:
-        """Return the last step before `step` that set the limit in the way, None where the log has none."""
+        """Return the step that tells of the limit in the way before `step`, None where the log has none."""
         resource = {"rlimit_data": "RLIMIT_DATA", "rlimit_as": "RLIMIT_AS"}.get(cause)
         if resource is None:
             return None
         found = self.limit_before(resource, space, step)
-        return None if found is None else found[1]
+        return None if found is None else found.step
 
-    def limit_before(self, resource: str, space: int, step: int) -> tuple[int, int] | None:
-        """Return the bytes of a limit that the log set last before a step, and the step that did, None for none."""
-        steps, resources, spaces = self._limits_set
-        earlier = (steps < step) & (resources == constants.RLIMIT[resource])
-        mine = steps[earlier & (spaces == space)]
-        chosen = mine if mine.size else steps[earlier]
-        if not chosen.size:
-            return None
-        limit = self.events.one("aux", int(chosen[-1]))
-        return (limit, int(chosen[-1])) if 0 <= limit < constants.RLIM_INFINITY else None
+    def limit_before(self, resource: str, space: int, step: int) -> LimitTold | None:
+        """Return what the log tells of a limit of a space before a step, None for nothing or no bound.
+
+        A space begins with the limits of its parent. Source: setrlimit(2), "A child process ... inherits".
+        """
+        steps, spaces = self._limits_told[resource]
+        parents, births = (self.run.replayed.spaces[name] for name in ("parent", "born_step"))
+        while space != NULL:
+            mine = steps[(spaces == space) & (steps < step)]
+            if len(mine):
+                return self._limit_of(int(mine[-1]))
+            step, space = min(step, int(births[space])), int(parents[space])
+        return None
+
+    def _limit_of(self, step: int) -> LimitTold | None:
+        """Return the limit that the call at `step` sets, else the one that it was told."""
+        set_to, told = (self.events.one(name, step) for name in ("aux", "length"))
+        value = told if set_to == NULL else set_to
+        return LimitTold(value, step, set_to != NULL) if 0 <= value < constants.RLIM_INFINITY else None
 
     @cached_property
-    def _limits_set(self) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """The steps that set a limit, with the resource and the space of each."""
+    def _limits_told(self) -> dict[str, tuple[Int64Array, Int64Array]]:
+        """By resource the steps that set a limit of the caller or were told one, and the space of each."""
         events, steps = self.events, self.steps_of(["prlimit"])
-        steps = steps[(events.at("aux", steps) != NULL) & (events.at("status", steps) == 0)]
-        return steps, events.at("aux2", steps), events.at("space", steps)
+        whose = events.at("new_addr", steps)
+        own = (whose == 0) | (whose == NULL) | (whose == events.at("pid", steps))
+        steps = steps[own & (events.at("status", steps) == 0)]
+        resources, spaces = events.at("aux2", steps), events.at("space", steps)
+        chosen = {name: resources == constants.RLIMIT[name] for name in ("RLIMIT_DATA", "RLIMIT_AS")}
+        return {name: (steps[rows], spaces[rows]) for name, rows in chosen.items()}
 
     def steps_of(self, names: Iterable[str]) -> Int64Array:
         """Return the steps of some calls."""

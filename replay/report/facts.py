@@ -17,6 +17,14 @@ from replay.engine.sorting import ascending, take_groups
 from replay.run.places import Place
 
 
+class LimitTold(NamedTuple):
+    """A limit in bytes, the step that tells of it, and whether that step set it."""
+
+    bytes: int
+    step: int
+    is_set: bool
+
+
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
     """Failed brk calls of one space with one cause and one thing in the way."""

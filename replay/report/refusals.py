@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CALLS: Final = ("mmap", "mremap", "mprotect", "pkey_mprotect", "shmat", "remap_file_pages")
 _ANONYMOUS: Final = constants.MAP_FLAGS["MAP_ANONYMOUS"]
 _NORESERVE: Final = constants.MAP_FLAGS["MAP_NORESERVE"]
+_HUGETLB: Final = constants.MAP_FLAGS["MAP_HUGETLB"]
 _STACK: Final = constants.MAP_FLAGS["MAP_STACK"]
 _WRITE: Final = 2
 _WIDEST: Final = 1 << 47
@@ -88,14 +89,25 @@ def _refused_steps(findings: Findings) -> Int64Array:
     return steps[~is_among(steps, findings.run.activity.allocator_mmaps["step"][findings.fallback_rows])]
 
 
-_PURPOSES: Final = ("", "MAP_STACK, a thread's stack", "a file", "an address range, no access")
+_PURPOSES: Final = (
+    "",
+    "MAP_HUGETLB, huge pages",
+    "MAP_STACK, a thread's stack",
+    "a file",
+    "an address range, no access",
+)
 
 
 def _purposes(call: Int64Array, flags: Int64Array, prot: Int64Array) -> Int64Array:
     """Return what each mmap was for, as its flags tell: places in `_PURPOSES`."""
     known = (call == constants.CALL_CODE["mmap"]) & (flags != NULL)
-    masks = [known & (flags & _STACK != 0), known & (flags & _ANONYMOUS == 0), known & (prot == 0)]
-    return np.select(masks, [1, 2, 3], 0).astype(np.int64)
+    masks = [
+        known & (flags & _HUGETLB != 0),
+        known & (flags & _STACK != 0),
+        known & (flags & _ANONYMOUS == 0),
+        known & (prot == 0),
+    ]
+    return np.select(masks, [1, 2, 3, 4], 0).astype(np.int64)
 
 
 def _group(findings: Findings, key: list[int], steps: Int64Array) -> Refused:
@@ -146,7 +158,10 @@ def _locked(findings: Findings, step: int) -> str:
 
 
 def _no_memory(findings: Findings, call: str, step: int) -> str:
-    """Return which limits would have refused a request with ENOMEM. Source: mmap(2); do_mmap in mm/mmap.c."""
+    """Return which limits would have refused a request with ENOMEM.
+
+    Source: mmap(2); do_mmap in mm/mmap.c; for huge pages hugetlb_acct_memory in mm/hugetlb.c, which wants so many free.
+    """
     events = findings.events
     length, prot = max(events.one("length", step), 0), events.one("prot", step)
     flags = max(events.one("flags", step), 0)
@@ -162,13 +177,18 @@ def _no_memory(findings: Findings, call: str, step: int) -> str:
     takes = 0 if call.endswith("mprotect") else length
     for name, used in (("RLIMIT_AS", total + takes), ("RLIMIT_DATA", data + length * (prot & _WRITE != 0))):
         limit = findings.limit_before(name, space, step)
-        if limit is not None and used > limit[0]:
-            where = findings.places.of_step(limit[1])
-            would.append(f"{name} ({exact(limit[0])}, set in {where}; {size(used)} would have been in use)")
+        if limit is not None and used > limit.bytes:
+            where = findings.places.of_step(limit.step)
+            told = f"set in {where}" if limit.is_set else f"as {where} tells"
+            would.append(f"{name} ({exact(limit.bytes)}, {told}; {size(used)} would have been in use)")
     if would:
         return f"{would[0]}" if len(would) == 1 else "each of these alone refuses it: " + "; ".join(would)
     if call.endswith("mprotect"):
         return "a part of the range is not mapped, or splitting a mapping would make too many"
+    if flags & _HUGETLB:
+        return (
+            "so many huge pages are not free (HugePages_Free in /proc/meminfo; vm.nr_hugepages sets how many there are)"
+        )
     if length >= _HUGE and not flags & _NORESERVE and prot & _WRITE:
         return f"{size(length)} at once are likely more than memory and swap together (vm.overcommit_memory)"
     return "no limit that the log shows explains it: a limit set before it begins, a control group, or overcommit"
@@ -177,9 +197,10 @@ def _no_memory(findings: Findings, call: str, step: int) -> str:
 def sentence(findings: Findings, group: Refused) -> str:
     """Return what is said of a group."""
     lines = span(findings.places.of_step(group.first_step), findings.places.of_step(group.last_step))
-    bytes_ = exact(group.most_bytes)
-    if group.least_bytes != group.most_bytes:
-        bytes_ = f"{size(group.least_bytes)} to {size(group.most_bytes)}"
+    least, most = size(group.least_bytes), size(group.most_bytes)
+    bytes_ = exact(group.most_bytes) if group.least_bytes == group.most_bytes else f"{least} to {most}"
+    if group.least_bytes != group.most_bytes and least == most:
+        bytes_ = f"about {most}"
     what = f"; {group.what}" if group.what else ""
     of = f" of {bytes_[:-1]}{what})" if bytes_.endswith(")") else f" of {bytes_}{f' ({group.what})' if what else ''}"
     why = f": {group.reason}" if group.reason else ""
