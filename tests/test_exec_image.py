@@ -131,6 +131,17 @@ def test_a_file_that_does_not_fit_infers_nothing(root: Path, change: tuple[str, 
     assert "prog" not in maps_of(LOG.replace(*change), root), why
 
 
+@pytest.mark.parametrize(
+    ("path", "is_known"), [("/proc/self/exe", True), ("/proc/thread-self/exe", True), ("/proc/7/exe", False)]
+)
+def test_a_program_that_executes_itself_is_itself_and_not_what_reads_the_log(
+    root: Path, path: str, is_known: bool
+) -> None:
+    (root / "proc/7").mkdir(parents=True)
+    (root / "proc/7/exe").write_bytes(elf(PROGRAM_HEADERS, interpreter=LOADER))
+    assert ("/bin/prog" in maps_of(LOG + LOG.replace('"/bin/prog",', f'"{path}",'), root)) == is_known
+
+
 def test_another_program_at_the_path_is_told(root: Path) -> None:
     log = root / "trace.log"
     log.write_text(LOG.replace("mprotect(0x555555557000, 4096", "mprotect(0x555555557000, 8192"))

@@ -44,6 +44,8 @@ ENDS = "+++ exited with 0 +++"
         (["1 fork() = 2", f"2 {BRK}"], [("found", NULL), ("fork", 0)], 2),
         (["1 vfork( <unfinished ...>", f"2 {BRK}", "1 <... vfork resumed>) = 2"], [("found", NULL)], 2),
         (["1 clone(child_stack=0x7f0, flags=CLONE_VM|CLONE_THREAD) = 2", f"2 {BRK}"], [("found", NULL)], 1),
+        ([f"1 {BRK}", f"2 {BRK}", f"2 {ENDS}", "1 vfork() = 2"], [("found", NULL)], 2),
+        ([f"1 {BRK}", f"2 {BRK}", "1 fork() = 2"], [("found", NULL), ("fork", 0)], 2),
         ([f"1 {BRK}", f"2 {BRK}"], [("found", NULL)], 1),
         (
             [f"1 {BRK}", f"2 {BRK}", "1 --- SIGCHLD {si_signo=SIGCHLD, si_code=CLD_KILLED, si_pid=2} ---"],
@@ -58,7 +60,8 @@ ENDS = "+++ exited with 0 +++"
         (['1 execve("/a", ["a"], 0x7 /* 1 var */) = 0', '1 execve("/b", ["b"], 0x7 /* 1 var */) = 0'],
          [("exec", NULL), ("exec", 0)], 1),
     ],
-    ids=["fork", "vfork", "thread", "no clone line", "named by SIGCHLD", "child first", "two programs"],
+    ids=["fork", "vfork", "thread", "vfork printed whole", "fork printed whole", "no clone line",
+         "named by SIGCHLD", "child first", "two programs"],
 )  # fmt: skip
 def test_who_lives_where(tmp_path: Path, lines: list[str], lives: list[tuple[str, int]], processes: int) -> None:
     _, who, _ = recorded(tmp_path, *lines)

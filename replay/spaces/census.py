@@ -11,13 +11,14 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
-from replay.engine.sorting import distinct
+from replay.engine.sorting import ascending, distinct, firsts
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE, FORKS
 from replay.spaces.line_owners import give_execs_to_leaders, threads_of_rows
@@ -182,12 +183,33 @@ class _Census:
         makers = self.makers.get(tid, deque())
         while makers and makers[0] in self.made:
             makers.popleft()
-        if makers and self.calls.entry_clock[makers[0]] <= self.calls.entry_clock[row]:
+        if makers and self._had_begun(makers[0], row):
             return _Origin(makers[0], int(self.tids[makers[0]]))
         ends = self.child_ends.get(tid, [])
         at = bisect_left(ends, row)
         parent = int(self.tids[ends[at]]) if at < len(ends) else NULL
         return _Origin(parent=NULL if parent == tid else parent)
+
+    def _had_begun(self, maker: int, row: int) -> bool:
+        """Tell whether the call that made a thread had begun when the thread showed its first line.
+
+        Where calls are printed whole (`-z`, a set of files without times) a child's lines stand before the call that
+        made it: its maker shows nothing between. Source: strace(1), -z; vfork(2).
+        """
+        if self.calls.entry_clock[maker] <= self.calls.entry_clock[row]:
+            return True
+        rows, spans = self._rows_by_tid
+        at = spans.get(int(self.tids[maker]))
+        mine = rows[slice(*at)] if at is not None else rows[:0]
+        return not np.searchsorted(mine, maker) - np.searchsorted(mine, row)
+
+    @cached_property
+    def _rows_by_tid(self) -> tuple[Int64Array, dict[int, tuple[int, int]]]:
+        """The rows in the order of their threads, and where those of each thread begin and end."""
+        rows = ascending(self.tids)
+        known, places = firsts(self.tids[rows])
+        ends = np.append(places[1:], len(rows))
+        return rows, dict(zip(known.tolist(), zip(places.tolist(), ends.tolist(), strict=True), strict=True))
 
     def _begin(self, tid: int, row: int, origin: _Origin, *, is_exec: bool) -> _Task:
         """Return the task of a thread that shows its first line, of whose parent it is known where it lives."""

@@ -63,7 +63,7 @@ def images_of_files(strings: Strings, page: int, root: str = "/") -> Images:
 
     def images(recording: Recording, who: Processes) -> dict[int, Image]:
         begun = {life.space: life for life in who.lives if life.origin == "exec" and life.program != NO_TEXT}
-        found = {space: _files_of(strings[life.program], root) for space, life in begun.items()}
+        found = {space: _files_of(_program_of(life, who.lives, strings), root) for space, life in begun.items()}
         files = {space: there for space, there in found.items() if there is not None}
         told = _first_calls(recording, who, [begun[space] for space in files], page)
         return {space: _image(there, told[space]) for space, there in files.items()}
@@ -81,17 +81,35 @@ class Files(NamedTuple):
     loader: ElfFile | None
 
 
+def _program_of(life: SpaceLife, lives: list[SpaceLife], strings: Strings) -> str:
+    """Return the path of the program with which a space begins, empty where it is that of no file here.
+
+    `/proc/self/exe` is the program of who called execve; other links of /proc and descriptors are of that moment only.
+    Source: proc_pid_exe(5).
+    """
+    path = strings[life.program]
+    while path in _OWN_PROGRAM and life.parent != NULL:
+        life = lives[life.parent]
+        if life.program != NO_TEXT:
+            path = strings[life.program]
+    return "" if path.startswith(_OF_THE_MOMENT) else path
+
+
+_OWN_PROGRAM: Final = ("/proc/self/exe", "/proc/thread-self/exe")
+_OF_THE_MOMENT: Final = ("/proc/", "/dev/fd/")
+
+
 def _files_of(path: str, root: str) -> Files | None:
     """Return the files of an execve of `path` below `root`, None where they are not there or no ELF files.
 
     What a path is relative to the log does not tell: here it is where replay runs, which the calls then must confirm.
     """
-    for _ in range(_MOST_SCRIPTS):
+    for _ in range(_MOST_SCRIPTS if path else 0):
         interpreter = _script_interpreter(_below(root, path))
         if not interpreter:
             break
         path = interpreter
-    program = _read(path, root)
+    program = _read(path, root) if path else None
     if program is None:
         return None
     loader = _read(program.interpreter, root) if program.interpreter else None
