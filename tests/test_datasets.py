@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,41 @@ def test_killed_at_any_file_nothing_is_lost_or_there_twice(
     compact(open_store(str(place)))
     assert everything(place) == before
     assert not list(place.glob("*/run=*"))
+
+
+@pytest.mark.parametrize("stop_at", range(0, 21, 2))
+def test_a_run_whose_replacement_is_killed_is_the_old_or_the_new_one(
+    logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def moved(self: LocalStore, file: Path, name: str) -> None:
+        deeds.append(name)
+        if len(deeds) > stop_at:
+            raise Killed
+        original(self, file, name)
+
+    deeds: list[str] = []
+    original = LocalStore._moved
+    place = tmp_path / "set"
+    batch(logs / "a", place, jobs=0)
+    old = everything(place)
+    shutil.copy(LEAKY, logs / "a" / "plain.log")
+    batch(logs / "a", tmp_path / "fresh", jobs=0)
+    new = everything(tmp_path / "fresh")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "_moved", moved)
+        with suppress(Killed):
+            batch(logs / "a", place, jobs=0)
+    assert everything(place) in (old, new)
+    if stop_at % 4:
+        compact(open_store(str(place)))
+        assert everything(place) in (old, new)
+    batch(logs / "b", place, jobs=0)
+    kept = {name: [row for row in rows if row["run"] == "plain.log"] for name, rows in everything(place).items()}
+    assert kept in (old, new)
+    assert not list((place / "_replay").glob("*/*"))
 
 
 def test_killed_processes_of_batch_and_compact_lose_nothing(logs: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from replay import tables
 from replay.engine.columns import NULL, Strings, to_signed
 from replay.errors import OutputExistsError, QueryError, ReplayError
 from replay.tables import Words, arrow_schema, to_arrow, to_pandas
+from replay.tables.temporary import temporary_in
 
 PROMISED = {
     "events": """
@@ -564,6 +565,21 @@ class TestExport:
         assert sorted(os.listdir(out)) == ["brk_failures.parquet", "problems.parquet", *others]
         assert os.listdir(tmp_path) == ["out"]
         assert [(out / name).read_text() for name in others] == ["mine" for _ in others]
+
+    def test_what_a_killed_process_left_is_cleared_away_by_the_next(self, tmp_path: Path) -> None:
+        code = (
+            "import os, signal, sys; from replay.tables.temporary import temporary_in; from pathlib import Path\n"
+            "for write in (Path.mkdir, Path.touch): write(temporary_in(Path(sys.argv[1])))\n"
+            "os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        root = tables.__file__.rpartition("/replay/")[0]
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False)
+        mine = temporary_in(tmp_path)
+        mine.mkdir()
+        elsewhere = tmp_path / ".replay-00000000-1-00000000.tmp"
+        elsewhere.touch()
+        tables.export_tables(two_tables(), tmp_path / "out")
+        assert sorted(os.listdir(tmp_path)) == sorted(["out", mine.name, elsewhere.name])
 
     def test_into_the_working_directory_files_are_moved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)

@@ -16,10 +16,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from replay.batch.dataset_writer import complete_switch, read_runs, uninterrupted
+from replay.batch.commit import complete_changes, complete_switch, uninterrupted
+from replay.batch.dataset_writer import read_runs
 from replay.batch.locking import locked
 from replay.batch.runs_table import OK
-from replay.batch.storage import Store
+from replay.batch.storage import STAGING, Store
 from replay.datasets.dataset import Dataset, first_line, table_schema
 from replay.datasets.layout import COMPACTED, SWITCH, Switch
 from replay.errors import ReplayError
@@ -53,6 +54,8 @@ def compact(store: Store) -> Compacted:
     """
     with locked(store):
         complete_switch(store)
+        complete_changes(store)
+        store.remove(STAGING)
         return rewrite(store)
 
 

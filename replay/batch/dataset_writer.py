@@ -1,4 +1,4 @@
-"""A dataset on its store: which runs it holds, how a run gets into it whole, how what was cut off is cleared away.
+"""A dataset on its store: which runs it holds, and how what was cut off is cleared away.
 
 The tables of a run lie at `TABLE/run=NAME/part-0.parquet`, its row in `runs.parquet`. While a batch works, the rows of
 finished runs lie in a journal, one file each, from which the next batch goes on if this one is killed. What is in a
@@ -8,32 +8,17 @@ table is not known here.
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
+from replay.batch.commit import JOURNAL, begin_to_forget, complete_changes, complete_switch, remove_tables
 from replay.batch.runs_table import LABELS, labels_of, runs_table
 from replay.batch.storage import STAGING, Store
-from replay.datasets.layout import (
-    COMPACTED,
-    OWN,
-    PART_FILE,
-    RUNS_FILE,
-    SWITCH,
-    Switch,
-    escaped,
-    flat_files,
-    runs_in,
-    table_folder,
-    typed_as_text,
-)
+from replay.datasets.layout import CHANGES, OWN, RUNS_FILE, escaped, flat_files, typed_as_text
 from replay.errors import OutputExistsError, ReplayError
 from replay.tables import TABLES, write_parquet
 
@@ -41,11 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from replay.batch.discovery import FoundRun
-
-JOURNAL: Final = f"{OWN}/journal"
-
-WRITING: Final = "writing"
-"""The status in the journal of a run whose tables are being put into place."""
 
 LONGEST_NAME: Final = 180
 """Bytes of a run's name as a part of a path: with `run=` it must fit into 255."""
@@ -64,83 +44,6 @@ class Known:
     schema_version: str
     options: str
     status: str
-
-
-# ---- one run, put into place by whoever replayed it ----
-
-
-def commit(store: Store, row: dict[str, Any], tables: Path | None, *, replaces: bool) -> None:
-    """Put a run into the dataset: its tables out of the directory `tables`, none for an error, and its row.
-
-    Raises:
-        OutputError: the store refused.
-    """
-    run = row["run"]
-    entry = f"{JOURNAL}/{escaped(run)}.json"
-    with uninterrupted():
-        if tables is not None or replaces:
-            store.write(entry, _json({"run": run, "status": WRITING}))
-        if tables is None and replaces:
-            remove_tables(store, run)
-        for table in TABLES if tables is not None else ():
-            assert tables is not None
-            store.publish(tables / f"{table}.parquet", f"{table_folder(table, run)}/{PART_FILE}")
-        store.write(entry, _json(row))
-
-
-def remove_tables(store: Store, run: str) -> None:
-    """Take a run's folders out of all tables, those too whose names older versions escaped another way."""
-    for table in TABLES:
-        for folder in {table_folder(table, run), f"{table}/run={quote(run, safe='')}"}:
-            store.remove(folder)
-
-
-def complete_switch(store: Store) -> None:
-    """Put the files that `compact` made into the place of what is in them, from wherever that was interrupted.
-
-    Without a switch nothing of it was done: then the files are cleared away.
-    """
-    switch = Switch.read(store.read(SWITCH))
-    if switch is not None:
-        for table, files in switch.files.items():
-            staged = store.names(f"{COMPACTED}/{table}")
-            for name in files:
-                if name in staged:
-                    store.move(f"{COMPACTED}/{table}/{name}", f"{table}/{name}")
-            there, runs = store.names(table), set(switch.runs)
-            for name in flat_files(there):
-                if name not in files:
-                    store.remove(f"{table}/{name}")
-            for run, folder in runs_in(there).items():
-                if run in runs:
-                    store.remove(f"{table}/{folder}")
-        store.remove(SWITCH)
-    store.remove(COMPACTED)
-
-
-def _json(row: dict[str, Any]) -> bytes:
-    return json.dumps(row).encode()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back an interrupt or a request to end until the block is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda signum, _: caught.append(signum)) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if caught:
-            signal.raise_signal(caught[0])
-
-
-# ---- the whole dataset, held by one batch ----
 
 
 def read_runs(store: Store) -> pa.Table | None:
@@ -241,8 +144,7 @@ class DatasetWriter:
 
     def forget(self, run: str) -> None:
         """Take a run out: its folders at once, its row when the work is finished."""
-        self.store.write(f"{JOURNAL}/{escaped(run)}.json", _json({"run": run, "status": WRITING}))
-        remove_tables(self.store, run)
+        begin_to_forget(self.store, run)
         self.rows.pop(run, None)
         self._gone.add(run)
         self._changed = True
@@ -259,7 +161,7 @@ class DatasetWriter:
                 write_parquet(self.table(), folder / RUNS_FILE)
                 self.store.publish(folder / RUNS_FILE, RUNS_FILE)
             self._changed = False
-        for folder in (JOURNAL, STAGING):
+        for folder in (JOURNAL, CHANGES, STAGING):
             self.store.remove(folder)
 
     def table(self) -> pa.Table:
@@ -274,17 +176,20 @@ class DatasetWriter:
         return runs_table(list(self.rows.values()), kept)
 
     def _collect_journal(self) -> None:
-        """Take the rows that workers left in the journal, and undo what they left half done."""
+        """Take the rows that workers left in the journal, and complete or undo what they left half done."""
+        gone = complete_changes(self.store)
         for file in self.store.names(JOURNAL):
             run = unquote(file.removesuffix(".json"))
             row = _entry(self.store.read(f"{JOURNAL}/{file}"), run)
             if row is None:
                 remove_tables(self.store, run)
-                self.rows.pop(run, None)
-                self._gone.add(run)
-                self._changed = True
-            else:
+                gone.add(run)
+            elif run not in gone:
                 self.record(row)
+        for run in gone:
+            self.rows.pop(run, None)
+        self._gone |= gone
+        self._changed |= bool(gone)
         self.store.remove(STAGING)
 
     def _all_known(self) -> Iterator[Known]:
@@ -326,16 +231,13 @@ class DatasetWriter:
 
 
 def _entry(data: bytes | None, run: str) -> dict[str, Any] | None:
-    """Return the row of a run that the journal holds; None for one that was being written, or whose entry is damaged.
-
-    Such a run is made again.
-    """
+    """Return the row of a run that the journal holds; None where the entry is damaged: such a run is made again."""
     try:
         row = json.loads(data or b"null")
     except ValueError:
         return None
     needed = {*Known.__dataclass_fields__, LABELS, "added_at"}
-    if not isinstance(row, dict) or row.get("status") == WRITING or row.get("run") != run or needed - row.keys():
+    if not isinstance(row, dict) or row.get("run") != run or needed - row.keys():
         return None
     return row
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from replay.batch.dataset_writer import Known, commit
+from replay.batch.commit import commit
+from replay.batch.dataset_writer import Known
 from replay.batch.discovery import FoundRun
 from replay.batch.local_copies import beginning, content_hash, fetched, is_archive, is_compressed, state_of
 from replay.batch.runs_table import ERROR, LABELS, OK, summary_columns

@@ -19,6 +19,7 @@ from replay.batch.storage import LocalStore, Store
 from replay.datasets.layout import OWN
 from replay.errors import ReplayError
 from replay.tables import OutputError
+from replay.tables.temporary import is_gone
 
 LOCK: Final = f"{OWN}/lock"
 
@@ -102,15 +103,7 @@ def _read_holder(data: bytes | None) -> dict[str, Any]:
 
 def _is_dead(holder: dict[str, Any]) -> bool:
     """Tell whether the process that holds a lock was one of this host and is no more."""
-    if holder.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(holder.get("pid", 0)), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return holder.get("host") == socket.gethostname() and is_gone(int(holder.get("pid", 0)))
 
 
 def _busy(store: Store, holder: dict[str, Any]) -> DatasetBusyError:

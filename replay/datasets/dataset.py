@@ -11,7 +11,17 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from replay.datasets.layout import COMPACTED, SWITCH, Switch, TableFiles, files_of
+from replay.datasets.layout import (
+    ASIDE,
+    CHANGES,
+    COMPACTED,
+    SWITCH,
+    Change,
+    Switch,
+    TableFiles,
+    files_of,
+    whole_runs,
+)
 from replay.errors import QueryError, ReplayError
 from replay.tables import SCHEMA_VERSION, TABLES, arrow_schema
 
@@ -97,7 +107,8 @@ class Dataset:
 
     def files(self, name: str) -> TableFiles:
         """Return the files of a table, below the dataset."""
-        return files_of(name, self._names(name), self._switch, self._names(f"{COMPACTED}/{name}"))
+        files = files_of(name, self._names(name), self._switch, self._names(f"{COMPACTED}/{name}"))
+        return whole_runs(name, files, self._changes, self._names(f"{ASIDE}/{name}")) if self._changes else files
 
     def _names(self, folder: str) -> list[str]:
         from pyarrow import fs
@@ -115,8 +126,21 @@ class Dataset:
         """What `compact` is putting into place."""
         if not is_file(self.filesystem, f"{self.path}/{SWITCH}"):
             return None
-        with self.filesystem.open_input_stream(f"{self.path}/{SWITCH}") as stream:
-            return Switch.read(stream.read())
+        return Switch.read(self._read(SWITCH))
+
+    @cached_property
+    def _changes(self) -> list[Change]:
+        """The runs that are being changed, or were when a batch was killed."""
+        found = (Change.read(self._read(f"{CHANGES}/{name}")) for name in self._names(CHANGES))
+        return [change for change in found if change is not None]
+
+    def _read(self, name: str) -> bytes | None:
+        """Return what a file holds, None where it is gone again."""
+        try:
+            with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
 
     @cached_property
     def compacted(self) -> frozenset[str]:

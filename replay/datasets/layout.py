@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_letters, digits
 from typing import Any, Final
 from urllib.parse import unquote
@@ -26,6 +26,12 @@ COMPACTED: Final = f"{OWN}/compacted"
 
 SWITCH: Final = f"{OWN}/switch.json"
 """Which files those are: from when it is there up to when it goes they are the dataset, wherever they lie."""
+
+CHANGES: Final = f"{OWN}/changes"
+"""The folder of notes on runs that are being added, replaced or forgotten: until a note goes, they are not whole."""
+
+ASIDE: Final = f"{OWN}/aside"
+"""The folder of the files that are to take the place of a run's own, by table."""
 
 _FOLDER: Final = "run="
 _FLAT: Final = re.compile(r"part-\d+\.parquet")
@@ -88,11 +94,52 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A run that is being changed: `added`, `replaced` (its `row` is the new one's) or `forgotten`."""
+
+    run: str
+    deed: str
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def data(self) -> bytes:
+        """Return it as it is stored."""
+        return json.dumps({"run": self.run, "deed": self.deed, "row": self.row}).encode()
+
+    @classmethod
+    def read(cls, data: bytes | None) -> Change | None:
+        """Return what is stored, None where there is nothing, or nothing whole."""
+        try:
+            found: Any = json.loads(data or b"null")
+            return cls(str(found["run"]), str(found["deed"]), dict(found["row"]))
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+def aside(run: str) -> str:
+    """Return the name of the file of a run in the folder of a table in `ASIDE`."""
+    return f"{escaped(run)}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
 class TableFiles:
     """The files of one table, below the dataset: those of many runs, and those of one run by its name."""
 
     flat: list[str]
     of_run: dict[str, str]
+
+
+def whole_runs(table: str, files: TableFiles, changes: Sequence[Change], lying_aside: Collection[str]) -> TableFiles:
+    """Return the files of a table without those of runs that are not whole; of one that is replaced, the new ones.
+
+    `changes` are cut off or under way, `lying_aside` is what is in the table's folder of `ASIDE`.
+    """
+    of_run = dict(files.of_run)
+    for change in changes:
+        if change.deed == "replaced" and aside(change.run) in lying_aside:
+            of_run[change.run] = f"{ASIDE}/{table}/{aside(change.run)}"
+        elif change.deed != "replaced" or change.row.get("error"):
+            of_run.pop(change.run, None)
+    return TableFiles(files.flat, of_run)
 
 
 def files_of(table: str, names: Sequence[str], switch: Switch | None, staged: Collection[str]) -> TableFiles:

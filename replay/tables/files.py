@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias
 from replay.console.screen import clean
 from replay.errors import OutputExistsError, QueryError, ReplayError
 from replay.tables.arrow import in_order, order_of
+from replay.tables.temporary import temporary_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +66,7 @@ def whole_file(path: PathLike, *, force: bool = False) -> Iterator[Path]:
     with _system_errors(path):
         target = Path(os.path.realpath(path))
         _check_file(target, force=force)
-        temporary = _temporary_in(target.parent)
+        temporary = temporary_in(target.parent)
         try:
             yield temporary
             _check_file(target, force=force)
@@ -102,7 +103,7 @@ def whole_directory(directory: PathLike, files: Iterable[str], *, force: bool = 
         target = Path(os.path.realpath(directory))
         _check_directory(target, names, force=force)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_in(target if target.exists() and not _is_replaceable(target) else target.parent)
+        temporary = temporary_in(target if target.exists() and not _is_replaceable(target) else target.parent)
         temporary.mkdir()
         try:
             yield temporary
@@ -373,13 +374,6 @@ def _exchanged(one: Path, other: Path) -> bool:
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     names = os.fsencode(one), os.fsencode(other)
     return rename is not None and not rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
-
-
-def _temporary_in(directory: Path) -> Path:
-    """Return a path that is not there, of a name that any file system can hold."""
-    import secrets
-
-    return directory / f".replay-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def _is_rising(field: pa.Field) -> bool:
