@@ -1,8 +1,23 @@
-"""`python -m replay` is the command `replay`."""
+"""The command `replay`, which `python -m replay` is too."""
 
 from __future__ import annotations
 
-from replay.cli import main
+import gc
+import os
+from typing import Final
+
+OBJECTS_UNCOLLECTED: Final = 500_000
+"""So many objects may come to be between two searches for garbage: a start and a small log make fewer."""
+
+
+def main() -> None:
+    """Run the command line without what takes a good part of the time that a small log needs, and serves none."""
+    gc.set_threshold(OBJECTS_UNCOLLECTED)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy else starts threads for algebra that nothing here does
+    from replay import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

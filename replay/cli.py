@@ -5,7 +5,6 @@ Exit status: 0 done, 1 the input could not be used, 2 wrong usage, 3 a --fail-if
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from typing import Annotated, Final
@@ -18,9 +17,6 @@ from replay.errors import ReplayError
 from replay.version import __version__
 
 __all__ = ["COMMANDS", "ReplayError", "__version__", "app", "main"]
-
-OBJECTS_UNCOLLECTED: Final = 100_000
-"""So many objects may come to be between two searches for garbage: twice those of a start."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -62,7 +58,6 @@ app: Final = make_app()
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
-    _spare_small_logs()
     end_at_signals()
     try:
         app(prog_name="replay")
@@ -79,9 +74,3 @@ def main() -> None:
             raise
         say(bug_report(error))
         sys.exit(UNUSABLE_INPUT)
-
-
-def _spare_small_logs() -> None:
-    """Leave out what takes a good part of the time that a small log needs, and serves none."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy else starts threads for algebra that nothing here does
-    gc.set_threshold(OBJECTS_UNCOLLECTED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,9 @@ def operations(code: int, sources: Int64Array, clock: Int64Array, **columns: Int
     return [Operations(code, sources, clock, columns)]
 
 
+_NONE: Final = np.zeros(0, np.int64)
+
+
 @dataclass
 class WindowCalls:
     """The calls of a window by name."""
@@ -122,11 +125,10 @@ class WindowCalls:
 
     def named(self, *names: str, among: NDArray[np.bool_] | None = None) -> Int64Array:
         """Return the rows of the named calls, all or those `among` some."""
-        codes = [CALL_CODE[name] for name in names]
-        chosen = np.zeros(len(self.calls), np.bool_)
-        for code in codes:
-            if code < len(self._met) and self._met[code]:
-                chosen |= self.calls.call == code
+        codes = [code for code in map(CALL_CODE.__getitem__, names) if code < len(self._met) and self._met[code]]
+        if not codes:
+            return _NONE
+        chosen: NDArray[np.bool_] = np.logical_or.reduce([self.calls.call == code for code in codes])
         return np.flatnonzero(chosen if among is None else chosen & among).astype(np.int64, copy=False)
 
     def succeeded(self, *names: str) -> Int64Array:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,12 @@ print(lines / (time.perf_counter() - begin))
 """
 """Prints how many lines of a log the scanner alone goes through in a second."""
 
+BATCH_LOG_LINES: Final = 200
+"""Lines of a log of a batch."""
+
+BATCH_LOG_MS: Final = 4.0
+"""250 small logs a second."""
+
 TARGET_LINES: Final = 1_000_000
 """The targets beside mawk are for logs this long: in shorter ones the start of the process weighs more."""
 
@@ -67,6 +74,7 @@ class Form:
     many_lines: int
     worst_lines: int
     calls: int
+    batch_logs: int
     pairs: int
     tries: int
     commands: tuple[str, ...]
@@ -74,9 +82,31 @@ class Form:
 
 
 FULL: Final = Form(
-    "full", 1_000_000, 1_000_000, 10_000_000, 80_000, 800_000, 5, 5, ("report", "export"), (100_000, 1_000_000)
+    "full",
+    lines=1_000_000,
+    fewer_lines=1_000_000,
+    many_lines=10_000_000,
+    worst_lines=80_000,
+    calls=800_000,
+    batch_logs=1_000,
+    pairs=5,
+    tries=5,
+    commands=("report", "export"),
+    rectangles=(100_000, 1_000_000),
 )
-QUICK: Final = Form("quick", 240_000, 80_000, 240_000, 30_000, 480_000, 2, 3, ("report",), (100_000,))
+QUICK: Final = Form(
+    "quick",
+    lines=160_000,
+    fewer_lines=40_000,
+    many_lines=160_000,
+    worst_lines=16_000,
+    calls=320_000,
+    batch_logs=200,
+    pairs=2,
+    tries=3,
+    commands=("report",),
+    rectangles=(100_000,),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +136,7 @@ class Benchmark:
         """Measure all there is, the small first."""
         yield self.small_log()
         yield from self.middle_log()
+        yield self.small_logs()
         yield from self.heavy_logs()
         yield self.ordinary_log()
         yield self.live_mappings()
@@ -153,6 +184,24 @@ class Benchmark:
             shutil.rmtree(home)
         ratio, first, second = sorted(tries)[len(tries) // 2]
         return Result(f"report of {lines} lines, first run / second", ratio, "x", 1.15, _seconds(first, second))
+
+    def small_logs(self) -> Result:
+        """Measure what one more small log costs a batch, which works on all cores."""
+        times = []
+        for count in (self.form.batch_logs // 4, self.form.batch_logs):
+            folder, made = self.folder / f"batch{count}", self.folder / f"dataset{count}"
+            folder.mkdir()
+            lines = logs.ordinary(count * BATCH_LOG_LINES)
+            for number in range(count):
+                logs.write(folder / f"run{number}.log", islice(lines, BATCH_LOG_LINES))
+            words = [sys.executable, "-m", "replay", "batch", str(folder), "-o", str(made), "--quiet"]
+            times.append((measured(words).seconds, count))
+            shutil.rmtree(folder)
+            shutil.rmtree(made)
+        (few, fewer), (many, more) = times
+        each = (many - few) / (more - fewer)
+        name = f"batch: each further log of {BATCH_LOG_LINES} lines"
+        return Result(name, 1000 * each, "ms", BATCH_LOG_MS, f"{1 / each:.0f} logs a second")
 
     def heavy_logs(self) -> Iterator[Result]:
         """Measure logs of memory calls alone: both dialects, and how time and memory grow with the strace log."""
