@@ -14,6 +14,9 @@ import pytest
 from replay.engine import build_hook, native
 from replay.engine.gap_sweep import empty_tree, sweep
 from replay.errors import ReplayError
+from replay.mm.address_space import apply_operations
+from replay.mm.fields import ABOVE_BREAK, CHANGE, OPERATION
+from replay.mm.space import empty_space
 
 
 @pytest.fixture
@@ -72,6 +75,16 @@ def test_arrays_of_another_layout_are_refused() -> None:
             sweep(wrong, numbers, changes, places, empty_tree(1), numbers, numbers)
     with pytest.raises(ValueError, match="argument"):
         sweep(numbers, numbers, changes, places)
+
+
+def test_records_of_another_layout_are_refused() -> None:
+    space, chosen = empty_space(), np.zeros(0, np.int64)
+    operations, changes, above = np.zeros(0, OPERATION), np.zeros(0, CHANGE), np.zeros(0, ABOVE_BREAK)
+    assert apply_operations(space, operations, chosen, (0, 0), changes, above, 4096) == (0, 0)
+    with pytest.raises(ValueError, match="array of 1 dimensions"):
+        apply_operations(space, changes, chosen, (0, 0), changes, above, 4096)
+    with pytest.raises(ValueError, match="array of 0 dimensions"):
+        apply_operations(space._replace(state=np.zeros(1, CHANGE)[0]), operations, chosen, (0, 0), changes, above, 4096)
 
 
 def test_a_fresh_library_is_not_built_again(monkeypatch: pytest.MonkeyPatch) -> None:

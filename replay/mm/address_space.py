@@ -50,7 +50,7 @@ from replay.mm.fields import (
     Operation,
 )
 from replay.mm.rectangles import begin_rectangle, do_munmap, split_vma
-from replay.mm.remap import remap_give, remap_take, taken_unit
+from replay.mm.remap import mremap
 from replay.mm.space import (
     AHEAD,
     READ_AHEAD_ABOVE,
@@ -117,14 +117,8 @@ def _apply(space: Space, operation: Operation, page: int) -> None:
         mprotect(space, operation, page)
     elif code == OpCode.BRK:
         brk(space, operation, page)
-    elif code == OpCode.REMAP:
-        unit = taken_unit(space, operation, page)
-        remap_take(space, operation, unit)
-        remap_give(space, operation, unit)
-    elif code == OpCode.REMAP_TAKE:
-        remap_take(space, operation, taken_unit(space, operation, page))
-    elif code == OpCode.REMAP_GIVE:
-        remap_give(space, operation, taken_unit(space, operation, page))
+    elif code in (OpCode.REMAP, OpCode.REMAP_TAKE, OpCode.REMAP_GIVE):
+        mremap(space, operation, page)
     elif code == OpCode.DETACH:
         shmdt(space, operation)
     elif code == OpCode.SET_BRK:
@@ -186,7 +180,7 @@ def mmap_region(space: Space, operation: Operation, page: int) -> None:
 
 
 def munmap(space: Space, operation: Operation, page: int) -> None:
-    """Unmap the pages of `[addr, addr + length)`; gaps in between are no error. Source: man 2 munmap."""
+    """Unmap the pages of `[addr, addr + length)`; gaps in between are no error. Source: mmap(2)."""
     start = operation.addr
     end = start + page_align(operation.length, page)
     if is_mapped_inside(space, start, end):

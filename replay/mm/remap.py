@@ -22,6 +22,7 @@ from replay.mm.fields import (
     PROT_WRITE,
     REMAP_OVER_MAPPING,
     REMAP_UNKNOWN,
+    OpCode,
     Operation,
 )
 from replay.mm.rectangles import do_munmap
@@ -39,17 +40,16 @@ from replay.mm.space import (
 from replay.mm.vma_tree import add_mapping, infer_gaps
 
 
-def _stash(space: Space, place: int, index: int, step: int, start: int, end: int) -> None:
-    """Keep `[start, end)` of the mapping at (place, index) as one piece of a remap under way."""
-    state = space.state
-    piece = space.stash[state.stashed]
-    copy_mapping(mapping_at(space, place, index), piece)
-    piece.step = step
-    piece.start = start
-    piece.end = end
-    if piece.offset != NULL:
-        piece.offset += start - leaf_at(space, place).starts[index]
-    state.stashed += 1
+def mremap(space: Space, operation: Operation, page: int) -> None:
+    """Move, grow, shrink or copy `[addr, addr + old_length)` to `length` bytes at `result`. Source: mm/mremap.c.
+
+    A call that was split takes at its first line and gives at its last.
+    """
+    unit = _taken_unit(space, operation, page)
+    if operation.code != OpCode.REMAP_GIVE:
+        _take(space, operation, unit)
+    if operation.code != OpCode.REMAP_TAKE:
+        _give(space, operation, unit)
 
 
 def _unit_of(flags: int, page: int) -> int:
@@ -63,7 +63,20 @@ def _unit_of(flags: int, page: int) -> int:
     return 1 << size if size else DEFAULT_HUGE_PAGE
 
 
-def taken_unit(space: Space, operation: Operation, page: int) -> int:
+def _stash(space: Space, place: int, index: int, step: int, start: int, end: int) -> None:
+    """Keep `[start, end)` of the mapping at (place, index) as one piece of a remap under way."""
+    state = space.state
+    piece = space.stash[state.stashed]
+    copy_mapping(mapping_at(space, place, index), piece)
+    piece.step = step
+    piece.start = start
+    piece.end = end
+    if piece.offset != NULL:
+        piece.offset += start - leaf_at(space, place).starts[index]
+    state.stashed += 1
+
+
+def _taken_unit(space: Space, operation: Operation, page: int) -> int:
     """Return the unit of the mapping at `addr`, or of its pieces where they were stashed before."""
     for number in range(space.state.stashed):
         if space.stash[number].step == operation.step:
@@ -74,7 +87,7 @@ def taken_unit(space: Space, operation: Operation, page: int) -> int:
     return _unit_of(mapping_at(space, place, index).flags, page)
 
 
-def remap_take(space: Space, operation: Operation, page: int) -> None:
+def _take(space: Space, operation: Operation, page: int) -> None:
     """Stash the pieces of `[addr, addr + old_length)` and, unless they stay or are copied, end them.
 
     An old length of 0 duplicates the one shared mapping at `addr`, to any length. Source: mremap(2); mm/mremap.c.
@@ -117,7 +130,7 @@ def _mapped_up_to(space: Space, operation: Operation, page: int) -> int:
     return start + (page if stays or moves_only else min(old_size, new_size))
 
 
-def remap_give(space: Space, operation: Operation, page: int) -> None:
+def _give(space: Space, operation: Operation, page: int) -> None:
     """Put the stashed pieces of this step at `result`, the last one stretched to the new length."""
     source, target = operation.addr, operation.result
     old_size, new_size = page_align(operation.old_length, page), page_align(operation.length, page)
@@ -133,7 +146,7 @@ def remap_give(space: Space, operation: Operation, page: int) -> None:
     for number in range(space.state.stashed):
         piece = space.stash[number]
         if piece.step == operation.step:
-            _give(space, piece, operation, old_size, last)
+            _give_piece(space, piece, operation, old_size, last)
             continue
         copy_mapping(piece, space.stash[kept])
         space.stash[kept].step = piece.step
@@ -143,7 +156,7 @@ def remap_give(space: Space, operation: Operation, page: int) -> None:
     space.state.stashed = kept
 
 
-def _give(space: Space, piece: Piece, operation: Operation, old_size: int, last: int) -> None:
+def _give_piece(space: Space, piece: Piece, operation: Operation, old_size: int, last: int) -> None:
     """Put a stashed piece where it goes, up to `last` if it is the last of its mapping of `old_size` bytes."""
     source, target = operation.addr, operation.result
     moved = target != source
@@ -164,7 +177,7 @@ def _give(space: Space, piece: Piece, operation: Operation, old_size: int, last:
         add_mapping(space, high, end, piece)
 
 
-HELPERS: Final = (_stash, _unit_of, taken_unit, remap_take, _mapped_up_to, remap_give, _give)
+HELPERS: Final = (mremap, _stash, _unit_of, _taken_unit, _take, _mapped_up_to, _give, _give_piece)
 """What the compiled loop calls of this module."""
 
 INLINED: Final = ()

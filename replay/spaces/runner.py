@@ -32,6 +32,9 @@ MOST_AWAKE: Final = 64
 """So many spaces are kept as they run; of others the rows alone, which take a hundredth of the room of a small one."""
 
 
+_NOTHING: Final = np.empty(0, RECTANGLE)
+
+
 class PreparedWindow(NamedTuple):
     """A window with the operations of its calls, ready to be run; `limits` are those at its brk calls."""
 
@@ -178,7 +181,7 @@ class Runner:
                 became.pieces.append((life.space, space.ended[:count].copy()))
             if done == before:
                 space = grown(space)
-        self.awake[life.space] = space
+        self.awake[life.space] = space._replace(ended=_NOTHING)  # not to keep rectangles that others outgrow
         return space
 
     def end(self) -> WindowChanges:
