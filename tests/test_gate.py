@@ -142,7 +142,8 @@ def test_a_comparison_with_nothing_is_false_and_said(missing: object) -> None:
     assert not judged.holds
     assert judged.unknown == ("live_bytes",)
     assert all_lines([judged]) == [
-        "live_bytes > 0 or live_bytes <= 0: no value for live_bytes; a comparison with it counts as false"
+        "cannot be judged: live_bytes > 0 or live_bytes <= 0: no value for live_bytes, as far as the log shows; "
+        "a comparison with it counts as false"
     ]
 
 

@@ -392,3 +392,9 @@ def test_csv_for_spreadsheets_has_no_formulas(dataset: Path, tmp_path: Path) -> 
 def test_pandas_reads_the_runs(dataset: Path) -> None:
     runs = pd.read_parquet(dataset / "runs.parquet")
     assert set(runs["status"]) == {"ok", "error"}
+
+
+def test_the_questions_as_json() -> None:
+    listed = json.loads(command("query", "--list", "--json").stdout)
+    assert [question["name"] for question in listed] == list(BY_NAME)
+    assert all(question["meaning"] and "FROM" in question["sql"] for question in listed)

@@ -253,7 +253,7 @@ def test_leaks_stand_by_call_site_and_size(tmp_path: Path) -> None:
     program.lines.append(f"libx.so->calloc(10, 7) = {program.top + 0x100:#x}")
     assert section(program.load(tmp_path), "Never freed") == (
         "  blocks  bytes  size of each  call               lines  oldest lived\n"
-        "       3  3,000  512-1023      malloc of prog     4-6         3 lines\n"
+        "       3  3,000  1,000         malloc of prog     4-6         3 lines\n"
         "       1     70  70            calloc of libx.so  7           0 lines"
     )
 
@@ -308,8 +308,8 @@ ROWS = {
         "addr", "bytes", "call", "caller", "pid", "line", "age_lines", "age_ns", "released_bytes", "blocks_above",
     },
     "leaks": {
-        "space", "call", "caller", "size_class", "count", "bytes", "first_line", "last_line", "oldest_age_lines",
-        "oldest_age_ns",
+        "space", "call", "caller", "size_class", "least_bytes", "most_bytes", "count", "bytes", "first_line",
+        "last_line", "oldest_age_lines", "oldest_age_ns",
     },
     "causes": {
         "kind", "call", "caller", "least_request_bytes", "most_request_bytes", "count", "bytes", "least_bytes",

@@ -15,6 +15,7 @@ import pytest
 from test_cli import process, run
 
 from replay.commands import manual
+from replay.run.cxx_names import demangled
 
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
 
@@ -33,6 +34,12 @@ def test_help_of_a_command_and_of_all() -> None:
     assert run("help", "steps").out == run("steps", "--help").out
     assert run("help").out == run("--help").out
     assert run("-V").out == run("--version").out
+
+
+def test_help_of_what_is_no_command_is_wrong_usage() -> None:
+    ended = run("help", "stpes")
+    assert (ended.status, ended.err.splitlines()[-1]) == (2, "Error: No command 'stpes'. Did you mean 'steps'?")
+    assert run("help", "nope").status == 2
 
 
 def test_help_names_arguments_as_people_do() -> None:
@@ -195,6 +202,33 @@ def test_stacks_are_folded_from_the_outermost_function(tmp_path: Path) -> None:
     assert grown.out == "prog+?;grow:deep;malloc;brk;brk 135168\nmain;brk;brk 135168\n"
     assert "264 KiB in 2 stacks: bytes that the break grew by" in grown.err
     assert run("stacks", log, "--of", "mmap", "-q").out == "mmap;mmap 4096\n"
+
+
+MANGLED = "_ZN3app5Store3putEi"
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        (MANGLED, "app::Store::put(int)"),
+        ("_Znwm", "operator new(unsigned long)"),
+        ("main", "main"),
+        ("_Zbogus", "_Zbogus"),
+        ("_ZN\xe4", "_ZN\xe4"),
+    ],
+)
+def test_names_of_cxx_are_those_of_the_source(symbol: str, name: str) -> None:
+    pytest.importorskip("cxxfilt")
+    assert demangled(symbol) == name
+
+
+def test_without_cxxfilt_names_stand_as_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cxxfilt", None)
+    log = tmp_path / "k.log"
+    log.write_text(f"brk(NULL) = 0x1000000\nbrk(0x1021000) = 0x1021000\n > /srv/prog({MANGLED}+0x9) [0x1149]\n")
+    shown = run("stacks", log)
+    assert shown.out == f"{MANGLED};brk 135168\n"
+    assert "| c++filt reads them" in shown.err
 
 
 def test_a_log_without_stacks_says_how_to_get_them() -> None:

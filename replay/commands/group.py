@@ -146,11 +146,21 @@ class Commands(SkipConversion, TyperGroup):
         if not args and input_waits():
             args = [DEFAULT]
         if args and args[0] == "help" and not Path("help").exists():
-            args = [*(word for word in args[1:2] if word in self.commands), "--help"]
+            self._refuse_unknown(ctx, args[1:2])
+            args = [*args[1:2], "--help"]
         elif args and args[0] not in self.commands and args[0].partition("=")[0] not in _OWN_OPTIONS:
             self._refuse_typos(ctx, args[0])
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
+
+    def _refuse_unknown(self, ctx: Any, words: list[str]) -> None:
+        """End with a usage error if help is asked for what is no command."""
+        for word in words:
+            if word not in self.commands and not word.startswith("-"):
+                near = _near(word, self.commands)
+                ctx.fail(
+                    f"No command {word!r}." + (f" Did you mean {near!r}?" if near else " `replay help` lists them.")
+                )
 
     def _refuse_typos(self, ctx: Any, word: str) -> None:
         """End with a usage error if a word is no file but nearly a command."""

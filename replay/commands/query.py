@@ -55,7 +55,7 @@ def query(
     SQL sees nothing else: no file, no network; it can write nowhere.
     """
     if show_list or (dataset and not question):
-        _print_questions()
+        _print_questions(as_json=as_json or form == AnswerFormat.json)
         return
     if not dataset:
         raise typer.BadParameter("name a dataset and a question; --list prints the questions", param_hint="DATASET")
@@ -77,7 +77,16 @@ def query(
         warn(complaint)
 
 
-def _print_questions() -> None:
+def _print_questions(*, as_json: bool) -> None:
+    if as_json:
+        from replay.datasets.questions import QUESTIONS
+        from replay.report.as_json import write_json_rows
+
+        write_json_rows(
+            ({"name": one.name, "meaning": one.meaning, "sql": " ".join(one.sql.split())} for one in QUESTIONS),
+            sys.stdout,
+        )
+        return
     from replay.console.screen import print_lines
     from replay.report.query import question_lines
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from replay.commands.options import Dialect, Format, MapsFile, PageSize, Quiet, Strict, Traces, read_run
+from replay.commands.options import Dialect, Format, MapsFile, PageSize, Quiet, Strict, Traces, read_run, warn
 from replay.console.progress_bar import progress
 
 HEAVIEST: Final = 10
@@ -50,6 +50,7 @@ def stacks(
         run = read_run(traces, format.value, maps, page_size, strict, watch)
     from replay.console.screen import print_lines
     from replay.report.stacks import folded_lines, heaviest_lines
+    from replay.run.cxx_names import MANGLED
     from replay.run.stacks import folded
 
     weight = of or (Weight.live if run.malloc_blocks.seen else Weight.growth)
@@ -58,3 +59,5 @@ def stacks(
     if not quiet:
         sys.stdout.flush()
         print_lines(heaviest_lines(found, weight.value, HEAVIEST), sys.stderr)
+        if any(MANGLED in stack for stack in found):
+            warn("names of C++ are shown as they stand in the file: | c++filt reads them, or pip install '.[cxx]'")

@@ -235,7 +235,8 @@ def all_lines(judgements: Iterable[Judgement]) -> list[str]:
     judged = list(judgements)
     held = [line for judgement in judged if judgement.holds for line in judgement.lines()]
     return held + [
-        f"{judgement.condition}: no value for {', '.join(judgement.unknown)}; a comparison with it counts as false"
+        f"cannot be judged: {judgement.condition}: no value for {', '.join(judgement.unknown)}, as far as the log "
+        "shows; a comparison with it counts as false"
         for judgement in judged
         if judgement.unknown
     ]

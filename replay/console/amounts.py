@@ -13,19 +13,19 @@ from replay.engine.columns import to_unsigned
 from replay.linux.constants import SECOND
 
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_LONG_NUMBER: Final = re.compile(r"(?<![\w.,/])(\d{4,})(?: (bytes)|(?= (?:more|pages)))\b")
+_LONG_NUMBER: Final = re.compile(r"(?<![\w.,/])(\d{4,})(?: (bytes)|(?= (?:more|pages|mappings|unless)|-page))\b")
 
 
 @lru_cache(1 << 14)
 def size(count: int) -> str:
     """Return bytes with a binary unit, about three digits: `132 KiB`, `6.7 MiB`, `1 byte`."""
     if abs(count) < 1024:
-        return "1 byte" if count == 1 else f"{count} bytes"
+        return "1 byte" if count == 1 else f"{count:,} bytes"
     value, unit = float(count), 0
     while abs(value) >= 1023.95 and unit < len(_UNITS) - 1:
         value /= 1024
         unit += 1
-    digits = f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+    digits = f"{value:.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
     return f"{digits.removesuffix('.0')} {_UNITS[unit]}"
 
 

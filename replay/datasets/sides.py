@@ -159,6 +159,9 @@ def side(named: str, **how: Any) -> Side:
         return _dataset_side(named, location, name)
     if os.path.isdir(named) and not os.path.isfile(os.path.join(named, SIDECAR)):
         return _exported_side(named)
+    location, mark, name = named.rpartition("#")
+    if mark and os.path.isdir(location) and not os.path.exists(named):
+        raise ReplayError(f"{location}: no dataset that `replay batch` wrote, so it has no runs {name!r}")
     from replay.run.api import load
 
     return _Trace(named, load(named, **how))
@@ -188,11 +191,19 @@ def _dataset_side(named: str, location: str, name: str) -> Side:
         names = [run for run in rows if fnmatchcase(run, name)]
     good = [run for run in names if rows[run]["status"] == OK]
     if not names and name:
-        raise QueryError(f"{location}: no run {name!r}; {_some(sorted(rows))}")
+        raise QueryError(f"{location}: {_none_such(dataset, name)}; {_some(sorted(rows))}")
     if not good:
         why = f": {rows[names[0]].get('error')}" if len(names) == 1 else ""
         raise ReplayError(f"{named}: no run of it could be read{why}")
     return _Runs(named, dataset, good)
+
+
+def _none_such(dataset: Dataset, name: str) -> str:
+    """Return what no run of a dataset is: one of a name, or one with labels."""
+    if "=" not in name:
+        return f"no run {name!r}"
+    labels = sorted({key.removeprefix("label_") for row in dataset.rows for key in row if key.startswith("label_")})
+    return f"no run has the label {name}; its labels are {', '.join(labels)}" if labels else "its runs have no labels"
 
 
 def _has_labels(row: Mapping[str, Any], said: str) -> bool:

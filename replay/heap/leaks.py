@@ -46,7 +46,7 @@ def leaked_groups(replayed: Replay, blocks: Blocks, callers: Int64Array) -> Colu
     fresh[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
     start = np.flatnonzero(fresh)
     if not len(start):
-        names = "space caller call size_class count bytes first_block last_block age_lines age_ns"
+        names = "space caller call size_class least most count bytes first_block last_block age_lines age_ns"
         return dict.fromkeys(names.split(), rows[:0])
     first, last = rows[start], rows[np.append(start[1:], len(rows)) - 1]
     age_lines, age_ns = _ages(replayed, blocks, first)
@@ -55,6 +55,8 @@ def leaked_groups(replayed: Replay, blocks: Blocks, callers: Int64Array) -> Colu
         "caller": keys[1][start],
         "call": keys[2][start],
         "size_class": keys[3][start],
+        "least": np.minimum.reduceat(size, start),
+        "most": np.maximum.reduceat(size, start),
         "count": np.diff(np.append(start, len(rows))),
         "bytes": np.add.reduceat(size, start),
         "first_block": first,

@@ -73,9 +73,18 @@ def is_random(row: Row) -> bool:
     return row.column.name == _RATIO_OF_RANDOM and max(values) < _LEAST_RATIO
 
 
+def _from_random(row: Row) -> bool:
+    """Tell whether a side is as far as address randomisation puts mappings apart: no share of that means anything."""
+    sides = (side.median for side in (row.before, row.after) if side is not None)
+    return row.column.name in _PLACED_AT_RANDOM and max(sides, default=0) >= RANDOM_BYTES
+
+
 def per_cent(row: Row) -> str:
-    """Return a change in per cent, empty where it says nothing: without a change, or of more than tenfold."""
-    if not row.change:
+    """Return a change in per cent, empty where it says nothing.
+
+    That is without a change, where it is more than tenfold, and of what address randomisation alone has laid.
+    """
+    if not row.change or _from_random(row):
         return ""
     if row.share is None:
         return "new"

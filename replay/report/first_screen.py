@@ -85,7 +85,7 @@ def _who(findings: Findings) -> str:
     """Return who ran: `../prog (pid 2733)`, `3 processes, 5 threads`."""
     replayed, spaces = findings.run.replayed, findings.spaces
     if replayed.processes > 1:
-        threads = f", {replayed.threads} threads" if replayed.threads > replayed.processes else ""
+        threads = f", {replayed.threads:,} threads" if replayed.threads > replayed.processes else ""
         return f"{number(replayed.processes, 'process', 'processes')}{threads}"
     if not spaces:
         return ""

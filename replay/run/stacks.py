@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -22,6 +22,7 @@ from replay.grammar.line import Text
 from replay.linux import constants
 from replay.logs.chunks import read_chunks
 from replay.logs.files import STDIN, Log
+from replay.run.cxx_names import demangled
 
 if TYPE_CHECKING:
     from replay.run.api import Run
@@ -87,6 +88,10 @@ _ALLOCATORS: Final = re.compile(
 """Modules that hand on what others ask for: libc, the C++ run time, allocators, the recorder's own library."""
 
 
+_STANDARD: Final = re.compile(r"_ZN?K?S[tabsiod]|_ZNK?9__gnu_cxx")
+"""Symbols of C++'s standard library, wherever its templates were compiled. Source: Itanium C++ ABI, 5.1.10."""
+
+
 def sites(run: Run, steps: Int64Array) -> dict[int, str]:
     """Return for those of some steps that have frames the first one outside of libc, C++ run time and allocator.
 
@@ -103,10 +108,16 @@ def sites(run: Run, steps: Int64Array) -> dict[int, str]:
             continue
         for line, frames in _frames_in(log):
             for step in wanted.get((log.index, line), ()):
-                site = next((frame for frame in frames if not _ALLOCATORS.match(frame.module)), None)
+                site = _site(frames)
                 if site is not None:
                     found[step] = f"{site.function} ({site.module})" if site.module else site.function
     return found
+
+
+def _site(frames: Sequence[_Frame]) -> _Frame | None:
+    """Return the first frame of a program's own; without any, the first outside of libc, C++ run time and allocator."""
+    outside = [frame for frame in frames if not _ALLOCATORS.match(frame.module)]
+    return next((frame for frame in outside if not _STANDARD.match(frame.symbol)), outside[0] if outside else None)
 
 
 def askers(run: Run, steps: Int64Array, callers: Int64Array) -> Int64Array:
@@ -121,10 +132,11 @@ def askers(run: Run, steps: Int64Array, callers: Int64Array) -> Int64Array:
 
 
 class _Frame(NamedTuple):
-    """One frame of a stack: its function, `+?` behind the module where it has no name, and the file's own name."""
+    """One frame of a stack: its function, `+?` behind the module where it has no name, the file's name, the symbol."""
 
     function: str
     module: str
+    symbol: str
 
 
 def _stacks_in(log: Log) -> Iterator[tuple[int, list[str]]]:
@@ -156,10 +168,11 @@ def _frame(text: str, dialect: str) -> _Frame:
     try:
         texts = parse(text, "strace" if dialect == "mixed" else dialect).texts
     except LineError:
-        return _Frame("?", "")
+        return _Frame("?", "", "")
     symbol, path = (_text(texts, name, text) for name in ("frame_symbol", "frame_module"))
     module = PurePath(path).name
-    return _Frame(symbol or (f"{module}+?" if module else "?"), module)
+    function = demangled(symbol).replace(";", ":")
+    return _Frame(function or (f"{module}+?" if module else "?"), module, symbol)
 
 
 def _text(texts: Mapping[str, Text], name: str, line: str) -> str:
@@ -167,4 +180,4 @@ def _text(texts: Mapping[str, Text], name: str, line: str) -> str:
     if found is None:
         return ""
     shown = found.const if found.const is not None else line[found.start : found.end]
-    return shown.encode("latin-1", "replace").decode("utf-8", "surrogateescape").replace(";", ":")
+    return shown.encode("latin-1", "replace").decode("utf-8", "surrogateescape")

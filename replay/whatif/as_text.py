@@ -153,7 +153,10 @@ def _least(recorded: Row, others: Sequence[Row]) -> str:
         return (
             f"None would have held much less: the peak was {size(peak)} as recorded and is {size(most)} at the least."
         )
-    return f"{best.name} would have held the least: {size(most)} mapped at its peak, where {size(peak)} were recorded."
+    return (
+        f"{best.name} would have held the least: {size(most)} mapped at its peak, where {size(peak)} were recorded; "
+        "both with what is only reserved, such as arenas of threads (--touch tells what is resident)."
+    )
 
 
 def _listed(rows: Sequence[Row]) -> str:

@@ -195,6 +195,8 @@ def _leaks(malloc: MallocFindings) -> list[dict[str, Any]]:
             "call": group.call,
             "caller": group.caller or None,
             "size_class": group.size_class,
+            "least_bytes": group.least,
+            "most_bytes": group.most,
             "count": group.count,
             "bytes": group.bytes,
             **_place(group.first, "first_"),

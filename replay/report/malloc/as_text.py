@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from replay.calls.enclosing import FREEING
 from replay.console.amounts import duration, exact, number, size, times
-from replay.console.screen import styled, wrapped
+from replay.console.screen import clean, styled, wrapped
 from replay.console.table import table
 from replay.report import drawing as curves
 from replay.report.facts import Curve
@@ -122,7 +122,8 @@ def _leaks(malloc: MallocFindings) -> Iterator[str]:
     groups = malloc.leaks
     if not groups:
         return
-    rows = [_leak_row(malloc, group) for group in groups[:MOST_ROWS]]
+    several = malloc.several_callers or len({group.caller for group in groups}) > 1
+    rows = [_leak_row(group, several_callers=several) for group in groups[:MOST_ROWS]]
     head = ["blocks", "bytes", "size of each", "call", "lines", "oldest lived"]
     if len(malloc.spaces) > 1:
         head.insert(0, "space")
@@ -138,12 +139,12 @@ def _leaks(malloc: MallocFindings) -> Iterator[str]:
     yield from more(len(groups) - MOST_ROWS, "groups")
 
 
-def _leak_row(malloc: MallocFindings, group: LeakGroup) -> list[str]:
+def _leak_row(group: LeakGroup, *, several_callers: bool) -> list[str]:
     first, last = group.first, group.last
     lines = short_span(first, last) if first and last else "?"
     age = number(group.age_lines, "line") if group.age_ns is None else duration(group.age_ns)
-    by = by_whom(malloc, group.call, group.caller)
-    each = class_text(group.size_class) if group.count > 1 else f"{group.bytes:,}"
+    by = f"{group.call} of {clean(group.caller)}" if group.caller and several_callers else group.call
+    each = f"{group.least:,}" if group.least == group.most else class_text(group.size_class)
     return [f"{group.count:,}", f"{group.bytes:,}", each, by, lines, age]
 
 

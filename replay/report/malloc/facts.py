@@ -73,12 +73,17 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class LeakGroup:
-    """Blocks alive at the end, of one space, caller, call and size class (sizes of `size_class` up to twice that)."""
+    """Blocks alive at the end, of one space, caller, call and size class (sizes of `size_class` up to twice that).
+
+    `least` and `most` are the sizes of the smallest and the largest of them, in bytes.
+    """
 
     space: int
     caller: str
     call: str
     size_class: int
+    least: int
+    most: int
     count: int
     bytes: int
     first: Place | None

@@ -277,6 +277,8 @@ class MallocFindings:
                 caller=self.text(row["caller"]),
                 call=constants.CALLS[row["call"]],
                 size_class=row["size_class"],
+                least=row["least"],
+                most=row["most"],
                 count=row["count"],
                 bytes=row["bytes"],
                 first=self.places.of_clock(int(born[row["first_block"]])),

@@ -33,7 +33,7 @@ def class_text(size_class: int) -> str:
     if size_class < 2:
         return f"{size_class}"
     if size_class < 1024:
-        return f"{size_class}-{2 * size_class - 1}"
+        return f"{size_class}-{2 * size_class - 1:,}"
     return short_range(size_class, 2 * size_class)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from replay.console.amounts import address, exact, number, percent, size
+from replay.console.screen import clean
 from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.heap.leaks import Growth
 from replay.heap.snapshot import HeapSnapshot
@@ -215,8 +216,8 @@ def _against_leak(malloc: MallocFindings) -> Iterator[str]:
     if group is None or not group.bytes:
         return
     total = malloc.diagnosis.leaked_bytes
-    who = f" to {group.caller}" if group.caller else ""
-    blocks = f"{number(group.count, 'block')} of {_class_words(group.size_class)}"
+    who = f" to {clean(group.caller)}" if group.caller else ""
+    blocks = f"{'block' if group.count == 1 else number(group.count, 'block')} of {_sizes(group.least, group.most)}"
     lines = span(group.first, group.last) if group.first and group.last else "lines unknown"
     yield (
         f"Look first at the {blocks} that {group.call} handed out{who} ({lines}): {percent(group.bytes, total)} of all "
@@ -224,8 +225,8 @@ def _against_leak(malloc: MallocFindings) -> Iterator[str]:
     )
 
 
-def _class_words(size_class: int) -> str:
-    return "0 bytes" if not size_class else f"{size_class:,} to {2 * size_class - 1:,} bytes"
+def _sizes(least: int, most: int) -> str:
+    return f"{least:,} to {most:,} bytes" if least != most else number(least, "byte")
 
 
 def _against_pins(malloc: MallocFindings) -> Iterator[str]:
