@@ -85,7 +85,7 @@ def trace(program: Path, options: list[str], folder: Path) -> list[Path]:
     """Run a program under strace in `folder` and return the logs."""
     command = ["strace", *options, str(program)]
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=600)
     if b"PTRACE_TRACEME" in done.stderr or b"ptrace(PTRACE" in done.stderr:
         pytest.skip("ptrace is not allowed here")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -132,7 +132,7 @@ RECORDED = [name for name, build in BUILDS.items() if not {"-static", "-m32"} & 
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_recording_equals_the_maps_that_the_program_read_to_the_last_line(name: str, build, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "replay", "record", "-o", "rec", str(build(name))]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     run = replay.load(tmp_path / "rec")
     found = list(oracle.snapshots(tmp_path, tmp_path / "rec" / "trace.log"))
@@ -151,7 +151,7 @@ def test_a_recording_equals_the_maps_that_the_program_read_to_the_last_line(name
 def test_replay_of_an_ltrace_log_equals_the_maps_that_the_program_read(name: str, build, tmp_path: Path) -> None:
     log = tmp_path / "ltrace.log"
     command = ["ltrace", "-S", "-f", "-e", "malloc+free+realloc@MAIN", "-o", str(log), str(build(name))]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=600)
     if done.returncode or not log.exists():
         pytest.skip(f"ltrace does not work here: {done.stderr[-200:]!r}")
     run = replay.load(log)

@@ -318,11 +318,11 @@ def test_ctrl_c_in_the_middle_of_a_log_ends_with_130() -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = {**os.environ, "PYTHONPATH": str(oracle.CHECKOUT)}
     with subprocess.Popen(command, env=environment, **pipes) as reading:  # type: ignore[call-overload]
-        reading.stdin.write(PLAIN.read_bytes())
+        reading.stdin.write(PLAIN.read_bytes() * 100)  # more than a pipe holds: it is done once the command reads
         reading.stdin.flush()
-        time.sleep(2)
+        time.sleep(2)  # it has read all that there is, and waits for more
         reading.send_signal(signal.SIGINT)
-        assert reading.wait(timeout=30) == 130
+        assert reading.wait(timeout=600) == 130
         assert (reading.stdout.read(), reading.stderr.read()) == (b"", b"")
 
 
@@ -339,7 +339,7 @@ def test_a_pipe_closed_early_is_no_error(tmp_path: Path) -> None:
         assert printing.stdout is not None and printing.stderr is not None
         assert b"step" in printing.stdout.readline()
         printing.stdout.close()
-        assert printing.wait(timeout=60) == 0
+        assert printing.wait(timeout=600) == 0
         assert printing.stderr.read() == b""
 
 

@@ -39,7 +39,7 @@ def text_of(found: Comparison) -> list[str]:
 
 def command(*arguments: object, **how: Any) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "replay", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120, cwd=oracle.CHECKOUT, **how)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=600, cwd=oracle.CHECKOUT, **how)
 
 
 @pytest.fixture(scope="module")

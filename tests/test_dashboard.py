@@ -50,7 +50,7 @@ TEXTS = (
 
 def command(*arguments: object, **how: Any) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "replay", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120, cwd=oracle.CHECKOUT, **how)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=600, cwd=oracle.CHECKOUT, **how)
 
 
 class Page(HTMLParser):
@@ -342,7 +342,7 @@ def test_a_browser_shows_it_without_an_error_and_shows_the_chosen_run(tmp_path: 
     head, _, tail = output.read_text().rpartition("</body>")
     output.write_text(f"{head}{_PROBE}</body>{tail}")
     line = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=9000", "--dump-dom"]
-    done = subprocess.run([*line, output.as_uri()], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([*line, output.as_uri()], capture_output=True, text=True, check=False, timeout=600)
     told = re.findall(r"<output>(.*?)</output>", done.stdout, re.DOTALL)
     assert told, done.stderr[-500:]
     wrong, images, chosen = json.loads(unescape(told[-1]))

@@ -40,7 +40,7 @@ ODD_NAMES = (
 
 def command(*words: object, **how: Any) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "replay", *map(str, words)]
-    return subprocess.run(line, cwd=oracle.CHECKOUT, capture_output=True, text=True, check=False, timeout=120, **how)
+    return subprocess.run(line, cwd=oracle.CHECKOUT, capture_output=True, text=True, check=False, timeout=600, **how)
 
 
 def rows_of(place: Path, table: str) -> list[dict[str, Any]]:
@@ -491,7 +491,7 @@ def test_a_request_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
         log.write(PLAIN.read_text())
         log.flush()
         process.terminate()
-        assert process.wait(60) == 143
+        assert process.wait(600) == 143
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo"]

@@ -68,7 +68,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
 
 def ready(shown_page: Any) -> None:
     """Wait until the page is drawn."""
-    shown_page.wait_for_selector("main[aria-busy=false]", timeout=60_000)
+    shown_page.wait_for_selector("main[aria-busy=false]", timeout=600_000)
     until(shown_page, "!view.isDue")
 
 

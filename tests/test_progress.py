@@ -41,7 +41,7 @@ def on_a_terminal(program: str) -> str:
             if not piece:
                 break
             written += piece
-        assert running.wait(timeout=60) == 0
+        assert running.wait(timeout=600) == 0
     os.close(ours)
     return written.decode()
 

@@ -38,7 +38,7 @@ LEAKY = oracle.SAMPLES / "ltrace" / "ltrace.log"
 
 def command(*arguments: object, **how: Any) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "replay", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120, cwd=oracle.CHECKOUT, **how)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=600, cwd=oracle.CHECKOUT, **how)
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +335,7 @@ def test_other_readers_see_the_same_tables(library: str, flat: bool, dataset: Pa
 
 def run_python(code: str, place: Path) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-c", code]
-    return subprocess.run(line, cwd=place, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(line, cwd=place, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_the_joins_of_the_readme_find_the_mapping_in_the_way(dataset: Path) -> None:

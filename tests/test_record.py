@@ -146,7 +146,7 @@ def test_a_recording_of_a_newer_format_is_said(tmp_path: Path) -> None:
 
 def run_record(*words: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "replay", "record", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120, **options)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=600, **options)
 
 
 @pytest.mark.live
@@ -402,7 +402,7 @@ def test_a_signal_reaches_the_program_and_its_death_is_ours(sent: str, tool: str
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         number = signal.Signals[f"SIG{sent}"]
         process.send_signal(number)
-        assert process.wait(timeout=60) == -number
+        assert process.wait(timeout=600) == -number
     assert len(replay.load(tmp_path / "out").problems) == 0
 
 

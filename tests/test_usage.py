@@ -129,7 +129,7 @@ def test_a_signal_ends_it_and_temporary_files_go(number: signal.Signals, status:
     )
     with waiting(code) as started:
         started.send_signal(number)
-        assert started.wait(timeout=30) == status
+        assert started.wait(timeout=600) == status
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +147,7 @@ def test_an_interrupt_that_a_finaliser_swallows_is_raised_again() -> None:
     with waiting(code) as started:
         time.sleep(0.2)
         started.send_signal(signal.SIGTERM)
-        assert started.wait(timeout=30) == 143
+        assert started.wait(timeout=600) == 143
 
 
 # --- completion and the manual page ----------------------------------------------------------------------------------
@@ -246,5 +246,5 @@ def test_watching_ends_with_the_report_once_the_program_has(tmp_path: Path) -> N
         assert watching.poll() is None
         with log.open("a") as more:
             more.writelines(lines[40:])
-        out, _ = watching.communicate(timeout=60)
+        out, _ = watching.communicate(timeout=600)
     assert out == run(log).out
