@@ -315,6 +315,16 @@ def test_the_caller_is_the_first_libc_frame(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("line_behind", "framed"),
+    [(" > /lib/libc.so.6(brk+0xb) [0x10a0bb]", True), (" > /opt/prog() [0x1]", True), ("brk(NULL) = 0x1000", False)],
+)
+def test_a_log_says_whether_there_are_frames_in_it(tmp_path: Path, line_behind: str, framed: bool) -> None:
+    run = run_of(tmp_path, f"brk(NULL) = 0x1000\n{line_behind}\n")
+    rows_of(run)
+    assert run.logs[0].framed is framed
+
+
 def test_escapes_in_paths_are_undone_and_deleted_files_named_so(tmp_path: Path) -> None:
     run = run_of(
         tmp_path,

@@ -78,11 +78,9 @@ def steps(
     window = window_of(since, until, pid, program)
     begin, end = _ends(first, last, line, time)
     if begin or end:
-        from dataclasses import replace
-
         if since or until:
             raise typer.BadParameter("say from when to when in one way")
-        window = replace(window, since=begin, until=end)
+        window = window._replace(since=begin, until=end)
     with progress(quiet) as watch:
         run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
     from replay.run.window import steps_of

@@ -6,9 +6,8 @@ does not know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from replay.run.analysis import Analysis
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """A line (from 1), a time (ns, as in `events.time_ns`) or a step (from 0): one of them is given.
 
     `of_day` tells that the time was written as a time of day.
@@ -43,8 +41,7 @@ class Moment:
         return (time_of_day if self.of_day else time_text)(_given(self.time))
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """What is to be shown: from one moment up to and with another, of a process or thread, of a program."""
 
     since: Moment | None = None
