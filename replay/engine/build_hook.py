@@ -142,7 +142,7 @@ def _link(objects: Iterable[Path], library: Path) -> None:
         raise BuildError("replay's loops are linked by cc or ld, neither is found: pip install ziglang has one")
     alone = [] if linker == ["ld"] else ["-nostdlib"]
     fresh = library.with_name(f"{library.name}.{os.getpid()}")
-    _run([*linker, "-shared", *alone, "-o", str(fresh), *map(str, objects)])
+    _run([*linker, "-shared", "-s", *alone, "-o", str(fresh), *map(str, objects)])
     fresh.replace(library)
 
 

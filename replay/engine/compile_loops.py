@@ -144,10 +144,11 @@ def _optimize(module: Any, entry: str) -> None:
 
     Then the functions that it calls hand over those words of an array alone that are made use of: numba's calls pass on
     for each array of a tuple also its size, its strides and who holds its memory, some fifty words for a `Space`.
+    And the library need not have their names, in which numba spells out each record: most of its bytes.
     """
-    for function in module.functions:
-        if not function.is_declaration and function.name != entry:
-            function.linkage = "internal"
+    for value in (*module.functions, *module.global_variables):
+        if not value.is_declaration and value.name != entry:
+            value.linkage = "internal"
     builder = llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options(speed_level=3))
     builder.getModulePassManager().run(module, builder)
 
