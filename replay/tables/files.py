@@ -160,8 +160,9 @@ class _Stream(ABC):
 class ParquetStream(_Stream):
     """A parquet file (zstd) that grows by tables, in row groups of `ROW_GROUP_ROWS` however they come."""
 
-    _held: pa.Table
-    """Rows that do not fill a row group yet."""
+    _held: list[pa.Table]
+    """Rows that do not fill a row group yet, as they came: joined once, for thousands of runs may fill one."""
+    _held_rows: int
     _temporary: Path
 
     @property
@@ -171,18 +172,16 @@ class ParquetStream(_Stream):
 
     def write(self, table: pa.Table) -> None:
         """Append the rows of a table of the stream's schema, in the order in which they are."""
-        import pyarrow as pa
-
-        held = pa.concat_tables([self._held, table]) if self._held.num_rows else table
-        complete = held.num_rows - held.num_rows % ROW_GROUP_ROWS
-        self._write_groups(held.slice(0, complete))
-        self._held = held.slice(complete)
+        self._held.append(table)
+        self._held_rows += table.num_rows
+        if self._held_rows >= ROW_GROUP_ROWS:
+            self._write_held(self._held_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS)
 
     @contextmanager
     def _writing(self, temporary: Path) -> Iterator[None]:
         import pyarrow.parquet as pq
 
-        self._held = self._schema.empty_table()
+        self._held, self._held_rows = [], 0
         self._temporary = temporary
         rising = [field.name for field in self._schema if _is_rising(field)]
         order = [(name, "ascending") for name in order_of(self._schema)]
@@ -196,11 +195,16 @@ class ParquetStream(_Stream):
             write_page_index=True,
         ) as self._writer:
             yield
-            self._write_groups(self._held)
+            if self._held_rows:
+                self._write_held(self._held_rows)
 
-    def _write_groups(self, rows: pa.Table) -> None:
-        if rows.num_rows:
-            self._writer.write_table(rows.unify_dictionaries(), row_group_size=ROW_GROUP_ROWS)
+    def _write_held(self, rows: int) -> None:
+        """Write so many of the rows that are held back."""
+        import pyarrow as pa
+
+        held = pa.concat_tables(self._held)
+        self._writer.write_table(held.slice(0, rows).unify_dictionaries(), row_group_size=ROW_GROUP_ROWS)
+        self._held, self._held_rows = [held.slice(rows)], held.num_rows - rows
 
 
 class CsvStream(_Stream):
