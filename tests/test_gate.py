@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import oracle
 import pandas as pd
@@ -21,6 +22,7 @@ from replay.conditions import (
     origins_of,
     parse_condition,
 )
+from replay.report.as_text import text_report
 from replay.tables import TABLES
 
 RUN = {
@@ -221,6 +223,30 @@ def test_a_run_says_where_its_first_failure_stands() -> None:
     (judged,) = conditions_that_hold(["brk_failures > 0"], run.summary_values, origins_of(run))
     line = int(run.brk_failures["line"].iloc[0])
     assert str(judged.reasons[0]) == f"{len(run.brk_failures)} > 0 (first in line {line})"
+
+
+_PARENT = """\
+1.000001 execve("./a", ["./a"], 0x7ffc00000000 /* 2 vars */) = 0
+1.000002 brk(NULL) = 0x555500000000
+1.000003 clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD, child_tidptr=0x7f3b0000) = 11
+1.000009 exit_group(0) = ?
+"""
+
+_CHILD = """\
+1.000004 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000
+1.000005 mmap(NULL, 1073741824, PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_NORESERVE, -1, 0) = 0x7e0000000000
+1.000006 exit_group(0) = ?
+"""
+
+
+def test_a_peak_of_a_set_is_in_a_line_of_its_file(tmp_path: Path) -> None:
+    for pid, lines in ((10, _PARENT), (11, _CHILD)):
+        (tmp_path / f"log.{pid}").write_text(lines)
+    run = replay.load(sorted(tmp_path.iterdir()))
+    assert origins_of(run)["peak_mapped_bytes"] == "in line 2 of log.11"
+    assert "At the peak (line 2 of log.11) 1 GiB were mapped, 1 GiB of them" in " ".join(
+        " ".join(text_report(run)).split()
+    )
 
 
 @given(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from replay.run.api import Run
+    from replay.run.places import Places
 
 
 def origins_of(run: Run) -> dict[str, str]:
@@ -21,7 +22,7 @@ def origins_of(run: Run) -> dict[str, str]:
     from replay.run.places import Places
 
     places = Places(run)
-    found = origins_in(run.summary_values)
+    found = _peaks_of(run, places) if places.several else origins_in(run.summary_values)
     for table, columns in _FIRST_ROWS.items():
         step = _first_step(run, table)
         if step is not None:
@@ -31,6 +32,18 @@ def origins_of(run: Run) -> dict[str, str]:
         first = min(kept, key=lambda problem: (problem.file, problem.line))
         found |= dict.fromkeys(("problems", "lines_skipped"), f"first in {places.of_problem(first.line, first.file)}")
     return found
+
+
+def _peaks_of(run: Run, places: Places) -> dict[str, str]:
+    """Return where the peaks of a run were of which several files were read: a line without its file says nothing."""
+    from replay.run.summary import peak_live
+
+    steps, peak, blocks = {}, run.footprint.peak, run.malloc_blocks
+    if peak is not None:
+        steps["peak_mapped_bytes"] = run.replayed.changes.one("step", peak)
+    if blocks.seen:
+        steps["peak_live_bytes"] = peak_live(run.replayed, blocks, run.diagnosis)[1]
+    return {name: f"in {places.of_step(step)}" for name, step in steps.items()}
 
 
 def origins_in(values: Mapping[str, Any]) -> dict[str, str]:

@@ -187,7 +187,8 @@ def _reserved(findings: Findings) -> Iterator[Paragraph]:
     summary = findings.run.summary_values
     mapped, reserved = summary["peak_mapped_bytes"], summary["peak_mapped_bytes"] - summary["resident_at_most_bytes"]
     if reserved and reserved >= MUCH_RESERVED * mapped:
-        peak = findings.places.of_clock(summary["peak_mapped_line"])
+        assert findings.run.footprint.peak is not None
+        peak = findings.places.of_step(findings.run.replayed.changes.one("step", findings.run.footprint.peak))
         yield Paragraph(
             f"At the peak ({peak}) {size(mapped)} were mapped, {size(reserved)} of them without access, only reserved."
         )

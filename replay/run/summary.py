@@ -181,15 +181,10 @@ def _blocks(replayed: Replay, blocks: Blocks, diagnosis: Callable[[], Diagnosis]
     """
     if not blocks.seen:
         return {}
-    from replay.heap.live_bytes import live_bytes_of_all, one_space
-
     columns, found = blocks.columns, diagnosis()
     live = np.flatnonzero((columns["end"] == LIVE) & (columns["inherited"] == 0))
-    peak_bytes, peak_clock = found.peak.live_bytes, found.peak.line
-    if not one_space(columns["space"]):
-        peak_bytes, peak_clock = live_bytes_of_all(columns, replayed.spaces).peak()
-    step = replayed.events.count_up_to("clock", peak_clock - 1)
-    last, end = replayed.events.rows - 1, found.end
+    peak_bytes, step = peak_live(replayed, blocks, found)
+    end = found.end
     return {
         "allocations": int(np.count_nonzero(columns["inherited"] == 0)),
         "frees": len(blocks.taken_steps),
@@ -198,7 +193,18 @@ def _blocks(replayed: Replay, blocks: Blocks, diagnosis: Callable[[], Diagnosis]
         "live_blocks": len(live),
         "live_bytes": int(columns.at("size", live).sum()),
         "peak_live_bytes": peak_bytes,
-        "peak_live_line": _row(replayed.events, min(step, last), ["line"])["line"],
+        "peak_live_line": _row(replayed.events, step, ["line"])["line"],
         "heap_fragmentation": end.fragmentation,
         "pinned_bytes": end.pinned_bytes,
     }
+
+
+def peak_live(replayed: Replay, blocks: Blocks, diagnosis: Diagnosis) -> tuple[int, int]:
+    """Return the most bytes of blocks that all spaces had live at once, and the step that reached them first."""
+    from replay.heap.live_bytes import live_bytes_of_all, one_space
+
+    peak_bytes, peak_clock = diagnosis.peak.live_bytes, diagnosis.peak.line
+    if not one_space(blocks.columns["space"]):
+        peak_bytes, peak_clock = live_bytes_of_all(blocks.columns, replayed.spaces).peak()
+    step = replayed.events.count_up_to("clock", peak_clock - 1)
+    return peak_bytes, min(step, replayed.events.rows - 1)
