@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import replay
+from replay import cli
+from replay.batch.discovery import find_runs
 from replay.errors import TraceFormatError
 from replay.record import shim
 from replay.record.command import Options, record
@@ -147,6 +150,12 @@ def test_a_recording_of_a_newer_format_is_said(tmp_path: Path) -> None:
 def run_record(*words: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "replay", "record", *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=600, **options)
+
+
+def report_on(recording: Path) -> str:
+    """Return the first screen of the report on a recording, its lines joined."""
+    text = CliRunner().invoke(cli.app, ["report", str(recording), "-q"]).stdout
+    return " ".join(text.partition("Allocator\n")[0].split())
 
 
 @pytest.mark.live
@@ -347,6 +356,10 @@ def test_a_program_that_is_killed_is_recorded_to_its_last_call(tool: str, progra
     assert done.returncode == -9
     summary = replay.load(tmp_path / "out").summary.iloc[0]
     assert (int(summary["problems"]), int(summary["live_bytes"]) // 5000, summary["log_end"]) == (0, 4000, "killed")
+    first = report_on(tmp_path / "out")
+    assert "of a recording, " in first
+    assert "Leak: the program was killed before it could free the rest" in first
+    assert "replay record PROG" not in first and "ltrace" not in first
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -378,6 +391,33 @@ def test_a_program_that_no_library_is_preloaded_into_is_said(tool: str, program,
     done = run_record("--tool", tool, "-o", "out", program("stacks", "-static"), cwd=tmp_path)
     assert done.returncode == (0 if shutil.which("strace") else 1)
     assert "is static: nothing is preloaded into it" in done.stderr
+    if done.returncode == 0:
+        first = report_on(tmp_path / "out")
+        assert "malloc could not be recorded: " in first and "replay record PROG" not in first
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not shutil.which("ltrace"), reason="needs ltrace")
+@pytest.mark.parametrize(("command", "status"), [("exit 3", 3), ("kill -TERM $$", -15)])
+def test_under_ltrace_too_the_end_is_that_of_the_program(command: str, status: int, tmp_path: Path) -> None:
+    done = run_record("--tool", "ltrace", "-o", "out", "sh", "-c", command, cwd=tmp_path)
+    assert (done.returncode, len(replay.load(tmp_path / "out").problems)) == (status, 0)
+
+
+@pytest.mark.parametrize("tool", TOOLS[1:])
+def test_a_child_of_other_width_is_named(tool: str, program, tmp_path: Path) -> None:
+    made = program("stacks", "-m32")
+    done = run_record("--tool", tool, "-q", "-o", "out", "sh", "-c", f"{made}; exit 2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{made} ran without the library: its malloc is not recorded (it is not of 64 bits" in done.stderr
+    assert "recorded by" not in done.stderr
+
+
+def test_a_batch_takes_the_log_of_a_recording_alone(tmp_path: Path) -> None:
+    for name in ("a/trace.log", "a/record.json", "b/trace.log", "b/other.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert [run.name for run in find_runs([str(tmp_path)])] == ["a/trace.log", "b/other.json", "b/trace.log"]
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -21,6 +21,7 @@ from replay.batch.local_copies import head_of
 from replay.batch.storage import file_system, local_path
 from replay.datasets.layout import OWN
 from replay.errors import ReplayError
+from replay.logs.recordings import LOG, SIDECAR
 
 _NUMBERED: Final = re.compile(r"(.+)\.(\d+)(?:\.(?:gz|xz|bz2|zst))?")
 """What `strace -ff -o PREFIX` names its files: `PREFIX.PID`."""
@@ -121,7 +122,7 @@ def _search_path(search: _Search, path: str, without: str) -> None:
 
 
 def _walk(search: _Search, folder: str, without: str) -> None:
-    """Take all regular files below a directory, in order of their names."""
+    """Take all regular files below a directory, in order of their names; of a recording its log alone."""
 
     def refused(error: OSError) -> None:
         where = str(error.filename or folder)
@@ -130,7 +131,8 @@ def _walk(search: _Search, folder: str, without: str) -> None:
     for parent, folders, files in os.walk(folder, onerror=refused):
         kept = [name for name in folders if name != OWN and not _is_other(os.path.join(parent, name), without)]
         folders[:] = sorted(kept)
-        for name in sorted(files):
+        is_recording = SIDECAR in files and LOG in files
+        for name in [LOG] if is_recording else sorted(files):
             _take(search, os.path.join(parent, name), named=False)
 
 

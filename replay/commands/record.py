@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from replay.commands.options import Force, warn
+from replay.commands.options import Force, Quiet, warn
 
 
 class Tool(StrEnum):
@@ -57,6 +57,7 @@ def record(
     stacks: Annotated[
         int, typer.Option("--stacks", metavar="N", min=0, max=64, help="Return addresses kept of each allocation.")
     ] = 0,
+    quiet: Quiet = False,
     force: Force = False,
 ) -> None:
     """Run a program and record what it does with memory, into a directory that every command reads.
@@ -81,7 +82,8 @@ def record(
         print(file=sys.stderr)
     for note in done.notes:
         warn(note)
-    warn(f"recorded by {done.plan.tool} ({done.plan.reason}): replay {directory}")
+    if not quiet:
+        warn(f"recorded by {done.plan.tool} ({done.plan.reason}): replay {directory}")
     if done.status >= 0:
         raise typer.Exit(done.status)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -21,6 +21,9 @@ LOG: Final = "trace.log"
 SIDECAR: Final = "record.json"
 """What no line says: see `replay.record.sidecar`."""
 
+ASKED_FOR: Final = "asked for"
+"""How the reason begins for which tools were chosen, where the user chose them."""
+
 PARTS: Final = "parts"
 """What a recording is made of that is not finished."""
 
@@ -80,6 +83,12 @@ def recorder_files(logs: Sequence[str]) -> tuple[str, str, int]:
     """
     found = read_sidecar(Path(logs[0]).parent).get("recorder", {}) if is_recorded(logs) else {}
     return found.get("library", ""), found.get("parts", ""), found.get("library_bytes", 0)
+
+
+def recorded_by(logs: Sequence[str]) -> tuple[str, str]:
+    """Return the tools that made a recording, and why those; both empty where the logs are none."""
+    found = read_sidecar(Path(logs[0]).parent) if is_recorded(logs) else {}
+    return str(found.get("tool", "")), str(found.get("reason", ""))
 
 
 def recorded_images(logs: Sequence[str]) -> dict[int, list[Mapping]]:

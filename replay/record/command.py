@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 
 from replay.errors import OutputExistsError, ReplayError
 from replay.linux.constants import SECOND
-from replay.logs.recordings import LOG, PARTS, SIDECAR
+from replay.logs.recordings import ASKED_FOR, LOG, PARTS, SIDECAR
 from replay.record import shim
 from replay.record.evidence import is_of_other_width, partly_unseen, unseen_malloc
 from replay.record.finish import STRACE_LOG, begin, finish
@@ -113,18 +113,18 @@ def plan(program: Path, options: Options) -> Plan:
     if options.tool == "ltrace":
         if not shutil.which("ltrace"):
             raise ReplayError("--tool ltrace: ltrace is not installed")
-        return Plan(False, "", True, "asked for")
+        return Plan(False, "", True, f"{ASKED_FOR}; its breakpoints can kill a program of several threads")
     if options.tool == "strace" or not options.malloc:
         if not strace:
             raise ReplayError("strace is not installed, or may not trace here (ptrace is refused)")
-        return Plan(False, strace, False, "asked for: malloc is not recorded")
+        return Plan(False, strace, False, f"{ASKED_FOR}: malloc is not recorded")
     unseen = unseen_malloc(program)
     if unseen:
         if not strace:
             raise ReplayError(f"{unseen}, and strace, which would see its system calls, does not run here")
         return Plan(not is_of_other_width(program), strace, False, unseen, unseen=True)
     if options.tool == "shim":
-        return Plan(True, "", False, "asked for")
+        return Plan(True, "", False, ASKED_FOR)
     if not strace:
         return Plan(True, "", False, "strace does not run here: what ld.so and libc map for themselves is not shown")
     reason = partly_unseen(program) or "malloc by the preloaded library, system calls by strace"
@@ -151,7 +151,10 @@ def record(
     traced = bool(chosen.strace)
     run = Run(command, chosen.tool, chosen.reason, chosen.strace, time.time(), stacks=options.stacks)
     begin(directory, run)
-    pid, status = _run(_command(command, directory, chosen, options, variables), variables, watch, traced=traced)
+    words = _command(command, directory, chosen, options, variables)
+    pid, status = _run(words, variables, watch, traced=traced or chosen.ltrace)
+    if chosen.ltrace:
+        status = status_in(directory / LOG, status)
     if chosen.shim and not traced:
         _write_end(parts, pid, status)
     try:
@@ -173,6 +176,24 @@ def _write_end(parts: Path, pid: int, status: int) -> None:
     killed = f"{prefix} +++ killed by {signal.Signals(-status).name} +++\n" if status < 0 else ""
     left = f"{prefix} SYS_exit_group({status} <no return ...>\n{prefix} +++ exited (status {status}) +++\n"
     (parts / f"{pid}.{len(logs)}.log").write_text(killed or left)
+
+
+def status_in(log: Path, status: int) -> int:
+    """Return how the first process of a log of ltrace ended: ltrace itself does not end like it.
+
+    Where the log does not tell, it is the `status` of ltrace.
+    """
+    try:
+        text = log.read_bytes()
+    except OSError:
+        return status
+    pid = text.partition(b" ")[0]
+    ended = rb"^%s [\d.:]+ \+\+\+ (?:exited \(status (\d+)\)|killed by (SIG\w+)) \+\+\+$" % re.escape(pid)
+    found = [*re.finditer(ended, text, re.MULTILINE)]
+    if not found:
+        return status
+    exited, killed = found[-1].groups()
+    return int(exited) if exited else -signal.Signals[killed.decode()]
 
 
 def _has_end(log: Path, pid: int) -> bool:
@@ -203,7 +224,9 @@ def _command(
     version = tuple(int(word) for word in chosen.strace.split(".")[:2])
     clock = ["--absolute-timestamps=format:unix,precision:ns"] if version >= (5, 6) else ["-ttt"]
     which = ["-e", "trace=all" if options.system_calls == "all" else TRACED]
-    quick = ["--seccomp-bpf"] if version >= (5, 3) and options.system_calls != "all" else []
+    # A filter would take from a set-id program the rights that it gains (PR_SET_NO_NEW_PRIVS).
+    is_quick = version >= (5, 3) and options.system_calls != "all" and not chosen.unseen
+    quick = ["--seccomp-bpf"] if is_quick else []
     stacks = ["-k"] if options.stacks and not chosen.shim else []
     given = [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
     words = ["-f", "-y", *clock, *quick, *stacks, *which, "-o", str(directory / STRACE_LOG), *given]

@@ -6,6 +6,7 @@ In goes the path of a program, out comes a sentence where its malloc is not seen
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Final
@@ -33,7 +34,7 @@ def unseen_malloc(program: Path) -> str:
     """
     path = _interpreter(program)
     file = read_elf(path)
-    if os.stat(path).st_mode & 0o6000 or _has_capabilities(path):
+    if _gains_rights(path):
         return f"{path} is set-id or has capabilities: nothing is preloaded into it"
     if file is None:
         return ""
@@ -48,7 +49,10 @@ def unseen_malloc(program: Path) -> str:
 
 
 def is_of_other_width(program: Path) -> bool:
-    """Tell whether a program's words are not as wide as ours: its loader complains of what it cannot preload."""
+    """Tell whether a program's words are not as wide as ours: ld.so says on its standard error what it cannot preload.
+
+    Source: glibc, elf/rtld.c, do_preload.
+    """
     file = read_elf(_interpreter(program))
     return file is not None and file.bits != OWN_BITS
 
@@ -77,8 +81,19 @@ def _interpreter(path: Path) -> Path:
     return path
 
 
-def _has_capabilities(path: Path) -> bool:
+def _gains_rights(path: Path) -> bool:
+    """Tell whether a program runs with more rights than who starts it: set-id to what we are not, or capabilities.
+
+    Source: security/commoncap.c, cap_bprm_creds_from_file, which sets AT_SECURE.
+    """
+    if os.statvfs(path).f_flag & os.ST_NOSUID:
+        return False
+    facts = os.stat(path)
+    if facts.st_mode & stat.S_ISUID and facts.st_uid != os.geteuid():
+        return True
+    if facts.st_mode & stat.S_ISGID and facts.st_mode & stat.S_IXGRP and facts.st_gid != os.getegid():
+        return True
     try:
-        return bool(os.getxattr(path, "security.capability"))
+        return bool(os.getxattr(path, "security.capability")) and os.geteuid() != 0
     except OSError:
         return False

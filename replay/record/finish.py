@@ -18,6 +18,7 @@ from typing import Final
 
 from replay.errors import ReplayError
 from replay.logs.recordings import LOG, PARTS
+from replay.record.evidence import OWN_BITS, is_of_other_width
 from replay.record.merge import Part, merge, parts_in
 from replay.record.sidecar import Run, write_sidecar
 
@@ -91,7 +92,9 @@ def _unseen_notes(programs: list[str]) -> Iterator[str]:
     """Yield what to say of programs into which the library was not preloaded."""
     for program, times in Counter(programs).most_common(5):
         again = f" ({times} times)" if times > 1 else ""
-        yield f"{program or 'a program'}{again} ran without the library: its malloc is not recorded"
+        why = f" (it is not of {OWN_BITS} bits, as ld.so said on its standard error)"
+        other = why if program and is_of_other_width(Path(program)) else ""
+        yield f"{program or 'a program'}{again} ran without the library: its malloc is not recorded{other}"
 
 
 def _notes(log: Path) -> list[str]:

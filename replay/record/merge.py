@@ -27,6 +27,7 @@ _PREFIX: Final = re.compile(rb"(\d+) +(\d+)\.(\d+) ")
 _COPIED: Final = re.compile(rb"--- SIGSYS \{.*si_code=(?:SYS_USER_DISPATCH|0x2|2)\b.*si_syscall=(?:__NR_)?(\w+)")
 _CALLED: Final = re.compile(rb"(?:<\.\.\. )?(\w+)")
 _EXECUTED: Final = re.compile(rb"^(\d+) +[\d.]+ (?:<\.\.\. )?execve(?:at)?\b.*= \d+(?: <[0-9.]+>)?$", re.MULTILINE)
+_EXECUTES: Final = re.compile(rb"^(\d+) +[\d.]+ (execve(?:at)?\(.*) <unfinished \.\.\.>$", re.MULTILINE)
 _BEGINS: Final = b" SYS_execve("
 
 WRITTEN: Final = frozenset(b"brk mmap munmap mremap mprotect madvise prctl".split())
@@ -108,6 +109,7 @@ def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
     heap = [(source.time(), place) for place, source in enumerate(sources) if source.end]
     heapify(heap)
     count, executed, begun = 0, dict[int, int](), dict[int, str]()
+    asked = dict[int, bytes]()
     frames = {id(source): Frames(_mappings_of(source.part)) for source in sources if source.part}
     while heap:
         _, place = heappop(heap)
@@ -116,9 +118,10 @@ def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
         if source.at < source.end:
             heappush(heap, (source.time(), place))
         if source.part is None:
+            asked |= {int(found[1]): found[2] for found in _EXECUTES.finditer(text)}
             for found in _EXECUTED.finditer(text):
                 executed[int(found[1])] = line = count + 1 + text.count(b"\n", 0, found.start())
-                begun[line] = _program(found[0])
+                begun[line] = _program(found[0]) or _program(asked.get(int(found[1]), b""))
         elif new and _BEGINS in text[: text.index(b"\n")]:
             source.part.line = executed.get(source.part.pid, 0) if traced else count + 1
             begun.pop(source.part.line, None)

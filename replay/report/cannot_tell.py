@@ -5,9 +5,10 @@ In go findings, out come the questions that stay open, each with its reason and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from replay.logs.recordings import ASKED_FOR, recorded_by
 from replay.report.findings import Findings
 
 LTRACE: Final = "ltrace -L -f -S -x 'malloc+free+calloc+realloc@libc.so*' -o FILE PROG"
@@ -25,7 +26,7 @@ _PATIENT: Final = _BLOCKS
 
 
 class Cell(NamedTuple):
-    """Why a kind of log cannot answer a question, and the commands that would show it, one a line."""
+    """Why a kind of log cannot answer a question, and the commands that would show it, one a line, if any would."""
 
     because: str
     command: str
@@ -122,7 +123,23 @@ def cannot_tell(findings: Findings) -> list[Open]:
         cell = next((cells[kind] for kind in held if kind in cells), None)
         if cell is not None:
             found.append(Open(question, *cell))
-    return found
+    tool, reason = recorded_by(findings.run.source.files)
+    return [*_of_recording(found, tool, reason)] if tool else found
+
+
+def _of_recording(found: list[Open], tool: str, reason: str) -> Iterator[Open]:
+    """Yield the questions that a recording leaves open: no other one would tell more, unless malloc was left out."""
+    shows_malloc = tool != "strace"
+    for one in found:
+        is_of_malloc = one.because in (_NO_MALLOC.because, _NO_CALL_OF_MALLOC.because)
+        if RECORD not in one.command:
+            yield one
+        elif not is_of_malloc:
+            yield one._replace(command="")
+        elif not shows_malloc and reason.startswith(ASKED_FOR):
+            yield one._replace(because="malloc is not in this recording, as was asked for", command=RECORD)
+        elif not shows_malloc:
+            yield one._replace(because=f"malloc could not be recorded: {reason}", command="")
 
 
 def _answered(findings: Findings) -> set[str]:

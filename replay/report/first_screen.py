@@ -5,6 +5,7 @@ In go findings, out come lines with style marks that fit a screen of 24 lines an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from replay.calls.reader import OK
 from replay.console import amounts
 from replay.console.amounts import duration, number
-from replay.console.screen import clean, shortened, styled, wrapped
+from replay.console.screen import cells, clean, shortened, styled, wrapped
 from replay.console.terminal import width
+from replay.logs.recordings import is_recorded
 from replay.report import advice
 from replay.report.cannot_tell import Open, cannot_tell
 from replay.report.findings import Findings
@@ -73,16 +75,23 @@ def _title(findings: Findings) -> Iterator[str]:
     also = f" and {len(files) - 1} more" if len(files) > 1 else ""
     yield styled("title", shortened(name, width() - len(also)) + also)
     facts = [
-        number(source.counters.lines, "line") + f" of {source.dialect.replace('mixed', 'strace and ltrace')}",
-        _who(findings),
+        number(source.counters.lines, "line") + f" of {_kind(findings)}",
+        "",
+        duration(summary["duration_ns"]) if summary["duration_ns"] else "",
     ]
-    if summary["duration_ns"]:
-        facts.append(duration(summary["duration_ns"]))
+    room = width() - len(", ".join(fact for fact in facts if fact)) - len(", ")
+    facts[1] = _who(findings, room)
     yield shortened(", ".join(fact for fact in facts if fact), width())
 
 
-def _who(findings: Findings) -> str:
-    """Return who ran: `../prog (pid 2733)`, `3 processes, 5 threads`."""
+def _kind(findings: Findings) -> str:
+    """Return what a log is: `strace`, `a recording`."""
+    source = findings.run.source
+    return "a recording" if is_recorded(source.files) else source.dialect.replace("mixed", "strace and ltrace")
+
+
+def _who(findings: Findings, room: int) -> str:
+    """Return who ran: `../prog (pid 2733)`, `3 processes, 5 threads`; the program's name alone if room is short."""
     replayed, spaces = findings.run.replayed, findings.spaces
     if replayed.processes > 1:
         threads = f", {replayed.threads:,} threads" if replayed.threads > replayed.processes else ""
@@ -92,6 +101,8 @@ def _who(findings: Findings) -> str:
     program = shortened(clean(spaces[0].program), 40) or "a program"
     pid = f" (pid {spaces[0].pid})" if spaces[0].pid is not None else ""
     threads = f", {replayed.threads:,} {_threads(findings)}" if replayed.threads > 1 else ""
+    if cells(program + pid + threads) > room:
+        program = clean(os.path.basename(spaces[0].program)) or program
     return f"{program}{pid}{threads}"
 
 
@@ -118,8 +129,8 @@ def _untold(commands: dict[str, list[str]]) -> Iterator[str]:
         first = command.partition("\n")[0]
         for text in said[:-1]:
             yield from item(text)
-        whole = item(f"{said[-1]} ({first})")
-        if len(whole) == 1:
+        whole = item(f"{said[-1]} ({first})" if first else said[-1])
+        if len(whole) == 1 or not first:
             yield from whole
         else:
             yield from item(said[-1])

@@ -115,7 +115,7 @@ class MallocFindings:
         return "" if self.shows_frees else "the log shows no free at all, and may leave them out"
 
     @cached_property
-    def _is_recording(self) -> bool:
+    def is_recording(self) -> bool:
         """Whether `replay record` made the log, whose preloaded library sees the calls of all callers."""
         return any(log.dialect == "mixed" for log in self.run.source.logs)
 
@@ -124,7 +124,7 @@ class MallocFindings:
         """Whether the log would show a free: it shows one, or library calls that have nothing to do with memory."""
         blocks = self.run.malloc_blocks
         return bool(
-            self._is_recording or len(blocks.taken_steps) or self.resized or self.run.source.counters.lines_passed_over
+            self.is_recording or len(blocks.taken_steps) or self.resized or self.run.source.counters.lines_passed_over
         )
 
     @cached_property
@@ -133,7 +133,7 @@ class MallocFindings:
 
         Where no caller is printed, blocks of others lie between the seen ones. Heuristic.
         """
-        if self._is_recording:
+        if self.is_recording:
             return False
         callers = self.run.malloc_blocks.columns["caller"]
         unseen = max(self.diagnosis.largest.unseen_bytes, self.diagnosis.end.unseen_bytes) if len(callers) else 0

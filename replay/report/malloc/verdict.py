@@ -221,12 +221,21 @@ def _against_leak(malloc: MallocFindings) -> Iterator[str]:
     lines = span(group.first, group.last) if group.first and group.last else "lines unknown"
     yield (
         f"Look first at the {blocks} that {group.call} handed out{who} ({lines}): {percent(group.bytes, total)} of all "
-        "that is left. -fsanitize=leak, or valgrind --leak-check=full, shows the code that asked for them."
+        f"that is left.{_who_asked(malloc)}"
     )
 
 
 def _sizes(least: int, most: int) -> str:
     return f"{least:,} to {most:,} bytes" if least != most else number(least, "byte")
+
+
+def _who_asked(malloc: MallocFindings) -> str:
+    """Return what shows the code that asked for blocks: the stacks that a recording has, or could have had."""
+    if any(log.framed for log in malloc.run.source.logs):
+        return " The stacks of all that is left: replay stacks, on this log."
+    if malloc.is_recording:
+        return " replay record --stacks 16 PROG shows the code that asked for them."
+    return " -fsanitize=leak, or valgrind --leak-check=full, shows the code that asked for them."
 
 
 def _against_pins(malloc: MallocFindings) -> Iterator[str]:
