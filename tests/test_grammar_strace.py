@@ -200,6 +200,7 @@ MAP_FLAGS = [
     case("2 MiB pages of 4.6", "MAP_PRIVATE|MAP_ANONYMOUS|0x54040000", flags=0x40022 | HUGE_21),
     case("uninitialized", "MAP_PRIVATE|MAP_ANONYMOUS|0x200000|1<<MAP_HUGE_SHIFT", flags=0x4200022),
     case("unknown type", "0x3 /* MAP_??? */|0x80000", flags=0x80003),
+    case("a comment in a comment", "0x5404401f /* 0xf /* MAP_??? */|MAP_FIXED|MAP_NORESERVE */", flags=0x5404401F),
     case("unknown type, known flag", "0x4 /* MAP_??? */|MAP_ANONYMOUS|0x200000", flags=0x200024),
     case("-X raw", "0x22", flags=0x22),
     case("-X verbose", "0x22 /* MAP_PRIVATE|MAP_ANONYMOUS */", flags=0x22),
