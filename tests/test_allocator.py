@@ -632,6 +632,10 @@ JEMALLOC = mapped_library("/usr/lib/libjemalloc.so.2", "0x7f0000600000")
 LIBC = mapped_library("/usr/lib/libc.so.6", "0x7f0000500000")
 READS_OVERCOMMIT = 'openat(AT_FDCWD, "/proc/sys/vm/overcommit_memory", O_RDONLY|O_CLOEXEC) = 3'
 GREW = "brk(0x555555581000) = 0x555555581000"
+PROBE = (
+    "mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_NORESERVE, -1, 0) = 0x7f0000900000\n"
+    "madvise(0x7f0000900000, 4096, MADV_FREE) = 0\nmunmap(0x7f0000900000, 4096) = 0"
+)
 
 
 @pytest.mark.parametrize(
@@ -640,6 +644,9 @@ GREW = "brk(0x555555581000) = 0x555555581000"
         pytest.param([TCMALLOC, JEMALLOC, LIBC], "tcmalloc", id="LD_PRELOAD stands before what the program needs"),
         pytest.param([TCMALLOC, LIBC, READS_OVERCOMMIT, GREW], "tcmalloc", id="preloaded before jemalloc linked in"),
         pytest.param([LIBC, READS_OVERCOMMIT], "jemalloc", id="jemalloc linked in"),
+        pytest.param([LIBC, PROBE], "jemalloc", id="jemalloc tries MADV_FREE"),
+        pytest.param([LIBC, GREW, PROBE], "glibc", id="a program that tries MADV_FREE later"),
+        pytest.param([LIBC, PROBE.replace("FREE", "DONTNEED")], "glibc", id="another advice"),
         pytest.param([LIBC, GREW, READS_OVERCOMMIT], "glibc", id="a program that reads it later"),
         pytest.param([LIBC, JEMALLOC], "glibc", id="a library opened behind the libc serves no malloc"),
         pytest.param([mapped_library("/system/lib/libc.so", "0x7f0000500000")], "bionic", id="Android's libc.so"),
@@ -654,6 +661,11 @@ GREW = "brk(0x555555581000) = 0x555555581000"
 )  # fmt: skip
 def test_the_first_library_that_defines_malloc_serves_it(examine, lines: list[str], allocator: str) -> None:
     assert examine("\n".join([STARTED, *lines])).allocators == [(0, allocator)]
+
+
+def test_a_child_has_the_allocator_of_its_parent_whatever_libc_is_mapped(examine) -> None:
+    found = examine("\n".join([STARTED, LIBC, PROBE, "fork() = 7", "[pid 7] brk(NULL) = 0x555555560000"]))
+    assert [name for _, name in found.allocators] == ["jemalloc", "jemalloc"]
 
 
 def test_a_program_of_android_has_bionic(examine) -> None:

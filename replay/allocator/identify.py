@@ -16,7 +16,7 @@ from replay.allocator.replayed import Replayed, first_of_each
 from replay.calls.table import OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct
-from replay.linux.constants import CALL_CODE, MAP_FLAGS
+from replay.linux.constants import CALL_CODE, MADV, MAP_FLAGS
 from replay.linux.glibc import FIRST_GROWTH
 from replay.mm.fields import ORIGIN_TRACE
 
@@ -70,6 +70,8 @@ glibc reads it too, but only before it shrinks the heap of an arena (check_may_s
 """
 
 _OVERCOMMIT_PATH: Final = re.compile(f"^{_OVERCOMMIT}$")
+
+_MADV_FREE: Final = MADV["MADV_FREE"]
 
 _GO_ARENA: Final = 0xC000000000
 """Where Go puts its first heap arena on 64-bit. Source: arenaHint in src/runtime/malloc.go."""
@@ -160,7 +162,7 @@ def _decide(found: Allocators, space: int, traces: _Traces, parent: int) -> None
     malloc, evidence = _serves_malloc(space, files, traces)
     found.mallocng[space] = space in traces.guards
     if parent != NULL and 0 <= parent < space:
-        if malloc == UNKNOWN and found.malloc[parent] != UNKNOWN:
+        if malloc in (UNKNOWN, GLIBC) and found.malloc[parent] not in (UNKNOWN, malloc):
             malloc = int(found.malloc[parent])
             evidence = f"the space is a copy of space {parent}, where it is {ALLOCATORS[malloc]}"
             found.mallocng[space] |= found.mallocng[parent]
@@ -273,7 +275,33 @@ def _linked_jemalloc(record: Replayed, growth: Int64Array) -> dict[int, str]:
     grown = np.full(record.space_count, np.iinfo(np.int64).max)
     np.minimum.at(grown, record.brks["space"][growth > 0], record.brks["step"][growth > 0])
     steps = steps[steps < grown[record.at("space", steps)]]
-    return _first_of_each_space(record, steps, f"{_OVERCOMMIT} is read before the break grows, as jemalloc does")
+    found = _first_of_each_space(record, steps, f"{_OVERCOMMIT} is read before the break grows, as jemalloc does")
+    probes = _lazy_purge_probes(record)
+    probes = probes[probes < grown[record.at("space", probes)]]
+    tried = _first_of_each_space(record, probes, "MADV_FREE is tried on one page, as jemalloc does when it starts")
+    return tried | found
+
+
+def _lazy_purge_probes(record: Replayed) -> Int64Array:
+    """Return the steps in which a page is mapped, given up with MADV_FREE and unmapped: the first of each space.
+
+    Source: pages_boot in src/pages.c of jemalloc 5, "Detect lazy purge runtime support".
+    """
+    page, found = record.page_size, [np.zeros(0, dtype=np.int64)]
+    for steps, told in record.parts_of("madvise", ("length", "flags")):
+        found.append(steps[(told["length"] == page) & (told["flags"] == _MADV_FREE)])
+    steps = np.concatenate(found)
+    if not len(steps):
+        return steps
+    _, steps = first_of_each(record.at("space", steps), steps, record.space_count)
+    made, gone = record.neighbours.preceding(steps, 1)[:, 0], record.neighbours.after(steps)
+    steps, made, gone = (each[(made != NULL) & (gone != NULL)] for each in (steps, made, gone))
+    addr = record.at("addr", steps)
+    tried = (record.at("call", made) == CALL_CODE["mmap"]) & (record.at("result", made) == addr)
+    tried &= (record.at("call", gone) == CALL_CODE["munmap"]) & (record.at("addr", gone) == addr)
+    for step in (made, gone):
+        tried &= record.at("length", step) == page
+    return steps[tried]
 
 
 def _go_arenas(record: Replayed) -> dict[int, str]:
