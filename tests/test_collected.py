@@ -151,6 +151,18 @@ def test_text_from_a_page(tmp_path: Path, page: str, plain: str) -> None:
     assert lines_of(tmp_path, joined([page])) == [(plain, 1)]
 
 
+def test_the_log_of_qemu_user_is_read_as_one_of_strace(tmp_path: Path) -> None:
+    log = """\
+7 brk(NULL) = 0x0000000000491000
+7 mmap(NULL,8192,PROT_READ,MAP_PRIVATE|MAP_ANONYMOUS,-1,0) = 0x0000004001861000
+7 mmap(NULL,8192,PROT_READ,MAP_PRIVATE|MAP_ANONYMOUS,-1,0) = -1 errno=12 (Cannot allocate memory)
+7 exit_group(0)
+"""
+    assert [text for text, _ in lines_of(tmp_path, log.encode())] == [
+        *log.splitlines()[:2], log.splitlines()[2].replace("errno=12", "ENOMEM"), "7 exit_group(0) = ?"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_utf_16(tmp_path: Path, encoding: str) -> None:
     mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")

@@ -301,7 +301,8 @@ def _lazy_purge_probes(record: Replayed) -> Int64Array:
     tried &= (record.at("call", gone) == CALL_CODE["munmap"]) & (record.at("addr", gone) == addr)
     for step in (made, gone):
         tried &= record.at("length", step) == page
-    return steps[tried]
+    probes: Int64Array = steps[tried]
+    return probes
 
 
 def _go_arenas(record: Replayed) -> dict[int, str]:

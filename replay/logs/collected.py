@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
-from replay.linux.constants import CALL_CODE
+from replay.linux.constants import CALL_CODE, ERRNO_NAME
 from replay.logs.prefix import COLOUR, EVENT, STRING, TRACER
 from replay.logs.wrapped import cut_step, wrapped_step
 
@@ -69,7 +69,7 @@ def undoing(sample: bytes) -> list[Step]:
     """Return what undoes, one after the other, what is around the lines of which `sample` are the first."""
     steps: list[Step] = []
     lines = first_lines(sample)
-    for look in (_control_step, _json_step, _suffix_step, _page_step, _prefix_step, wrapped_step, cut_step):
+    for look in (_control_step, _json_step, _suffix_step, _page_step, _prefix_step, _qemu_step, wrapped_step, cut_step):
         step = look(lines)
         if step is not None:
             steps.append(step)
@@ -268,6 +268,31 @@ def _numbers_of_lines(lines: bytes) -> list[bytes]:
     numbers = [int(match[1]) for match in found if match]
     counted = len(found) > 2 and numbers == list(range(numbers[0], numbers[0] + len(found))) if numbers else False
     return [match[0] for match in found if match] if counted else []
+
+
+# --- what QEMU says of a program that it emulates (qemu-user -strace) ---
+
+_QEMU: Final = rb"(?m)^[0-9]+ \w+\([^ \n]*(?:,[^ \n]*\) = 0x[0-9a-f]{8,16}\r?$|\) = -1 errno=[0-9]+ \()"
+_QEMU_ERRNO: Final = rb"(?m)(\) = -1) errno=([0-9]+)(?= \([^()\n]*\)\r?$)"
+_QEMU_EXIT: Final = rb"(?m)(^[0-9]+ (?:exit|exit_group|_exit)\([0-9]+\))(?=\r?$)"
+
+
+def _qemu_step(lines: bytes) -> Step | None:
+    """Return what gives errors and exits of QEMU's own log the form of strace, None for other logs.
+
+    Source: print_syscall_err and print_syscall in linux-user/strace.c of QEMU: no blank between arguments, an error
+    by its number, nothing behind a call that does not return.
+    """
+    return _as_strace if re.search(_QEMU, lines) else None
+
+
+def _as_strace(data: bytes) -> bytes:
+    return re.sub(_QEMU_EXIT, rb"\1 = ?", re.sub(_QEMU_ERRNO, _named_error, data))
+
+
+def _named_error(found: re.Match[bytes]) -> bytes:
+    number = int(found[2])
+    return found[1] + f" {ERRNO_NAME.get(number, f'E{number}')}".encode()
 
 
 _DAY_OR_MONTH: Final = (
