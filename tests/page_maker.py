@@ -56,6 +56,7 @@ def run_of(count: int) -> TraceTables:
     }
     return TraceTables(
         title="made.log",
+        trace="made.log",
         files=["made.log"],
         merged=False,
         table=lambda name: tables.get(name, arrow_schema(name).empty_table()),

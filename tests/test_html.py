@@ -150,6 +150,45 @@ def test_a_set_of_files_names_the_file_with_each_line(opened: Any) -> None:
     from replay.run.places import Places
 
     assert told == [str(Places(run).of_clock(clock)) for clock in clocks]
+    prefix = str(capture.logs[0]).rpartition(".")[0]
+    assert shown_page.inner_text("h1") == f"{run.source.files[0]} and {len(capture.logs) - 1} more"
+    assert shown_page.inner_text(".command").startswith(f"replay maps {prefix} --line ")
+
+
+@needs_chromium
+def test_a_short_life_fills_the_picture_until_all_is_asked_for(opened: Any, tmp_path: Path) -> None:
+    log = tmp_path / "strace.log"
+    idle = ["10 brk(NULL) = 0x555500000000\n"] * 200
+    log.write_text(
+        "".join(idle)
+        + "10 fork() = 11\n11 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7ffff7d00000\n"
+        + "11 exit_group(0) = ?\n"
+    )
+    shown_page = opened(replay.load(log), "#space=1")
+    assert shown_page.evaluate("view.from") >= len(idle)
+    shown_page.keyboard.press("0")
+    until(shown_page, "!view.isDue && view.from === 1")
+
+
+@needs_chromium
+def test_a_log_of_malloc_alone_has_the_curves_of_its_heap_and_no_others(opened: Any, tmp_path: Path) -> None:
+    log = tmp_path / "ltrace.log"
+    log.write_text("".join(f"prog->malloc(100) = {0x5555000002A0 + 112 * at:#x}\n" for at in range(20)))
+    titles = opened(replay.load(log)).locator(".pane-title > span:first-child").all_inner_texts()
+    assert titles == ["heap: blocks in the brk area", "malloc", "fragmentation, 0 to 1"]
+
+
+@needs_chromium
+def test_the_program_below_its_break_is_named_so(opened: Any, tmp_path: Path) -> None:
+    log, maps = tmp_path / "strace.log", tmp_path / "maps"
+    log.write_text("brk(NULL) = 0x555560000000\nbrk(0x555560021000) = 0x555560021000\n")
+    maps.write_text(
+        "555555554000-555555555000 r-xp 00000000 08:01 7      /bin/prog\n"
+        "555555555000-555555556000 rw-p 00001000 08:01 7      /bin/prog\n"
+        "7ffff7d00000-7ffff7e00000 r-xp 00000000 08:01 8      /lib/libc.so.6\n"
+    )
+    titles = opened(replay.load(log, maps=maps)).locator(".pane-title > span:first-child").all_inner_texts()
+    assert titles[:3] == ["mmap area", "brk area", "program"]
 
 
 @needs_chromium
@@ -183,7 +222,7 @@ def test_a_hostile_path_stays_text(opened: Any, tmp_path: Path) -> None:
         "brk(0x555555821000) = 0x555555821000\n"
     )
     shown_page = opened(replay.load(log))
-    assert f"/tmp/{EVIL}" in shown_page.inner_text("#moment pre")
+    assert f"/tmp/{EVIL}" in shown_page.text_content("#moment pre")
     assert shown_page.locator("img").count() == 0
     assert EVIL.replace("/", "_") in shown_page.inner_text("h1")
 

@@ -98,6 +98,7 @@ def _data(tables: TraceTables, most: int) -> str:
     head: dict[str, Any] = {
         "version": __version__,
         "title": tables.title,
+        "trace": tables.trace,
         "files": list(tables.files),
         "merged": tables.merged,
         "unit": tables.page_size,

@@ -29,6 +29,7 @@ _COLUMNS: Final = (
     "mapping_count headroom_bytes brk_bytes largest_gap_bytes address_fragmentation "
     "live_bytes heap_bytes free_bytes unseen_bytes pinned_bytes heap_fragmentation"
 ).split()
+_OF_HEAP: Final = _COLUMNS[_COLUMNS.index("live_bytes") :]
 
 
 def curves(tables: TraceTables, mapped: Columns, colours: Int64Array) -> tuple[list[list[Any]], Int64Array, Int64Array]:
@@ -48,14 +49,17 @@ def curves(tables: TraceTables, mapped: Columns, colours: Int64Array) -> tuple[l
             clocks.append(clock[kept])
             values.append(value[kept])
 
-    for space in _largest(mapped):
+    largest = _largest(np.concatenate([mapped["space"], ints(tables.table("fragmentation"), "space")]))
+    for space in largest:
         for code, clock, pages in _by_class(space, mapped, colours):
             add(space, f"mapped: {CLASSES[code]}", clock, pages)
-    _add_changes(tables, add, set(_largest(mapped)))
+    mapping = set(mapped["space"].tolist())
+    _add_changes(tables, add, {space: space in mapping for space in largest})
     return facts, np.concatenate(clocks), np.concatenate(values)
 
 
-def _add_changes(tables: TraceTables, add: Any, spaces: set[int]) -> None:
+def _add_changes(tables: TraceTables, add: Any, spaces: dict[int, bool]) -> None:
+    """Add the curves of spaces that may have mappings in the log; of one that has none those of its heap alone."""
     changes = tables.table("fragmentation")
     of_space, clock = ints(changes, "space"), ints(changes, "line")
     order = ascending(of_space)
@@ -65,7 +69,9 @@ def _add_changes(tables: TraceTables, add: Any, spaces: set[int]) -> None:
         if name not in changes.column_names:
             continue
         column = _values(changes, name)
-        for space in sorted(spaces & groups.keys()):
+        for space in sorted(spaces.keys() & groups.keys()):
+            if not spaces[space] and name not in _OF_HEAP:
+                continue
             rows = groups[space]
             known = rows[column[rows] != NULL]
             add(space, name, clock[known], column[known])
@@ -79,10 +85,10 @@ def _values(changes: Any, name: str) -> Int64Array:
     return millionths
 
 
-def _largest(mapped: Columns) -> list[int]:
-    """Return the spaces with the most mappings, at most `MOST_SPACES`, by number."""
-    counts = np.bincount(mapped["space"]) if len(mapped["space"]) else np.zeros(0, np.int64)
-    return sorted(np.argsort(-counts, kind="stable")[:MOST_SPACES].tolist())
+def _largest(spaces: Int64Array) -> list[int]:
+    """Return the spaces of the most mappings and changes, at most `MOST_SPACES`, by number."""
+    counts = np.bincount(spaces)
+    return sorted(np.argsort(-counts, kind="stable")[: min(MOST_SPACES, np.count_nonzero(counts))].tolist())
 
 
 def _by_class(space: int, mapped: Columns, colours: Int64Array) -> Any:

@@ -1,6 +1,9 @@
 // What mouse, fingers and links do to the view: zoom, pan, hover, the chosen moment, the address of the page.
 "use strict"
 
+/** A space that lives for less than this share of the run is shown from its birth to its end at first. */
+const SHORT_LIFE = 0.5
+
 // --- zoom and pan ----------------------------------------------------------------------------------------------------
 
 function setRange(from, to) {
@@ -21,6 +24,15 @@ const pan = (share) => setRange(view.from + share * (view.to - view.from), view.
 const showAll = () => {
   for (const pane of allPanes()) Object.assign(pane, { from: 0, to: 1 })
   setRange(startOfAxis(), endOfAxis())
+}
+
+/** Show the life of the space, the whole run if that is most of it. */
+function showLife() {
+  const { born, died } = run.head.spaces[view.space]
+  const start = axisOf(Math.max(born, 1)), end = axisOf(died || Infinity)
+  const isShort = end - start < SHORT_LIFE * (endOfAxis() - startOfAxis())
+  if (isShort) setRange(start - 0.02 * (end - start), end + 0.02 * (end - start))
+  else setRange(startOfAxis(), endOfAxis())
 }
 
 /** Zoom a pane's addresses by a factor about a share of its height. */
@@ -139,7 +151,7 @@ function readFragment() {
   const line = whole("line"), other = whole("with")
   const range = /^([\d.e-]+)\.\.([\d.e-]+)$/.exec(asked.get("t") ?? "")
   if (range && Number(range[2]) > Number(range[1])) setRange(Number(range[1]), Number(range[2]))
-  else setRange(startOfAxis(), endOfAxis())
+  else showLife()
   setMoment(line ?? firstMoment(), { isShown: line !== null })
   if (other !== null) setMoment(other, { isOther: true, isShown: false })
 }

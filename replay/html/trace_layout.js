@@ -62,7 +62,9 @@ const spaceWords = ({ space, pid, program }) =>
   `space ${space}` + (program ? ` ${shortened(baseName(program), 28)}` : "") + (pid ? ` (pid ${pid})` : "")
 
 function takeSpace(space) {
+  const isAll = view.from <= startOfAxis() && view.to >= endOfAxis()
   chooseSpace(space)
+  if (isAll) showLife()
   setMoment(view.moment, { isShown: false })
 }
 
@@ -139,7 +141,7 @@ function chartRow(chart) {
   const isWhole = chart.curves.every((curve) => curve.isWhole)
   const reserved = chart.isStack && chart.curves.some(isNoAccess) ? "; grey: cannot be resident" : ""
   const title = chart.title + reserved + (isWhole ? "" : "; thinned to lows and highs")
-  const keys = chart.isStack || chart.curves.length < 2 ? [] : chart.curves.map((curve, at) => {
+  const keys = chart.isStack || chart.lines.length < 2 ? [] : chart.curves.map((curve, at) => {
     const key = element("span", { className: "key", textContent: titleOf(curve) })
     key.style.setProperty("--colour", `var(--line-${at})`)
     return key

@@ -4,6 +4,7 @@
 
 const MOST_ROWS = 500
 const AROUND = 10
+const MOST_NARROWED = 100_000
 
 // --- what a place of the picture tells -------------------------------------------------------------------------------
 
@@ -181,11 +182,17 @@ function showMoment() {
   }
   const heading = `${titleOfMoment(clock)}` + (place >= 0 ? `, step ${run.steps.step[place]}` : "")
   const [text, command] = momentText(dom.tab ?? "maps", clock, place)
-  const pre = element("pre", { tabIndex: 0, textContent: text })
+  const pre = element("pre", { tabIndex: 0 }, ...withNarrowPadding(text))
   dom.moment.replaceChildren(
     element("h2", { textContent: view.other === null ? `At ${heading}` : `From ${placeOf(Math.min(clock, view.other))} to ${placeOf(Math.max(clock, view.other))}` }),
     element("div", { className: "tabs" }, tab("maps", "maps"), tab("steps", "steps"), tab("change", "what changed")),
     pre, element("p", { className: "command" }, element("code", { textContent: command })))
+}
+
+/** Return a text, what pads its lines in few columns: the file of a mapping is to be seen without scrolling. */
+function withNarrowPadding(text) {
+  if (text.length > MOST_NARROWED) return [text]
+  return text.split(/( {12,})/).map((part, at) => (at % 2 ? element("span", { className: "padding", textContent: part }) : part))
 }
 
 /** Return the text of a tab, and the command that prints it. */
@@ -193,17 +200,17 @@ function momentText(tab, clock, place) {
   const { steps, head } = run
   const pid = head.spaces[view.space].pid
   const whose = head.spaces.length > 1 && pid ? ` --pid ${pid}` : ""
-  if (tab === "maps") return [mapsText(view.space, clock) || "nothing is mapped then, as far as the log shows", `replay maps ${head.title} --line ${clock}${whose}`]
+  if (tab === "maps") return [mapsText(view.space, clock) || "nothing is mapped then, as far as the log shows", `replay maps ${head.trace} --line ${clock}${whose}`]
   if (place < 0) return ["no step had completed then", ""]
   if (tab === "steps") {
     const first = Math.max(0, place - AROUND), last = Math.min(steps.clock.length - 1, place + AROUND)
     const lines = stepLines(first, last).map((line, at) => (at - 1 === place - first ? "▶" : " ") + line)
-    return [lines.join("\n"), `replay steps ${head.title} --from ${steps.step[first]} --to ${steps.step[last]}`]
+    return [lines.join("\n"), `replay steps ${head.trace} --from ${steps.step[first]} --to ${steps.step[last]}`]
   }
   const other = view.other === null ? place - 1 : stepAt(view.other)
   const [first, second] = [Math.min(place, other), Math.max(place, other)]
   if (first < 0) return ["there is no step before it", ""]
-  return [diffText(first, second, view.space), `replay diff ${head.title} ${steps.step[first]} ${steps.step[second]}${whose}`]
+  return [diffText(first, second, view.space), `replay diff ${head.trace} ${steps.step[first]} ${steps.step[second]}${whose}`]
 }
 
 // --- search, steps, failures, keys -----------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ function paneOf(rows, ranges) {
   const own = rows.filter((row) => mapped.start[row] >= low && mapped.start[row] < high)
   const colour = Uint8Array.from(own, (row) => lookOf(row, "colour"))
   const isBrk = ranges.some((range) => range.isBrk)
-  const pane = { low, high, rows: own, colour, isBrk, isEven: isBrk, from: 0, to: 1, name: nameOfPane(own, colour, isBrk) }
+  const pane = { low, high, rows: own, colour, isBrk, isEven: isBrk, from: 0, to: 1, name: nameOfPane(own, colour, isBrk, lowestBreak(rows)) }
   pane.isBlocker = blockersAmong(own)
   completeBorders(pane)
   pane.first = Uint32Array.from([...own.keys()].filter((at) => colour[at] === 0).concat(
@@ -112,12 +112,21 @@ function paneOf(rows, ranges) {
   return pane
 }
 
-function nameOfPane(rows, colour, isBrk) {
+/** Name a pane by what lies in it; the program lies below its break, and maps no file there but itself. */
+function nameOfPane(rows, colour, isBrk, breakLow) {
   const has = (code) => colour.includes(code)
-  if (isBrk) return has(5) ? "program and brk area" : "brk area"
+  const below = rows.filter((row) => run.mapped.start[row] < breakLow && lookOf(row, "path").startsWith("/"))
+  const isProgram = new Set(below.map((row) => lookOf(row, "path"))).size === 1
+  if (isBrk) return has(5) || isProgram ? "program and brk area" : "brk area"
   if (rows.some((row) => lookOf(row, "path") === "[stack]")) return "stack"
-  if (has(2)) return "mmap area"
+  if (has(2)) return isProgram ? "program" : "mmap area"
   return has(5) ? "program" : "mappings apart"
+}
+
+/** Return where the brk area of a space's mappings begins, 0 where it has none. */
+function lowestBreak(rows) {
+  const low = rows.reduce((least, row) => (lookOf(row, "kind") === "brk" ? Math.min(least, run.mapped.start[row]) : least), Infinity)
+  return low === Infinity ? 0 : low
 }
 
 function blockersAmong(rows) {

@@ -6,6 +6,7 @@ steps and no paragraphs of a verdict: there the page says what the tables say.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -16,6 +17,7 @@ import numpy as np
 from replay.console.screen import clean
 from replay.engine.column_store import SortedColumns
 from replay.engine.columns import NULL, Int64Array
+from replay.logs.files import split_name
 from replay.tables import TABLES
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class TraceTables:
     """A run as the page needs it; a clock is a line of the run, all logs of it counted as one."""
 
     title: str
+    trace: str
+    """What stands for its logs in a command."""
     files: Sequence[str]
     merged: bool
     """Whether the files are those of one `strace -ff` set."""
@@ -95,7 +99,8 @@ def tables_of_run(run: Run) -> TraceTables:
     findings = Findings(run)
     made = run.replayed
     return TraceTables(
-        title=clean(", ".join(run.source.files)),
+        title=_title(run),
+        trace=clean(_trace(run)),
         files=[clean(PurePath(file).name) for file in run.source.files],
         merged=all(log.pid is not None for log in run.source.logs),
         table=run.arrow,
@@ -110,6 +115,19 @@ def tables_of_run(run: Run) -> TraceTables:
         spaces=_spaces(run),
         main_space=findings.main_space or 0,
     )
+
+
+def _title(run: Run) -> str:
+    first, *others = run.source.files
+    return clean(first) + (f" and {len(others):,} more" if others else "")
+
+
+def _trace(run: Run) -> str:
+    """Return what stands for a run's logs in a command: for a `strace -ff` set what its files' names begin with."""
+    source = run.source
+    if len(source.files) > 1 and all(log.of_set for log in source.logs):
+        return shlex.quote(split_name(source.files[0])[0])
+    return shlex.join(source.files)
 
 
 def _words(run: Run) -> list[str]:
@@ -174,6 +192,7 @@ def tables_of_dataset(dataset: Dataset, run: str) -> TraceTables:
     born = ints(regions, "born_line")
     return TraceTables(
         title=clean(run),
+        trace="TRACE",
         files=[clean(PurePath(text).name) for text in codes(events, "file")[1]] or [clean(run)],
         merged=True,
         table=table,

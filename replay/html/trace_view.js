@@ -301,7 +301,9 @@ function drawCurves(chart) {
 function drawAxis() {
   const marks = ticks(Math.max(2, Math.floor(dom.axis.wide / 110))).map((place) => {
     const label = element("span", { className: "tick", textContent: placeLabel(place) })
-    label.style.left = `${((place - view.from) / (view.to - view.from)) * 100}%`
+    const share = (place - view.from) / (view.to - view.from)
+    label.style.left = `${share * 100}%`
+    label.classList.toggle("last", (1 - share) * dom.axis.wide < 70)
     return label
   })
   dom.axis.replaceChildren(...marks)

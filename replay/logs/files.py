@@ -66,9 +66,9 @@ def find_logs(paths: Iterable[str | Path]) -> list[Log]:
             names += [path] if path == STDIN or Path(path).exists() else _set_of_prefix(path)
     logs = [Log(name, index, dialect=dialect_told(name)) for index, name in enumerate(names)]
     if _is_set(names):
-        names.sort(key=lambda name: int(_split_name(name)[1]))
+        names.sort(key=lambda name: int(split_name(name)[1]))
         of_set = len(names) > 1
-        logs = [Log(name, index, int(_split_name(name)[1]), of_set=of_set) for index, name in enumerate(names)]
+        logs = [Log(name, index, int(split_name(name)[1]), of_set=of_set) for index, name in enumerate(names)]
         if of_set and not any(size_of(name) for name in names):
             raise TraceFormatError(f"{names[0]}: empty, as all of the set; expected a strace or ltrace log")
     return logs
@@ -77,7 +77,7 @@ def find_logs(paths: Iterable[str | Path]) -> list[Log]:
 def _logs_in(directory: Path) -> list[str]:
     """Return the log of a recording, or the files of the one `strace -ff` set in a directory."""
     if not (directory / SIDECAR).exists() and not (directory / PARTS).is_dir():
-        names = [str(file) for file in sorted(directory.iterdir()) if _is_pid(_split_name(file.name)[1])]
+        names = [str(file) for file in sorted(directory.iterdir()) if _is_pid(split_name(file.name)[1])]
         if names and _is_set(names):
             return names
         several = "several sets" if names else "no set"
@@ -87,7 +87,7 @@ def _logs_in(directory: Path) -> list[str]:
     return [str(log_of(directory))]
 
 
-def _split_name(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """Return the parts before and behind the last point of a file's name, an ending of compressed files aside."""
     for ending in (".gz", ".xz", ".bz2", ".zst"):
         name = name.removesuffix(ending)
@@ -101,7 +101,7 @@ def _set_of_prefix(prefix: str) -> list[str]:
     found = []
     if folder.is_dir():
         wanted = Path(prefix).name
-        parts = ((str(file), *_split_name(file.name)) for file in folder.iterdir())
+        parts = ((str(file), *split_name(file.name)) for file in folder.iterdir())
         found = [name for name, before, behind in parts if before == wanted and _is_pid(behind)]
     if not found:
         raise MissingTraceError(f"{prefix}: no such file, and no set {prefix}.PID written by strace -ff")
@@ -110,7 +110,7 @@ def _set_of_prefix(prefix: str) -> list[str]:
 
 def _is_set(names: list[str]) -> bool:
     """Return whether all names are `PREFIX.PID` of one prefix: what `strace -ff -o PREFIX` writes."""
-    parts = [_split_name(name) for name in names]
+    parts = [split_name(name) for name in names]
     return len({before for before, _ in parts}) == 1 and all(before and _is_pid(behind) for before, behind in parts)
 
 
