@@ -67,6 +67,14 @@ def test_of_several_spaces_the_program_and_pid_are_named(say: Callable[[str], st
     assert "The other mappings of space 2 (prog, pid 11) grew once" in say(log)
 
 
+def test_what_fork_copied_is_no_growth_of_the_child(say: Callable[[str], str]) -> None:
+    log = (
+        '10 execve("/bin/a", ["a"], 0x7ffe /* 3 vars */) = 0\n'
+        f"10 {MAP}0x7f0000000000\n10 fork() = 11\n11 {MAP}0x7f0000100000\n11 {MAP}0x7f0000200000\n"
+    )
+    assert "of space 1 (a, pid 11) grew twice, by 16,384 bytes (16 KiB) in all, and gave nothing back" in say(log)
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [

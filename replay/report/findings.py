@@ -18,7 +18,7 @@ from replay.engine.sorting import distinct, is_among
 from replay.linux import constants
 from replay.linux.glibc import HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW
 from replay.logs.dialect import DIALECTS
-from replay.mm.fields import KIND_BRK, ORIGIN_MAPS, ORIGIN_TRACE
+from replay.mm.fields import KIND_BRK, ORIGIN_MAPS
 from replay.report.break_findings import BreakFindings, known
 from replay.report.facts import (
     ArenaHeaps,
@@ -188,7 +188,7 @@ class Findings(BreakFindings):
         mapped, in_brk = np.zeros(len(births), np.int64), np.zeros(len(births), np.int64)
         for number in range(regions.parts):
             part = regions.part(number, ["space", "born_line", "origin"])
-            there = copied[part["space"]] | (part["origin"] != ORIGIN_TRACE)
+            there = copied[part["space"]] | (part["origin"] == ORIGIN_MAPS)
             first = np.flatnonzero(there & (part["born_line"] == births[part["space"]]))
             if len(first):
                 part |= regions.part(number, ["start", "end", "kind"])
