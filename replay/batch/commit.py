@@ -62,6 +62,7 @@ def commit(store: Store, row: dict[str, Any], tables: Path | None, *, replaces: 
 def begin_to_forget(store: Store, run: str) -> None:
     """Take a run out of the tables; that its row has to go stays noted."""
     _note(store, Change(run, "forgotten"))
+    store.remove(_entry(run))
     remove_tables(store, run)
 
 
@@ -80,6 +81,7 @@ def complete_changes(store: Store) -> set[str]:
         elif change is not None and change.deed == "added" and store.read(_entry(run)) is not None:
             store.remove(f"{CHANGES}/{file}")
         else:
+            store.remove(_entry(run))
             remove_tables(store, run)
             gone.add(run)
     store.remove(ASIDE)
