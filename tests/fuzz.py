@@ -1,7 +1,8 @@
 """Replay many mutated logs and check what holds of every result: `python tests/fuzz.py --inputs 20000`.
 
 Ends with the number of inputs, of those that are no trace, and of those at which something broke, each with the number
-that makes it again (`--only N` writes that input to standard output).
+that makes it again (`--only N` writes that input to standard output). `--checked` has the loops compiled so that an
+index outside of its array stops the process: the input at which that happens stays in the temporary directory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from multiprocessing import Pool
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
@@ -21,7 +24,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from invariants import check, check_ways  # noqa: E402  (here and below: the path must come first)
 from mutations import mutated  # noqa: E402
 
-from replay.errors import ReplayError  # noqa: E402
+from replay.engine import build_hook, native  # noqa: E402
+from replay.errors import TraceFormatError  # noqa: E402
 
 UNUSABLE = "no trace"
 
@@ -40,7 +44,7 @@ def outcome(seed: int) -> tuple[int, str]:
         check([path])
         if seed % WAYS == 0:
             check_ways(path)
-    except ReplayError:
+    except TraceFormatError:
         return seed, UNUSABLE
     except Exception as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/replay/" in frame.filename]
@@ -59,24 +63,37 @@ def main() -> int:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--inputs", type=int, default=1000)
     words.add_argument("--first", type=int, default=0, help="the number of the first input")
+    words.add_argument("--checked", action="store_true", help="replay with loops that check each index")
     words.add_argument("--only", type=int, help="write this input, and replay none")
     chosen = words.parse_args()
     if chosen.only is not None:
         sys.stdout.buffer.write(mutated(chosen.only))
         return 0
-    seeds = range(chosen.first, chosen.first + chosen.inputs)
+    if not chosen.checked:
+        return run(range(chosen.first, chosen.first + chosen.inputs))
+    with tempfile.TemporaryDirectory() as folder:
+        native.LIBRARY = Path(folder, "_loops.so")
+        build_hook.build_loops(native.ROOT, native.LIBRARY, "--checked")
+        return run(range(chosen.first, chosen.first + chosen.inputs))
+
+
+def run(seeds: range) -> int:
+    """Replay inputs in as many processes as there are cores, and say how many broke; return the exit status."""
     found: dict[str, list[int]] = {}
-    with Pool(initializer=gc.disable) as pool:
-        for seed, what in pool.imap_unordered(outcome, seeds, chunksize=50):
-            found.setdefault(what, []).append(seed)
+    try:
+        # Forked, for the library that is chosen holds for them too.
+        with ProcessPoolExecutor(mp_context=get_context("fork"), initializer=gc.disable) as pool:
+            for seed, what in pool.map(outcome, seeds, chunksize=50):
+                found.setdefault(what, []).append(seed)
+    except BrokenProcessPool:
+        print(f"a process died; its input is the last of {tempfile.gettempdir()}/replay-fuzz-*.log")
+        return 1
     unusable = len(found.pop(UNUSABLE, []))
     found.pop("", None)
     for what, broken in sorted(found.items(), key=lambda item: -len(item[1])):
         print(f"{len(broken):6} {what}  (--only {min(broken)})")
-    counts = Counter(
-        held=chosen.inputs - unusable - sum(map(len, found.values())), broken=sum(map(len, found.values()))
-    )
-    print(f"{chosen.inputs} inputs: {counts['held']} held, {unusable} are no trace, {counts['broken']} broken")
+    counts = Counter(held=len(seeds) - unusable - sum(map(len, found.values())), broken=sum(map(len, found.values())))
+    print(f"{len(seeds)} inputs: {counts['held']} held, {unusable} are no trace, {counts['broken']} broken")
     return int(bool(found))
 
 
