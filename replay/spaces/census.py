@@ -18,10 +18,10 @@ import numpy as np
 
 from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
-from replay.engine.sorting import ascending, distinct, firsts
+from replay.engine.sorting import distinct
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE, FORKS
-from replay.spaces.line_owners import give_execs_to_leaders, threads_of_rows
+from replay.spaces.line_owners import give_execs_to_leaders, rows_by_thread, threads_of_rows
 from replay.spaces.processes import (
     BRK,
     CLONE_FILES,
@@ -198,18 +198,14 @@ class _Census:
         """
         if self.calls.entry_clock[maker] <= self.calls.entry_clock[row]:
             return True
-        rows, spans = self._rows_by_tid
+        rows, spans = self._by_thread
         at = spans.get(int(self.tids[maker]))
         mine = rows[slice(*at)] if at is not None else rows[:0]
         return not np.searchsorted(mine, maker) - np.searchsorted(mine, row)
 
     @cached_property
-    def _rows_by_tid(self) -> tuple[Int64Array, dict[int, tuple[int, int]]]:
-        """The rows in the order of their threads, and where those of each thread begin and end."""
-        rows = ascending(self.tids)
-        known, places = firsts(self.tids[rows])
-        ends = np.append(places[1:], len(rows))
-        return rows, dict(zip(known.tolist(), zip(places.tolist(), ends.tolist(), strict=True), strict=True))
+    def _by_thread(self) -> tuple[Int64Array, dict[int, tuple[int, int]]]:
+        return rows_by_thread(self.tids)
 
     def _begin(self, tid: int, row: int, origin: _Origin, *, is_exec: bool) -> _Task:
         """Return the task of a thread that shows its first line, of whose parent it is known where it lives."""

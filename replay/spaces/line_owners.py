@@ -12,7 +12,7 @@ import numpy as np
 from replay.calls.table import Calls
 from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
-from replay.engine.sorting import distinct
+from replay.engine.sorting import ascending, distinct, firsts
 from replay.linux import constants
 from replay.linux.constants import FORKS
 from replay.spaces.processes import EXIT_EVENTS, EXIT_GROUP, FIRST_THREAD, Unprinted, rows_of
@@ -86,3 +86,11 @@ def _follow_alive(told: KeyCalls, tids: Int64Array, unprinted: np.ndarray, first
     tids[start:][unprinted[start:]] = current
     steps, threads = np.array(since, np.int64).T
     return Unprinted(steps.copy(), threads.copy())
+
+
+def rows_by_thread(tids: Int64Array) -> tuple[Int64Array, dict[int, tuple[int, int]]]:
+    """Return the rows in the order of their threads, and where those of each thread begin and end."""
+    rows = ascending(tids)
+    known, places = firsts(tids[rows])
+    ends = np.append(places[1:], len(rows))
+    return rows, dict(zip(known.tolist(), zip(places.tolist(), ends.tolist(), strict=True), strict=True))
