@@ -257,6 +257,11 @@ def test_forty_five_failures_one_blocker_and_its_line() -> None:
             id="only-asked",
         ),
         pytest.param(
+            "9 brk(NULL) = 0x1000000\n9 brk(0x1021000 <unfinished ...>\n9 +++ killed by SIGKILL +++\n",
+            ["the log shows no growth of the break. What became of 1 more brk (line 3) the log does not show."],
+            id="killed-in-brk",
+        ),
+        pytest.param(
             mmap(8192, "0x7f0000000000") + END, ["The log has no brk call at all."], id="no-brk"
         ),
         pytest.param(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from replay.calls.enclosing import is_call
-from replay.calls.reader import FAILED
+from replay.calls.reader import FAILED, UNFINISHED
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.sorting import distinct, is_among
 from replay.linux import constants
@@ -213,6 +213,12 @@ class BreakFindings:
         events, steps = self.events, self.steps_of(["brk"])
         denied = (events.at("status", steps) == FAILED) & (events.at("errno", steps) > 0)
         return self.of_window(steps[denied & (events.at("addr", steps) == 0)])
+
+    @cached_property
+    def unanswered_brks(self) -> Int64Array:
+        """The steps of brk calls that name a break and do not return, as far as the log goes."""
+        events, steps = self.events, self.steps_of(["brk"])
+        return self.of_window(steps[(events.at("status", steps) == UNFINISHED) & (events.at("addr", steps) > 0)])
 
     def of_window(self, steps: Int64Array) -> Int64Array:
         """Return those of some steps that are shown."""

@@ -42,7 +42,7 @@ def _judgement(findings: Findings) -> Iterator[Paragraph]:
     elif not findings.memory_calls:
         yield from _nothing_to_judge(findings)
     elif findings.system_calls:
-        yield Paragraph(_sound(findings))
+        yield Paragraph(_sound(findings) + _unanswered(findings))
         if not findings.malloc_calls:
             yield from _mapped(findings)
 
@@ -157,11 +157,20 @@ def _sound(findings: Findings) -> str:
         return f"No brk was refused{when}: the break {shrank}.{before}"
     pools = sum(group.count for group in findings.other_groups if group.kind == "pool" and not group.errno)
     instead = f"; {allocator} takes its memory by mmap" if pools and allocator != "unknown" else ""
-    if moves.queried:
+    if moves.queried and not len(findings.unanswered_brks):
         return f"No brk was refused{when}: the program never asks the break to grow{instead}."
     if len(findings.run.replayed.brks["step"]):
         return f"No brk was refused, and the log shows no growth of the break{when}{instead}."
     return f"No brk call was made{when}{instead}." if when else f"The log has no brk call at all{instead}."
+
+
+def _unanswered(findings: Findings) -> str:
+    """Return that a brk has no answer in the log, as where the program was killed in it; empty where all have one."""
+    steps = findings.unanswered_brks
+    if not len(steps):
+        return ""
+    lines = span(*(findings.places.of_step(int(step)) for step in (steps[0], steps[-1])))
+    return f" What became of {number(len(steps), 'more brk')} ({lines}) the log does not show."
 
 
 _MANY_GROWTHS: Final = 20
