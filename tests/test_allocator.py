@@ -12,7 +12,7 @@ import pytest
 
 from replay.allocator import Replayed, allocator_activity
 from replay.allocator.neighbours import Neighbours
-from replay.calls.reader import read_run
+from replay.calls.reader import read_logs
 from replay.engine import column_store as packed
 from replay.engine.column_store import Shelf, packed_columns
 from replay.engine.columns import NULL, Strings
@@ -74,7 +74,7 @@ def rows_of(columns: dict[str, np.ndarray], strings: Strings) -> list[Row]:
 def record_of(text: str, tmp_path: Path) -> Replayed:
     log = tmp_path / "trace.log"
     log.write_text("\n".join(line.strip() for line in text.strip().splitlines()).replace("RW)", f"{RW})") + "\n")
-    source = read_run([log])
+    source = read_logs([log])
     made = replay(source, source.strings)
     return Replayed(made.events, made.brks, made.regions, made.spaces, source.strings, made.page_size)
 

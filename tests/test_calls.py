@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import replay.calls.reader
 from replay.calls import file_sets as filesets
-from replay.calls.reader import COLUMNS, FAILED, OK, UNFINISHED, Calls, RunInput, read_run
+from replay.calls.reader import COLUMNS, FAILED, OK, UNFINISHED, Calls, LogReader, read_logs
 from replay.engine.columns import NO_TEXT, NULL
 from replay.errors import TraceSyntaxError
 from replay.linux.constants import CALLS, CHILD_ENDED, EXEC_NOTICE, EXITED, KILLED, PID_CHANGED, SEEN, SUPERSEDED
@@ -30,13 +30,13 @@ NOTICES = {
 }
 
 
-def run_of(folder: Path, text: str, **options: Any) -> RunInput:
+def run_of(folder: Path, text: str, **options: Any) -> LogReader:
     path = folder / "x.log"
     path.write_text(text)
-    return read_run([path], **options)
+    return read_logs([path], **options)
 
 
-def rows_of(run: RunInput, calls: Calls | None = None) -> list[dict[str, Any]]:
+def rows_of(run: LogReader, calls: Calls | None = None) -> list[dict[str, Any]]:
     """The calls as dicts of what they have; first sights of pids have a test of their own."""
     calls = run.calls() if calls is None else calls
     rows = []
@@ -410,7 +410,7 @@ def test_lines_too_long_to_read_are_problems_unless_passed_over(tmp_path: Path) 
 def test_several_logs_that_are_no_set_follow_each_other(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("brk(0x1) = 0x1\nbrk(0x2) = 0x2\nmunmap(0x1000, 1 <unfinished ...>\n")
     (tmp_path / "b.log").write_text("prog->malloc(3) = 0x10\n+++ exited (status 0) +++\n")
-    run = read_run([tmp_path / "a.log", tmp_path / "b.log"])
+    run = read_logs([tmp_path / "a.log", tmp_path / "b.log"])
     assert columns(rows_of(run), "call", "file", "line", "clock", "dialect") == [
         ("brk", 0, 1, 1, 0),
         ("brk", 0, 2, 2, 0),
@@ -421,10 +421,10 @@ def test_several_logs_that_are_no_set_follow_each_other(tmp_path: Path) -> None:
     assert run.dialect == "mixed"
 
 
-def a_set(folder: Path, files: dict[int, str]) -> RunInput:
+def a_set(folder: Path, files: dict[int, str]) -> LogReader:
     for pid, text in files.items():
         (folder / f"log.{pid}").write_text(text)
-    return read_run([folder / "log"])
+    return read_logs([folder / "log"])
 
 
 def test_a_set_without_times_has_each_child_behind_its_creator(tmp_path: Path) -> None:
@@ -623,11 +623,11 @@ def logs_of_captures() -> list[Path]:
 
 @pytest.mark.parametrize("path", logs_of_captures(), ids=lambda p: "/".join(p.parts[-3:]))
 def test_calls_do_not_depend_on_where_chunks_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole_run = read_run([path])
+    whole_run = read_logs([path])
     whole = rows_of(whole_run)
     size = random.Random(path.name).choice([500, 3000, 9000])
     monkeypatch.setattr(replay.calls.reader, "read_texts", lambda log: read_texts(log, size))
-    pieces_run = read_run([path])
+    pieces_run = read_logs([path])
     assert rows_of(pieces_run) == whole
     assert pieces_run.counters == whole_run.counters
     assert pieces_run.problems.counts == {}
@@ -635,6 +635,6 @@ def test_calls_do_not_depend_on_where_chunks_end(path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("path", logs_of_captures(), ids=lambda p: "/".join(p.parts[-3:]))
 def test_clocks_never_go_back(path: Path) -> None:
-    calls = read_run([path]).calls()
+    calls = read_logs([path]).calls()
     assert (np.diff(calls.clock) >= 0).all()
     assert (calls.entry_clock <= calls.clock).all()

@@ -9,7 +9,7 @@ from conftest import interpreted
 from line_maker import logs_of_captures
 from test_source import GLUED
 
-from replay.calls.reader import COLUMNS, RunInput, read_run
+from replay.calls.reader import COLUMNS, LogReader, read_logs
 from replay.engine.prefetch import AHEAD, THREAD_NAME
 from replay.errors import TraceFormatError, TraceSyntaxError
 from replay.lines.scan import scan
@@ -74,7 +74,7 @@ def test_an_interrupt_leaves_no_thread() -> None:
 def test_a_strict_error_leaves_no_thread(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(LINES[0] + b"7 brk(what?\n" + LINES[1])
     try:
-        read_run([tmp_path / "x"], strict=True).calls()
+        read_logs([tmp_path / "x"], strict=True).calls()
     except TraceSyntaxError as error:
         assert not scanners(), error
     else:
@@ -121,7 +121,7 @@ def test_diagnostics_are_taken_out_of_a_long_log() -> None:
     assert [notice.what for chunk in made for notice in chunk.notices] == ["attached", "detached"]
 
 
-def columns_of(run: RunInput) -> dict[str, list[object]]:
+def columns_of(run: LogReader) -> dict[str, list[object]]:
     """The columns of all calls, texts in place of their ids, and what was counted."""
     calls = run.calls()
     columns: dict[str, list[object]] = {key: getattr(calls, key).tolist() for key in COLUMNS}
@@ -135,6 +135,6 @@ SHORT = [path for path in logs_of_captures() if path.stat().st_size < 20_000]
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda p: "/".join(p.parts[-3:]))
 def test_interpreted_the_scanner_gives_the_same_calls(path: Path) -> None:
-    compiled = columns_of(read_run([path]))
+    compiled = columns_of(read_logs([path]))
     with interpreted():
-        assert columns_of(read_run([path])) == compiled
+        assert columns_of(read_logs([path])) == compiled

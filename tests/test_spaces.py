@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay.calls.reader import read_run
-from replay.calls.windows import Recording, record
+from replay.calls.reader import read_logs
+from replay.calls.windows import CallWindows, call_windows
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.mm.fields import DONTFORK, RECTANGLE, OpCode
 from replay.mm.space import live_rows
@@ -22,12 +22,12 @@ from replay.spaces.processes import Processes
 from replay.spaces.resting import RestingSpace
 
 
-def recorded(folder: Path, *lines: str) -> tuple[Recording, Processes, Strings]:
+def recorded(folder: Path, *lines: str) -> tuple[CallWindows, Processes, Strings]:
     log = folder / "x.log"
     log.write_text("".join(line + "\n" for line in lines))
-    run = read_run([log])
-    recording = record(run)
-    return recording, census.assign(recording.told), run.strings
+    run = read_logs([log])
+    windows = call_windows(run)
+    return windows, census.assign(windows.told), run.strings
 
 
 def numbers(*values: int) -> Int64Array:
@@ -110,11 +110,11 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("line", OPERATIONS)
 def test_what_a_call_does(tmp_path: Path, line: str) -> None:
-    recording, who, strings = recorded(tmp_path, f"1 {line}")
-    calls = recording.window(0)
+    windows, who, strings = recorded(tmp_path, f"1 {line}")
+    calls = windows.window(0)
     steps, nothing = np.arange(len(calls)), np.zeros(len(calls), np.int64)
     window = CallWindow(calls, steps, calls.pid, nothing, calls.path, NULL, 9)
-    across = call_effects.across_windows(recording.told, who, strings, 4096)
+    across = call_effects.across_windows(windows.told, who, strings, 4096)
     made = call_effects.operations_of(window, across).operations
     assert made[["code", "addr", "length", "result"]].tolist() == OPERATIONS[line]
 
@@ -137,8 +137,8 @@ MMAP = "mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3, 0) = 0x7f0000000000"
     ],
 )
 def test_which_file_a_descriptor_names(tmp_path: Path, lines: list[str], path: str | None) -> None:
-    recording, who, strings = recorded(tmp_path, *lines)
-    calls = recording.window(0)
+    windows, who, strings = recorded(tmp_path, *lines)
+    calls = windows.window(0)
     found = mapped_paths(calls, np.zeros(len(calls), np.int64), OpenFiles(who.files_parents), strings)
     assert (None if found[-1] == NO_TEXT else strings[int(found[-1])]) == path
 
@@ -178,10 +178,10 @@ def test_mappings_of_drivers_differ() -> None:
     ],
 )
 def test_the_limit_at_the_last_call(tmp_path: Path, lines: list[str], limit: int) -> None:
-    recording, who, _ = recorded(tmp_path, *lines)
-    last = numbers(recording.calls.rows - 1)
-    spaces = who.spaces_of(recording.window(0).pid[-1:], last)
-    assert Limits(recording.told, who).at(spaces, last).tolist() == [[limit, NULL]]
+    windows, who, _ = recorded(tmp_path, *lines)
+    last = numbers(windows.calls.rows - 1)
+    spaces = who.spaces_of(windows.window(0).pid[-1:], last)
+    assert Limits(windows.told, who).at(spaces, last).tolist() == [[limit, NULL]]
 
 
 def test_an_inferred_mapping_begins_where_its_addresses_were_last_free() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from replay.batch.job import Job, Outcome, refuse, work
+from replay.batch.job import Job, JobOutcome, refuse, work
 from replay.errors import MissingExtraError, ReplayError
 
 TASK_BYTES: Final = 4 << 20
@@ -31,7 +31,7 @@ _PROTOCOLS: Final = (None, "tcp", "tls", "ws", "wss", "ucx")
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 
-def on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Outcome]:
+def on_cluster(jobs: Sequence[Job], address: str) -> Iterator[JobOutcome]:
     """Yield the outcomes of jobs that the workers of a Dask cluster work on.
 
     The workers reach logs and dataset by the same absolute paths or URLs as this process, and have replay installed.
@@ -66,7 +66,7 @@ def _check(address: str) -> None:
         raise ReplayError(f"{address}: no Dask scheduler answers there: {error.strerror or error}") from error
 
 
-def work_on(jobs: Sequence[Job]) -> list[Outcome]:
+def work_on(jobs: Sequence[Job]) -> list[JobOutcome]:
     """Return the outcomes of some jobs, done one by one, and by one thread of a process at a time."""
     with _ONE_AT_A_TIME:
         return [work(job) for job in jobs]
@@ -101,7 +101,7 @@ class _Tasks:
         self._bunch_of: dict[Any, list[Job]] = {}
         """The jobs of each future that is not ready."""
 
-    def outcomes(self, bunches: list[list[Job]]) -> Iterator[Outcome]:
+    def outcomes(self, bunches: list[list[Job]]) -> Iterator[JobOutcome]:
         """Yield the outcomes of all bunches, with few of them in the cluster's hands at a time."""
         waiting = bunches[::-1]
         ready = self._distributed.as_completed(loop=self._client.loop)

@@ -1,6 +1,6 @@
 """The work on one run: is its log new or changed, what does it say, and into the dataset with it.
 
-In goes a `Job`, out comes an `Outcome`; the tables go into the dataset on the way. Where the work is done, in which
+In goes a `Job`, out comes an `JobOutcome`; the tables go into the dataset on the way. Where the work is done, in which
 process or on which machine, is not known here.
 """
 
@@ -99,7 +99,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobOutcome:
     """What became of a job: its kind, the row for `runs` if there is a new one, and a message if something is wrong."""
 
     job: Job
@@ -112,7 +112,7 @@ class _ChangedError(Exception):
     """The log changed while it was read."""
 
 
-def work(job: Job) -> Outcome:
+def work(job: Job) -> JobOutcome:
     """Bring one run into its dataset, or say why not; whatever is wrong with a log, other jobs are not concerned."""
     try:
         try:
@@ -127,10 +127,10 @@ def work(job: Job) -> Outcome:
             message = _bug(error)
         return refuse(job, message)
     except OutputError as error:
-        return Outcome(job, UNWRITABLE, message=str(error))
+        return JobOutcome(job, UNWRITABLE, message=str(error))
 
 
-def refuse(job: Job, message: str) -> Outcome:
+def refuse(job: Job, message: str) -> JobOutcome:
     """Give a run a row that says why it has no tables, and take away those that it had.
 
     Raises:
@@ -142,10 +142,10 @@ def refuse(job: Job, message: str) -> Outcome:
     facts = {"status": ERROR, "error": message, "size_bytes": job.found.size, "content_hash": None, "log_mtime": None}
     row = _facts(job) | facts
     commit(open_store(job.dataset), row, None, replaces=job.replaces)
-    return Outcome(job, REFUSED, row, message)
+    return JobOutcome(job, REFUSED, row, message)
 
 
-def _brought(job: Job) -> Outcome:
+def _brought(job: Job) -> JobOutcome:
     if job.found.error:
         raise TraceFormatError(f"{job.found.source}: {job.found.error}")
     for _ in range(ATTEMPTS):
@@ -154,7 +154,7 @@ def _brought(job: Job) -> Outcome:
     raise TraceFormatError(f"{job.found.source}: changed while it was read; run the batch again once it is complete")
 
 
-def _attempted(job: Job) -> Outcome:
+def _attempted(job: Job) -> JobOutcome:
     """Read the log once and bring what it says into the dataset.
 
     Raises:
@@ -168,11 +168,11 @@ def _attempted(job: Job) -> Outcome:
         if kind and (job.found.named or is_named_like_a_log(job.found)):
             _refuse_no_trace(kind, paths_with_text)
         elif kind:
-            return Outcome(job, NO_TRACE, message=kind)
+            return JobOutcome(job, NO_TRACE, message=kind)
         facts = _facts(job) | {"size_bytes": sum(state[0] for state in before), "content_hash": content_hash(paths)}
         facts["log_mtime"] = max((state[1] for state in before if state[1]), default=0) // 1000 or None
         if job.known is not None and _is_same(job.known, facts):
-            return Outcome(job, UNCHANGED)
+            return JobOutcome(job, UNCHANGED)
         run = _replayed(job, paths_with_text)
         store = open_store(job.dataset)
         with store.staging() as folder:
@@ -180,7 +180,7 @@ def _attempted(job: Job) -> Outcome:
             if state_of(files) != before:
                 raise _ChangedError
             commit(store, row, folder / "tables", replaces=job.replaces)
-    return Outcome(job, WRITTEN, row)
+    return JobOutcome(job, WRITTEN, row)
 
 
 def _facts(job: Job) -> dict[str, Any]:

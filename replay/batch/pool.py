@@ -18,7 +18,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any, Final
 
-from replay.batch.job import Job, Outcome, refuse, work
+from replay.batch.job import Job, JobOutcome, refuse, work
 from replay.batch.worker import HELLO
 from replay.errors import ReplayError
 
@@ -33,12 +33,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_this_process(jobs: Sequence[Job]) -> Iterator[Outcome]:
+def in_this_process(jobs: Sequence[Job]) -> Iterator[JobOutcome]:
     """Yield the outcomes of jobs, done one by one."""
     return map(work, jobs)
 
 
-def in_processes(jobs: Sequence[Job], count: int) -> Iterator[Outcome]:
+def in_processes(jobs: Sequence[Job], count: int) -> Iterator[JobOutcome]:
     """Yield the outcomes of jobs that `count` processes work on; the first jobs are begun first.
 
     When the iteration is given up, the workers end without beginning another job.
@@ -81,7 +81,7 @@ class _Worker:
             self._start()
         self.connection.send(job)
 
-    def take(self) -> Outcome | None:
+    def take(self) -> JobOutcome | None:
         """Return the outcome that has come, or that of the worker's death; None if it was a greeting."""
         assert self.job is not None
         try:
@@ -110,7 +110,7 @@ class _Worker:
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
 
-    def _died(self) -> Outcome:
+    def _died(self) -> JobOutcome:
         """Return the outcome of a job whose worker is no more."""
         job, process = self.job, self.process
         assert job is not None and process is not None

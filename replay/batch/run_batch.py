@@ -18,7 +18,7 @@ from replay.batch.cluster import on_cluster
 from replay.batch.compaction import rewrite
 from replay.batch.dataset_writer import DatasetWriter, read_runs, refuse_foreign
 from replay.batch.discovery import FoundRun, find_runs, is_gone
-from replay.batch.job import NO_TRACE, REFUSED, UNCHANGED, UNWRITABLE, WRITTEN, Job, Options, Outcome
+from replay.batch.job import NO_TRACE, REFUSED, UNCHANGED, UNWRITABLE, WRITTEN, Job, JobOutcome, Options
 from replay.batch.labels import Labels
 from replay.batch.locking import locked
 from replay.batch.pool import cores, in_processes, in_this_process
@@ -57,7 +57,7 @@ class BatchResult:
         wanted = {*self.written, *self.unchanged}
         return [row for row in table.to_pylist() if row["run"] in wanted] if table is not None else []
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: JobOutcome) -> None:
         """Count an outcome."""
         run = outcome.job.run
         if outcome.kind == WRITTEN:
@@ -158,7 +158,7 @@ def _prune(held: DatasetWriter, found: Collection[str], result: BatchResult) -> 
             result.pruned.append(known.run)
 
 
-def _count(held: DatasetWriter, outcome: Outcome, result: BatchResult) -> None:
+def _count(held: DatasetWriter, outcome: JobOutcome, result: BatchResult) -> None:
     """Take note of an outcome.
 
     Raises:
@@ -176,7 +176,7 @@ def _count(held: DatasetWriter, outcome: Outcome, result: BatchResult) -> None:
     result.add(outcome)
 
 
-def _worked_on(todo: Sequence[Job], jobs: int | None, scheduler: str | None) -> Generator[Outcome]:
+def _worked_on(todo: Sequence[Job], jobs: int | None, scheduler: str | None) -> Generator[JobOutcome]:
     """Yield the outcomes of jobs, from whoever shall work on them."""
     if scheduler is not None:
         yield from on_cluster(todo, scheduler)
@@ -186,7 +186,7 @@ def _worked_on(todo: Sequence[Job], jobs: int | None, scheduler: str | None) -> 
         yield from in_processes(todo, cores() if jobs is None else jobs)
 
 
-def _shown(outcomes: Iterable[Outcome], jobs: Sequence[Job]) -> Iterator[Outcome]:
+def _shown(outcomes: Iterable[JobOutcome], jobs: Sequence[Job]) -> Iterator[JobOutcome]:
     """Yield the outcomes and draw meanwhile how many there are, how many a second, and how long the rest will take."""
     errors, begun = 0, time.monotonic()
     with counting("replaying", sum(map(_weight, jobs))) as draw:

@@ -36,7 +36,7 @@ from replay.logs.chunks import Chunk, Notice, read_texts
 from replay.logs.files import Log, find_logs, size_of
 from replay.logs.problems import Problems
 
-__all__ = ["COLUMNS", "FAILED", "OK", "UNFINISHED", "Calls", "RunInput", "concatenated", "read_run"]
+__all__ = ["COLUMNS", "FAILED", "OK", "UNFINISHED", "Calls", "LogReader", "concatenated", "read_logs"]
 
 _OPENED, _PID_CHANGED, _FRAME, _NOTICE = (KIND_CODE[k] for k in ("opened", "pid_changed", "frame", "notice"))
 _OF_PROCESSES: Final = "exited killed superseded exec child_ended seen".split()
@@ -237,7 +237,7 @@ class _Before:
 
 
 @dataclass(slots=True)
-class RunInput:
+class LogReader:
     """The logs of one run, to be read once: iterate for batches of `Calls`, then look at what was counted."""
 
     logs: list[Log]
@@ -321,9 +321,9 @@ def _later(calls: Calls, lines: int) -> Calls:
     return calls
 
 
-def read_run(
+def read_logs(
     paths: Iterable[str | Path], *, dialect: str = "auto", strict: bool = False, watch: Watch = unwatched
-) -> RunInput:
+) -> LogReader:
     """Return the logs of one run, ready to be read.
 
     Args:
@@ -341,4 +341,4 @@ def read_run(
     refuse_repeated(logs)
     for log in logs if dialect != "auto" else ():
         log.dialect = dialect
-    return RunInput(logs, strict, watch=watch)
+    return LogReader(logs, strict, watch=watch)

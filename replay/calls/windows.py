@@ -55,7 +55,7 @@ class KeyCalls(NamedTuple):
 
 
 @dataclass(slots=True)
-class Recording:
+class CallWindows:
     """The calls of a run, one a step; `ends` are the last clocks of the windows, which are the parts of `calls`.
 
     told: what `census` follows (forks, execs, exits and other notices, the first lines of each thread), limits, and
@@ -84,10 +84,10 @@ class Recording:
         return Calls(**self.calls.part(number))
 
 
-def record(batches: Iterable[Calls]) -> Recording:
-    """Return the recording of all batches."""
+def call_windows(batches: Iterable[Calls]) -> CallWindows:
+    """Return the windows of all batches."""
     shelf = Shelf()
-    made = Recording(shelf, PackedColumns(shelf, COLUMNS), [], _together([]), _together([]), False, 0, {})
+    made = CallWindows(shelf, PackedColumns(shelf, COLUMNS), [], _together([]), _together([]), False, 0, {})
     listener = _KeyCallPicker()
     early: list[tuple[Calls, Int64Array]] = []
     pages = PageSizeEvidence()

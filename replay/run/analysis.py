@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from replay.calls.enclosing import Nesting, count_calls, find_nesting
-from replay.calls.reader import RunInput
+from replay.calls.reader import LogReader
 from replay.engine.columns import Int64Array, Strings
 from replay.heap.blocks import Blocks, find_blocks, note_problems
 from replay.linux import constants
@@ -36,7 +36,7 @@ class Analysis:
     shown: Shown | None = None
     """The window that this is the part of a run of, None for all of it."""
 
-    def __init__(self, source: RunInput, replayed: Replay) -> None:
+    def __init__(self, source: LogReader, replayed: Replay) -> None:
         """Hold what was read (`source`) and what became of it (`replayed`)."""
         self.source = source
         self.replayed: Replay = replayed

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from replay.calls.reader import RunInput, read_run
-from replay.calls.windows import record
+from replay.calls.reader import LogReader, read_logs
+from replay.calls.windows import call_windows
 from replay.engine.columns import Int64Array
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.errors import QueryError, ReplayError
@@ -49,7 +49,7 @@ def read_and_replay(
     page_size: int | None = None,
     strict: bool = False,
     watch: Watch = unwatched,
-) -> tuple[RunInput, Replay]:
+) -> tuple[LogReader, Replay]:
     """Return what was read of a run's logs and what became of it; arguments and errors are those of `replay.load`."""
     if page_size is not None and not (0 < page_size <= _PAGE_LIMIT and page_size & (page_size - 1) == 0):
         raise ReplayError(f"page size {page_size}: expected a power of two such as 4096")
@@ -57,13 +57,13 @@ def read_and_replay(
         raise ReplayError(f"format {format!r}: expected auto, strace or ltrace")
     paths: list[str | Path] = [trace] if isinstance(trace, (str, Path)) else list(trace)
     exact = first_image(read_maps(Path(maps))) if maps is not None else no_images
-    source = read_run(paths, dialect=format, strict=strict, watch=watch)
-    recording = record(source)
-    page = page_size or recording.page_size
+    source = read_logs(paths, dialect=format, strict=strict, watch=watch)
+    windows = call_windows(source)
+    page = page_size or windows.page_size
     inferred = no_images if elf_root is None else images_of_files(source.strings, page, str(elf_root))
     recorded = images_at(recorded_images(source.files))
     images = first_known(exact, first_known(recorded, inferred))
-    return source, replay.replay_recording(recording, source.strings, page, images, watch)
+    return source, replay.replay_windows(windows, source.strings, page, images, watch)
 
 
 class Run(Analysis):

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.calls.reader import RunInput
+from replay.calls.reader import LogReader
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Int64Array
 from replay.linux.constants import SECOND
@@ -39,7 +39,7 @@ class Clock(NamedTuple):
     """The last time, counted on beyond midnight."""
 
     @classmethod
-    def of(cls, source: RunInput, events: PackedColumns) -> Clock:
+    def of(cls, source: LogReader, events: PackedColumns) -> Clock:
         """Return the clock of a run that was read from `source`."""
         times = events.unpacked("time_ns")
         known = times != NULL

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from replay.allocator import Activity
-from replay.calls.reader import RunInput
+from replay.calls.reader import LogReader
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.heap.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks
@@ -31,7 +31,7 @@ _ANY_ACCESS = 7
 
 
 def summary_columns(
-    source: RunInput,
+    source: LogReader,
     replayed: Replay,
     clock: Clock,
     calls: Int64Array,

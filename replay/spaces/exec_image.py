@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.calls.windows import Recording
+from replay.calls.windows import CallWindows
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.linux.constants import CALL_CODE
 from replay.linux.elf import ElfFile, read_elf
@@ -61,11 +61,11 @@ def images_of_files(strings: Strings, page: int, root: str = "/") -> Images:
     """Return what tells the images of spaces that begin with an execve, from the files below `root`."""
     root = "" if root == "/" else os.path.realpath(root)
 
-    def images(recording: Recording, who: Processes) -> dict[int, Image]:
+    def images(windows: CallWindows, who: Processes) -> dict[int, Image]:
         begun = {life.space: life for life in who.lives if life.origin == "exec" and life.program != NO_TEXT}
         found = {space: _files_of(_program_of(life, who.lives, strings), root) for space, life in begun.items()}
         files = {space: there for space, there in found.items() if there is not None}
-        told = _first_calls(recording, who, [begun[space] for space in files], page)
+        told = _first_calls(windows, who, [begun[space] for space in files], page)
         return {space: _image(there, told[space]) for space, there in files.items()}
 
     return images
@@ -198,16 +198,16 @@ def _overlap(one: Range, other: Range) -> bool:
     return one.start < other.end and other.start < one.end
 
 
-def _first_calls(recording: Recording, who: Processes, lives: Iterable[SpaceLife], page: int) -> dict[int, FirstCalls]:
+def _first_calls(windows: CallWindows, who: Processes, lives: Iterable[SpaceLife], page: int) -> dict[int, FirstCalls]:
     """Return the first calls of some spaces, by space."""
     waiting = {life.space: life for life in lives}
     told = {space: FirstCalls(page) for space in waiting}
-    for number in range(recording.calls.parts):
-        first = recording.calls.starts[number]
+    for number in range(windows.calls.parts):
+        first = windows.calls.starts[number]
         waiting = {space: life for space, life in waiting.items() if first < life.born_step + FIRST_STEPS}
         if not waiting:
             break
-        _listen(recording.calls.part(number, _COLUMNS), first, who, told, waiting)
+        _listen(windows.calls.part(number, _COLUMNS), first, who, told, waiting)
     return told
 
 

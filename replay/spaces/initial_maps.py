@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from replay.calls.windows import Recording
+from replay.calls.windows import CallWindows
 from replay.engine.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.engine.records import Records
 from replay.linux.proc_maps import Mapping, prot_of
@@ -34,29 +34,29 @@ class Image(NamedTuple):
     misfit: str = ""
 
 
-Images: TypeAlias = Callable[[Recording, Processes], MappingOf[int, Image]]
+Images: TypeAlias = Callable[[CallWindows, Processes], MappingOf[int, Image]]
 """Tells the images of those spaces of a run whose beginning it knows, by the number of the space."""
 
 
-def no_images(_recording: Recording, _who: Processes) -> dict[int, Image]:
+def no_images(_windows: CallWindows, _who: Processes) -> dict[int, Image]:
     """Return no image: only calls tell what is mapped."""
     return {}
 
 
 def first_image(mappings: Sequence[Mapping]) -> Images:
     """Return the images of a maps file: it is of the first space."""
-    return lambda _recording, _who: {0: Image(mappings)}
+    return lambda _windows, _who: {0: Image(mappings)}
 
 
 def first_known(better: Images, other: Images) -> Images:
     """Return the images that `better` knows, and of the other spaces those that `other` does."""
-    return lambda recording, who: {**other(recording, who), **better(recording, who)}
+    return lambda windows, who: {**other(windows, who), **better(windows, who)}
 
 
 def images_at(lines: MappingOf[int, Sequence[Mapping]]) -> Images:
     """Return the images of a recording, which tells what was mapped by the lines of the execves."""
 
-    def images(_recording: Recording, who: Processes) -> dict[int, Image]:
+    def images(_windows: CallWindows, who: Processes) -> dict[int, Image]:
         begun = ((life.space, lines.get(life.born_clock)) for life in who.lives if life.origin == "exec")
         return {space: Image(mappings) for space, mappings in begun if mappings is not None}
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from replay.calls.table import OK, Calls, concatenated
-from replay.calls.windows import Recording, record
+from replay.calls.windows import CallWindows, call_windows
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.engine.prefetch import worked_ahead
@@ -63,11 +63,11 @@ def replay(
     watch: Watch = unwatched,
 ) -> Replay:
     """Return what becomes of every address space of a run, whose calls come in batches in completion order."""
-    return replay_recording(record(batches), strings, page, images, watch)
+    return replay_windows(call_windows(batches), strings, page, images, watch)
 
 
-def replay_recording(
-    recording: Recording, strings: Strings, page: int, images: Images = no_images, watch: Watch = unwatched
+def replay_windows(
+    windows: CallWindows, strings: Strings, page: int, images: Images = no_images, watch: Watch = unwatched
 ) -> Replay:
     """Return what becomes of every address space of a run that is recorded; a page has `page` bytes.
 
@@ -75,10 +75,10 @@ def replay_recording(
     A thread that no call of the log made shares a space; if the replay then contradicts it, it is replayed as a copy.
     """
     forked: frozenset[int] = frozenset()
-    result, who = _replay_with(recording, forked, strings, page, images, watch)
+    result, who = _replay_with(windows, forked, strings, page, images, watch)
     while suspects := _contradicted(result, who) - forked:
         forked |= suspects
-        other, who = _replay_with(recording, forked, strings, page, images, watch)
+        other, who = _replay_with(windows, forked, strings, page, images, watch)
         if len(other.divergences["step"]) >= len(result.divergences["step"]):
             break
         result = other
@@ -100,7 +100,7 @@ def _contradicted(result: Replay, who: Processes) -> frozenset[int]:
 
 
 def _replay_with(
-    recording: Recording,
+    windows: CallWindows,
     forked: frozenset[int],
     strings: Strings,
     page: int,
@@ -108,22 +108,22 @@ def _replay_with(
     watch: Watch,
 ) -> tuple[Replay, Processes]:
     """Return the replay in which the threads `forked` got copies, and what it took every thread to be."""
-    who = census.assign(recording.told, forked)
-    known = images(recording, who)
-    output = ReplayColumns(recording, who.lives)
+    who = census.assign(windows.told, forked)
+    known = images(windows, who)
+    output = ReplayColumns(windows, who.lives)
     runner = Runner(
         lives=who.lives,
         images=known,
         strings=strings,
         page=page,
         forks=deque(sorted((life for life in who.lives if life.origin == "fork"), key=lambda life: life.born_clock)),
-        endings=endings(who, recording),
+        endings=endings(who, windows),
     )
     # While a thread changes the mappings of one window, the next is made ready, and what became of the last is kept.
-    for window, became in worked_ahead(_prepared(recording, who, output, strings, page), runner.run):
+    for window, became in worked_ahead(_prepared(windows, who, output, strings, page), runner.run):
         output.keep_changes(WindowResult(window.window, window.rows, became.changes, became.above_break, window.limits))
         output.keep_regions(became.pieces, became.inherited)
-        watch(Stage("replaying", window.number + 1, recording.calls.parts))
+        watch(Stage("replaying", window.number + 1, windows.calls.parts))
     ended = runner.end()
     output.keep_regions(ended.pieces, ended.inherited)
     made = Replay(
@@ -137,7 +137,7 @@ def _replay_with(
         page_size=page,
         threads=who.threads,
         processes=who.processes,
-        last_clock=recording.last_clock,
+        last_clock=windows.last_clock,
         images=known,
         who=who,
     )
@@ -145,13 +145,13 @@ def _replay_with(
 
 
 def _prepared(
-    recording: Recording, who: Processes, output: ReplayColumns, strings: Strings, page: int
+    windows: CallWindows, who: Processes, output: ReplayColumns, strings: Strings, page: int
 ) -> Iterator[PreparedWindow]:
     """Yield the windows of a run with their operations; what is known of their calls is kept in `output`."""
-    across = call_effects.across_windows(recording.told, who, strings, page)
-    files = open_files.OpenFiles(who.files_parents) if recording.names_files else None
-    for number in range(recording.calls.parts):
-        window = _window(recording, number, who, files, strings)
+    across = call_effects.across_windows(windows.told, who, strings, page)
+    files = open_files.OpenFiles(who.files_parents) if windows.names_files else None
+    for number in range(windows.calls.parts):
+        window = _window(windows, number, who, files, strings)
         output.keep_events(number, window)
         rows = call_effects.operations_of(window, across)
         brks = rows.sources[rows.operations["code"] == OpCode.BRK]
@@ -159,17 +159,17 @@ def _prepared(
 
 
 def _window(
-    recording: Recording, number: int, who: Processes, files: open_files.OpenFiles | None, strings: Strings
+    windows: CallWindows, number: int, who: Processes, files: open_files.OpenFiles | None, strings: Strings
 ) -> CallWindow:
     """Return a window's calls, and behind them those that took memory in it and completed later."""
-    calls, first = recording.window(number), recording.calls.starts[number]
+    calls, first = windows.window(number), windows.calls.starts[number]
     steps = np.arange(first, first + len(calls))
-    after, until = [NULL, *recording.ends][number : number + 2]
-    entry = recording.early.calls.entry_clock
+    after, until = [NULL, *windows.ends][number : number + 2]
+    entry = windows.early.calls.entry_clock
     taking = (entry > after) & (entry <= until)
     if taking.any():
-        calls = concatenated([calls, recording.early.calls.take(taking)])
-        steps = np.append(steps, recording.early.step[taking])
+        calls = concatenated([calls, windows.early.calls.take(taking)])
+        steps = np.append(steps, windows.early.step[taking])
     tids = who.tids_of(calls.pid, steps)
     spaces = who.spaces_of(tids, steps)
     paths = calls.path if files is None else open_files.mapped_paths(calls, who.files_of(tids, steps), files, strings)
@@ -205,9 +205,9 @@ def _ends(who: Processes, output: ReplayColumns) -> Int64Array:
     cannot have ended before.
     """
     ended = np.array([life.ended_clock for life in who.lives], np.int64)
-    step = np.where(ended == NULL, output.recording.calls.rows, output.steps_at(ended))
-    late = who.last_steps(output.recording.heard) >= step
-    first = int(step[late].min(initial=output.recording.calls.rows))
+    step = np.where(ended == NULL, output.windows.calls.rows, output.steps_at(ended))
+    late = who.last_steps(output.windows.heard) >= step
+    first = int(step[late].min(initial=output.windows.calls.rows))
     events = output.events
     for number in range(events.parts):
         if events.starts[number + 1] > first:

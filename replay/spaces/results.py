@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay.calls.table import COLUMNS, OK
-from replay.calls.windows import Recording
+from replay.calls.windows import CallWindows
 from replay.engine.column_store import Packed, PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.records import Records, columns_of
@@ -102,10 +102,10 @@ WORTH_SHARING: Final = 256
 class ReplayColumns:
     """The columns of a run as they grow; texts as ids."""
 
-    def __init__(self, recording: Recording, lives: Sequence[SpaceLife]) -> None:
+    def __init__(self, windows: CallWindows, lives: Sequence[SpaceLife]) -> None:
         """Begin empty."""
-        shelf = recording.shelf
-        self.recording = recording
+        shelf = windows.shelf
+        self.windows = windows
         self.events = PackedColumns(shelf, (*COLUMNS, "step", "tid", "space"))
         self.brks = PackedColumns(shelf, _BRKS)
         self.changes = PackedColumns(shelf, ("step", "line", "space", *_OF_CHANGE))
@@ -128,11 +128,11 @@ class ReplayColumns:
 
     def keep_events(self, number: int, window: CallWindow) -> None:
         """Keep the calls of a window with their threads and spaces; those that complete later are in a later one."""
-        own = slice(self.recording.calls.starts[number + 1] - self.recording.calls.starts[number])
+        own = slice(self.windows.calls.starts[number + 1] - self.windows.calls.starts[number])
         told = {"step": window.steps[own], "tid": window.tids[own], "space": window.spaces[own]}
         if window.paths is not window.calls.path:
             told["path"] = window.paths[own]
-        self.events.append(told, self.recording.calls.packed(number))
+        self.events.append(told, self.windows.calls.packed(number))
 
     def keep_regions(self, pieces: Sequence[tuple[int, Records]], inherited: Sequence[Inherited]) -> None:
         """Keep regions that came to their end, from rectangles by space."""
@@ -149,7 +149,7 @@ class ReplayColumns:
             self._shared_rows = piece.rows
             self._shared = {name: put(columns[name]) for name in ("start", "end", *_OF_MAPPING)}
         died_step = int(self.steps_at(np.array([piece.died]))[0])
-        ends = piece.died != NULL and died_step != self.recording.calls.rows
+        ends = piece.died != NULL and died_step != self.windows.calls.rows
         told = {
             "space": piece.space,
             "born_step": self._steps_of_births[piece.space],
@@ -177,7 +177,7 @@ class ReplayColumns:
             "start": rows["start"],
             "end": rows["end"],
             "born_step": born_step,
-            "died_step": np.where((died == NULL) | (died_step == self.recording.calls.rows), NULL, died_step),
+            "died_step": np.where((died == NULL) | (died_step == self.windows.calls.rows), NULL, died_step),
             "born_line": born,
             "died_line": died,
         } | {name: rows[name] for name in _OF_MAPPING}
@@ -193,7 +193,7 @@ class ReplayColumns:
         ranges = Ranges(spaces, rows["start"], rows["end"], rows["died_line"])
         moments = FirstMoments(Ranges(*(column[unborn] for column in ranges)))
         moments.hear(ranges)
-        first = bisect_left(self.recording.ends, int(self._births[spaces[unborn]].min()))
+        first = bisect_left(self.windows.ends, int(self._births[spaces[unborn]].min()))
         for number in range(self.regions.parts - 1, -1, -1):
             if self._until[number] < first:
                 break
@@ -211,14 +211,14 @@ class ReplayColumns:
 
     def steps_at(self, clocks: Int64Array) -> Int64Array:
         """Return for each clock the first step that completed then or later; there may be none of that number."""
-        recording = self.recording
-        steps = np.full(len(clocks), recording.calls.rows, np.int64)
-        windows = np.searchsorted(recording.ends, clocks)
-        for number in distinct(windows).tolist():
-            if number < recording.calls.parts:
-                chosen = windows == number
-                completed = recording.calls.part(number, ["clock"])["clock"]
-                steps[chosen] = np.searchsorted(completed, clocks[chosen]) + recording.calls.starts[number]
+        windows = self.windows
+        steps = np.full(len(clocks), windows.calls.rows, np.int64)
+        numbers = np.searchsorted(windows.ends, clocks)
+        for number in distinct(numbers).tolist():
+            if number < windows.calls.parts:
+                chosen = numbers == number
+                completed = windows.calls.part(number, ["clock"])["clock"]
+                steps[chosen] = np.searchsorted(completed, clocks[chosen]) + windows.calls.starts[number]
         return steps
 
     def _placed(self, rows: Columns, spaces: Int64Array) -> tuple[Int64Array, Int64Array]:

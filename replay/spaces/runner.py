@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.calls.windows import Recording
+from replay.calls.windows import CallWindows
 from replay.engine.columns import NULL, Int64Array, Strings
 from replay.engine.records import Records
 from replay.engine.sorting import ascending, firsts
@@ -217,9 +217,9 @@ def _no_changes(rows: int, brks: int) -> WindowChanges:
     return WindowChanges(np.empty(rows, CHANGE), np.full(brks, NULL, ABOVE_BREAK), [], [])
 
 
-def endings(who: Processes, recording: Recording) -> dict[int, list[int]]:
+def endings(who: Processes, windows: CallWindows) -> dict[int, list[int]]:
     """Return for each window which spaces end in it: nothing happens in them afterwards, and no child is born."""
-    last_steps = who.last_steps(recording.heard)
+    last_steps = who.last_steps(windows.heard)
     born = np.full(len(who.lives), NULL, np.int64)
     for life in who.lives:
         if life.origin == "fork":
@@ -228,7 +228,7 @@ def endings(who: Processes, recording: Recording) -> dict[int, list[int]]:
     for life in who.lives:
         if life.ended_clock != NULL:
             clock = max(life.ended_clock, life.born_clock, int(born[life.space]))
-            by_clock = bisect_left(recording.ends, clock)
-            by_step = bisect_right(recording.calls.starts, int(last_steps[life.space])) - 1
+            by_clock = bisect_left(windows.ends, clock)
+            by_step = bisect_right(windows.calls.starts, int(last_steps[life.space])) - 1
             found.setdefault(max(by_clock, by_step), []).append(life.space)
     return found
