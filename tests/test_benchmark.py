@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmark import logs
+from benchmark import fleet, logs
 
 import replay
 
@@ -48,3 +48,13 @@ def test_heavy_log_is_read_without_problems(kind: str, tmp_path: Path) -> None:
     run = replay.load(logs.heavy(tmp_path / "heavy.log", "--kind", kind, "--lines", "2000"))
     assert run.problems.empty
     assert run.summary.iloc[0]["lines"] >= 2000
+
+
+def test_logs_of_a_fleet_are_read_whole(tmp_path: Path) -> None:
+    assert fleet.write_fleet(tmp_path, 24) > 24 * 500
+    runs = [replay.load(path) for path in sorted(tmp_path.rglob("*.log"))]
+    assert {len(run.problems) for run in runs} == {0}
+    programs = {path.name.partition("-")[0] for path in tmp_path.rglob("*.log")}
+    assert programs == set(fleet.PROGRAMS)
+    assert {run.summary.iloc[0]["dialect"] for run in runs} == {"strace", "ltrace"}
+    assert {bool(len(run.brk_failures)) for run in runs} == {True, False}

@@ -18,8 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import fleet
 import logs
-from frames import frames_of
+from frames import frames_of, loading_of
 from measure import CommandFailedError, machine, measured, median_of_pairs, printed, scratch
 
 MISSED: Final = "MISSED"
@@ -60,6 +61,21 @@ LINES_OF_RECTANGLE: Final = 1.07
 FRAME_TARGETS: Final = {100_000: (1.5, 1.5, 50), 1_000_000: (None, None, 100)}
 """By mappings of a page: the megabytes of its file, the seconds to load it, the milliseconds of a step."""
 
+ASKING: Final = """
+import sys, time, duckdb
+from replay.datasets.questions import QUESTIONS
+from replay.tables import TABLES
+connection, folder = duckdb.connect(), sys.argv[1]
+for table in TABLES:
+    connection.sql(f"CREATE VIEW {table} AS FROM '{folder}/{table}/*.parquet'")
+connection.sql(f"CREATE VIEW runs AS FROM '{folder}/runs.parquet'")
+begin = time.process_time()
+for sql in [*(question.sql for question in QUESTIONS), "SELECT run, call, count(*) FROM events GROUP BY ALL"]:
+    connection.execute(sql).fetchall()
+print(time.process_time() - begin)
+"""
+"""Prints the seconds of CPU that DuckDB takes for eleven questions to the files of a compacted dataset."""
+
 LINEAR_4: Final = 5.0
 """Four times the lines may take so much more time, the start of the process taken off: noise, and no square in it."""
 
@@ -79,6 +95,7 @@ class Form:
     tries: int
     commands: tuple[str, ...]
     rectangles: tuple[int, ...]
+    runs: int
 
 
 FULL: Final = Form(
@@ -93,6 +110,7 @@ FULL: Final = Form(
     tries=5,
     commands=("report", "export"),
     rectangles=(100_000, 1_000_000),
+    runs=2_000,
 )
 QUICK: Final = Form(
     "quick",
@@ -106,6 +124,7 @@ QUICK: Final = Form(
     tries=3,
     commands=("report",),
     rectangles=(100_000,),
+    runs=0,
 )
 
 
@@ -142,6 +161,8 @@ class Benchmark:
         yield self.live_mappings()
         for count in self.form.rectangles:
             yield from self.frames(count)
+        if self.form.runs:
+            yield from self.dataset()
         for command in self.form.commands:
             for name in (*logs.WORST, logs.SET):
                 yield self.worst(name, command)
@@ -283,6 +304,25 @@ class Benchmark:
                 if step != "load":
                     yield Result(f"{name}: {step}, main-thread CPU", 1000 * seconds, "ms", bounds[2])
         log.unlink()
+
+    def dataset(self) -> Iterator[Result]:
+        """Measure a dataset of many runs: its size when compacted, what questions cost DuckDB, its page a browser."""
+        folder, dataset, page = (self.folder / name for name in ("fleet", "dataset", "page.html"))
+        packed, replay = fleet.write_fleet(folder, self.form.runs), [sys.executable, "-m", "replay"]
+        words = ["batch", str(folder), "-o", str(dataset), "--label-from", fleet.LABELS, "--layout", "flat"]
+        taken, name = measured([*replay, *words]), f"dataset of {self.form.runs:,} runs"
+        yield Result(f"{name}: made and compacted", taken.seconds, "s")
+        size = sum(path.stat().st_size for path in dataset.rglob("*.parquet"))
+        yield Result(f"{name}: its files / its logs, gzipped", size / packed, "x", 1.5, f"{size / 1e6:.1f} MB")
+        asked = float(printed([sys.executable, "-c", ASKING, str(dataset)]))
+        yield Result(f"{name}: eleven questions, CPU of DuckDB", asked, "s", 0.3)
+        measured([*replay, "dashboard", str(dataset), "-o", str(page), "--force"])
+        yield Result(f"{name}: its dashboard", page.stat().st_size / 1e6, "MB", 3)
+        loaded = loading_of(page)
+        if loaded is not None:
+            yield Result(f"{name}: its dashboard loaded, main-thread CPU", loaded, "s", 3)
+        shutil.rmtree(folder)
+        shutil.rmtree(dataset)
 
     def worst(self, name: str, command: str) -> Result:
         """Compare four times the lines with once the lines; what misses its target is tried again.
