@@ -131,6 +131,18 @@ def test_the_recorded_settings_give_the_recording_again(recording: Path, found: 
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("allocator", ["jemalloc", "musl"])
+def test_an_allocator_that_had_room_before_the_first_request_holds_what_it_took(allocator: str, tmp_path: Path) -> None:
+    log = f"1 SYS_brk(0) = {HEAP:#x}\n1 SYS_brk({HEAP + 0x21000:#x}) = {HEAP + 0x21000:#x}\n"
+    run = run_of(f"{log}1 malloc(100) = {HEAP + 0x2A0:#x}\n1 free({HEAP + 0x2A0:#x}) = <void>\n", tmp_path)
+    served = what_if(run, [Policy(allocator, allocator=allocator)]).rows[1]
+    if served.peak_mapped_bytes is None:
+        pytest.skip(served.note)
+    assert served.peak_mapped_bytes >= 0
+    assert 0 <= served.end_mapped_bytes <= served.peak_mapped_bytes
+
+
+@pytest.mark.live
 def test_nothing_is_refused_without_what_stood_in_the_way(found: WhatIf) -> None:
     unblocked = found.rows[1]
     assert (unblocked.refused, unblocked.fallbacks) == (0, 0)

@@ -21,8 +21,9 @@ from replay.engine.progress import Stage, Watch, unwatched
 from replay.errors import ReplayError
 from replay.heap.blocks import UNKNOWN_FREE
 from replay.linux.constants import CALL_CODE
-from replay.mm.fields import KIND_BRK
+from replay.mm.fields import KIND_BRK, KIND_FILE, KIND_IMAGE
 from replay.run.api import Run, load
+from replay.run.moment import alive
 from replay.spaces.replay import SPACE_ORIGINS
 from replay.whatif.agreement import Agreement, agreement
 from replay.whatif.player import PACKAGES, Played, Policy, PolicyError, library_of, play
@@ -166,8 +167,8 @@ def what_if(
 
         first = served(0, recorded)
         proof = agreement(blocked, first.played.addresses, recorded_moves(run, blocked), first.moves())
-        base = int(run.footprint.most_mapped[plain.space]) - first.peak()
-        rows = [first.row(recorded.name, base, _unplaced(blocked, first.played), touch=touch)]
+        most = int(run.footprint.most_mapped[plain.space])
+        rows = [first.row(recorded.name, first.beside(most, first), _unplaced(blocked, first.played), touch=touch)]
         for number, policy in enumerate(chosen, 1):
             try:
                 found = served(number, policy)
@@ -175,7 +176,7 @@ def what_if(
                 rows.append(Row(policy.name, note=str(error).removeprefix(f"{policy.name}: ")))
                 continue
             note = _unplaced(blocked, found.played) if policy.blocked else ""
-            rows.append(found.row(policy.name, base, note, touch=touch))
+            rows.append(found.row(policy.name, found.beside(most, first), note, touch=touch))
     return WhatIf(rows, proof, doubts(run, plain), len(plain.records), len(plain.threads), plain.unserved)
 
 
@@ -301,13 +302,33 @@ class _Figures:
         self.first, self.last = int(marks[0]), int(marks[-1])
         self.space = int(events.one("space", self.first))
         changes = run.replayed.changes
-        mine = (changes["space"] == self.space) & (changes["step"] >= self.first) & (changes["step"] < self.last)
+        until = np.flatnonzero((changes["space"] == self.space) & (changes["step"] < self.last))
+        # From what was mapped at the first mark on: an allocator that has room enough changes nothing behind it.
+        mine = until[max(int(np.searchsorted(changes["step"][until], self.first)) - 1, 0) :]
         names = ("mapped_bytes", "mapping_count", "gap_bytes", "largest_gap_bytes")
         self.changes = {name: changes[name][mine] for name in names}
+        self.start = int(self.changes["mapped_bytes"][0]) if len(mine) else 0
+        self.anonymous = self.start - self._file_bytes()
 
     def moves(self) -> list[int]:
         """Return the moves of the break in bytes."""
         return _moves(self.run, self.space, self.first, self.last, inside=False)
+
+    def _file_bytes(self) -> int:
+        """Return how much of files is mapped at the first mark: the player's own, others than the program's."""
+        replayed = self.run.replayed
+        rows = alive(replayed, self.space, int(replayed.events.one("clock", self.first)))
+        files = rows[np.isin(replayed.regions.at("kind", rows), (KIND_FILE, KIND_IMAGE))]
+        return int((replayed.regions.at("end", files) - replayed.regions.at("start", files)).sum())
+
+    def beside(self, recorded: int, first: _Figures) -> int:
+        """Return what to add to what the player had mapped for what the program would have.
+
+        It is what the recorded run, whose most was `recorded`, had before its first request, less what the player had;
+        what an allocator took before it stays: what is anonymous beyond that of the run with the recorded settings.
+        """
+        taken = max(self.anonymous - first.anonymous, 0)
+        return recorded - (first.peak() - first.start) + taken - self.start
 
     def peak(self) -> int:
         """Return how much was mapped at most."""
