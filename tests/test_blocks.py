@@ -23,7 +23,7 @@ from replay.spaces import replay as regions
 
 
 def read(log: Path) -> tuple[regions.Replay, Blocks]:
-    run = calls.read_run([log])
+    run = calls.read_logs([log])
     replayed = regions.replay(run, run.strings)
     return replayed, find_blocks(replayed, find_nesting(replayed.events, run.strings))
 

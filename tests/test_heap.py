@@ -40,7 +40,7 @@ class Run:
 
 
 def read(log: Path) -> Run:
-    run = calls.read_run([log])
+    run = calls.read_logs([log])
     replayed = regions.replay(run, run.strings)
     nesting = find_nesting(replayed.events, run.strings)
     blocks = find_blocks(replayed, nesting)
@@ -543,7 +543,7 @@ def test_what_a_child_has_from_its_parent_does_not_make_it_the_main_space(tmp_pa
         "8 +++ exited (status 0) +++\n"
         "7 +++ exited (status 0) +++\n"
     )
-    run = calls.read_run([log])
+    run = calls.read_logs([log])
     replayed = regions.replay(run, run.strings)
     found = find_blocks(replayed, find_nesting(replayed.events, run.strings))
     assert main_space(found.columns) == 0

@@ -16,7 +16,7 @@ from replay.spaces import replay as regions
 
 
 def nested(log: Path, *, nil: bool = False) -> tuple[regions.Replay, Nesting]:
-    run = calls.read_run([log])
+    run = calls.read_logs([log])
     replayed = regions.replay(run, run.strings)
     return replayed, find_nesting(replayed.events, run.strings, nil=nil)
 
