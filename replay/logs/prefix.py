@@ -15,7 +15,7 @@ IN_PREFIX: Final = b" 0123456789:."
 PREFIX: Final = rb"(?>[" + IN_PREFIX + rb"]+|\[[^\]\n]*\]|(?<=[0-9])<[^>\n]*>|\(\+[ 0-9.]+\))*+"
 """A pattern of whatever stands before an event: numbers, and what is in brackets."""
 
-_PID: Final = rb"(?:\[pid +[0-9]+(?:<[^>\n]*>)?\] |[0-9]{1,8}(?:<[^>\n]*>)? +)?"
+_PID: Final = rb"(?:\[pid +[0-9]+(?:<[^>\]\n]*>)?\] |[0-9]{1,8}(?:<[^>\n]*>)? +)?"
 _CONTEXT: Final = rb"(?:\[[A-Za-z_][\w:.,!-]*\] )?"
 _ABSOLUTE: Final = rb"(?:(?:[0-9]{2}:[0-9]{2}:[0-9]{2}|[0-9]{9,})(?:\.[0-9]+)? )?"
 _RELATIVE: Final = rb"(?: {0,5}[0-9]+\.[0-9]+ |(?= {5}[0-9] | {4}[0-9]{2} | {3}[0-9]{3} ) +[0-9]+ |\(\+ *[0-9.]+\) )?"
@@ -24,6 +24,8 @@ _ADDRESS: Final = rb"(?:\[(?:[0-9a-f ]{15}[0-9a-f]|[0-9a-f]{8}|\?+|0x[0-9a-f]+|\
 
 TRACER: Final = _PID + _CONTEXT + _RELATIVE + _ABSOLUTE + _RELATIVE + _NUMBER + _ADDRESS
 """A pattern of what strace or ltrace themselves print before an event, which may be nothing.
+
+A thread's name in brackets (`strace -Y`) is one without a bracket: the first one ends them for whoever passes over.
 
 Source: strace.c, printleader; ltrace's output.c, begin_of_line.
 """
