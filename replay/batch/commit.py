@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from replay.batch.runs_table import OK
 from replay.batch.storage import Store
 from replay.datasets.layout import (
     ASIDE,
     CHANGES,
     COMPACTED,
+    OK,
     OWN,
     PART_FILE,
     SWITCH,

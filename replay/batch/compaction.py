@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from replay.batch.commit import complete_changes, complete_switch, uninterrupted
 from replay.batch.dataset_writer import read_runs
 from replay.batch.locking import locked
-from replay.batch.runs_table import OK
 from replay.batch.storage import STAGING, Store
 from replay.datasets.dataset import Dataset, first_line, table_schema
-from replay.datasets.layout import COMPACTED, SWITCH, Switch
+from replay.datasets.layout import COMPACTED, OK, SWITCH, Switch
 from replay.errors import ReplayError
 from replay.tables import SCHEMA_VERSION, TABLES, ParquetStream, arrow_schema
 

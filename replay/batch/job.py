@@ -1,6 +1,6 @@
 """The work on one run: is its log new or changed, what does it say, and into the dataset with it.
 
-In goes a `Job`, out comes an `JobOutcome`; the tables go into the dataset on the way. Where the work is done, in which
+In goes a `Job`, out comes a `JobOutcome`; the tables go into the dataset on the way. Where the work is done, in which
 process or on which machine, is not known here.
 """
 
@@ -19,8 +19,9 @@ from replay.batch.commit import commit
 from replay.batch.dataset_writer import Known
 from replay.batch.discovery import FoundRun
 from replay.batch.local_copies import beginning, content_hash, fetched, is_archive, is_compressed, state_of
-from replay.batch.runs_table import ERROR, LABELS, OK, summary_columns
+from replay.batch.runs_table import ERROR, LABELS, summary_columns
 from replay.batch.storage import open_store
+from replay.datasets.layout import OK
 from replay.errors import ReplayError, TraceFormatError
 from replay.logs.chunks import CHUNK_BYTES, SAMPLE_BYTES, read_chunks
 from replay.logs.files import Log

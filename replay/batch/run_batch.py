@@ -22,9 +22,10 @@ from replay.batch.job import NO_TRACE, REFUSED, UNCHANGED, UNWRITABLE, WRITTEN, 
 from replay.batch.labels import Labels
 from replay.batch.locking import locked
 from replay.batch.pool import cores, in_processes, in_this_process
-from replay.batch.runs_table import LABELS, OK
+from replay.batch.runs_table import LABELS
 from replay.batch.storage import Store, open_store
 from replay.console.progress_bar import counting
+from replay.datasets.layout import OK
 from replay.errors import ReplayError
 
 BYTES_FOR_START: Final = 200_000

@@ -15,7 +15,6 @@ from replay.tables import TABLES, Column, Table, arrow_field, metadata_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OK: Final = "ok"
 ERROR: Final = "error"
 
 MEANING: Final = "One row a run of a dataset: where it came from, what became of it, and its summary."

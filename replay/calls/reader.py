@@ -60,8 +60,7 @@ class Reading:
         """Return the calls that complete in a scanned chunk."""
         chunk, found = scanned
         columns = self.shapes.columns(chunk, found)
-        printed = "pid" in columns.numbers and (columns.numbers["pid"] != NULL).any()
-        if printed or self.log.dialect == "ltrace":
+        if self.log.pid is not None and (self.log.dialect == "ltrace" or _prints_pids(columns)):
             self.log.pid = None  # no file of a -ff set, which only strace writes: its lines say whose they are
         rows = self._rows(chunk, columns)
         if self.log.pid is None:
@@ -130,6 +129,10 @@ class Reading:
         elapsed = np.array(list(total)[1:], dtype=np.int64)
         self.elapsed_ns = int(elapsed[-1]) if len(elapsed) else self.elapsed_ns
         return elapsed
+
+
+def _prints_pids(columns: LineColumns) -> bool:
+    return "pid" in columns.numbers and bool((columns.numbers["pid"] != NULL).any())
 
 
 def _is_shown(columns: LineColumns) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ from replay.datasets.layout import (
     ASIDE,
     CHANGES,
     COMPACTED,
+    OK,
     SWITCH,
     Change,
     Switch,
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 
 RUNS: Final = "runs.parquet"
 """The file with one row a run, which makes a directory a dataset."""
-
-OK: Final = "ok"
-"""The status of a run whose tables are in the dataset."""
-
 
 VERSION: Final = re.compile(r"(?:^|[^0-9A-Za-z.])(v[0-9]+(?:\.[0-9]+)*|[0-9]+(?:\.[0-9]+)+)(?:[^0-9A-Za-z]|$)")
 """The version in the name of a run or in the path of its log: `v2`, `1.4.10`; Python's and RE2's syntax."""

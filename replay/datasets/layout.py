@@ -27,6 +27,9 @@ COMPACTED: Final = f"{OWN}/compacted"
 SWITCH: Final = f"{OWN}/switch.json"
 """Which files those are: from when it is there up to when it goes they are the dataset, wherever they lie."""
 
+OK: Final = "ok"
+"""The status of a run whose tables are in the dataset."""
+
 CHANGES: Final = f"{OWN}/changes"
 """The folder of notes on runs that are being added, replaced or forgotten: until a note goes, they are not whole."""
 
@@ -137,7 +140,7 @@ def whole_runs(table: str, files: TableFiles, changes: Sequence[Change], lying_a
     for change in changes:
         if change.deed == "replaced" and aside(change.run) in lying_aside:
             of_run[change.run] = f"{ASIDE}/{table}/{aside(change.run)}"
-        elif change.deed != "replaced" or change.row.get("error"):
+        elif change.deed != "replaced" or change.row.get("status") != OK:
             of_run.pop(change.run, None)
     return TableFiles(files.flat, of_run)
 

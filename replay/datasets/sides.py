@@ -20,7 +20,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-from replay.datasets.dataset import OK, Dataset, first_line, is_dataset, plain_texts, table_schema
+from replay.datasets.dataset import Dataset, first_line, is_dataset, plain_texts, table_schema
+from replay.datasets.layout import OK
 from replay.errors import QueryError, ReplayError
 from replay.logs.recordings import SIDECAR
 

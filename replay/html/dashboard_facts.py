@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay.console.amounts import number, size
-from replay.datasets.dataset import OK, Dataset, version_in
+from replay.datasets.dataset import Dataset, version_in
+from replay.datasets.layout import OK
 from replay.tables import TIMELINE_ROWS
 
 Row: TypeAlias = Mapping[str, Any]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from replay.datasets.dataset import OK
+from replay.datasets.layout import OK
 from replay.errors import ReplayError
 from replay.html.dashboard_facts import DatasetFacts
 from replay.html.trace import write_trace

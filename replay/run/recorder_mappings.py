@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.engine.columns import NO_TEXT, Columns, Int64Array
 from replay.engine.sorting import distinct, is_among
 from replay.logs.recordings import recorder_files
+from replay.run.moment import alive
 
 if TYPE_CHECKING:
     from replay.run.analysis import Analysis
 
 RECORDER: Final = "recorder"
-
-_COLUMNS: Final = ("path", "start", "end", "space", "born_line", "died_line")
 
 
 class RecorderMappings(NamedTuple):
@@ -57,10 +56,9 @@ class RecorderMappings(NamedTuple):
 
 def recorder_bytes(run: Analysis, space: int, clock: int) -> int:
     """Return how much of what a space has mapped at a line is the recorder's."""
-    mappings, total = run.recorder, 0
-    for number in range(run.replayed.regions.parts if len(mappings.paths) else 0):
-        part = run.replayed.regions.part(number, _COLUMNS)
-        mine = mappings.among(part) & (part["space"] == space) & (part["born_line"] <= clock)
-        mine &= (part["died_line"] == NULL) | (part["died_line"] > clock)
-        total += int((part["end"][mine] - part["start"][mine]).sum())
-    return total
+    if not len(run.recorder.paths):
+        return 0
+    rows = alive(run.replayed, space, clock)
+    columns = {name: run.replayed.regions.at(name, rows) for name in ("path", "start", "end")}
+    mine = run.recorder.among(columns)
+    return int((columns["end"][mine] - columns["start"][mine]).sum())

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from replay.logs.recordings import LOG, SIDECAR, read_sidecar
+from replay.logs.recordings import is_recorded, read_sidecar
 from replay.run.api import Run
 
 _OF_VARIABLES: Final = {
@@ -27,10 +27,9 @@ _OF_VARIABLES: Final = {
 
 def recorded_settings(run: Run) -> tuple[tuple[str, str], ...]:
     """Return the tunables that a recorded program was started with; the log alone does not tell."""
-    log = Path(run.source.logs[0].path)
-    if log.name != LOG or not (log.parent / SIDECAR).is_file():
+    if not is_recorded(run.source.files):
         return ()
-    environment = read_sidecar(log.parent).get("environment", {})
+    environment = read_sidecar(Path(run.source.files[0]).parent).get("environment", {})
     found = [(_OF_VARIABLES[name], value) for name, value in environment.items() if name in _OF_VARIABLES]
     for text in environment.get("GLIBC_TUNABLES", "").split(":"):
         name, equals, value = text.partition("=")
