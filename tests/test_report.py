@@ -589,6 +589,10 @@ def test_wrapped_texts_fit_and_lose_nothing(words: list[str]) -> None:
     assert "".join(line[4:] for line in lines).replace(" ", "") == text.replace(" ", "")
 
 
+def test_a_number_keeps_its_per_cent_sign() -> None:
+    assert screen.wrapped("of 396 KiB (1 %) were free", width=13) == ["of 396 KiB", "(1 %) were", "free"]
+
+
 @given(st.text())
 def test_clean_texts_cannot_steer_a_terminal(text: str) -> None:
     cleaned = screen.clean(text)

@@ -136,7 +136,7 @@ def _balanced(lines: list[str], indent: int) -> list[str]:
 
 
 def _words(text: str, width: int) -> Iterator[str]:
-    for word in text.split(" "):
+    for word in re.split(" (?!%)", text):  # a number keeps its per cent sign
         rest = word
         while cells(rest) > width:
             part = "".join(_fitting(rest, width))
