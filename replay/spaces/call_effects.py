@@ -2,6 +2,15 @@
 
 In go the calls of a window with their spaces, out come operations for `address_space.apply_operations`, in
 the order in which the kernel acted: memory is taken at the line where a call starts and given where it completes.
+
+Followed besides mmap, munmap, mremap, mprotect and brk: execve, shmat and shmdt, io_setup and io_destroy (fs/aio.c,
+aio_setup_ring), map_shadow_stack, remap_file_pages, madvise and mseal as far as they bear on a fork or a later call,
+prctl with PR_SET_MM and PR_SET_VMA, unlink and rename of what is mapped.
+Not followed, as no result of a call tells their address: shadow stacks of threads (arch/x86/kernel/shstk.c,
+shstk_alloc_thread_stack), the area of uprobes (kernel/events/uprobes.c, xol_add_vma), a vdso that is mapped anew
+(arch/x86/entry/vdso/vma.c, map_vdso_once), what ioctls of KVM and graphics map (arch/x86/kvm/x86.c,
+__x86_set_memory_region; i915_gem_mman.c, i915_gem_mmap_ioctl), and a stack that grows (mm/mmap.c, expand_stack).
+What splits mappings, but changes no address or permission, is not told apart: mlock, mbind, userfaultfd.
 """
 
 from __future__ import annotations
