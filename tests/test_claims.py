@@ -276,6 +276,22 @@ def test_unread_lines_that_name_memory_calls_stand_first() -> None:
         assert said.index("could not be read") < said.index("cannot be judged")
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("brk(0x2021000) = 0x2000000", "No mmap that could be read stood in for it."),
+        (
+            "brk(0) = 0x2000000\nbrk(0x2021000) = 0x2021000",
+            "No brk that could be read was refused: the break grew once",
+        ),
+        ("brk(NULL) = 0x2000000", "No brk that could be read was refused, and the log shows no growth"),
+        ("munmap(0x7f0000000000, 4096) = 0", "The log has no brk call that could be read."),
+    ],
+)
+def test_what_no_call_did_is_not_claimed_of_lines_that_could_not_be_read(load, call: str, said: str) -> None:
+    assert said in words(load(START.partition("brk")[0] + f"{call}\nbrk(0x20$%21000) = ???\nmmap(0x$%&) = ???\n" + END))
+
+
 # --- leaks -----------------------------------------------------------------------------------------------------------
 
 

@@ -127,8 +127,12 @@ def _fallbacks(findings: Findings) -> Iterator[Paragraph]:
             what = f"{who} tried mmap instead, and was refused {'every time' if count > 1 else 'as well'}"
         yield Paragraph(f"{what} ({_errors(refused)}, {lines}).", "bad")
     if not groups:
-        read = " that could be read" if findings.unread is not None and findings.unread.of_system else ""
-        yield Paragraph(f"No mmap{read} stood in for it.")
+        yield Paragraph(f"No mmap{_that_was_read(findings)} stood in for it.")
+
+
+def _that_was_read(findings: Findings) -> str:
+    """Return what "no brk", "no mmap" has to be followed by: empty where every line that names such a call was read."""
+    return " that could be read" if findings.unread is not None and findings.unread.of_system else ""
 
 
 def _errors(groups: list[MappingGroup]) -> str:
@@ -147,21 +151,27 @@ def _recovery(findings: Findings) -> str:
 def _sound(findings: Findings) -> str:
     """Return what is to be said where no brk failed."""
     moves, allocator, when = findings.moves, malloc_of(findings, findings.main_space or 0), findings.when
+    read = _that_was_read(findings)
+    refused = f"No brk{read} was refused"
     shrank = f"shrank {times(moves.shrank)}, by {exact(moves.shrank_bytes)}" if moves.shrank else "never shrank"
     if moves.grew:
         each = f", mostly by {size(moves.usual_growth)}" if moves.grew >= _MANY_GROWTHS else ""
         grew = f"grew {times(moves.grew)}{each}, by {exact(moves.grew_bytes)} in all"
-        return f"No brk was refused{when}: the break {grew}, and {shrank}."
+        return f"{refused}{when}: the break {grew}, and {shrank}."
     if moves.shrank:
         before = " Whether it grew before the log begins is not known." if findings.begins_late else ""
-        return f"No brk was refused{when}: the break {shrank}.{before}"
+        return f"{refused}{when}: the break {shrank}.{before}"
     pools = sum(group.count for group in findings.other_groups if group.kind == "pool" and not group.errno)
     instead = f"; {allocator} takes its memory by mmap" if pools and allocator != "unknown" else ""
-    if moves.queried and not len(findings.unanswered_brks):
-        return f"No brk was refused{when}: the program never asks the break to grow{instead}."
+    if moves.queried and not read and not len(findings.unanswered_brks):
+        return f"{refused}{when}: the program never asks the break to grow{instead}."
     if len(findings.run.replayed.brks["step"]):
-        return f"No brk was refused, and the log shows no growth of the break{when}{instead}."
-    return f"No brk call was made{when}{instead}." if when else f"The log has no brk call at all{instead}."
+        return f"{refused}, and the log shows no growth of the break{when}{instead}."
+    return (
+        f"No brk call{read} was made{when}{instead}."
+        if when
+        else f"The log has no brk call{read or ' at all'}{instead}."
+    )
 
 
 def _unanswered(findings: Findings) -> str:
