@@ -25,7 +25,7 @@ def lines_of(folder: Path, data: bytes, size: int = 1 << 20) -> list[tuple[str, 
     path.write_bytes(data)
     found = []
     for chunk in read_chunks(find_logs([path])[0], size):
-        found += list(zip(chunk.data.decode().split("\n")[:-1], chunk.line.tolist(), strict=True))
+        found += list(zip(chunk.data.decode(errors="replace").split("\n")[:-1], chunk.line.tolist(), strict=True))
     return [(text, number) for text, number in found if text]
 
 
@@ -168,6 +168,11 @@ def test_utf_16(tmp_path: Path, encoding: str) -> None:
     mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
     data = mark + joined(CALLS).decode().replace("\n", "\r\n").encode(encoding)
     assert lines_of(tmp_path, data, size=33) == WHOLE
+
+
+def test_bytes_that_look_like_the_mark_of_utf_16_leave_the_lines_behind_them(tmp_path: Path) -> None:
+    data = b"\xff\xfe\x00\x1b]0;title\n" + joined(CALLS)
+    assert lines_of(tmp_path, data)[1:] == [(call, number + 1) for call, number in WHOLE]
 
 
 def test_wrapped_lines_are_joined(tmp_path: Path) -> None:

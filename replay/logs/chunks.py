@@ -56,6 +56,9 @@ _HEAP_ABORT_TEXT: Final = (
 _BEGUN_CALL: Final = rb"(?m)^[ 0-9:.]*[a-z_][a-z_0-9]*\("
 """All that a thread has in its file that was inside a call when the tracer came, and stays there."""
 
+_UTF16: Final = {rb"\xff\xfe(?:[^\0]\0|\Z)": "utf-16-le", rb"\xfe\xff(?:\0[^\0]|\Z)": "utf-16-be"}
+"""How a log in UTF-16 begins: with the mark and an ASCII character. Other bytes in front of a log are none of it."""
+
 _FRAMES: Final = (b" > ", b"\t")
 
 
@@ -211,7 +214,7 @@ def _all_taken(lines: bytes, steps: list[Step]) -> bytes:
 def _blocks(stream: IO[bytes] | gzip.GzipFile, path: str, size: int) -> Iterator[bytes]:
     """Yield the bytes of a log, without a byte order mark; UTF-16 with one, as PowerShell writes it, becomes UTF-8."""
     block = read_block(stream, path, size)
-    utf16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}.get(block[:2])
+    utf16 = next((name for mark, name in _UTF16.items() if re.match(mark, block)), None)
     block = block[2:] if utf16 else block.removeprefix(codecs.BOM_UTF8)
     decoder = codecs.getincrementaldecoder(utf16)("replace") if utf16 else None
     while block:

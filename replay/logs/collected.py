@@ -31,11 +31,11 @@ _MOST_LINES: Final = 3, 4
 Step: TypeAlias = Callable[[bytes], bytes]
 """What undoes one thing on whole lines, as many of which come out."""
 
-_NAMES: Final = b"|".join(sorted((name.encode() for name in CALL_CODE if name.isidentifier()), reverse=True))
-_CALLER: Final = rb'(?<![\w./-])(?<!::)(?:[^\s"(<\[>:|]+->)?(?:operator )?'
+_NAMES: Final = frozenset({*(name.encode() for name in CALL_CODE), b"mmap2", b"new", b"delete"})
+_AROUND_CALLER: Final = rb'\s"(<\[>:|'
+_CALLER: Final = rb"(?:(?<![^%b])[^%b]++(?<=[^%b]-)>)?(?:operator )?" % ((_AROUND_CALLER,) * 3)
 _WHOLE: Final = rb"\((?=[^\n]*(?:\) *= ?(?:-?[0-9]|\?|<void>|nil)|<(?:unfinished|no return|detached) \.\.\.>))"
-_OF_INTEREST: Final = _CALLER + rb"(?:(?:SYS_)?(?:" + _NAMES + rb"|mmap2|new|delete)(?:@[\w.+-]+)?|_Z[nd]\w+)" + _WHOLE
-_ANY_CALL: Final = _CALLER + rb"[A-Za-z_]\w*(?:@[\w.+-]+)?" + _WHOLE
+_CALL: Final = rb"(?<![\w./-])(?<!::)" + _CALLER + rb"([A-Za-z_]\w*)(?:@[\w.+-]+)?" + _WHOLE
 
 
 class Prefixed(NamedTuple):
@@ -99,12 +99,12 @@ def _json_step(lines: bytes) -> Step | None:
     """Return what takes the lines out of records of JSON, None where they are in none."""
     first = lines.lstrip()
     texts_alone = re.findall(_JSON_TEXT, first)
-    if sum(_call_at(text) >= 0 for text in texts_alone[:_ENOUGH]) * 2 > min(first.count(b"\n"), _ENOUGH):
+    if sum(_call_on(text) is not None for text in texts_alone[:_ENOUGH]) * 2 > min(first.count(b"\n"), _ENOUGH):
         return _texts
     if not first.startswith(b"{"):
         return None
     texts = [(key, value) for line in first.splitlines()[:_ENOUGH] for key, value in _members(line).items()]
-    with_calls = Counter(key for key, value in texts if _call_at(value.encode()) >= 0)
+    with_calls = Counter(key for key, value in texts if _call_on(value.encode()))
     if not with_calls:
         return None
     key = with_calls.most_common(1)[0][0]
@@ -240,21 +240,25 @@ def _heads(lines: bytes) -> list[bytes]:
     others: list[bytes] = []
     heads: list[bytes] = []
     for line in lines.splitlines():
-        at = _call_at(line)
-        if at < 0:
+        call = _call_on(line)
+        if call is None:
             continue
-        kept = heads if re.compile(_OF_INTEREST).match(_blanked(line), at) else others
-        kept.append(line[:at])
+        kept = heads if _is_of_interest(call) else others
+        kept.append(line[: call.start()])
         if len(heads) == _ENOUGH:
             break
     return heads or others[:_ENOUGH]
 
 
-def _call_at(line: bytes) -> int:
-    """Return where on a line a call begins, -1 if none does; calls of interest go first."""
-    plain = _blanked(line)
-    found = re.search(_OF_INTEREST, plain) or re.search(_ANY_CALL, plain)
-    return found.start() if found else -1
+def _call_on(line: bytes) -> re.Match[bytes] | None:
+    """Return the first call on a line, of those of interest if there are any."""
+    calls = list(re.finditer(_CALL, _blanked(line)))
+    return next(filter(_is_of_interest, calls), calls[0] if calls else None)
+
+
+def _is_of_interest(call: re.Match[bytes]) -> bool:
+    name = call[1]
+    return name.removeprefix(b"SYS_") in _NAMES or name.startswith((b"_Zn", b"_Zd"))
 
 
 def _blanked(line: bytes) -> bytes:
