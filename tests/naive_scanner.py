@@ -97,6 +97,8 @@ def _valued(buffer: Bytes, start: Int64Array, end: Int64Array) -> _Slots:
             value[of_kind], valid[of_kind] = _read(buffer, begin[of_kind], int(code) & 31, 16 if code & 32 else 10)
     mark = np.where(hexadecimal, np.uint8(HEXADECIMAL), np.uint8(DECIMAL))
     mark[(buffer[start] == 48) & (length > 1) & ~hexadecimal] = OCTAL
+    whole = np.flatnonzero((buffer[end] == 46) & (mark == DECIMAL))
+    mark[whole] = LEADING + length[whole]
     clock = np.flatnonzero(((buffer[start - 1] == 58) | (buffer[end] == 58)) & ~hexadecimal)
     mark[clock] = LEADING + length[clock]
     fraction = np.flatnonzero((buffer[start - 1] == 46) & ~hexadecimal)

@@ -110,6 +110,13 @@ def test_shapes_say_what_the_grammar_says_of_mutated_lines(dialect: str, seed: i
     assert_shapes_agree_with_grammar(b"\n".join(text) + b"\n", dialect, random_.choice([20_000, 5]))
 
 
+@pytest.mark.parametrize("seconds", ["4095", "0000004095", "4095.978626", "0000004095.978626", "04095.978626"])
+def test_a_time_behind_two_numbers_is_told_by_its_digits(seconds: str) -> None:
+    call = "munmap(0x7f0ba4660000, 126976) = 0\n"
+    lines = f"100 6514  1795373582.978626 {call}100 6514  1795373582 {call}100 6514  {seconds} {call}"
+    assert_shapes_agree_with_grammar(lines.encode(), "strace")
+
+
 def test_an_impossible_time_says_nothing_of_other_lines_of_its_shape() -> None:
     call = b"mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3, NULL) = -1 EINVAL (Invalid argument)\n"
     assert_shapes_agree_with_grammar(b"9889290430 " + call + b"1795370179 " + call, "mixed")

@@ -109,7 +109,10 @@ def _is_hexadecimal(buffer: Bytes, start: int, stop: int) -> bool:
 
 
 def _decimal_mark(buffer: Bytes, start: int, stop: int, leading: bool) -> int:
-    """Return the mark of the decimal digits `[start, stop)`; `leading` ones are among the first two of a line."""
+    """Return the mark of the decimal digits `[start, stop)`; `leading` ones are among the first two of a line.
+
+    What those say, and what stands before a point, hangs on how many they are: a pid, seconds since a start or 1970.
+    """
     length = stop - start
     if buffer[start - 1] == 46 and 48 <= buffer[start - 2] <= 57:
         return FRACTION + length if length <= 17 else 0
@@ -117,7 +120,7 @@ def _decimal_mark(buffer: Bytes, start: int, stop: int, leading: bool) -> int:
         return LEADING + length
     if buffer[np.uint64(start)] == 48 and length > 1:
         return OCTAL
-    return LEADING + length if leading else DECIMAL
+    return LEADING + length if leading or buffer[np.uint64(stop)] == 46 else DECIMAL
 
 
 def text_slot(buffer: Bytes, place: int, escaped_quotes: bool) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 from replay.engine.columns import Strings
 from replay.grammar import LineError, parse
 from replay.grammar.line import Line, Number, Text, token_value
-from replay.lines.slots import ADDRESS, PATH
+from replay.lines.slots import ADDRESS, OCTAL, PATH
 from replay.linux.constants import CALL_CODE
 from replay.logs.dialect import DIALECTS
 
@@ -129,6 +129,9 @@ _MOST: Final = 1 << 64
 CLOCKS: Final = ("time", "relative", "duration")
 """Fields in nanoseconds."""
 
+_TOLD_BY_DIGITS: Final = ("time", "relative")
+"""Fields that the grammars tell apart by how many digits there are."""
+
 MOST_NS: Final = 1 << 62
 """No clock of a log says as much (it is the year 2116): of less, two can be added."""
 
@@ -153,8 +156,8 @@ def template_of(line: Line, dialect: str, slots: Slots, text: bytes, names: Stri
     numbers: dict[str, Form] = {}
     for key, number in line.numbers.items():
         form = _form_of(number, slots, text)
-        if form is None:
-            return None
+        if form is None or (key in _TOLD_BY_DIGITS and any(slots[place][2] <= OCTAL for place, _ in form.terms)):
+            return None  # it may be told by how many digits it has, and the shape does not tell those
         numbers[key] = form
     texts: dict[str, Span] = {}
     for key, value in line.texts.items():
