@@ -18,6 +18,8 @@ from conftest import interpreted
 import replay
 from replay.console.screen import print_lines
 from replay.lines.shape_table import ShapeTable
+from replay.logs.chunks import read_chunks
+from replay.logs.files import find_logs
 from replay.report.as_json import json_report
 from replay.report.as_text import text_report
 from replay.report.steps import step_lines
@@ -41,7 +43,7 @@ def check(paths: Iterable[Path]) -> replay.Run:
         run = replay.load(paths, elf_root=None)
         tables = check_run(run)
         if len(paths) == 1:
-            check_verdicts(tables["problems"], paths[0].read_bytes().split(b"\n"))
+            check_verdicts(tables["problems"], paths[0])
             check_steps(tables["events"]["line"].to_numpy(), tables["regions"])
     return run
 
@@ -68,18 +70,17 @@ OF_THE_LINE = ("unknown_line", "unknown_call_form", "impossible_value")
 """Reasons of problems that come from the text of a line alone."""
 
 
-def check_verdicts(problems: pa.Table, lines: list[bytes]) -> None:
-    """Equal lines have one verdict, wherever they stand; the last one, and such as go on in the next, aside.
+def check_verdicts(problems: pa.Table, path: Path) -> None:
+    """Equal lines have one verdict, wherever they stand: as they are read, in UTF-8 and broken ones whole again.
 
-    A line that names no call may be a piece of the line before it.
+    The last one is not asked: it may be cut.
     """
-    told = {row["line"]: row for row in problems.to_pylist() if row["reason"] in OF_THE_LINE}
+    reasons = {row["line"]: row["reason"] for row in problems.to_pylist() if row["reason"] in OF_THE_LINE}
     verdicts: dict[bytes, dict[str | None, int]] = {}
-    for number, line in enumerate(lines[:-2], 1):
-        joined = any(at in told and len(told[at]["text"].encode()) > len(lines[at - 1]) for at in (number, number + 1))
-        if not joined and b"(" in line:
-            reason = told[number]["reason"] if number in told else None
-            verdicts.setdefault(line, {}).setdefault(reason, number)
+    for chunk in read_chunks(find_logs([path])[0]):
+        for number, line in zip(chunk.line[:-1].tolist(), chunk.data.split(b"\n"), strict=False):
+            if b"(" in line:
+                verdicts.setdefault(line, {}).setdefault(reasons.get(number), number)
     torn = {line: verdict for line, verdict in verdicts.items() if len(verdict) > 1}
     assert not torn, f"equal lines are judged in two ways: {torn}"
 
