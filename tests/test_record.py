@@ -18,8 +18,8 @@ import replay
 from replay import cli
 from replay.batch.discovery import find_runs
 from replay.errors import TraceFormatError
-from replay.record import shim
-from replay.record.command import Options, record
+from replay.linux.proc_maps import Mapping, join_equal, parse_maps
+from replay.record import libraries, shim
 from replay.record.finish import begin
 from replay.record.merge import Part, merge, parts_in, without_copies
 from replay.record.sidecar import Run
@@ -178,23 +178,23 @@ TOOLS = [
 ]
 
 
+TRACERS = [
+    pytest.param(name, marks=[*live, pytest.mark.skipif(not shutil.which(name), reason=f"needs {name}")])
+    for name in ("strace", "ltrace")
+]
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory):
     """Return a function that compiles a source of tests/programs."""
 
     def compiled(name: str, *flags: str) -> Path:
         target = tmp_path_factory.mktemp(name) / name
-        command = [
-            "gcc",
-            "-O1",
-            "-fno-builtin",
-            "-w",
-            *flags,
-            "-o",
-            str(target),
-            str(PROGRAMS / f"{name}.c"),
-            "-pthread",
-        ]
+        compiler = "musl-gcc" if "musl" in flags else "gcc"
+        if shutil.which(compiler) is None:
+            pytest.skip(f"needs {compiler}")
+        words = ["-O1", "-fno-builtin", "-w", *(flag for flag in flags if flag != "musl")]
+        command = [compiler, *words, "-o", str(target), str(PROGRAMS / f"{name}.c"), "-pthread"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"gcc {' '.join(flags)}: {done.stderr.strip().splitlines()[-1]}")
@@ -216,21 +216,23 @@ def test_blocks_are_those_that_the_program_counted(tool: str, program, tmp_path:
     assert (int(own["size"].sum()), len(own)) == (int(told["live"]), int(told["blocks"]))
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-@pytest.mark.parametrize("flag", [pytest.param("-DWITHOUT_DISPATCH", id="no dispatch", marks=live)])
-def test_where_the_kernel_has_no_dispatch_system_calls_are_inside_their_mallocs_all_the_same(
-    flag: str, program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tool", TOOLS)
+def test_where_the_kernel_has_no_dispatch_strace_tells_what_is_inside_malloc(
+    tool: str, program, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(shim, "FLAGS", [*shim.FLAGS, flag])
-    monkeypatch.setattr(shim, "PACKAGED", tmp_path / "missing")
-    monkeypatch.chdir(tmp_path)
-    done = record([str(program("mallocs"))], tmp_path / "out", Options())
-    assert done.status == 7
+    """Without strace the calls of malloc are written alone, and that is said."""
+    under = [program("without_dispatch"), sys.executable, "-m", "replay", "record", "--tool", tool, "-o", "out"]
+    done = subprocess.run([*under, program("mallocs")], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
     run = replay.load(tmp_path / "out")
     assert "SYS_brk" not in (tmp_path / "out" / "trace.log").read_text()
     assert (len(run.problems), int(run.summary.iloc[0]["unknown_frees"])) == (0, 0)
+    told = dict(re.findall(r"(\w+)=(\d+)", done.stdout))
+    own = run.blocks[(run.blocks["space"] == 0) & (run.blocks["end"] == "live") & (run.blocks["size"] % 1000 == 3)]
+    assert (int(own["size"].sum()), len(own)) == (int(told["live"]), int(told["blocks"]))
     grown = run.events[(run.events["call"] == "brk") & (run.events["addr"] != 0) & (run.events["space"] == 0)]
-    assert len(grown) and grown["parent_step"].notna().all()
+    assert (len(grown) > 0) == (tool == "auto") and grown["parent_step"].notna().all()
+    assert ("no Syscall User Dispatch" in done.stderr) == (tool == "shim")
 
 
 @pytest.mark.live
@@ -239,7 +241,7 @@ def test_the_library_is_compiled_and_works_on_another_processor(tmp_path: Path) 
     """There dispatch is not used; qemu runs it, where that is installed."""
     compiler, qemu = "aarch64-linux-gnu-gcc", shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     library, made, logs = tmp_path / "shim.so", tmp_path / "mallocs", tmp_path / "logs"
-    subprocess.run([compiler, *shim.FLAGS, "-Werror", "-o", library, shim.SOURCE], check=True)
+    subprocess.run([compiler, *libraries.FLAGS, "-Werror", "-o", library, libraries.SHIM], check=True)
     source = PROGRAMS / "mallocs.c"
     subprocess.run([compiler, "-O1", "-fno-builtin", "-w", "-o", made, source, "-pthread"], check=True)
     if qemu is None:
@@ -255,6 +257,43 @@ def test_the_library_is_compiled_and_works_on_another_processor(tmp_path: Path) 
     told = dict(re.findall(r"(\w+)=(\d+)", done.stdout))
     own = run.blocks[(run.blocks["space"] == 0) & (run.blocks["end"] == "live") & (run.blocks["size"] % 1000 == 3)]
     assert (int(own["size"].sum()), len(own)) == (int(told["live"]), int(told["blocks"]))
+
+
+def moments_of(text: str) -> list[list[Mapping]]:
+    return [[*join_equal(parse_maps(moment))] for moment in text.split("--\n")[:-1]]
+
+
+def maps_at_marks(recording: Path) -> list[list[Mapping]]:
+    """Return the maps of a recording where its programs printed theirs."""
+    run = replay.load(recording)
+    marks = run.events[(run.events["call"] == "munmap") & (run.events["length"] == 0x777)]
+    return [parse_maps(run.maps(line=line, pid=pid)) for line, pid in zip(marks["line"], marks["pid"], strict=True)]
+
+
+@pytest.mark.parametrize("flags", ["", "-no-pie", "-static", "-static-pie", "musl", "musl -static"])
+@pytest.mark.parametrize("tool", [*TOOLS, *TRACERS])
+def test_maps_are_those_of_the_kernel_line_by_line(tool: str, flags: str, program, tmp_path: Path) -> None:
+    """The stack and the kernel's own pages too, at each moment at which the program printed its maps."""
+    made = program("show_maps", *flags.split())
+    done = run_record("--tool", tool, "-o", "out", made, cwd=tmp_path)
+    if tool == "ltrace" and "-static" in flags:
+        assert (done.returncode, "is static: ltrace cannot run it" in done.stderr) == (1, True)
+    elif tool == "shim" and "-static" in flags and not shutil.which("strace"):
+        assert done.returncode == 1
+    else:
+        assert done.returncode == 0, done.stderr
+        assert maps_at_marks(tmp_path / "out") == moments_of(done.stdout)
+
+
+@pytest.mark.parametrize("tool", [*TOOLS, *TRACERS])
+def test_so_are_those_of_programs_that_a_program_executes(tool: str, program, tmp_path: Path) -> None:
+    """Mind: ltrace 0.7.3 dies of vfork, and nothing is preloaded into what is static."""
+    made = program("show_maps")
+    commands = {"ltrace": f"exec {made}", "shim": f"{made}; exec {made}"}
+    both = f"{made}; {program('show_maps', '-static')}; exec {made}"
+    done = run_record("--tool", tool, "-o", "out", "sh", "-c", commands.get(tool, both), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert maps_at_marks(tmp_path / "out") == moments_of(done.stdout)
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -38,12 +38,11 @@ class CSource(NamedTuple):
     flags: str
 
 
+PRELOADED: Final = "-O2 -fPIC -shared -fvisibility=hidden -fno-builtin -ftls-model=initial-exec"
+
 C_SOURCES: Final = (
-    CSource(
-        "replay/record/shim.c",
-        "replay/record/_shim.so",
-        "-O2 -fPIC -shared -fvisibility=hidden -fno-builtin -ftls-model=initial-exec",
-    ),
+    CSource("replay/record/shim.c", "replay/record/_shim.so", PRELOADED),
+    CSource("replay/record/exec_stops.c", "replay/record/_exec_stops.so", PRELOADED),
     CSource("replay/whatif/player.c", "replay/whatif/_player", "-O2 -pthread -ldl"),
 )
 

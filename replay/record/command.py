@@ -20,10 +20,10 @@ from typing import Any, Final, TypeAlias
 
 from replay.errors import OutputExistsError, ReplayError
 from replay.linux.constants import SECOND
-from replay.logs.recordings import ASKED_FOR, LOG, PARTS, SIDECAR
+from replay.logs.recordings import ASKED_FOR, PARTS, SIDECAR
 from replay.record import shim
-from replay.record.evidence import is_of_other_width, partly_unseen, unseen_malloc
-from replay.record.finish import STRACE_LOG, begin, finish
+from replay.record.evidence import is_of_other_width, is_static, partly_unseen, unseen_malloc
+from replay.record.finish import EXECS, LTRACE_LOG, STRACE_LOG, begin, finish
 from replay.record.merge import parts_in
 from replay.record.sidecar import Run
 
@@ -38,6 +38,10 @@ TRACED: Final = "trace=%memory,%process,open,openat,close,prlimit64,setrlimit,pr
 
 LTRACED: Final = "malloc+free+calloc+realloc+reallocarray+memalign+aligned_alloc+valloc+pvalloc@libc.so*"
 
+LTRACE_CONFIGURED: Final = (Path(__file__).with_name("ltrace.conf"), Path("/etc/ltrace.conf"))
+"""What ltrace knows of calls: ours, and its own, which it does not read where another is given (ltrace(1), -F)."""
+
+_LONGEST_PATH: Final = 4096
 Watch: TypeAlias = Callable[[], None] | None
 _PATIENCE_SECONDS: Final = 0.5
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -113,6 +117,8 @@ def plan(program: Path, options: Options) -> Plan:
     if options.tool == "ltrace":
         if not shutil.which("ltrace"):
             raise ReplayError("--tool ltrace: ltrace is not installed")
+        if is_static(program):
+            raise ReplayError(f"--tool ltrace: {program} is static: ltrace cannot run it; --tool strace can")
         return Plan(False, "", True, f"{ASKED_FOR}; its breakpoints can kill a program of several threads")
     if options.tool == "strace" or not options.malloc:
         if not strace:
@@ -144,17 +150,18 @@ def record(
     chosen = plan(program_of(command), options)
     _make(directory, force=force)
     parts = directory / PARTS
-    parts.mkdir()
+    (parts / EXECS).mkdir(parents=True)
+    traced = bool(chosen.strace) or chosen.ltrace
     variables = {}
     if chosen.shim:
         variables = shim.environment(parts.absolute(), own_calls=not chosen.strace, stacks=options.stacks)
-    traced = bool(chosen.strace)
     run = Run(command, chosen.tool, chosen.reason, chosen.strace, time.time(), stacks=options.stacks)
     begin(directory, run)
     words = _command(command, directory, chosen, options, variables)
-    pid, status = _run(words, variables, watch, traced=traced or chosen.ltrace)
+    own = shim.environment_of_tracer((parts / EXECS).absolute()) if traced else variables
+    pid, status = _run(words, own, watch, traced=traced)
     if chosen.ltrace:
-        status = status_in(directory / LOG, status)
+        status = status_in(directory / LTRACE_LOG, status)
     if chosen.shim and not traced:
         _write_end(parts, pid, status)
     try:
@@ -218,7 +225,9 @@ def _command(
 ) -> list[str]:
     """Return the command that runs the program under its tracer, if it has one."""
     if chosen.ltrace:
-        return ["ltrace", "-f", "-S", "-L", "-ttt", "-x", LTRACED, "-o", str(directory / LOG), "--", *command]
+        files = [word for path in LTRACE_CONFIGURED if path.exists() for word in ("-F", str(path))]
+        words = ["-f", "-S", "-L", "-ttt", "-s", str(_LONGEST_PATH), *files, "-x", LTRACED]
+        return ["ltrace", *words, "-o", str(directory / LTRACE_LOG), "--", *command]
     if not chosen.strace:
         return command
     version = tuple(int(word) for word in chosen.strace.split(".")[:2])
@@ -251,7 +260,6 @@ def _strace_version() -> str:
 
 def _run(command: list[str], variables: dict[str, str], watch: Watch, *, traced: bool) -> tuple[int, int]:
     """Run a command with the terminal as its own, and return its number and how it ended; signals are passed on."""
-    environment = dict(os.environ) if traced else os.environ | variables
     started: list[int] = []
     early: list[int] = []
 
@@ -262,7 +270,7 @@ def _run(command: list[str], variables: dict[str, str], watch: Watch, *, traced:
         if not started:
             early.append(number)
 
-    with _handled(pass_on), subprocess.Popen(command, env=environment) as process:
+    with _handled(pass_on), subprocess.Popen(command, env=os.environ | variables) as process:
         started.append(process.pid)
         for number in early:
             pass_on(number, None)

@@ -40,12 +40,19 @@ def unseen_malloc(program: Path) -> str:
         return ""
     if file.bits != OWN_BITS:
         return f"{path} is a program of {file.bits} bits: the library of {OWN_BITS} is not preloaded into it"
-    if not file.interpreter and not path.name.startswith("ld-"):
+    if is_static(program):
         return f"{path} is static: nothing is preloaded into it"
     functions = functions_of(path)
     if functions is not None and functions.has("malloc"):
         return f"{path} defines malloc itself: its calls do not reach what is preloaded"
     return ""
+
+
+def is_static(program: Path) -> bool:
+    """Tell whether no loader runs a program, which would preload anything into it."""
+    path = _interpreter(program)
+    file = read_elf(path)
+    return file is not None and not file.interpreter and not path.name.startswith("ld-")
 
 
 def is_of_other_width(program: Path) -> bool:

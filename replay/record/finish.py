@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from replay.errors import ReplayError
 from replay.logs.recordings import LOG, PARTS
 from replay.record.evidence import OWN_BITS, is_of_other_width
-from replay.record.merge import Part, merge, parts_in
+from replay.record.merge import Merged, Part, merge, parts_in
 from replay.record.sidecar import Run, write_sidecar
 
 STRACE_LOG: Final = "strace.log"
+LTRACE_LOG: Final = "ltrace.log"
+EXECS: Final = "execs"
+"""In the directory of the parts, that of what a tracer kept of the programs that began."""
+
 _RUN: Final = "run.json"
 _NOTE: Final = b"warning: replay record: "
 _LAST_BYTES: Final = 1 << 16
+_CALLED_EXEC: Final = b" --- Called exec() ---\n"
+_OPENED: Final = re.compile(rb'(SYS_openat\(-?\d+, ")(/(?!proc/|dev/)[^"\\]*)')
+_UNSAFE: Final = re.compile(rb"[^\w ./+:=@%,-]")
 
 
 def begin(directory: Path, run: Run) -> None:
@@ -45,32 +53,55 @@ def finish(directory: Path) -> list[str]:
         run = Run(**json.loads((directory / PARTS / _RUN).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ReplayError(f"{directory}: no recording that is to be finished ({error})") from error
-    parts = parts_in(directory / PARTS)
+    parts, kept = parts_in(directory / PARTS), parts_in(directory / PARTS / EXECS, "maps")
     try:
-        unseen = _put_together(directory, run, parts)
-        notes = [*_notes(directory / LOG), *(_unseen_notes(unseen) if "shim" in run.tool else ())]
-        write_sidecar(directory, run, parts)
+        made = _put_together(directory, run, parts)
+        notes = [*_notes(directory / LOG), *(_unseen_notes(made.unseen) if "shim" in run.tool else ())]
+        for one in kept:
+            one.line = (*made.executed.get(one.pid, [])[one.number :], 0)[0]
+        write_sidecar(directory, run, parts, kept if _is_traced(run) else parts)
     except OSError:
         if (directory / PARTS / _RUN).exists():
             (directory / LOG).unlink(missing_ok=True)
         raise
     shutil.rmtree(directory / PARTS)
-    (directory / STRACE_LOG).unlink(missing_ok=True)
+    for name in (STRACE_LOG, LTRACE_LOG):
+        (directory / name).unlink(missing_ok=True)
     return notes
 
 
-def _put_together(directory: Path, run: Run, parts: list[Part]) -> list[str]:
-    """Make the log and return the programs that ran unseen; one part without frames becomes the log itself."""
+def _is_traced(run: Run) -> bool:
+    return bool(run.strace) or "ltrace" in run.tool
+
+
+def _put_together(directory: Path, run: Run, parts: list[Part]) -> Merged:
+    """Make the log and return what was seen to begin; one part without frames becomes the log itself."""
     log = directory / LOG
-    if "ltrace" in run.tool:
-        return []
-    if len(parts) == 1 and not run.strace and not run.stacks:
+    if len(parts) == 1 and not _is_traced(run) and not run.stacks:
         _cut_behind_last_line(parts[0].path)
         parts[0].path.rename(log)
         parts[0].line = 1
-        return []
+        return Merged([], {})
     with open(log, "wb") as out:
+        if "ltrace" in run.tool:
+            return Merged([], _begun(directory / LTRACE_LOG, run.command[0], out))
         return merge(directory / STRACE_LOG if run.strace else None, parts, out)
+
+
+def _begun(ltrace: Path, program: str, out: BinaryIO) -> dict[int, list[int]]:
+    """Write a log of ltrace with a line for its first execve, that ltrace has not, and return the lines of all."""
+    executed = defaultdict[int, list[int]](list)
+    with open(ltrace, "rb") as lines:
+        for number, line in enumerate(lines, 2):
+            if number == 2:
+                pid, time = line.split(maxsplit=2)[:2]
+                path = _UNSAFE.sub(lambda found: b"\\%03o" % found[0][0], os.fsencode(shutil.which(program) or program))
+                out.write(b'%s %s SYS_execve("%s", 0, 0) = 0\n' % (pid, time, path))
+                executed[int(pid)].append(1)
+            elif line.endswith(_CALLED_EXEC):
+                executed[int(line.split(maxsplit=1)[0])].append(number)
+            out.write(_OPENED.sub(_without_links, line) if b" SYS_openat(" in line else line)
+    return executed
 
 
 def _cut_behind_last_line(path: Path) -> None:
@@ -86,6 +117,11 @@ def _cut_behind_last_line(path: Path) -> None:
                 return
             end = start
         file.truncate(0)
+
+
+def _without_links(opened: re.Match[bytes]) -> bytes:
+    """Return a path that was opened as maps and `strace -y` have it."""
+    return opened[1] + os.path.realpath(opened[2])
 
 
 def _unseen_notes(programs: list[str]) -> Iterator[str]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from replay.linux.constants import SECOND
 from replay.linux.proc_maps import Mapping, parse_maps
@@ -39,6 +40,7 @@ class Part:
     """The log of one process while it ran one image: its path, the process, and which image of it, from 0 on.
 
     `line` is that of its execve in the merged log; 0 for a forked child, which goes on with the image of its parent.
+    What a tracer kept of an image has no log, and `path` is that of the maps.
     """
 
     path: Path
@@ -87,19 +89,23 @@ class _Lines:
         return _nanoseconds(found[2], found[3]) if found else _END_OF_TIME
 
 
-def parts_in(directory: Path) -> list[Part]:
-    """Return the logs that the library wrote into a directory."""
-    found = [(path, path.name.split(".")) for path in directory.glob("*.*.log")]
+def parts_in(directory: Path, ending: str = "log") -> list[Part]:
+    """Return the logs that the library wrote into a directory, or the `maps` that a tracer kept there."""
+    found = [(path, path.name.split(".")) for path in directory.glob(f"*.*.{ending}")]
     return sorted(
         (Part(path, int(words[0]), int(words[1])) for path, words in found), key=lambda part: (part.pid, part.number)
     )
 
 
-def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
-    """Write the lines of all logs in the order of time, and set the line of each part's execve.
+class Merged(NamedTuple):
+    """What strace saw begin: programs of which there is no part, by path, and the lines of execves of each process."""
 
-    Returned are the paths of programs that strace saw begin and of which there is no part.
-    """
+    unseen: list[str]
+    executed: dict[int, list[int]]
+
+
+def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> Merged:
+    """Write the lines of all logs in the order of time, and set the line of each part's execve."""
     traced = strace is not None and strace.is_file()
     lines = [*without_copies(strace.read_bytes().splitlines(keepends=True))] if strace is not None and traced else []
     served = _served(lines)
@@ -108,7 +114,7 @@ def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
         sources.append(_Lines(b"".join(lines)))
     heap = [(source.time(), place) for place, source in enumerate(sources) if source.end]
     heapify(heap)
-    count, executed, begun = 0, dict[int, int](), dict[int, str]()
+    count, executed, begun = 0, defaultdict[int, list[int]](list), dict[int, str]()
     asked = dict[int, bytes]()
     frames = {id(source): Frames(_mappings_of(source.part)) for source in sources if source.part}
     while heap:
@@ -120,17 +126,18 @@ def merge(strace: Path | None, parts: list[Part], out: BinaryIO) -> list[str]:
         if source.part is None:
             asked |= {int(found[1]): found[2] for found in _EXECUTES.finditer(text)}
             for found in _EXECUTED.finditer(text):
-                executed[int(found[1])] = line = count + 1 + text.count(b"\n", 0, found.start())
+                line = count + 1 + text.count(b"\n", 0, found.start())
+                executed[int(found[1])].append(line)
                 begun[line] = _program(found[0]) or _program(asked.get(int(found[1]), b""))
         elif new and _BEGINS in text[: text.index(b"\n")]:
-            source.part.line = executed.get(source.part.pid, 0) if traced else count + 1
+            source.part.line = (executed[source.part.pid] or [0])[-1] if traced else count + 1
             begun.pop(source.part.line, None)
             text = text[text.index(b"\n") + 1 :] if traced else text
         if source.part is not None:
             text = frames[id(source)].resolved(text)
         count += text.count(b"\n")
         out.write(text)
-    return list(begun.values())
+    return Merged(list(begun.values()), executed)
 
 
 _DISPATCHED: Final = (b" SYS_brk(", b" SYS_mmap(")

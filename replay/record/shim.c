@@ -3,8 +3,8 @@
  * Preloaded (LD_PRELOAD) by `replay record`, which says in the environment
  *     REPLAY_RECORD         the directory that the files go to, one for each image that runs: PID.N.log, and beside it
  *                           PID.N.maps, PID.N.auxv and PID.N.limits, as /proc/PID has them before the first malloc
- *     REPLAY_RECORD_CALLS   if set, the program's own memory calls, forks, threads and ends are written too, in the
- *                           form of strace; without, strace writes them beside us
+ *     REPLAY_RECORD_CALLS   if set, the program's own memory calls, forks, threads and ends are written too, an mmap
+ *                           of a file in the form of strace; without, strace writes them beside us
  *     REPLAY_RECORD_STACKS  how many return addresses are written behind each allocation, ` > 0xADDRESS`
  *
  * A line is `TID SECONDS.NANOSECONDS malloc(24) = 0x5581999bb2a0`, and where the allocator calls the kernel
@@ -321,10 +321,9 @@ static char *put_duration(char *at, int64_t time_ns)
     return put(at + 9, ">");
 }
 
-/* A text of the program in quotes: nothing in it can end the string or the line. */
-static char *put_quoted(char *at, const char *text)
+/* A text of the program, of which nothing can end a string, the path of a descriptor or the line. */
+static char *put_escaped(char *at, const char *text)
 {
-    *at++ = '"';
     for (size_t length = 0; text[length] && length < 2048; length++) {
         unsigned char byte = text[length];
         if (byte >= ' ' && byte < 127 && byte != '"' && byte != '\\' && byte != '<' && byte != '>')
@@ -332,7 +331,6 @@ static char *put_quoted(char *at, const char *text)
         else
             *at++ = '\\', *at++ = '0' + (byte >> 6), *at++ = '0' + (byte >> 3 & 7), *at++ = '0' + (byte & 7);
     }
-    *at++ = '"';
     return at;
 }
 
@@ -485,15 +483,31 @@ static const struct shown SHOWN[] = {
     {SYS_prctl, "prctl", "upupp", 'd'},
 };
 
+/* The file of a descriptor, as `strace -y` prints it. */
+static char *put_file(char *at, int fd)
+{
+    char link[32], path[2048];
+    *put_decimal(put(link, "/proc/self/fd/"), fd) = 0;
+    long length = CALL(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
+    if (refused(length))
+        return at;
+    path[length] = 0;
+    bool is_deleted = length > 10 && !strcmp(path + length - 10, " (deleted)");
+    path[is_deleted ? length - 10 : length] = 0;
+    return put(put(put_escaped(put(at, "<"), path), ">"), is_deleted ? "(deleted)" : "");
+}
+
 static char *put_system_call(const struct shown *call, const unsigned long *argument, int64_t time_ns)
 {
-    char *at = put(put(put(put_prefix(line(), time_ns), "SYS_"), call->name), "(");
+    bool of_file = call->number == SYS_mmap && (int)argument[4] >= 0 && image.own_calls;
+    char *at = put(put(put(put_prefix(line(), time_ns), of_file ? "" : "SYS_"), call->name), "(");
     int count = strlen(call->kinds);
     if (call->number == SYS_mremap && !(argument[3] & MREMAP_FIXED))
         count = 4;
     for (int place = 0; place < count; place++) {
         unsigned long value = call->kinds[place] == 'd' ? (unsigned long)(int)argument[place] : argument[place];
         at = put_value(place ? put(at, ", ") : at, call->kinds[place], value);
+        at = of_file && place == 4 ? put_file(at, value) : at;
     }
     return at;
 }
@@ -582,9 +596,7 @@ static void dispatch_thread(void)
         return;
     self.selector = ALLOW;
     long result = CALL(SYS_prctl, DISPATCH, 1, replay_calls, replay_calls_end - replay_calls, &self.selector);
-    self.dispatching = !refused(result);
-    if (result == -EINVAL)
-        image.dispatching = false;
+    self.dispatching = image.dispatching = !refused(result);
 }
 #else
 static void handle_dispatch(void) {}
@@ -655,8 +667,10 @@ static void begin_image(void)
     keep("/proc/self/maps", "maps");
     keep("/proc/self/auxv", "auxv");
     keep("/proc/self/limits", "limits");
-    char *at = put(put_quoted(put(put_prefix(line(), now()), "SYS_execve("), path), ", 0, 0) = 0\n");
-    wrote(at);
+    char *at = put(put_prefix(line(), now()), "SYS_execve(\"");
+    wrote(put(put_escaped(at, path), "\", 0, 0) = 0\n"));
+    if (!image.dispatching && image.own_calls)
+        note("shows malloc alone, without the system calls inside: ", "there is no Syscall User Dispatch (Linux 5.11)");
 }
 
 /* Write, in the name of the thread that made it, that a thread or process was made. */

@@ -1,6 +1,6 @@
 """What stands beside the log of a recording: what no line says of the programs that ran, the kernel and the limits.
 
-In go the files that the preloaded library left, out comes `record.json`. Who reads it asks `replay.logs.recordings`.
+In go the files that the preloaded libraries left, out comes `record.json`. Who reads it asks `replay.logs.recordings`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from replay.linux.elf import PT_TLS, ElfFile, read_elf
-from replay.linux.proc_maps import Mapping, maps_text, parse_maps
+from replay.linux.elf import PT_TLS, read_elf
+from replay.linux.proc_maps import parse_maps
 from replay.logs.recordings import PARTS, SIDECAR, VERSION
+from replay.record.libraries import SHIM, library
 from replay.record.merge import Part
-from replay.record.shim import shim_path
 from replay.version import __version__
 
 AUXV: Final = {
@@ -27,11 +27,6 @@ AUXV: Final = {
     23: "AT_SECURE", 25: "AT_RANDOM", 26: "AT_HWCAP2", 31: "AT_EXECFN", 33: "AT_SYSINFO_EHDR", 51: "AT_MINSIGSTKSZ",
 }  # fmt: skip
 """Names of the entries of the auxiliary vector. Source: include/uapi/linux/auxvec.h."""
-
-_AT_PHDR, _AT_PAGESZ, _AT_BASE = 3, 6, 7
-_PT_PHDR: Final = 6
-_SIZE_OF_HEADER: Final = 64
-"""Of an ELF file of 64 bits, behind which the program headers stand where no PT_PHDR says so."""
 
 _KERNEL_FILES: Final = {
     "randomize_va_space": "/proc/sys/kernel/randomize_va_space",
@@ -57,8 +52,8 @@ class Run:
     stacks: int = 0
 
 
-def write_sidecar(directory: Path, run: Run, parts: Sequence[Part]) -> None:
-    """Write `record.json` of a recording."""
+def write_sidecar(directory: Path, run: Run, parts: Sequence[Part], images: Sequence[Part]) -> None:
+    """Write `record.json` of a recording; `images` are what was kept of the programs that began."""
     found = {
         "version": VERSION,
         "replay": __version__,
@@ -73,18 +68,18 @@ def write_sidecar(directory: Path, run: Run, parts: Sequence[Part]) -> None:
         "system": _system(),
         "environment": {name: text for name, text in sorted(os.environ.items()) if name.startswith(_TUNING)},
         "recorder": _recorder(directory) if parts else {},
-        "files": _files(parts),
-        "images": [_image(part, traced=bool(run.strace)) for part in parts if part.line],
+        "files": _files([*parts, *images]),
+        "images": [_image(image) for image in images if image.line],
     }
     (directory / SIDECAR).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _recorder(directory: Path) -> dict[str, Any]:
     """Return what the library maps into a program: its own file, so many bytes in all, and the logs in a directory."""
-    library, parts = os.path.realpath(shim_path()), os.path.realpath(directory / PARTS)
-    file = read_elf(library)
+    path, parts = os.path.realpath(library(SHIM)), os.path.realpath(directory / PARTS)
+    file = read_elf(path)
     length = file.span(os.sysconf("SC_PAGE_SIZE"))[1] if file else 0
-    return {"library": library, "library_bytes": length, "parts": parts}
+    return {"library": path, "library_bytes": length, "parts": parts}
 
 
 def _system() -> dict[str, Any]:
@@ -129,50 +124,19 @@ def _cgroup_limit() -> int | None:
     return min(limits, default=None)
 
 
-def _image(part: Part, *, traced: bool) -> dict[str, Any]:
-    """Return what is known of an image: where it begins in the log, and what was mapped there.
+def _image(image: Part) -> dict[str, Any]:
+    """Return what is known of an image: the line of its execve, and what was mapped there.
 
-    `maps` is the text of /proc/PID/maps when the library began, which is before the first malloc; `mapped` what was
-    there at the line of the execve: the same, where the log does not show what ld.so did in between.
+    That is /proc/PID/maps as a tracer had it at the end of execve, or else as the library had it when it began, before
+    the first malloc: no line shows then what ld.so did in between.
     """
-    maps = _text(part.path.with_suffix(".maps"))
-    auxv = _auxv(part.path.with_suffix(".auxv"))
-    mappings = parse_maps(maps)
-    mapped = exec_image(mappings, auxv) if traced else mappings
     return {
-        "pid": part.pid,
-        "line": part.line,
-        "maps": maps.splitlines(),
-        "mapped": maps_text(mapped).splitlines(),
-        "auxv": {AUXV.get(key, str(key)): value for key, value in auxv.items()},
-        "limits": _limits(_text(part.path.with_suffix(".limits"))),
+        "pid": image.pid,
+        "line": image.line,
+        "mapped": _text(image.path.with_suffix(".maps")).splitlines(),
+        "auxv": {AUXV.get(key, str(key)): value for key, value in _auxv(image.path.with_suffix(".auxv")).items()},
+        "limits": _limits(_text(image.path.with_suffix(".limits"))),
     }
-
-
-def exec_image(mappings: Sequence[Mapping], auxv: dict[int, int]) -> list[Mapping]:
-    """Return what execve mapped, of which `mappings` is what ld.so made: program, interpreter, stack, the kernel's own.
-
-    The auxiliary vector tells where program and interpreter begin, their files what the kernel maps of them. Where a
-    file is gone, its mappings are taken as they are, which tells all but what ld.so made read-only.
-
-    Source: fs/binfmt_elf.c, create_elf_tables.
-    """
-    page = auxv.get(_AT_PAGESZ, os.sysconf("SC_PAGE_SIZE"))
-    image = [mapping for mapping in mappings if mapping.path.startswith(("[stack", "[v"))]
-    for place, is_base in ((auxv.get(_AT_PHDR, 0), False), (auxv.get(_AT_BASE, 0), True)):
-        path = next((mapping.path for mapping in mappings if place and mapping.start <= place < mapping.end), "")
-        file = read_elf(path) if path else None
-        if file is not None:
-            image += file.mappings(place if is_base else place - _headers_of(file), page)
-        elif path:
-            image += [mapping for mapping in mappings if mapping.path == path]
-    return sorted(image)
-
-
-def _headers_of(file: ElfFile) -> int:
-    """Return where a file's program headers are, relative to its base."""
-    told = file.of_type(_PT_PHDR)
-    return told.vaddr if told else file.loads[0].vaddr - file.loads[0].offset + _SIZE_OF_HEADER
 
 
 def _files(parts: Sequence[Part]) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def _under_shim(words: list[str], directory: Path, variables: dict[str, str]) ->
     with log.open("wb") as out:
         written = parts_in(parts)
         merge(None, written, out)
-    write_sidecar(directory, Run(words, "shim", "requests served again", "", started, status), written)
+    write_sidecar(directory, Run(words, "shim", "requests served again", "", started, status), written, written)
     shutil.rmtree(parts)
     return log, status
 
