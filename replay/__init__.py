@@ -10,6 +10,7 @@
     run.plot()                       # mapped, break and live bytes over time
     run.whatif(["jemalloc"])         # the recorded requests served again by other allocators
 
+`help(replay.load)` tells how a log may be read, `help(run.maps)` and the like what a run can be asked.
 `replay.ReplayError` is raised for whatever cannot be used; a missing log is a `FileNotFoundError` too.
 """
 
@@ -17,15 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replay.errors import ReplayError
-from replay.version import __version__
+from replay.errors import ReplayError as ReplayError
+from replay.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from replay.library import Run, load
-
-__all__ = ["ReplayError", "Run", "__version__", "load"]
-
-if not TYPE_CHECKING:
+    from replay.library import Run as Run
+    from replay.library import load as load
+else:
 
     def __getattr__(name: str) -> object:
         """Import `load` and `Run` when they are first asked for: the command line starts without them."""
@@ -37,5 +36,8 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    """Return the public names."""
-    return __all__
+    """Return the public names.
+
+    They are no `__all__`: `help(replay)` would print all that the classes inherit, which is pages.
+    """
+    return ["ReplayError", "Run", "__version__", "load"]

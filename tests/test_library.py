@@ -32,7 +32,8 @@ def check(code: str, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_a_users_file_is_checked_strictly(tmp_path: Path) -> None:
-    lines = ["import replay", 'run = replay.load("x")', "print(run.events, run.maps(line=3))"]
+    lines = ["import replay", "from replay import ReplayError, Run, load", "print(replay.__version__, ReplayError)"]
+    lines += ['run: Run = replay.load("x")', 'print(run.events, run.maps(line=3), load("y"))']
     lines += [f"run.{table}.head()" for table in TABLES]
     assert "Success" in check("\n".join(lines) + "\n", tmp_path)
     assert '"Run" has no attribute "evnts"' in check("\n".join([*lines, "run.evnts"]) + "\n", tmp_path)
@@ -47,7 +48,9 @@ def test_dir_and_help_show_what_is_public() -> None:
     assert dir(replay) == ["ReplayError", "Run", "__version__", "load"]
     run = replay.load(BLOCKED)
     assert set(dir(run)) == {*TABLES, "arrow", "export", "maps", "plot", "whatif", "write_csv"}
-    assert "run.plot()" in pydoc.render_doc(replay).split("PACKAGE CONTENTS")[0]
+    page = pydoc.render_doc(replay)
+    assert "run.plot()" in page.split("PACKAGE CONTENTS")[0]
+    assert len(page.splitlines()) <= 60
 
 
 def test_a_run_says_program_lines_and_verdict_in_a_line() -> None:
