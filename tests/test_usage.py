@@ -96,6 +96,18 @@ def test_a_directory_of_one_set_is_a_trace_and_of_two_is_not(tmp_path: Path) -> 
     assert ended.status == 1 and "several sets of strace -ff" in ended.err and "replay batch" in ended.err
 
 
+def test_a_directory_of_one_log_is_a_trace_and_of_two_says_what_to_do(tmp_path: Path) -> None:
+    log = tmp_path / "trace.log"
+    log.write_text("brk(NULL) = 0x1000000\nexit_group(0) = ?\n")
+    (tmp_path / ".hidden").touch()
+    assert run("steps", tmp_path).out == run("steps", log).out
+    (tmp_path / "other.log").write_text("brk(NULL) = 0x1000000\n")
+    ended = run("steps", tmp_path)
+    said = f"{tmp_path}: no recording, no set of strace -ff and no single log; give one of its runs "
+    said += f"(replay {tmp_path}/LOG), or all to `replay batch {tmp_path} -o DATASET`"
+    assert (ended.status, " ".join(ended.err.split())) == (1, said)
+
+
 def test_a_number_of_another_alphabet_is_no_pid(tmp_path: Path) -> None:
     log = tmp_path / "st.²"
     shutil.copy(BLOCKED, log)

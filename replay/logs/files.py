@@ -53,7 +53,8 @@ class Log:
 def find_logs(paths: Iterable[str | Path]) -> list[Log]:
     """Return the logs of one run: the given files, a bare prefix standing for its `strace -ff` set.
 
-    A directory stands for the log of the recording that it is, or for the one `strace -ff` set that it holds.
+    A directory stands for the log of the recording that it is, for the one `strace -ff` set that it holds, or for its
+    only file.
 
     Raises:
         TraceFormatError: a path does not exist, is a directory of anything else, or cannot be read.
@@ -75,16 +76,20 @@ def find_logs(paths: Iterable[str | Path]) -> list[Log]:
 
 
 def _logs_in(directory: Path) -> list[str]:
-    """Return the log of a recording, or the files of the one `strace -ff` set in a directory."""
-    if not (directory / SIDECAR).exists() and not (directory / PARTS).is_dir():
-        names = [str(file) for file in sorted(directory.iterdir()) if _is_pid(split_name(file.name)[1])]
-        if names and _is_set(names):
-            return names
-        several = "several sets" if names else "no set"
-        raise TraceFormatError(
-            f"{directory}: is a directory of {several} of strace -ff and no recording; `replay batch` reads many runs"
-        )
-    return [str(log_of(directory))]
+    """Return the log of a recording, the files of the one `strace -ff` set in a directory, or the only file in it."""
+    if (directory / SIDECAR).exists() or (directory / PARTS).is_dir():
+        return [str(log_of(directory))]
+    files = [file for file in sorted(directory.iterdir()) if not file.name.startswith(".")]
+    of_sets = [str(file) for file in files if _is_pid(split_name(file.name)[1])]
+    if of_sets and _is_set(of_sets):
+        return of_sets
+    if len(files) == 1 and files[0].is_file():
+        return [str(files[0])]
+    what = "holds several sets of strace -ff" if of_sets else "no recording, no set of strace -ff and no single log"
+    one = split_name(of_sets[0])[0] if of_sets else f"{directory}/LOG"
+    raise TraceFormatError(
+        f"{directory}: {what}; give one of its runs (replay {one}), or all to `replay batch {directory} -o DATASET`"
+    )
 
 
 def split_name(name: str) -> tuple[str, str]:
