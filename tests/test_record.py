@@ -134,7 +134,7 @@ def test_frames_and_notes_stay_behind_the_line_that_they_belong_to(tmp_path: Pat
 
 
 def test_a_directory_that_is_no_recording_is_said(tmp_path: Path) -> None:
-    with pytest.raises(TraceFormatError, match="no recording"):
+    with pytest.raises(TraceFormatError, match="neither a recording"):
         replay.load(tmp_path)
 
 

@@ -51,7 +51,7 @@ Traces = Annotated[
         default_factory=list,
         show_default=False,
         help="Logs of one run: files (plain, .gz, .xz, .bz2, .zst), the files, the common prefix or the directory of a "
-        "strace -ff set, a directory of one log, or one that `replay record` made. Without one, or with -, standard input.",
+        "strace -ff set, a directory of one log or from `replay record`. Without one, or with -, standard input.",
     ),
 ]
 Format = Annotated[

@@ -85,7 +85,11 @@ def _logs_in(directory: Path) -> list[str]:
         return of_sets
     if len(files) == 1 and files[0].is_file():
         return [str(files[0])]
-    what = "holds several sets of strace -ff" if of_sets else "no recording, no set of strace -ff and no single log"
+    what = (
+        "holds several sets of strace -ff"
+        if of_sets
+        else "neither a recording nor a set of strace -ff nor one file alone"
+    )
     one = split_name(of_sets[0])[0] if of_sets else f"{directory}/LOG"
     raise TraceFormatError(
         f"{directory}: {what}; give one of its runs (replay {one}), or all to `replay batch {directory} -o DATASET`"
