@@ -652,6 +652,20 @@ def test_a_table_that_is_too_wide_wraps_its_texts_into_three_lines() -> None:
     assert len(lines) == 7 and "z…z" in lines[6]
 
 
+def test_a_heading_breaks_before_a_text_does_and_ends_where_the_others_end() -> None:
+    head, row = ["largest_gap_bytes", "gap_count", "evidence"], ["40 TiB", "4", "word " * 11 + "end"]
+    assert plain(table(head, [row], right=[0, 1], give=[2], indent="")) == [
+        " largest_",
+        "gap_bytes  gap_count  evidence",
+        "   40 TiB          4  " + row[2],
+    ]
+    assert plain(table(head, [[*row[:2], "word " * 50]], right=[0, 1], give=[2], indent=""))[-1].endswith("word word…")
+
+
+def test_a_path_breaks_behind_a_folder() -> None:
+    assert screen.wrapped("blocked_break/strace.log", width=18) == ["blocked_break/", "strace.log"]
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 

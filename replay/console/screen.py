@@ -109,7 +109,8 @@ def _fitting(chars: Iterable[str], width: int) -> list[str]:
 def wrapped(text: str, *, first: str = "", rest: str | None = None, width: int = 0) -> list[str]:
     """Return the words of a text in lines; `first` and `rest` begin them.
 
-    A line has at most `width` columns, without it those of a paragraph. A word that is longer than a line is broken.
+    A line has at most `width` columns, without it those of a paragraph. A word that is longer than a line is broken,
+    a path behind a `/`.
     """
     width = width or text_width()
     indent = " " * cells(first) if rest is None else rest
@@ -140,6 +141,8 @@ def _words(text: str, width: int) -> Iterator[str]:
         rest = word
         while cells(rest) > width:
             part = "".join(_fitting(rest, width))
+            folder = part.rfind("/") + 1
+            part = part[:folder] if folder > width // 3 else part
             yield part
             rest = rest[len(part) :]
         if rest:

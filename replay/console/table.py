@@ -35,7 +35,7 @@ def table(
         rows: cells without marks, one text a column.
         right: the columns that are aligned on their right.
         give: the columns whose texts wrap where the table would be too wide, once the headings have, and before the
-            other columns do; one that still takes more than three lines is cut in its middle.
+            other columns do; one that still takes more than three lines is cut.
         indent: what every line begins with.
     """
     room, every = room_for(len(head), indent), range(len(head))
@@ -66,15 +66,17 @@ def fitted_widths(
         if not wide:
             return None
         of_heads = [at for at in wide if widths[at] > values[at]]
-        widths[max(of_heads or wide, key=lambda at: widths[at])] -= 1
-        over -= 1
+        widest = max(of_heads or wide, key=lambda at: widths[at])
+        narrower = widths[widest] - 1
+        widths[widest] = max(values[widest], _heading_width(head[widest], narrower)) if of_heads else narrower
+        over = sum(widths) - room
     return widths
 
 
 def least_widths(head: Sequence[str], rows: Sequence[Sequence[str]], give: Collection[int]) -> list[int]:
     """Return the least width of each column: its heading broken, its numbers whole, a text that gives way short."""
     return [
-        max(_broken_width(name), min(value, LEAST_TEXT) if at in give else value)
+        max(_heading_width(name, 0), min(value, LEAST_TEXT) if at in give else value)
         for at, (name, value) in enumerate(zip(head, _value_widths(rows, len(head)), strict=True))
     ]
 
@@ -84,34 +86,41 @@ def _value_widths(rows: Sequence[Sequence[str]], columns: int) -> list[int]:
 
 
 def _headings(head: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
-    """Return the headings in lines as wide as their columns, broken behind spaces and underscores."""
-    found = []
-    for name, room in zip(head, widths, strict=True):
-        lines = [""]
-        for part in _pieces(name):
-            if lines[-1] and cells((lines[-1] + part).rstrip()) > room:
-                lines.append("")
-            lines[-1] += part
-        found.append([line.rstrip() for line in lines])
-    return found
+    """Return the headings in lines as wide as their columns, all ending in the same line."""
+    found = [_broken(name, room) for name, room in zip(head, widths, strict=True)]
+    return [[""] * (max(map(len, found)) - len(lines)) + lines for lines in found]
+
+
+def _broken(name: str, room: int) -> list[str]:
+    """Return a heading in lines of at most `room` columns, broken behind spaces and underscores."""
+    lines = [""]
+    for part in _pieces(name):
+        if lines[-1] and cells((lines[-1] + part).rstrip()) > room:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
+
+
+def _heading_width(name: str, room: int) -> int:
+    """Return how wide a heading is in lines of at most `room` columns."""
+    return max(map(cells, _broken(name, room)))
 
 
 def _pieces(name: str) -> list[str]:
     return name.replace("_", "_\0").replace(" ", " \0").split("\0")
 
 
-def _broken_width(name: str) -> int:
-    return max(cells(part.rstrip()) for part in _pieces(name))
-
-
 def _cell_lines(text: str, room: int) -> list[str]:
-    """Return a text in lines at most `room` wide; beyond the most that a row takes, the last is cut in its middle."""
+    """Return a text in lines at most `room` wide; the last that a row may have is cut, a text of one word inside."""
     if cells(text) <= room:
         return [text]
     lines = wrapped(text, width=room)
-    if len(lines) > MOST_LINES:
-        lines = [*lines[: MOST_LINES - 1], shortened(" ".join(lines[MOST_LINES - 1 :]), room)]
-    return lines
+    if len(lines) <= MOST_LINES:
+        return lines
+    kept, last = lines[: MOST_LINES - 1], lines[MOST_LINES - 1 :]
+    if " " not in text:
+        return [*kept, shortened("".join(last), room)]
+    return [*kept, wrapped(last[0], width=room - len("..."))[0] + "…"]
 
 
 def _row_lines(

@@ -86,7 +86,7 @@ def table_lines(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[s
     """Return rows as a table, or, where its numbers alone are wider than the screen, one below the other.
 
     What is too wide gives way in this order: headings break at their underscores, texts wrap into what the numbers
-    leave of the width, and those of more than three lines are cut in their middle.
+    leave of the width, and those of more than three lines are cut.
     """
     names = [clean(name) for name in columns]
     texts = [[_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in rows]
