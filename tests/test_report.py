@@ -320,7 +320,7 @@ def test_many_processes_with_long_paths_fit_the_screen(tmp_path: Path) -> None:
     lines = plain(text_report(replay.load(log)))
     assert max(map(screen.cells, lines)) <= 80
     shown = lines[lines.index("Address spaces of the run") + 1 :]
-    assert shown[0].endswith("  program")
+    assert shown[1].endswith("  program")
     assert "  and 71 more address spaces: --json has all" in shown
     assert len(json_report(replay.load(log))["processes"]) == 81
 
