@@ -159,8 +159,8 @@ def _map_count_sentence(case: _Case) -> str:
 
 def _overcommit_sentence(case: _Case) -> str:
     return (
-        f"{case.told['growth']} bytes at once, with nothing in the way and no limit shown in the log, are likely more "
-        "than memory and swap together, which the overcommit heuristic refuses (inferred from the size)"
+        f"{case.told['growth']} bytes at once are likely more than memory and swap, which overcommit refuses "
+        "(inferred: nothing is in the way)"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from replay.console.amounts import address, exact, number, size, times
+from replay.console.amounts import address, number, size, times
 from replay.engine.columns import to_unsigned
 from replay.linux import constants
 from replay.report.facts import FailureGroup
@@ -49,8 +49,7 @@ def meaning(findings: Findings) -> list[str]:
     unanswered = sum(group.count - group.stood_in - group.refused_too for group in findings.failure_groups)
     if unanswered and not (findings.unread is not None and findings.unread.of_system):
         said.append(
-            f"After {_of(unanswered, findings.failures)} no mmap stood in: whoever asked (malloc, or the program "
-            "through sbrk) most likely got no memory."
+            f"After {_of(unanswered, findings.failures)} no mmap stood in: who asked most likely got no memory."
         )
     return said
 
@@ -181,9 +180,9 @@ def _is_narrow(findings: Findings, space: int) -> bool:
 def _against_limit(findings: Findings, group: FailureGroup) -> Iterator[str]:
     name = group.cause.upper()
     option = {"rlimit_data": "ulimit -d", "rlimit_as": "ulimit -v"}[group.cause]
-    value = exact(group.limit_bytes) if group.limit_bytes is not None else "what it is"
+    value = size(group.limit_bytes) if group.limit_bytes is not None else "what it is"
     where = f", as {group.limit_place} tells" if group.limit_place else ""
-    yield f"Raise {name} ({value} now{where}): setrlimit in the program, {option} in the shell; or need less memory."
+    yield f"Raise {name} ({value} now{where}): setrlimit in the program, or {option}."
     if group.cause == "rlimit_data":
         yield "Since Linux 4.7 RLIMIT_DATA counts all private writable memory: mmap in place of brk does not help."
     heaps = sum(other.count for other in findings.other_groups if other.kind == "arena_heap")

@@ -83,7 +83,7 @@ def _whose(findings: Findings, failing: set[int]) -> str:
     if len(findings.spaces) == 1:
         return ""
     if len(failing) > 1:
-        return f", in {len(failing):,} of {len(findings.spaces):,} address spaces"
+        return f", in {len(failing):,} of {len(findings.spaces):,} spaces"
     return f", in {findings.spaces[failing.pop()].name}"
 
 
