@@ -60,7 +60,7 @@ Also worth a try
   - Try other settings on its requests: replay record PROG, then replay whatif
     PROG.replay.
 
-The same by ltrace
+With ltrace in place of replay record
   - Leak, fragmentation, what pins the heap
       ltrace -L -f -S -x 'malloc+free+calloc+realloc@libc.so*' -o FILE PROG
 
@@ -217,7 +217,7 @@ def test_forty_five_failures_one_blocker_and_its_line() -> None:
                 "over RLIMIT_AS, which the log shows as 4,194,304 bytes",
                 "glibc tried mmap instead, and was refused as well (ENOMEM, line 7)",
                 "Once malloc returned NULL",
-                "Raise RLIMIT_AS (4,194,304 bytes (4 MiB) now, as line 4 tells)",
+                "Raise RLIMIT_AS (4 MiB now, as line 4 tells)",
             ],
             id="limit-and-refused-fallback",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -214,6 +215,30 @@ def test_stacks_are_folded_from_the_outermost_function(tmp_path: Path) -> None:
     assert grown.out == "prog+?;grow:deep;malloc;brk;brk 135168\nmain;brk;brk 135168\n"
     assert "264 KiB in 2 stacks: bytes that the break grew by" in grown.err
     assert run("stacks", log, "--of", "mmap", "-q").out == "mmap;mmap 4096\n"
+
+
+def test_the_report_names_who_asked_for_memory(tmp_path: Path) -> None:
+    log = tmp_path / "k.log"
+    log.write_text(FRAMES)
+    said = run("report", log).out
+    assert "Who asked for memory\n  count  what        asked by          bytes in all  lines\n" in said
+    assert "      1  break grew  grow:deep (prog)       135,168  2\n" in said
+    asked = json.loads(run("report", log, "--json").out)["asked_by"]
+    assert [(one["asked_by"], one["bytes"], one["first_line"]) for one in asked] == [
+        ("grow:deep (prog)", 135168, 2),
+        ("main (prog)", 135168, 9),
+    ]
+
+
+def test_stacks_of_growth_are_those_of_the_malloc_around_it(tmp_path: Path) -> None:
+    log = tmp_path / "nested.log"
+    log.write_text(
+        "7 malloc(5000 <unfinished ...>\n7 SYS_brk(0) = 0x1000000\n7 SYS_brk(0x1021000) = 0x1021000\n"
+        "7 <... malloc resumed> ) = 0x10002a0\n > prog(deep+0x9) [1149]\n > prog(main+0x9) [1159]\n"
+        "7 exit_group(0) = ?\n"
+    )
+    assert run("stacks", log, "--of", "growth", "-q").out == "main;deep;malloc;brk 135168\n"
+    assert "malloc(5,000) of deep (prog)" in run("report", log).out
 
 
 MANGLED = "_ZN3app5Store3putEi"

@@ -181,8 +181,16 @@ def _folded(lines: Iterable[str], width: int) -> Iterator[str]:
         if len(line) <= width or cells(line) <= width:
             yield line
             continue
+        label = _LABEL.match(line)
+        if label is not None and cells(label[0]) <= width // 3:
+            yield from wrapped(line[label.end() :], first=label[0], width=width)
+            continue
         indent = " " * min(len(line) - len(line.lstrip(" ")), width // 3)
         yield from wrapped(line.strip(" "), first=indent, rest=indent + "  ", width=width)
+
+
+_LABEL: Final = re.compile(r" *\w+  +(?=\S)")
+"""The word that begins a line and what is left free behind it: what wraps is aligned there."""
 
 
 def in_encoding(text: str, encoding: str) -> str:

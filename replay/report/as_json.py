@@ -17,7 +17,8 @@ from replay.report import address_map, advice
 from replay.report.cannot_tell import cannot_tell
 from replay.report.findings import Findings
 from replay.report.verdict import verdict
-from replay.run.places import Place
+from replay.run.places import place_values
+from replay.run.stacks import growth_sites
 from replay.tables import table_of
 from replay.version import __version__
 
@@ -54,6 +55,7 @@ def json_report(run: Run) -> dict[str, Any]:
         "allocator_mmaps": _mmap_groups(findings),
         "refused": _refused(findings),
         **_malloc(findings),
+        **_askers(findings),
         "layout": _layout(findings),
         "images": [
             {"space": space, "inferred_from": list(image.told_by), "misfit": image.misfit or None}
@@ -70,6 +72,21 @@ def json_report(run: Run) -> dict[str, Any]:
             "not_understood": run.source.counters.lines_not_understood,
         },
     }
+
+
+def _askers(findings: Findings) -> dict[str, Any]:
+    """Return who asked for memory; logs without call stacks have no such key."""
+    values = [
+        {
+            "what": one.what,
+            "asked_by": one.site,
+            "count": one.calls,
+            "bytes": one.bytes,
+            **findings.places.values_of_steps(one.first_step, one.last_step),
+        }
+        for one in growth_sites(findings.run)
+    ]
+    return {"asked_by": values} if values else {}
 
 
 def _malloc(findings: Findings) -> dict[str, Any]:
@@ -139,7 +156,7 @@ def _rows(findings: Findings, name: str, columns: Mapping[str, Any], chosen: Any
     names = [column.name for column in facts]
     rows = [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
     for row in rows:
-        row.update(_place_values(findings.places.of_step(row["step"])))
+        row.update(place_values(findings.places.of_step(row["step"])))
         if row.get("blocker_line") is not None:
             place = findings.places.of_clock(row["blocker_line"])
             row["blocker_line"] = place.line if place else None
@@ -159,16 +176,6 @@ def _values(findings: Findings, name: str, type_: str, column: Any, chosen: Any)
             yield value
 
 
-def _place_values(place: Place | None, prefix: str = "") -> dict[str, Any]:
-    """Return a place as `line`, and `file` where the run has several."""
-    if place is None:
-        return {f"{prefix}line": None}
-    values: dict[str, Any] = {f"{prefix}line": place.line}
-    if place.file:
-        values[f"{prefix}file"] = place.file
-    return values
-
-
 def _fallbacks(findings: Findings) -> list[dict[str, Any]]:
     mmaps = findings.run.activity.allocator_mmaps
     return _rows(findings, "allocator_mmaps", mmaps, findings.fallback_rows)
@@ -183,8 +190,7 @@ def _mmap_groups(findings: Findings) -> list[dict[str, Any]]:
             "errno": group.errno or None,
             "count": group.count,
             "bytes": group.total_bytes,
-            **_place_values(findings.places.of_step(group.first_step), "first_"),
-            **_place_values(findings.places.of_step(group.last_step), "last_"),
+            **findings.places.values_of_steps(group.first_step, group.last_step),
         }
         for group in findings.other_groups
     ]
@@ -200,8 +206,7 @@ def _refused(findings: Findings) -> list[dict[str, Any]]:
             "least_bytes": group.least_bytes,
             "most_bytes": group.most_bytes,
             "reason": group.reason or None,
-            **_place_values(findings.places.of_step(group.first_step), "first_"),
-            **_place_values(findings.places.of_step(group.last_step), "last_"),
+            **findings.places.values_of_steps(group.first_step, group.last_step),
         }
         for group in findings.refused
     ]
@@ -216,7 +221,7 @@ def _layout(findings: Findings) -> dict[str, Any] | None:
     gaps = address_map.gaps_of(pieces)
     return {
         "space": space,
-        **_place_values(findings.places.of_clock(moment[0])),
+        **place_values(findings.places.of_clock(moment[0])),
         "occasion": moment[1],
         "mappings": [_mapping(findings, piece) for piece in pieces.all()],
         "gap_count": len(gaps),
@@ -241,7 +246,7 @@ def _mapping(findings: Findings, piece: address_map.Piece) -> dict[str, Any]:
         "kind": piece.kind,
         "path": piece.path or None,
         "origin": piece.origin,
-        **_place_values(place),
+        **place_values(place),
     }
 
 
@@ -261,8 +266,8 @@ def _space(findings: Findings, space: int) -> dict[str, Any]:
         "made_by": {"found": None, "exec": "execve", "fork": "fork"}[facts.origin],
         "pid": facts.pid,
         "program": facts.program or None,
-        **_place_values(facts.first, "first_"),
-        **_place_values(facts.last, "last_"),
+        **place_values(facts.first, "first_"),
+        **place_values(facts.last, "last_"),
         "peak_mapped_bytes": facts.peak_mapped,
         "peak_brk_bytes": facts.peak_brk,
         "brk_failures": facts.failures,
@@ -272,6 +277,6 @@ def _space(findings: Findings, space: int) -> dict[str, Any]:
 
 def _problems(findings: Findings) -> list[dict[str, Any]]:
     return [
-        {"reason": group.reason, "count": group.count, **_place_values(group.first, "first_"), "text": group.text}
+        {"reason": group.reason, "count": group.count, **place_values(group.first, "first_"), "text": group.text}
         for group in findings.problems
     ]

@@ -20,7 +20,7 @@ from replay.report.facts import FailureGroup, MappingGroup, SpaceFacts
 from replay.report.findings import Findings
 from replay.report.first_screen import by_command, headed, with_advice_left
 from replay.report.paragraphs import aside, item, more
-from replay.report.space_sections import curves, largest, layout
+from replay.report.space_sections import askers, curves, largest, layout
 from replay.report.verdict import MOST_REFUSALS
 from replay.run.places import short_span
 
@@ -269,7 +269,7 @@ def _lines_read(findings: Findings) -> Iterator[str]:
 
 
 SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
-    ("The same by ltrace", _other_commands),
+    ("With ltrace in place of replay record", _other_commands),
     ("Allocator", _allocators),
     ("Failed brk calls", _failures),
     ("Fallbacks", _fallbacks),
@@ -277,6 +277,7 @@ SECTIONS: Final[tuple[tuple[str, Section], ...]] = (
     ("Other calls refused", _refused),
     ("Address space", layout),
     ("Largest mappings", largest),
+    ("Who asked for memory", askers),
     ("Over the log", curves),
     ("Address spaces of the run", _processes),
     ("Problems in the log", _problems),

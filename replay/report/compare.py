@@ -139,8 +139,8 @@ def _amounts(found: Comparison) -> Iterator[tuple[str, str]]:
         doubt = "; the runs' spreads overlap" if row.apart is False else ""
         tone = "" if row.apart is False else "bad" if row.change > 0 else "good"
         which = "median " if found.of_many else ""
-        share = f"{per_cent(row)} " * bool(per_cent(row))
-        yield tone, f"{which}{name_of(name)}: {share}({values[0]} to {values[1]}{doubt})."
+        share, change = per_cent(row), f"{values[0]} to {values[1]}{doubt}"
+        yield tone, f"{which}{name_of(name)}: {f'{share} ({change})' if share else change}."
 
 
 def _counts(row: Row) -> bool:

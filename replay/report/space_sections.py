@@ -16,8 +16,9 @@ from replay.console.table import table
 from replay.engine.columns import NULL
 from replay.report import address_map, drawing
 from replay.report.findings import Findings
-from replay.report.paragraphs import aside, paragraph
-from replay.run.places import Place, span
+from replay.report.paragraphs import aside, more, paragraph
+from replay.run.places import Place, short_span, span
+from replay.run.stacks import growth_sites
 
 if TYPE_CHECKING:
     pass
@@ -99,6 +100,25 @@ def largest(findings: Findings) -> Iterator[str]:
     if len(rows) > 1:
         yield from aside(f"{findings.places.of_clock(findings.peak_clock)}, when most was mapped")
         yield from table(["bytes", "", "whose", "made by"], rows, right=(0,), give=(2,))
+
+
+def askers(findings: Findings) -> Iterator[str]:
+    """Yield who made the break and the mappings grow, where strace shows call stacks."""
+    found = growth_sites(findings.run) if findings.malloc is None else []
+    rows = [
+        [
+            f"{one.calls:,}",
+            one.what,
+            clean(one.site),
+            f"{one.bytes:,}",
+            short_span(findings.places.of_step(one.first_step), findings.places.of_step(one.last_step)),
+        ]
+        for one in found
+    ]
+    if rows:
+        head = ["count", "what", "asked by", "bytes in all", "lines"]
+        yield from table(head, rows[:LARGEST], right=(0, 3), give=(2,))
+        yield from more(len(rows) - LARGEST, "functions")
 
 
 def _blocker_start(findings: Findings, space: int) -> int | None:

@@ -254,8 +254,8 @@ def _prctl(words: StepWords, step: _Step, ended: int) -> str:
 
 def _open(words: StepWords, step: _Step, ended: int) -> str:
     path = step.result_path if step.result_path != NO_TEXT else step.path
-    name = f" {words.strings[path]}" if path != NO_TEXT else ""
-    return f"{constants.CALLS[step.call]}{name} as {step.result}"
+    name = words.strings[path] if path != NO_TEXT else "a file"
+    return f"{constants.CALLS[step.call]} {name} as {step.result}"
 
 
 def _close(words: StepWords, step: _Step, ended: int) -> str:

@@ -49,6 +49,14 @@ def short_span(first: Place, last: Place) -> str:
     return f"{first.line}{first.of_file}-"
 
 
+def place_values(place: Place | None, prefix: str = "") -> dict[str, int | str | None]:
+    """Return a place as values for JSON: `line`, and `file` where the run has several."""
+    values: dict[str, int | str | None] = {f"{prefix}line": place.line if place else None}
+    if place is not None and place.file:
+        values[f"{prefix}file"] = place.file
+    return values
+
+
 class Places:
     """The places of a run's steps and clocks."""
 
@@ -78,6 +86,10 @@ class Places:
         at = max(0, self._events.count_up_to("clock", clock) - 1)
         later = 0 if self._merged else clock - self._events.one("clock", at)
         return self._place(self._events.one("line", at) + later, self._events.one("file", at))
+
+    def values_of_steps(self, first: int, last: int) -> dict[str, int | str | None]:
+        """Return where two steps completed as values for JSON: `first_line`, `last_line`, and the files."""
+        return place_values(self.of_step(first), "first_") | place_values(self.of_step(last), "last_")
 
     def of_problem(self, line: int, file: int) -> Place:
         """Return the place of a problem."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from replay.engine.columns import NO_TEXT, NULL, Int64Array
+from replay.engine.columns import NULL, Int64Array
 from replay.errors import QueryError
 from replay.grammar import LineError, parse
 from replay.grammar.line import Text
@@ -64,21 +64,35 @@ def folded(run: Run, of: str) -> Counter[str]:
         QueryError: the log has no stack frames, or cannot be read twice.
     """
     steps, sizes = weights_of(run, of)
-    events = run.replayed.events
-    at: dict[tuple[int, int], list[tuple[str, int]]] = {}
-    names = (constants.CALLS[call] for call in events.at("call", steps).tolist())
-    places = zip(events.at("file", steps).tolist(), events.at("line", steps).tolist(), strict=True)
-    for place, name, size in zip(places, names, sizes.tolist(), strict=True):
-        at.setdefault(place, []).append((name, size))
+    at = _where_frames_stand(run, steps)
+    left = dict(enumerate(sizes.tolist()))
     found: Counter[str] = Counter()
     any_frames = False
     for log in run.source.logs:
         for line, frames in _stacks_in(log):
             any_frames = True
-            for name, size in at.get((log.index, line), ()):
-                found[";".join([*reversed(frames), name])] += size
+            for row, calls in at.get((log.index, line), ()):
+                if row in left:
+                    found[";".join([*reversed(frames), calls])] += left.pop(row)
     if not any_frames:
         raise QueryError("the log has no call stacks: strace -k, ltrace -w and replay record --stacks 8 write them")
+    return found
+
+
+def _where_frames_stand(run: Run, steps: Int64Array) -> dict[tuple[int, int], list[tuple[int, str]]]:
+    """Return by file and line which of some steps the frames there are of, by their rows, and the calls inside.
+
+    Those of a system call inside a libc call may stand behind either.
+    """
+    events, around = run.replayed.events, run.nesting.around(steps)
+    inside = np.flatnonzero(around != NULL)
+    found: dict[tuple[int, int], list[tuple[int, str]]] = {}
+    for rows, behind in ((np.arange(len(steps)), steps), (inside, around[inside])):
+        called = zip(events.at("call", behind).tolist(), events.at("call", steps[rows]).tolist(), strict=True)
+        places = zip(events.at("file", behind).tolist(), events.at("line", behind).tolist(), strict=True)
+        for row, place, calls in zip(rows.tolist(), places, called, strict=True):
+            names = (constants.CALLS[call] for call in calls)
+            found.setdefault(place, []).append((row, ";".join(dict.fromkeys(names))))
     return found
 
 
@@ -114,6 +128,33 @@ def sites(run: Run, steps: Int64Array) -> dict[int, str]:
     return found
 
 
+class Asker(NamedTuple):
+    """A function that made the break grow or mappings (`what`), how often and by how many bytes, and when."""
+
+    what: str
+    site: str
+    calls: int
+    bytes: int
+    first_step: int
+    last_step: int
+
+
+def growth_sites(run: Run) -> list[Asker]:
+    """Return who made the break and the mappings grow, most bytes first; nothing where the log has no frames."""
+    found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for of, what in (("growth", "break grew"), ("mmap", "mmap")):
+        steps, sizes = weights_of(run, of)
+        by_step = sites(run, steps)
+        for step, size in zip(steps.tolist(), sizes.tolist(), strict=True):
+            if step in by_step:
+                found.setdefault((what, by_step[step]), []).append((step, size))
+    askers = [
+        Asker(what, site, len(made), sum(size for _, size in made), made[0][0], made[-1][0])
+        for (what, site), made in found.items()
+    ]
+    return sorted(askers, key=lambda asker: -asker.bytes)
+
+
 def _site(frames: Sequence[_Frame]) -> _Frame | None:
     """Return the first frame of a program's own; without any, the first outside of libc, C++ run time and allocator."""
     outside = [frame for frame in frames if not _ALLOCATORS.match(frame.module)]
@@ -122,13 +163,17 @@ def _site(frames: Sequence[_Frame]) -> _Frame | None:
 
 def askers(run: Run, steps: Int64Array, callers: Int64Array) -> Int64Array:
     """Return who asked at each of some steps, as text ids: its site where it has frames, else its caller."""
-    if not (callers != NO_TEXT).any():
+    if not any(log.framed for log in run.source.logs):
         return callers
     found, made = sites(run, steps), callers.copy()
     for place, step in enumerate(steps.tolist()):
         if step in found:
             made[place] = run.strings.intern(found[step])
     return made
+
+
+UNKNOWN: Final = "?"
+"""A frame without function and module; the outermost is where unwinding ended, and no function."""
 
 
 class _Frame(NamedTuple):
@@ -140,11 +185,12 @@ class _Frame(NamedTuple):
 
 
 def _stacks_in(log: Log) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines of a log behind which frames stand, with the functions of these, the innermost first."""
+    """Yield the lines of a log behind which frames stand, with the functions that are known, the innermost first."""
     if log.path == STDIN:
         raise QueryError("standard input cannot be read twice: name the log")
     for line, frames in _frames_in(log):
-        yield line, [frame.function for frame in frames]
+        functions = [frame.function for frame in frames]
+        yield line, functions[:-1] if functions[-1] == UNKNOWN else functions
 
 
 def _frames_in(log: Log) -> Iterator[tuple[int, list[_Frame]]]:
@@ -168,11 +214,11 @@ def _frame(text: str, dialect: str) -> _Frame:
     try:
         texts = parse(text, "strace" if dialect == "mixed" else dialect).texts
     except LineError:
-        return _Frame("?", "", "")
+        return _Frame(UNKNOWN, "", "")
     symbol, path = (_text(texts, name, text) for name in ("frame_symbol", "frame_module"))
     module = PurePath(path).name
     function = demangled(symbol).replace(";", ":")
-    return _Frame(function or (f"{module}+?" if module else "?"), module, symbol)
+    return _Frame(function or (f"{module}+?" if module else UNKNOWN), module, symbol)
 
 
 def _text(texts: Mapping[str, Text], name: str, line: str) -> str:

@@ -15,7 +15,7 @@ from replay.report.facts import Curve
 from replay.report.malloc.facts import Fault
 from replay.report.malloc.findings import MallocFindings
 from replay.report.malloc.verdict import to_try, verdict
-from replay.run.places import Place
+from replay.run.places import place_values
 
 _MOST_POINTS: Final = 200
 """As many points of a curve the document has; the table fragmentation has all."""
@@ -46,7 +46,7 @@ def json_report(malloc: MallocFindings) -> dict[str, Any]:
         "threshold_raises": [
             {
                 "step": row.step,
-                **_place(malloc.places.of_step(row.step)),
+                **place_values(malloc.places.of_step(row.step)),
                 "space": row.space,
                 "before_bytes": row.before,
                 "after_bytes": row.after,
@@ -55,14 +55,6 @@ def json_report(malloc: MallocFindings) -> dict[str, Any]:
             for row in malloc.raises
         ],
     }
-
-
-def _place(place: Place | None, prefix: str = "") -> dict[str, Any]:
-    """Return a place as `line`, and `file` where the run has several."""
-    values: dict[str, Any] = {f"{prefix}line": place.line if place else None}
-    if place is not None and place.file:
-        values[f"{prefix}file"] = place.file
-    return values
 
 
 def _answer(malloc: MallocFindings) -> dict[str, Any] | None:
@@ -83,7 +75,7 @@ def _answer(malloc: MallocFindings) -> dict[str, Any] | None:
         "held_bytes": picture.held_bytes,
         "held_share_of_heap": picture.held_bytes / picture.heap_bytes if picture.heap_bytes else 0.0,
         "held_moment": moment,
-        **_place(malloc.places.of_clock(picture.line), "held_"),
+        **place_values(malloc.places.of_clock(picture.line), "held_"),
     }
 
 
@@ -98,7 +90,7 @@ def _blocks(malloc: MallocFindings) -> dict[str, Any]:
         "live_bytes": summary.get("live_bytes") or 0,
         "peak_live_bytes": peak.live_bytes if peak else 0,
         "peak_live_blocks": peak.live_blocks if peak else 0,
-        **_place(malloc.places.of_clock(peak.line) if peak else None, "peak_live_"),
+        **place_values(malloc.places.of_clock(peak.line) if peak else None, "peak_live_"),
         "failed_allocations": _fault(malloc.failed),
         "double_frees": _fault(malloc.double_frees),
         "unknown_frees": _fault(malloc.unknown_frees),
@@ -106,7 +98,7 @@ def _blocks(malloc: MallocFindings) -> dict[str, Any]:
 
 
 def _fault(fault: Fault) -> dict[str, Any]:
-    return {"count": fault.count, **_place(fault.first, "first_"), "first": fault.text or None}
+    return {"count": fault.count, **place_values(fault.first, "first_"), "first": fault.text or None}
 
 
 def _growth(malloc: MallocFindings) -> dict[str, Any] | None:
@@ -127,7 +119,10 @@ def _curve(malloc: MallocFindings, curve: Curve) -> list[dict[str, Any]]:
     count = len(curve.clocks)
     points = min(count, _MOST_POINTS)
     rows = [(at + 1) * count // points - 1 for at in range(points)]
-    return [{**_place(malloc.places.of_clock(int(curve.clocks[row]))), "bytes": int(curve.values[row])} for row in rows]
+    return [
+        {**place_values(malloc.places.of_clock(int(curve.clocks[row]))), "bytes": int(curve.values[row])}
+        for row in rows
+    ]
 
 
 def _heap(malloc: MallocFindings) -> dict[str, Any] | None:
@@ -154,7 +149,7 @@ _SCALARS: Final = (
 
 def _picture(malloc: MallocFindings, picture: HeapSnapshot) -> dict[str, Any]:
     return {
-        **_place(malloc.places.of_clock(picture.line)),
+        **place_values(malloc.places.of_clock(picture.line)),
         **{name: getattr(picture, name) for name in _SCALARS},
         "external_fragmentation": picture.fragmentation,
         "utilisation": picture.utilisation,
@@ -178,7 +173,7 @@ def _pins(malloc: MallocFindings) -> list[dict[str, Any]]:
             "call": pin.call,
             "caller": pin.caller or None,
             "pid": pin.pid,
-            **_place(pin.born),
+            **place_values(pin.born),
             "age_lines": pin.age_lines,
             "age_ns": pin.age_ns,
             "released_bytes": pin.released_bytes,
@@ -199,8 +194,8 @@ def _leaks(malloc: MallocFindings) -> list[dict[str, Any]]:
             "most_bytes": group.most,
             "count": group.count,
             "bytes": group.bytes,
-            **_place(group.first, "first_"),
-            **_place(group.last, "last_"),
+            **place_values(group.first, "first_"),
+            **place_values(group.last, "last_"),
             "oldest_age_lines": group.age_lines,
             "oldest_age_ns": group.age_ns,
         }
@@ -220,8 +215,7 @@ def _causes(malloc: MallocFindings) -> list[dict[str, Any]]:
             "bytes": cause.bytes,
             "least_bytes": cause.least,
             "most_bytes": cause.most,
-            **_place(malloc.places.of_step(cause.first_step), "first_"),
-            **_place(malloc.places.of_step(cause.last_step), "last_"),
+            **malloc.places.values_of_steps(cause.first_step, cause.last_step),
         }
         for cause in malloc.causes
     ]

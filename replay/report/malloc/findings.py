@@ -178,7 +178,9 @@ class MallocFindings:
 
     @cached_property
     def several_callers(self) -> bool:
-        """Whether the log tells who called malloc, and there is more than one."""
+        """Whether the log tells who called malloc, and there is more than one, or stacks say more than the module."""
+        if any(log.framed for log in self.run.source.logs):
+            return True
         callers = self.run.malloc_blocks.columns["caller"]
         known = callers[callers != NO_TEXT]
         return bool((known != known[:1]).any())
@@ -328,11 +330,12 @@ class MallocFindings:
         if not len(rows["step"]):
             return []
         events, parent = run.replayed.events, rows["parent_step"]
+        callers = askers(run, parent, events.at("caller", parent))
         request = rows["request_bytes"]
         asked = request != NULL
         size = np.where(asked, request, 0)
         classes = np.where(asked & (size > 0), np.frexp(size.astype(np.float64))[1], np.where(asked, 0, -1))
-        keys = [rows["kind"], events.at("call", parent), events.at("caller", parent), classes.astype(np.int64)]
+        keys = [rows["kind"], events.at("call", parent), callers, classes.astype(np.int64)]
         order = np.lexsort([rows["step"], *reversed(keys)])
         keys = [key[order] for key in keys]
         fresh = np.append(True, np.logical_or.reduce([key[1:] != key[:-1] for key in keys]))

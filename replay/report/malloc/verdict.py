@@ -232,7 +232,7 @@ def _sizes(least: int, most: int) -> str:
 def _who_asked(malloc: MallocFindings) -> str:
     """Return what shows the code that asked for blocks: the stacks that a recording has, or could have had."""
     if any(log.framed for log in malloc.run.source.logs):
-        return " The stacks of all that is left: replay stacks, on this log."
+        return " replay stacks shows the stacks of all that is left."
     if malloc.is_recording:
         return " replay record --stacks 16 PROG shows the code that asked for them."
     return " -fsanitize=leak, or valgrind --leak-check=full, shows the code that asked for them."
@@ -249,7 +249,7 @@ def _against_pins(malloc: MallocFindings) -> Iterator[str]:
     above = {0: "", 1: " and the one above it"}.get(pin.blocks_above, f" and the {pin.blocks_above} above it")
     yield (
         f"Free the block at {address(pin.addr)} ({number(pin.size, 'byte')}, {pin.call} of {pin.born}){above}: "
-        f"then {size(pin.released_bytes)} go back, with their own. Allocate what lives long before what is freed soon, "
+        f"then {size(pin.released_bytes)} go back, these included. Allocate what lives long before what is freed soon, "
         "or from a pool of its own."
     )
 
