@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import replay
 from replay.calls.reader import read_logs
 from replay.calls.windows import CallWindows, call_windows
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
@@ -156,6 +157,26 @@ def test_which_file_a_descriptor_names(tmp_path: Path, lines: list[str], path: s
 )
 def test_names_of_files_change(name: str, target: str | None, exchanges: bool, changed: dict[str, str]) -> None:
     assert renamed(name, target, ["/srv/a", "/srv/b"], exchanges=exchanges) == changed
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+@pytest.mark.parametrize(
+    ("rename", "paths"),
+    [
+        ('rename("/srv/a", "/srv/b")', {"a": "/srv/b", "b": "/srv/b (deleted)"}),
+        ('renameat2(AT_FDCWD, "/srv/a", AT_FDCWD, "/srv/b", RENAME_EXCHANGE)', {"a": "/srv/b", "b": "/srv/a"}),
+    ],
+)
+def test_mappings_of_two_files_follow_a_rename(tmp_path: Path, rename: str, paths: dict[str, str], first: str) -> None:
+    second = "ab".replace(first, "")
+    (tmp_path / "x.log").write_text(
+        f"mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3</srv/{first}>, 0) = 0x7f0000000000\n"
+        f"mmap(NULL, 4096, PROT_READ, MAP_SHARED, 4</srv/{second}>, 0) = 0x7f0000002000\n"
+        f"{rename} = 0\n"
+    )
+    regions = replay.load(tmp_path / "x.log").regions
+    assert regions[regions.born_line == 3].path.tolist() == [paths[first], paths[second]]
+    assert len(regions) == 4
 
 
 def test_mappings_of_drivers_differ() -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from replay.calls.table import FAILED, OK, Calls
-from replay.engine.columns import NO_TEXT, NULL, Int64Array
+from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.engine.sorting import distinct
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE
@@ -165,8 +165,9 @@ def path_operations(of: WindowCalls) -> list[Operations]:
         if calls.path[row] == NO_TEXT:
             continue
         sources = np.array([row], np.int64)
-        for old, new in list(_changes(of, row, mapped)):
-            mapped.add(new)
+        changes = dict(_changes(of, row, mapped))
+        mapped.update(changes.values())
+        for old, new in _one_by_one(changes, of.strings):
             found += operations(OpCode.DELETED, sources, calls.clock[sources], addr=old, path=new)
     return found
 
@@ -186,3 +187,14 @@ def _changes(of: WindowCalls, row: int, mapped: Iterable[int]) -> Iterator[tuple
     known = {strings[path]: path for path in mapped}
     for old, new in renamed(name, target, known, exchanges=exchanges).items():
         yield known[old], strings.intern(new)
+
+
+def _one_by_one(changes: dict[int, int], strings: Strings) -> Iterator[tuple[int, int]]:
+    """Yield old and new paths of changes that are made at once, in an order in which no new path meets an old one.
+
+    A path that another change takes away is reached by way of one that no file has.
+    """
+    taken = {old: strings.intern(f"\0{strings[new]}") for old, new in changes.items() if new in changes}
+    yield from taken.items()
+    yield from ((old, new) for old, new in changes.items() if old not in taken)
+    yield from ((aside, changes[old]) for old, aside in taken.items())
