@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ import replay
 from replay.console.screen import print_lines
 from replay.lines.shape_table import ShapeTable
 from replay.logs.chunks import read_chunks
-from replay.logs.files import find_logs
+from replay.logs.files import Log
 from replay.report.as_json import json_report
 from replay.report.as_text import text_report
 from replay.report.steps import step_lines
@@ -35,16 +36,16 @@ COUNTED = ("_bytes", "_count", "_ns", "size", "length", "lines", "shortfall")
 SHARES = ("fragmentation",)
 
 
-def check(paths: Iterable[Path]) -> replay.Run:
-    """Replay logs and check all that holds of the result; return the run."""
+def check(paths: Iterable[Path], looks: Iterable[Look] | None = None) -> replay.Run:
+    """Replay logs and check all that holds of the result, or all but the looks that are not given; return the run."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        paths = list(paths)
         run = replay.load(paths, elf_root=None)
         tables = check_run(run)
-        if len(paths) == 1:
-            check_verdicts(tables["problems"], paths[0])
+        if len(run.source.logs) == 1:
             check_steps(tables["events"]["line"].to_numpy(), tables["regions"])
+        for look in LOOKS if looks is None else looks:
+            look(run)
     return run
 
 
@@ -70,14 +71,15 @@ OF_THE_LINE = ("unknown_line", "unknown_call_form", "impossible_value")
 """Reasons of problems that come from the text of a line alone."""
 
 
-def check_verdicts(problems: pa.Table, path: Path) -> None:
+def check_verdicts(run: replay.Run) -> None:
     """Equal lines have one verdict, wherever they stand: as they are read, in UTF-8 and broken ones whole again.
 
-    The last one is not asked: it may be cut.
+    The last one is not asked: it may be cut. Nor are several logs.
     """
-    reasons = {row["line"]: row["reason"] for row in problems.to_pylist() if row["reason"] in OF_THE_LINE}
+    problems = run.arrow("problems").to_pylist() if len(run.source.logs) == 1 else []
+    reasons = {row["line"]: row["reason"] for row in problems if row["reason"] in OF_THE_LINE}
     verdicts: dict[bytes, dict[str | None, int]] = {}
-    for chunk in read_chunks(find_logs([path])[0]):
+    for chunk in read_chunks(Log(run.source.logs[0].path)):
         for number, line in zip(chunk.line[:-1].tolist(), chunk.data.split(b"\n"), strict=False):
             if b"(" in line:
                 verdicts.setdefault(line, {}).setdefault(reasons.get(number), number)
@@ -86,14 +88,13 @@ def check_verdicts(problems: pa.Table, path: Path) -> None:
 
 
 def check_run(run: replay.Run) -> dict[str, pa.Table]:
-    """Check the tables of a run, one against the other, and that every page of it can be written; return the tables."""
+    """Check the tables of a run, one against the other; return them."""
     tables = {name: run.arrow(name) for name in TABLES}
     for name, table in tables.items():
         check_numbers(name, table)
     check_regions(tables["regions"], run.replayed.page_size)
     check_lives(tables["blocks"])
     check_summary(tables)
-    check_pages(run)
     return tables
 
 
@@ -184,17 +185,36 @@ def _sum(table: pa.Table, name: str) -> int:
     return sum(table[name].drop_null().to_pylist())
 
 
-def check_pages(run: replay.Run) -> None:
-    """Each page of the run is written, and holds nothing that a terminal would obey."""
+def check_json(run: replay.Run) -> None:
+    """The report as JSON is written, without what is no JSON."""
     json.dumps(json_report(run), allow_nan=False)
-    out = _Screen()
-    print_lines(text_report(run), out)
-    print_lines(step_lines(run), out)
+
+
+def check_report(run: replay.Run) -> None:
+    """The report is written."""
+    check_screen(text_report(run))
+
+
+def check_moments(run: replay.Run) -> None:
+    """The steps are written, and the maps at some lines."""
+    check_screen(step_lines(run))
     last = max(run.replayed.last_clock, 1)
     for line in {1, (last + 1) // 2, last}:
         run.maps(line=line)
+
+
+def check_screen(lines: Iterable[str]) -> None:
+    """Lines can be printed, and hold nothing that a terminal would obey."""
+    out = _Screen()
+    print_lines(lines, out)
     bad = {char for char in set(out.text) if not char.isprintable() and char != "\n"}
     assert not bad, f"written to the screen: {bad}"
+
+
+Look: TypeAlias = Callable[[replay.Run], None]
+
+LOOKS: tuple[Look, ...] = (check_report, check_json, check_moments, check_verdicts)
+"""What else is checked of a run, each for itself: together they cost as much as the replay and the tables."""
 
 
 class _Screen:
