@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from typing import Final
 
 OBJECTS_UNCOLLECTED: Final = 500_000
@@ -13,6 +14,8 @@ OBJECTS_UNCOLLECTED: Final = 500_000
 def main() -> None:
     """Run the command line without what takes a good part of the time that a small log needs, and serves none."""
     gc.set_threshold(OBJECTS_UNCOLLECTED)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to tidy up, it just ends
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy else starts threads for algebra that nothing here does
     from replay import cli
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from replay.commands.endings import UNUSABLE_INPUT, bug_report, end_at_signals, say, status_of
+from replay.commands.endings import UNUSABLE_INPUT, bug_report, end_at_signals, say, status_of_interrupt
 from replay.commands.group import COMMANDS, Commands
 from replay.errors import ReplayError
 from replay.version import __version__
@@ -64,8 +64,8 @@ def main() -> None:
     except ReplayError as error:
         say(str(error))
         sys.exit(UNUSABLE_INPUT)
-    except KeyboardInterrupt as interrupt:
-        sys.exit(status_of(interrupt))
+    except KeyboardInterrupt:
+        sys.exit(status_of_interrupt())
     except MemoryError:
         say("not enough memory for this log")
         sys.exit(UNUSABLE_INPUT)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from textwrap import indent
 
 import oracle
 import pytest
@@ -123,7 +124,7 @@ def test_an_absurd_time_is_wrong_usage(time: str) -> None:
 
 def waiting(code: str) -> subprocess.Popen[str]:
     """Start Python with the command's signals set; it prints a line when it is ready."""
-    begin = "from replay.commands.endings import end_at_signals, status_of\nend_at_signals()\n"
+    begin = "from replay.commands.endings import end_at_signals, status_of_interrupt\nend_at_signals()\n"
     started = subprocess.Popen(
         [sys.executable, "-c", begin + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -138,7 +139,7 @@ def test_a_signal_ends_it_and_temporary_files_go(number: signal.Signals, status:
         "try:\n"
         f"    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):\n"
         "        print('ready', flush=True); time.sleep(60)\n"
-        "except KeyboardInterrupt as end: sys.exit(status_of(end))\n"
+        "except KeyboardInterrupt: sys.exit(status_of_interrupt())\n"
     )
     with waiting(code) as started:
         started.send_signal(number)
@@ -146,21 +147,28 @@ def test_a_signal_ends_it_and_temporary_files_go(number: signal.Signals, status:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_that_a_finaliser_swallows_is_raised_again() -> None:
+SWALLOWERS = {
+    "a finaliser": "class Slow:\n    __del__ = wait\nslow = Slow(); del slow\n",
+    "a library": "try: wait()\nexcept: pass\n",
+}
+
+
+@pytest.mark.parametrize("swallower", SWALLOWERS)
+def test_an_interrupt_that_is_swallowed_is_raised_again(swallower: str) -> None:
     code = (
         "import sys, time\n"
-        "class Slow:\n"
-        "    def __del__(self):\n"
-        "        print('ready', flush=True); time.sleep(60)\n"
-        "try:\n"
-        "    slow = Slow(); del slow\n"
+        "def wait(self=None):\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+        "def run():\n"
+        f"{indent(SWALLOWERS[swallower], '    ')}"
         "    time.sleep(60)\n"
-        "except KeyboardInterrupt as end: sys.exit(status_of(end))\n"
+        "try: run()\n"
+        "except KeyboardInterrupt: sys.exit(status_of_interrupt())\n"
     )
     with waiting(code) as started:
-        time.sleep(0.2)
         started.send_signal(signal.SIGTERM)
         assert started.wait(timeout=600) == 143
+        assert started.stderr is not None and started.stderr.read() == ""
 
 
 # --- completion and the manual page ----------------------------------------------------------------------------------

@@ -11,16 +11,14 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 from replay.version import __version__
 
 UNUSABLE_INPUT: Final = 1
 WRONG_USAGE: Final = 2
 CONDITION_HELD: Final = 3
-INTERRUPTED: Final = 130
-TERMINATED: Final = 143
-"""The exit statuses besides 0: those of an end by SIGINT and SIGTERM are the shell's, 128 and the signal's number."""
+"""The exit statuses besides 0; those of an end by SIGINT and SIGTERM are the shell's, 128 and the signal's number."""
 
 _WRITE_ERRORS: Final = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
 """What the system says when an output can take no more."""
@@ -29,42 +27,53 @@ _SOON_SECONDS: Final = 0.02
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the command to end; `status` is how."""
+    """A signal asked the command to end.
 
-    def __init__(self, number: int) -> None:
-        """Take the number of the signal."""
-        super().__init__()
-        self.status = 128 + number
+    Who catches everything swallows this too: a finaliser, a library that tries an import, compiled code. When it is
+    gone and no exit status was asked for, it is raised once more, soon.
+    """
+
+    unanswered: ClassVar[list[int]] = []
+    """The numbers of the signals that came."""
+
+    def __del__(self) -> None:
+        """See to it that the signal has an end."""
+        if self.unanswered:
+            signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
 
 
 def end_at_signals() -> None:
-    """Let SIGINT and SIGTERM end the command by an exception, so that temporary files go.
-
-    An exception that is raised while Python runs a finaliser is swallowed there: then it is raised once more, soon.
-    """
+    """Let SIGINT and SIGTERM end the command by an exception, so that temporary files go."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise_interrupted)
-    sys.unraisablehook = _raise_again
+    signal.signal(signal.SIGALRM, _raise_again)
+    sys.unraisablehook = _complain
 
 
 def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    raise Interrupted(number)
+    Interrupted.unanswered.append(number)
+    raise Interrupted
 
 
-def _raise_again(lost: Any) -> None:
-    """Raise an interrupt that a finaliser swallowed once more, when that has ended."""
+def _raise_again(number: int, frame: FrameType | None) -> None:
+    """Raise an interrupt that was swallowed once more."""
+    if Interrupted.unanswered:
+        raise Interrupted
+
+
+def _complain(lost: Any) -> None:
+    """Print an exception of a finaliser, but for interrupts: they come again."""
     if not isinstance(lost.exc_value, Interrupted):
         sys.__unraisablehook__(lost)
-        return
-    number = lost.exc_value.status - 128
-    signal.signal(signal.SIGALRM, lambda *_: _raise_interrupted(number, None))
-    signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
 
 
-def status_of(interrupt: KeyboardInterrupt) -> int:
-    """Return the exit status after an interrupt."""
-    return interrupt.status if isinstance(interrupt, Interrupted) else INTERRUPTED
+def status_of_interrupt() -> int:
+    """Return the exit status after an interrupt; that was its end."""
+    numbers = Interrupted.unanswered
+    status = 128 + (numbers[-1] if numbers else signal.SIGINT)
+    numbers.clear()
+    return status
 
 
 def flushed(status: int) -> int:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, NoReturn, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from replay.commands.endings import after_system_error, flushed, status_of
+from replay.commands.endings import after_system_error, flushed, status_of_interrupt
 from replay.commands.fast_path import DirectCommand, SkipConversion
 from replay.commands.options import input_waits
 from replay.console.terminal import COLOUR_CHOICES, choose_colour
@@ -183,8 +183,8 @@ class Commands(SkipConversion, TyperGroup):
             super().invoke(ctx)
         except typer.Exit as end:
             status = end.exit_code
-        except KeyboardInterrupt as interrupt:
-            status = status_of(interrupt)
+        except KeyboardInterrupt:
+            status = status_of_interrupt()
         except ReplayError:
             raise
         except OSError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from replay.commands.endings import status_of_interrupt
 from replay.commands.options import Dialect, Format, MapsFile, PageSize, read_run
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def watch(
                     sys.stdout.flush()
             time.sleep(max(SECONDS, time.monotonic() - began))
     except KeyboardInterrupt:
+        status_of_interrupt()
         run = read_run([log], format.value, maps, page_size, False)
     if sys.stdout.isatty():
         sys.stdout.write(_CLEAR)
