@@ -219,7 +219,7 @@ def test_compact_makes_one_sorted_file_a_table(logs: Path, tmp_path: Path) -> No
 def test_files_are_cut_at_their_size(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replay.batch.compaction.PART_BYTES", 1)
     monkeypatch.setattr("replay.batch.compaction._ROOM", 0)
-    monkeypatch.setattr("replay.tables.files.ROW_GROUP_ROWS", 64)
+    monkeypatch.setattr("replay.tables.streams.ROW_GROUP_ROWS", 64)
     place = tmp_path / "set"
     batch(logs, place, jobs=0)
     before = everything(place)

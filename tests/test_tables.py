@@ -418,7 +418,7 @@ class TestParquet:
         assert pq.read_table(tmp_path / "t.parquet").column("step").to_pylist() == [0, 1, 2]
 
     def test_stream_makes_equal_row_groups_of_any_tables(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("replay.tables.files.ROW_GROUP_ROWS", 10)
+        monkeypatch.setattr("replay.tables.streams.ROW_GROUP_ROWS", 10)
         texts = [f"line {number}" for number in range(37)]
         with tables.ParquetStream(arrow_schema("problems"), tmp_path / "t.parquet") as stream:
             for start, end in ((0, 3), (3, 3), (3, 25), (25, 37)):
@@ -559,7 +559,7 @@ class TestExport:
 
         seen: list[list[str]] = []
         original = os.replace
-        monkeypatch.setattr("replay.tables.files.os.replace", moved)
+        monkeypatch.setattr("replay.tables.whole_files.os.replace", moved)
         tables.export_tables(two_tables(), out)
         assert [names for names in seen if "problems.parquet" in names] == []
         assert sorted(os.listdir(out)) == ["brk_failures.parquet", "problems.parquet", *others]

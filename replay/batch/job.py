@@ -25,7 +25,7 @@ from replay.datasets.layout import OK
 from replay.errors import ReplayError, TraceFormatError
 from replay.logs.chunks import CHUNK_BYTES, SAMPLE_BYTES, read_chunks
 from replay.logs.files import Log
-from replay.tables import SCHEMA_VERSION, OutputError
+from replay.tables import SCHEMA_VERSION, OutputError, system_errors, write_tables
 from replay.version import __version__
 
 if TYPE_CHECKING:
@@ -177,10 +177,10 @@ def _attempted(job: Job) -> JobOutcome:
         run = _replayed(job, paths_with_text)
         store = open_store(job.dataset)
         with store.staging() as folder:
-            row = facts | _written(run, folder / "tables", job.options.every)
+            row = facts | _written(run, folder, job.options.every)
             if state_of(files) != before:
                 raise _ChangedError
-            commit(store, row, folder / "tables", replaces=job.replaces)
+            commit(store, row, folder, replaces=job.replaces)
     return JobOutcome(job, WRITTEN, row)
 
 
@@ -289,8 +289,9 @@ def _replayed(job: Job, paths: Sequence[str]) -> Run:
 
 
 def _written(run: Run, folder: Path, every: int) -> dict[str, Any]:
-    """Write the tables of a run into a directory; return the summary's part of its row."""
-    run.export(folder, every=every)
+    """Write the tables of a run into a directory of its own; return the summary's part of its row."""
+    with system_errors(folder):
+        write_tables(run.all_parts(every), folder)
     summary = run.summary_values
     return {name: summary[name] for name in summary_columns()}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from replay.errors import ReplayError
 from replay.tables import whole_file
-from replay.tables.files import STDOUT
+from replay.tables.whole_files import STDOUT
 
 if TYPE_CHECKING:
     from replay.run.api import Run

@@ -131,15 +131,22 @@ class Run(Analysis):
             OutputExistsError: a file is there already and `force` is not set.
             ReplayError: the directory cannot be written.
         """
-        from replay.tables import TABLES, export_tables
+        from replay.tables import export_tables
+
+        export_tables(self.all_parts(every, watch, window), Path(directory), format, force=force)
+
+    def all_parts(
+        self, every: int = 1, watch: Watch = unwatched, window: Window = EVERYTHING
+    ) -> dict[str, Iterator[pa.Table]]:
+        """Return the parts of each table, not made before they are asked for; the arguments are those of `export`."""
+        from replay.tables import TABLES
 
         def parts(name: str, number: int) -> Iterator[pa.Table]:
             for part in self._shown_parts(name, window, every):
                 watch(Stage(f"writing {name}", number, len(TABLES)))
                 yield part
 
-        tables = {name: parts(name, number) for number, name in enumerate(TABLES)}
-        export_tables(tables, Path(directory), format, force=force)
+        return {name: parts(name, number) for number, name in enumerate(TABLES)}
 
     def write_csv(self, table: str, path: str | Path, *, force: bool = False, window: Window = EVERYTHING) -> None:
         """Write a table as one CSV file, `-` for standard output; `window` as in `export`.
@@ -148,8 +155,7 @@ class Run(Analysis):
             QueryError: there is no such table.
             OutputExistsError: the file is there already and `force` is not set.
         """
-        from replay.tables import arrow_schema
-        from replay.tables.files import CsvStream
+        from replay.tables import CsvStream, arrow_schema
 
         with CsvStream(arrow_schema(table), path, force=force) as stream:
             for part in self._shown_parts(table, window):

@@ -22,19 +22,10 @@ from replay.tables.dictionary import (
     data_dictionary_markdown,
     schema_text,
 )
-from replay.tables.files import (
-    FORMATS,
-    CsvStream,
-    OutputError,
-    ParquetStream,
-    export_tables,
-    no_formula,
-    whole_directory,
-    whole_file,
-    write_csv,
-    write_parquet,
-)
+from replay.tables.files import FORMATS, export_tables, write_csv, write_parquet, write_tables
 from replay.tables.schema import CHARTED, MOST_SUMMED, SCHEMA_VERSION, TABLES, TIMELINE_ROWS, Column, Table, table_of
+from replay.tables.streams import CsvStream, ParquetStream, no_formula
+from replay.tables.whole_files import OutputError, system_errors, whole_directory, whole_file
 
 __all__ = [
     "CHARTED",
@@ -60,6 +51,7 @@ __all__ = [
     "mmap_fallbacks_of",
     "no_formula",
     "schema_text",
+    "system_errors",
     "table_of",
     "to_arrow",
     "to_pandas",
@@ -67,4 +59,5 @@ __all__ = [
     "whole_file",
     "write_csv",
     "write_parquet",
+    "write_tables",
 ]
