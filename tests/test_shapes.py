@@ -13,6 +13,7 @@ from naive_scanner import without_passed_over
 
 from replay.engine.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.grammar import LineError
+from replay.grammar.line import Line
 from replay.lines.impossible import impossible
 from replay.lines.line_reader import Counters, LineColumns, Shapes
 from replay.lines.scan import scan
@@ -120,3 +121,27 @@ def test_a_time_behind_two_numbers_is_told_by_its_digits(seconds: str) -> None:
 def test_an_impossible_time_says_nothing_of_other_lines_of_its_shape() -> None:
     call = b"mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3, NULL) = -1 EINVAL (Invalid argument)\n"
     assert_shapes_agree_with_grammar(b"9889290430 " + call + b"1795370179 " + call, "mixed")
+
+
+def test_what_the_grammar_said_of_a_shape_it_is_not_asked_in_the_next_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(line: bytes) -> dict[str, object]:
+        shapes = shapes_of("strace")
+        return row_of_columns(shapes.columns(chunk_of(line), scan(line, "strace")), 0, shapes.strings)
+
+    def asked(text: bytes, dialect: str) -> tuple[Line, str]:
+        asks.append(text)
+        return parse_line(text, dialect)
+
+    asks: list[bytes] = []
+    monkeypatch.setattr("replay.lines.line_reader.parse_line", asked)
+    monkeypatch.setattr("replay.lines.line_reader._ALREADY_SAID", {})
+    good = [read(b"7 1795367367.165405 brk(%#x) = 0x2000\n" % addr)["addr"] for addr in (0x1000, 0x30000)]
+    assert (good, len(asks)) == ([0x1000, 0x30000], 1)
+
+
+def test_what_no_number_fits_is_asked_again_in_the_next_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.lines.line_reader._ALREADY_SAID", said := {})
+    for seconds in (9795371026, 1795367367):  # of the first, the nanoseconds do not fit
+        line = b"7 %d.821734 brk(0x1000) = 0x2000\n" % seconds
+        shapes_of("strace").columns(chunk_of(line), scan(line, "strace"))
+        assert len(said) == (seconds == 1795367367)

@@ -19,7 +19,16 @@ from replay.grammar.line import Line
 from replay.lines.impossible import impossible
 from replay.lines.scan import Bools, Scan
 from replay.lines.shape_table import DIRECT, NO_SHAPE, NOT_UNDERSTOOD, PASSED_OVER, ShapeTable, kind_of
-from replay.lines.templates import KIND_CODE, TEXT_FIELDS, Refused, Template, parse_line, template_of
+from replay.lines.templates import (
+    KIND_CODE,
+    TEXT_FIELDS,
+    Refused,
+    Slots,
+    Template,
+    parse_line,
+    shape_of,
+    template_of,
+)
 from replay.lines.text_ids import Texts
 from replay.linux.constants import CALL_CODE
 from replay.logs.chunks import LONGEST_LINE, Chunk
@@ -117,25 +126,23 @@ class Shapes:
         self.table.add(new)
 
     def _new(self, found: Scan, index: int) -> Template | Refused:
-        """Return what the grammar says about the shape of the line `index`."""
+        """Return what the grammar says, or has said of an earlier log, about the shape of the line `index`."""
         start, end = int(found.start[index]), int(found.end[index])
         if end - start > LONGEST_LINE:
-            return Refused("direct")
+            return _DIRECT
         text = found.data[start:end]
-        try:
-            line, dialect = parse_line(text, self.dialect)
-        except LineError as error:
-            return Refused("direct" if error.reason == "impossible_value" else error.reason)
         low, high = int(found.first_slot[index]), int(found.first_slot[index + 1])
-        slots = list(
-            zip(
-                (found.slot_start[low:high] - start).tolist(),
-                (found.slot_end[low:high] - start).tolist(),
-                found.slot_mark[low:high].tolist(),
-                strict=True,
-            )
-        )
-        return template_of(line, dialect, slots, text, self.strings) or Refused("direct")
+        starts, ends = ((column[low:high] - start).tolist() for column in (found.slot_start, found.slot_end))
+        slots = list(zip(starts, ends, found.slot_mark[low:high].tolist(), strict=True))
+        key = self.dialect, shape_of(text, slots)
+        known = _ALREADY_SAID.get(key)
+        if known is None:
+            known = _said_of(text, slots, self.dialect)
+            if known != _DIRECT:  # which may be the fault of this line's own numbers
+                if len(_ALREADY_SAID) >= SHAPES_KEPT:
+                    _ALREADY_SAID.clear()
+                _ALREADY_SAID[key] = known
+        return known
 
     def direct(self, text: bytes) -> tuple[Line, str] | LineError:
         """Return what one line says, parsed by the grammar."""
@@ -173,6 +180,21 @@ class Shapes:
                 raise TraceSyntaxError(f"{self.strict_path}:{int(chunk.line[row])}: {reason}: {text[:200]}")
             self.problems.add(int(chunk.line[row]), reason, text, self.file)
         return reader.columns(chunk, slice(None) if understood == len(good) else good)
+
+
+_DIRECT: Final = Refused("direct")
+
+_ALREADY_SAID: Final[dict[tuple[str, bytes], Template | Refused]] = {}
+"""What the grammar said about shapes, by dialect and shape: one process may read thousands of small logs."""
+
+
+def _said_of(text: bytes, slots: Slots, dialect: str) -> Template | Refused:
+    """Return what the grammar says about the shape of a line."""
+    try:
+        line, spoken = parse_line(text, dialect)
+    except LineError as error:
+        return _DIRECT if error.reason == "impossible_value" else Refused(error.reason)
+    return template_of(line, spoken, slots, text) or _DIRECT
 
 
 _OPEN_END: Final = re.compile(rb"= (?:-?(?:0x)?[0-9a-f]*|-1 E[A-Z0-9]*)\Z")

@@ -194,7 +194,8 @@ class ShapeTable:
         if isinstance(template, Refused):
             self.heads[:, row] = kind_of(template), -1, -1, 0, -1
             return
-        self.heads[:, row] = template.kind, template.call, template.name, template.dialect, template.slots
+        name = self.texts.strings.intern(template.name)
+        self.heads[:, row] = template.kind, template.call, name, template.dialect, template.slots
         for key, form in template.numbers.items():
             self.numbers.setdefault(key, _Numbers()).set(row, form)
         for key, span in template.texts.items():

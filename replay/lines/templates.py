@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple, TypeAlias
 
-from replay.engine.columns import Strings
 from replay.grammar import LineError, parse
 from replay.grammar.line import Line, Number, Text, token_value
 from replay.lines.slots import ADDRESS, OCTAL, PATH
@@ -53,7 +52,7 @@ class Template(NamedTuple):
 
     kind: int
     call: int
-    name: int
+    name: str
     dialect: int
     slots: int
     numbers: dict[str, Form]
@@ -68,6 +67,15 @@ class Refused(NamedTuple):
 
 Slots: TypeAlias = list[tuple[int, int, int]]
 """Start and end in the line, [start, end), and mark of each slot of one line."""
+
+
+def shape_of(text: bytes, slots: Slots) -> bytes:
+    """Return the shape of a line: the line with a newline, which is in none, and its mark in place of each slot."""
+    pieces, place = [], 0
+    for start, end, mark in slots:
+        pieces += [text[place:start], b"\n", mark.to_bytes()]
+        place = end
+    return b"".join([*pieces, text[place:]])
 
 
 _FRAME_OFFSET: Final = re.compile(rb"\+(0x[0-9a-f]+)\) \[")
@@ -149,7 +157,7 @@ def _all_fit(line: Line, text: str) -> bool:
     return True
 
 
-def template_of(line: Line, dialect: str, slots: Slots, text: bytes, names: Strings) -> Template | None:
+def template_of(line: Line, dialect: str, slots: Slots, text: bytes) -> Template | None:
     """Return the template of the parsed line `text`, None where its tokens are not the slots that the scanner saw."""
     if "product" in line.numbers:  # a number that is no linear form, such as 8192*1024 or an octal
         return None
@@ -167,9 +175,7 @@ def template_of(line: Line, dialect: str, slots: Slots, text: bytes, names: Stri
         texts[key] = span
     call = CALL_CODE.get(line.call, -1)
     texts = {key: span for key, span in texts.items() if key in TEXT_FIELDS}
-    return Template(
-        KIND_CODE[line.kind], call, names.intern(line.name), DIALECTS.index(dialect), len(slots), numbers, texts
-    )
+    return Template(KIND_CODE[line.kind], call, line.name, DIALECTS.index(dialect), len(slots), numbers, texts)
 
 
 def _form_of(number: Number, slots: Slots, text: bytes) -> Form | None:
