@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import replay
 from replay import cli
 from replay.batch.discovery import find_runs
+from replay.console.amounts import size
 from replay.errors import TraceFormatError
 from replay.linux.proc_maps import Mapping, join_equal, parse_maps
 from replay.record import libraries, shim
@@ -296,6 +297,18 @@ def test_so_are_those_of_programs_that_a_program_executes(tool: str, program, tm
     assert maps_at_marks(tmp_path / "out") == moments_of(done.stdout)
 
 
+@pytest.mark.parametrize("tool", [*TOOLS, TRACERS[0]])
+def test_what_was_resident_is_what_the_kernel_counted(tool: str, tmp_path: Path) -> None:
+    """Touched are 64 MiB; the last pages come and go after the program asked."""
+    code = "x = bytes(1 << 26).upper(); print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    done = run_record("--tool", tool, "-o", "out", sys.executable, "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    resident = int(replay.load(tmp_path / "out").summary.iloc[0]["peak_resident_bytes"])
+    assert abs(resident - (int(done.stdout) << 10)) < 1 << 21
+    first = report_on(tmp_path / "out")
+    assert f"At most {size(resident)} were resident" in first and "Resident memory" not in first
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_call_that_libc_makes_for_itself_is_seen(tool: str, program, tmp_path: Path) -> None:
     done = run_record("--tool", tool, "-o", "out", program("libc_calls"), cwd=tmp_path)
@@ -352,6 +365,7 @@ def test_a_recorded_program_ends_as_it_would_alone(tool: str, way: str, program,
     assert (done.returncode, done.stdout) == (alone.returncode, alone.stdout)
     said = UNSEEN_AFTERWARDS.get(way, "") if way != "drop" or tool == "auto" else ""
     assert said in done.stderr and ("is not recorded" in done.stderr) == ("seccomp" in way or "without" in said)
+    assert said in report_on(tmp_path / "out")
     summary = replay.load(tmp_path / "out").summary.iloc[0]
     assert (summary[["unknown_frees", "problems"]].fillna(0) == 0).all()
     processes = {

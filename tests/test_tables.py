@@ -87,7 +87,7 @@ PROMISED = {
         peak_live_bytes int64? | peak_live_line int64? | heap_fragmentation float64? | pinned_bytes int64?
         double_frees int64? | unknown_frees int64? | allocators string | log_end dictionary
         resident_at_most_bytes int64?
-        recorder_bytes int64?
+        recorder_bytes int64? | peak_resident_bytes int64?
         program string? | clock dictionary | start_time timestamp_us? | end_time timestamp_us?
         peak_mapped_space int32?
     """,

@@ -42,7 +42,7 @@ PRELOADED: Final = "-O2 -fPIC -shared -fvisibility=hidden -fno-builtin -ftls-mod
 
 C_SOURCES: Final = (
     CSource("replay/record/shim.c", "replay/record/_shim.so", PRELOADED),
-    CSource("replay/record/exec_stops.c", "replay/record/_exec_stops.so", PRELOADED),
+    CSource("replay/record/tracees.c", "replay/record/_tracees.so", PRELOADED),
     CSource("replay/whatif/player.c", "replay/whatif/_player", "-O2 -pthread -ldl"),
 )
 

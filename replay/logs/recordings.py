@@ -91,6 +91,17 @@ def recorded_by(logs: Sequence[str]) -> tuple[str, str]:
     return str(found.get("tool", "")), str(found.get("reason", ""))
 
 
+def notes_of(logs: Sequence[str]) -> list[str]:
+    """Return what a recording says that it does not show; nothing where the logs are none."""
+    return list(read_sidecar(Path(logs[0]).parent).get("notes", ())) if is_recorded(logs) else []
+
+
+def peak_resident(logs: Sequence[str]) -> tuple[int, int] | None:
+    """Return the bytes, and the number of the process, of which most was resident; None where no recording tells it."""
+    ends = read_sidecar(Path(logs[0]).parent).get("ends", ()) if is_recorded(logs) else ()
+    return max(((int(end["peak_resident_bytes"]), int(end["pid"])) for end in ends), default=None)
+
+
 def recorded_images(logs: Sequence[str]) -> dict[int, list[Mapping]]:
     """Return what was mapped where programs began, by the line of their execve, if the logs are one of a recording."""
     images = read_sidecar(Path(logs[0]).parent)["images"] if is_recorded(logs) else []

@@ -23,7 +23,7 @@ from replay.linux.constants import SECOND
 from replay.logs.recordings import ASKED_FOR, PARTS, SIDECAR
 from replay.record import shim
 from replay.record.evidence import is_of_other_width, is_static, partly_unseen, unseen_malloc
-from replay.record.finish import EXECS, LTRACE_LOG, STRACE_LOG, begin, finish
+from replay.record.finish import LTRACE_LOG, STRACE_LOG, TRACEES, begin, finish
 from replay.record.merge import parts_in
 from replay.record.sidecar import Run
 
@@ -150,7 +150,7 @@ def record(
     chosen = plan(program_of(command), options)
     _make(directory, force=force)
     parts = directory / PARTS
-    (parts / EXECS).mkdir(parents=True)
+    (parts / TRACEES).mkdir(parents=True)
     traced = bool(chosen.strace) or chosen.ltrace
     variables = {}
     if chosen.shim:
@@ -158,7 +158,7 @@ def record(
     run = Run(command, chosen.tool, chosen.reason, chosen.strace, time.time(), stacks=options.stacks)
     begin(directory, run)
     words = _command(command, directory, chosen, options, variables)
-    own = shim.environment_of_tracer((parts / EXECS).absolute()) if traced else variables
+    own = shim.environment_of_tracer((parts / TRACEES).absolute()) if traced else variables
     pid, status = _run(words, own, watch, traced=traced)
     if chosen.ltrace:
         status = status_in(directory / LTRACE_LOG, status)

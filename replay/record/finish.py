@@ -25,8 +25,8 @@ from replay.record.sidecar import Run, write_sidecar
 
 STRACE_LOG: Final = "strace.log"
 LTRACE_LOG: Final = "ltrace.log"
-EXECS: Final = "execs"
-"""In the directory of the parts, that of what a tracer kept of the programs that began."""
+TRACEES: Final = "tracees"
+"""In the directory of the parts, that of what a tracer kept of programs."""
 
 _RUN: Final = "run.json"
 _NOTE: Final = b"warning: replay record: "
@@ -53,13 +53,13 @@ def finish(directory: Path) -> list[str]:
         run = Run(**json.loads((directory / PARTS / _RUN).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ReplayError(f"{directory}: no recording that is to be finished ({error})") from error
-    parts, kept = parts_in(directory / PARTS), parts_in(directory / PARTS / EXECS, "maps")
+    parts, kept = parts_in(directory / PARTS), parts_in(directory / PARTS / TRACEES, "maps")
     try:
         made = _put_together(directory, run, parts)
         notes = [*_notes(directory / LOG), *(_unseen_notes(made.unseen) if "shim" in run.tool else ())]
         for one in kept:
             one.line = (*made.executed.get(one.pid, [])[one.number :], 0)[0]
-        write_sidecar(directory, run, parts, kept if _is_traced(run) else parts)
+        write_sidecar(directory, run, parts, kept if _is_traced(run) else parts, notes)
     except OSError:
         if (directory / PARTS / _RUN).exists():
             (directory / LOG).unlink(missing_ok=True)

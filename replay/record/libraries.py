@@ -19,7 +19,7 @@ from replay.errors import ReplayError
 SHIM: Final = Path(__file__).with_name("shim.c")
 """Preloaded into a recorded program."""
 
-EXEC_STOPS: Final = Path(__file__).with_name("exec_stops.c")
+TRACEES: Final = Path(__file__).with_name("tracees.c")
 """Preloaded into its tracer."""
 
 FLAGS: Final = "-O2 -fPIC -shared -fvisibility=hidden -fno-builtin -ftls-model=initial-exec".split()

@@ -2,7 +2,8 @@
  *
  * Preloaded (LD_PRELOAD) by `replay record`, which says in the environment
  *     REPLAY_RECORD         the directory that the files go to, one for each image that runs: PID.N.log, and beside it
- *                           PID.N.maps, PID.N.auxv and PID.N.limits, as /proc/PID has them before the first malloc
+ *                           PID.N.maps, PID.N.auxv and PID.N.limits, as /proc/PID has them before the first malloc,
+ *                           and PID.N.status, as it has that at the end
  *     REPLAY_RECORD_CALLS   if set, the program's own memory calls, forks, threads and ends are written too, an mmap
  *                           of a file in the form of strace; without, strace writes them beside us
  *     REPLAY_RECORD_STACKS  how many return addresses are written behind each allocation, ` > 0xADDRESS`
@@ -1339,6 +1340,8 @@ static void ended(int status, void *unused)
         wrote(put(put_decimal(put(put_prefix(at, time_ns), "+++ exited (status "), status & 255), ") +++\n"));
     }
     end(NULL, 'v', 0);
+    if (image.own_calls)
+        keep("/proc/self/status", "status");
     if (image.frames)
         keep("/proc/self/maps", "modules");
 }

@@ -1,7 +1,7 @@
-"""The environment in which a program records itself, and the one in which a tracer keeps what execve made.
+"""The environment in which a program records itself, and the one in which a tracer keeps how programs begin and end.
 
 In goes the directory of their files, out come variables. What the files hold is told at the heads of shim.c and
-exec_stops.c.
+tracees.c.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from replay.errors import ReplayError
-from replay.record.libraries import EXEC_STOPS, SHIM, library
+from replay.record.libraries import SHIM, TRACEES, library
 
 DIRECTORY: Final = "REPLAY_RECORD"
 OWN_CALLS: Final = "REPLAY_RECORD_CALLS"
 STACKS: Final = "REPLAY_RECORD_STACKS"
 """What the library reads from the environment, see shim.c."""
 
-EXECS: Final = "REPLAY_RECORD_EXECS"
-"""What the tracer's reads, see exec_stops.c."""
+OF_TRACEES: Final = "REPLAY_RECORD_TRACEES"
+"""What the tracer's reads, see tracees.c."""
 
 
 def environment(directory: Path, *, own_calls: bool, stacks: int = 0) -> dict[str, str]:
@@ -37,12 +37,12 @@ def environment(directory: Path, *, own_calls: bool, stacks: int = 0) -> dict[st
 
 
 def environment_of_tracer(directory: Path) -> dict[str, str]:
-    """Return the variables that have a tracer keep what each program begins with in `directory`, which is there.
+    """Return the variables that have a tracer keep how programs begin and end in `directory`, which is there.
 
     None are returned where the library for it cannot be made: the logs are the same without.
     """
     try:
-        return _preloaded(library(EXEC_STOPS)) | {EXECS: str(directory)}
+        return _preloaded(library(TRACEES)) | {OF_TRACEES: str(directory)}
     except ReplayError:
         return {}
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -52,8 +53,13 @@ class Run:
     stacks: int = 0
 
 
-def write_sidecar(directory: Path, run: Run, parts: Sequence[Part], images: Sequence[Part]) -> None:
-    """Write `record.json` of a recording; `images` are what was kept of the programs that began."""
+def write_sidecar(
+    directory: Path, run: Run, parts: Sequence[Part], images: Sequence[Part], notes: Sequence[str] = ()
+) -> None:
+    """Write `record.json` of a recording.
+
+    `images` are what was kept of the programs that began, `notes` say what was not recorded.
+    """
     found = {
         "version": VERSION,
         "replay": __version__,
@@ -70,6 +76,8 @@ def write_sidecar(directory: Path, run: Run, parts: Sequence[Part], images: Sequ
         "recorder": _recorder(directory) if parts else {},
         "files": _files([*parts, *images]),
         "images": [_image(image) for image in images if image.line],
+        "ends": [*_ends(directory / PARTS)],
+        "notes": list(notes),
     }
     (directory / SIDECAR).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -137,6 +145,13 @@ def _image(image: Part) -> dict[str, Any]:
         "auxv": {AUXV.get(key, str(key)): value for key, value in _auxv(image.path.with_suffix(".auxv")).items()},
         "limits": _limits(_text(image.path.with_suffix(".limits"))),
     }
+
+
+def _ends(parts: Path) -> Iterator[dict[str, int]]:
+    """Yield how much of each process was resident at most, as it was about to end; VmHWM of proc_pid_status(5)."""
+    for path in sorted(parts.rglob("*.*.status")):
+        if found := re.search(r"^VmHWM:\s+(\d+) kB$", _text(path), re.MULTILINE):
+            yield {"pid": int(path.name.partition(".")[0]), "peak_resident_bytes": int(found[1]) << 10}
 
 
 def _files(parts: Sequence[Part]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from replay.logs.recordings import ASKED_FOR, recorded_by
+from replay.logs.recordings import ASKED_FOR, notes_of, recorded_by
 from replay.report.findings import Findings
 
 LTRACE: Final = "ltrace -L -f -S -x 'malloc+free+calloc+realloc@libc.so*' -o FILE PROG"
@@ -57,6 +57,8 @@ _NO_ORDER: Final = Cell("the files have no times to compare: of threads only wha
 _NO_FREES: Final = Cell("the log shows no free at all: it may have been left out", _BLOCKS)
 
 LEAKS: Final = "leak"
+_RESIDENT_MEMORY: Final = "resident memory"
+_PART: Final = "what was not recorded"
 
 EVIDENCE: Final = (
     "unread", "unread_malloc", "strace", "ltrace_without_malloc", "ltrace_without_system_calls", "begins_late",
@@ -104,7 +106,7 @@ TABLE: Final[dict[str, dict[str, Cell]]] = {
         "unseen_memory": _UNSEEN,
     },
     "order of calls in different files": {"set_without_times": _NO_ORDER},
-    "resident memory": {"any": _MAPPED},
+    _RESIDENT_MEMORY: {"any": _MAPPED},
     "whose allocator": {
         "ltrace_without_system_calls": Cell("without -S no library is seen being mapped", _BLOCKS),
         "begins_late": _LATE,
@@ -124,7 +126,8 @@ def cannot_tell(findings: Findings) -> list[Open]:
         if cell is not None:
             found.append(Open(question, *cell))
     tool, reason = recorded_by(findings.run.source.files)
-    return [*_of_recording(found, tool, reason)] if tool else found
+    notes = [Open(_PART, note, "") for note in notes_of(findings.run.source.files)]
+    return [*_of_recording(found, tool, reason), *notes] if tool else found
 
 
 def _of_recording(found: list[Open], tool: str, reason: str) -> Iterator[Open]:
@@ -149,6 +152,8 @@ def _answered(findings: Findings) -> set[str]:
         answered |= {"whether the break failed"} | ({"fallbacks to mmap"} if len(findings.fallback_rows) else set())
     if any(name != "unknown" for name, _, _ in findings.allocators):
         answered.add("whose allocator")
+    if findings.run.summary_values.get("peak_resident_bytes") is not None:
+        answered.add(_RESIDENT_MEMORY)
     return answered
 
 

@@ -50,6 +50,7 @@ _NAMES: Final = {
     "unknown_frees": "frees of unknown blocks",
     "resident_at_most_bytes": "resident at most",
     "recorder_bytes": "the recorder's own, mapped",
+    "peak_resident_bytes": "peak resident",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from replay.console.amounts import exact, number, size, times
 from replay.linux import constants
+from replay.logs.recordings import peak_resident
 from replay.report.cannot_tell import STRACE
 from replay.report.facts import FailureGroup, MappingGroup, Paragraph
 from replay.report.findings import Findings, malloc_of
@@ -22,7 +23,7 @@ def verdict(findings: Findings) -> list[Paragraph]:
     reservations = _reservations(findings) if findings.memory_calls else ()
     judgement, of_malloc = list(_judgement(findings)), list(_of_malloc(findings))
     first = [*judgement, *of_malloc] if findings.failures else [*of_malloc, *judgement]
-    return [*unread, *first, *_refusals(findings), *reservations]
+    return [*unread, *first, *_refusals(findings), *reservations, *_resident(findings)]
 
 
 def _of_malloc(findings: Findings) -> Iterator[Paragraph]:
@@ -211,6 +212,18 @@ def _reserved(findings: Findings) -> Iterator[Paragraph]:
         yield Paragraph(
             f"At the peak ({peak}) {size(mapped)} were mapped, {size(reserved)} of them without access, only reserved."
         )
+
+
+def _resident(findings: Findings) -> Iterator[Paragraph]:
+    """Yield how much was resident at most, where a recording tells it."""
+    found = peak_resident(findings.run.source.files)
+    if found is not None:
+        most, pid = found
+        names = (space.name for space in reversed(findings.spaces) if space.pid == pid)
+        whose = f" of {next(names, f'process {pid}')}" if len(findings.spaces) > 1 else ""
+        own = findings.run.summary_values.get("recorder_bytes")
+        recorder = f", up to {size(own)} of them the recorder's own" if own else ""
+        yield Paragraph(f"At most {size(most)}{whose} were resident at once, as the kernel counted (VmHWM){recorder}.")
 
 
 MUCH_RESERVED: Final = 0.1

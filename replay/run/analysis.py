@@ -14,7 +14,7 @@ from replay.calls.reader import LogReader
 from replay.engine.columns import Int64Array, Strings
 from replay.heap.blocks import Blocks, find_blocks, note_problems
 from replay.linux import constants
-from replay.logs.recordings import is_recorded
+from replay.logs.recordings import is_recorded, peak_resident
 from replay.mm.fields import IMPOSSIBLE_RANGE
 from replay.spaces.footprint import Footprint
 from replay.spaces.replay import Replay
@@ -133,7 +133,9 @@ class Analysis:
         made = summary_columns(self.source, self.replayed, self.clock, self.calls_made, self.footprint, *found)
         if made["peak_mapped_bytes"] is None:
             return made
-        return made | {"recorder_bytes": recorder_bytes(self, made["peak_mapped_space"], made["peak_mapped_line"])}
+        own = recorder_bytes(self, made["peak_mapped_space"], made["peak_mapped_line"])
+        resident = peak_resident(self.source.files)
+        return made | {"recorder_bytes": own, "peak_resident_bytes": resident[0] if resident else None}
 
     def examine(self) -> None:
         """Find out all that a report says; it is kept, and need not be asked for."""

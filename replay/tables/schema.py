@@ -551,6 +551,12 @@ _SUMMARY: Final = Table(
             "bytes",
             "Of peak_mapped_bytes, what `replay record` mapped for itself: its library and the window of its log.",
         ),
+        _column(
+            "peak_resident_bytes",
+            "int64?",
+            "bytes",
+            "Most that was resident of one process, as the kernel counted it (VmHWM); null but for a recording.",
+        ),
         _column("program", "string?", "path", "The first of `programs`."),
         _column("clock", "dictionary", "word", "What times count from: epoch, midnight, start; none without times."),
         _column("start_time", "timestamp_us?", "time", "First time of the log; null unless its clock is the epoch."),

@@ -1,12 +1,13 @@
-/* Keeps what the kernel made of each program that begins: preloaded (LD_PRELOAD) into a tracer, strace or ltrace, by
- * `replay record`, which says in the environment
- *     REPLAY_RECORD_EXECS   the directory that the files go to: PID.N.maps, PID.N.auxv and PID.N.limits, as /proc/PID
- *                           has them, N counting from 0 on what a process executes
+/* Keeps how each program begins and ends: preloaded (LD_PRELOAD) into a tracer, strace or ltrace, by `replay record`,
+ * which says in the environment
+ *     REPLAY_RECORD_TRACEES  the directory that the files go to: PID.N.maps, PID.N.auxv, PID.N.limits and PID.N.status,
+ *                            as /proc/PID has them, N counting from 0 on what a process executes
  *
  * A tracer hears by wait4 that execve is done and the process stopped before the first instruction of the program
  * (ptrace(2), PTRACE_EVENT_EXEC; a plain SIGTRAP of the first one, where it was not attached to). No call was made then,
- * and none is before the tracer, which is in our function, lets it. The traced program sees nothing of it: neither this
- * library nor the variables are in its environment.
+ * and none is before the tracer, which is in our function, lets it. So it hears that a process ends and still has its
+ * memory (PTRACE_EVENT_EXIT, which ltrace does not ask for). The traced program sees nothing of it: neither this library
+ * nor the variables are in its environment.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,7 +25,7 @@
 #include <unistd.h>
 
 #define VISIBLE __attribute__((visibility("default")))
-#define VARIABLE "REPLAY_RECORD_EXECS"
+#define VARIABLE "REPLAY_RECORD_TRACEES"
 
 static char directory[PATH_MAX - 64];
 static bool begun;
@@ -50,12 +51,45 @@ static bool keep(pid_t pid, int number, const char *name)
 
 static void executed(pid_t pid)
 {
-    int number = 0, before = errno;
+    int number = 0;
     while (!keep(pid, number, "maps"))
         number++;
     keep(pid, number, "auxv");
     keep(pid, number, "limits");
     begun = true;
+}
+
+static bool is_there(pid_t pid, int number, const char *name)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%d.%d.%s", directory, pid, number, name);
+    return !access(path, F_OK);
+}
+
+/* Keep what was resident. Each thread ends by itself, but of those only the first one has the number of the process. */
+static void ended(pid_t pid)
+{
+    char path[64], line[256];
+    int number = 0, process = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    FILE *status = fopen(path, "re");
+    while (status && !process && fgets(line, sizeof line, status))
+        sscanf(line, "Tgid: %d", &process);
+    if (status)
+        fclose(status);
+    while (is_there(pid, number + 1, "maps"))
+        number++;
+    if (process == pid)
+        keep(pid, number, "status");
+}
+
+static void told_of(pid_t pid, int status)
+{
+    int before = errno, what = status >> 8;
+    if (what == (SIGTRAP | PTRACE_EVENT_EXEC << 8) || (!begun && what == SIGTRAP))
+        executed(pid);
+    else if (what == (SIGTRAP | PTRACE_EVENT_EXIT << 8))
+        ended(pid);
     errno = before;
 }
 
@@ -66,8 +100,8 @@ VISIBLE pid_t wait4(pid_t pid, int *status, int options, struct rusage *usage)
         real = (__typeof__(real))dlsym(RTLD_NEXT, "wait4");
     int told = 0;
     pid_t found = real(pid, &told, options, usage);
-    if (found > 0 && *directory && (told >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8) || (!begun && told >> 8 == SIGTRAP)))
-        executed(found);
+    if (found > 0 && *directory)
+        told_of(found, told);
     if (status)
         *status = told;
     return found;
