@@ -403,6 +403,23 @@ def test_a_phone_and_a_wall_show_it_without_scrolling_sideways(browser: Any, tmp
 
 
 @needs_chromium
+def test_on_paper_the_verdict_stands_before_the_picture_and_no_button_is_printed(opened: Any) -> None:
+    shown_page = opened(replay.load(BLOCKED))
+    shown_page.emulate_media(media="print")
+    for selector in (".toolbar", ".tabs", ".command", "summary"):
+        assert not shown_page.locator(selector).first.is_visible(), selector
+    verdict, picture = (shown_page.locator(selector).first.bounding_box() for selector in (".verdict", "canvas"))
+    assert verdict["y"] + verdict["height"] <= picture["y"]
+
+
+@needs_chromium
+def test_the_page_says_what_the_log_cannot_tell(opened: Any) -> None:
+    said = " ".join(opened(replay.load(BLOCKED)).locator(".verdict").inner_text().split())
+    question = "Leak, fragmentation, what pins the heap: strace does not show malloc (replay record PROG)"
+    assert f"What this log cannot tell {question}" in said
+
+
+@needs_chromium
 def test_behind_each_pane_stands_its_table_and_the_keyboard_opens_it(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED))
     names = ["marks", "mmap area", "brk area", "program"]

@@ -142,13 +142,18 @@ def _words(run: Run) -> list[str]:
 
 
 def _said(findings: Any) -> list[Said]:
-    """Return the first three sections of the report."""
+    """Return the sections of the report's first screen, with all advice."""
     from replay.report import advice
+    from replay.report.cannot_tell import cannot_tell
+    from replay.report.first_screen import CANNOT_TELL, by_command
     from replay.report.verdict import verdict
 
     said = [Said("Verdict", paragraph.text, paragraph.tone) for paragraph in verdict(findings)]
     said += [Said("What it means", text) for text in advice.meaning(findings)]
-    return [*said, *(Said("What to try", text) for text in advice.to_try(findings))]
+    said += [Said("What to try", text) for text in advice.to_try(findings)]
+    untold = ((texts, command.partition("\n")[0]) for command, texts in by_command(cannot_tell(findings)).items())
+    said += [Said(CANNOT_TELL, f"{'; '.join(texts)}" + f" ({command})" * bool(command)) for texts, command in untold]
+    return said
 
 
 def _spaces(run: Run) -> list[dict[str, Any]]:

@@ -299,7 +299,7 @@ function drawCurves(chart) {
 }
 
 function drawAxis() {
-  const marks = ticks(Math.max(2, Math.floor(dom.axis.wide / 110))).map((place) => {
+  const marks = ticks(Math.max(2, Math.floor(dom.axis.wide / 70))).map((place) => {
     const label = element("span", { className: "tick", textContent: placeLabel(place) })
     const share = (place - view.from) / (view.to - view.from)
     label.style.left = `${share * 100}%`

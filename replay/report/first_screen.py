@@ -45,11 +45,13 @@ def with_advice_left(findings: Findings) -> tuple[list[str], list[str]]:
     room -= sum(_HEAD + len(lines) for lines in (verdict_, meaning, untold) if lines)
     count = _fitting(said[:_MOST_ADVICE], room)
     shown = list(chain.from_iterable(map(item, said[:count])))
-    sections = ("Verdict", verdict_), ("What it means", meaning), ("What to try", shown), (_CANNOT_TELL, untold)
+    sections = ("Verdict", verdict_), ("What it means", meaning), ("What to try", shown), (CANNOT_TELL, untold)
     return [*title, *chain.from_iterable(headed(heading, lines) for heading, lines in sections)], said[count:]
 
 
-_CANNOT_TELL: Final = "What this log cannot tell"
+CANNOT_TELL: Final = "What this log cannot tell"
+"""The heading above what only another capture would show."""
+
 _HEAD: Final = 2
 """Lines that a heading takes, with the empty one above it."""
 
