@@ -351,6 +351,38 @@ def test_keys_step_zoom_and_jump_to_failures(opened: Any) -> None:
 
 
 @needs_chromium
+def test_without_a_mouse_addresses_are_zoomed_and_moments_compared_and_a_link_opens_all_of_it(opened: Any) -> None:
+    run = replay.load(BLOCKED)
+    shown_page = opened(run, "#line=72")
+    shown_page.get_by_label("brk area: rectangles").focus()
+    shown_page.keyboard.press("z")
+    shown_page.keyboard.press("ArrowUp")
+    shown_page.keyboard.press("Shift+ArrowLeft")
+    shown_page.get_by_role("button", name="mmap area: true scale").press("Enter")
+    changed = shown_page.get_by_role("button", name="what changed")
+    changed.press("Enter")
+    assert changed.evaluate("button => button === document.activeElement && button.ariaPressed === 'true'")
+    assert shown_page.evaluate("[view.moment, view.other]") == [72, 71]
+    assert shown_page.text_content("#moment h2") == "From line 71 to line 72"
+    until(shown_page, "!view.isDue && location.hash.includes('tab=change') && location.hash.includes('pane0=even')")
+    again = opened(run, shown_page.evaluate("location.hash"))
+    state = "() => [view.moment, view.other, view.tab, allPanes().map((pane) => [pane.isEven, pane.from, pane.to])]"
+    moment, other, tab, panes = again.evaluate(state)
+    assert (moment, other, tab) == (72, 71, "change")
+    assert [pane[0] for pane in panes] == [True, True, False]
+    assert panes[1][1:] == pytest.approx(shown_page.evaluate("[allPanes()[1].from, allPanes()[1].to]"))
+    assert panes[1][2] - panes[1][1] == pytest.approx(1 / 1.6)
+
+
+@needs_chromium
+def test_every_button_has_a_name_that_can_be_read_aloud(opened: Any) -> None:
+    shown_page = opened(replay.load(BLOCKED))
+    names = ["Zoom out", "Zoom in", "all", "◀ step", "step ▶", "next failure"]
+    assert [shown_page.get_by_role("button", name=name, exact=True).count() for name in names] == [1] * len(names)
+    assert shown_page.locator("#moment h2").evaluate("heading => heading.ariaLive") == "polite"
+
+
+@needs_chromium
 @pytest.mark.parametrize(("asked", "line"), [("0x5639fe40f800", 22), ("libc.so", 8)])
 def test_search_finds_an_address_and_a_path(opened: Any, asked: str, line: int) -> None:
     shown_page = opened(replay.load(BLOCKED))
@@ -359,6 +391,9 @@ def test_search_finds_an_address_and_a_path(opened: Any, asked: str, line: int) 
     shown_page.keyboard.press("Enter")
     assert shown_page.evaluate("view.moment") == line
     assert asked in shown_page.inner_text(".found")
+    shown_page.locator("input").fill("line 40")
+    shown_page.keyboard.press("Enter")
+    assert shown_page.evaluate("view.moment") == 40
 
 
 @needs_chromium

@@ -38,9 +38,27 @@ function showLife() {
 /** Zoom a pane's addresses by a factor about a share of its height. */
 function zoomAddresses(pane, factor, about) {
   const span = Math.min(Math.max((pane.to - pane.from) * factor, 1e-7), 1)
-  const from = Math.min(Math.max(about - (about - pane.from) * (span / (pane.to - pane.from)), 0), 1 - span)
-  Object.assign(pane, { from, to: from + span })
-  if (pane.area) Object.assign(pane.area, { from, to: from + span })
+  showAddresses(pane, about - (about - pane.from) * (span / (pane.to - pane.from)), span)
+}
+
+const focusedPane = () => allPanes().find((pane) => pane.canvas === document.activeElement)
+
+function zoomFocused(factor) {
+  const pane = focusedPane()
+  if (pane) zoomAddresses(pane, factor, (pane.from + pane.to) / 2)
+}
+
+/** Move the addresses of the pane that has the focus up by a share of what it shows; false if there is nothing to move. */
+function moveAddresses(share) {
+  const pane = focusedPane()
+  if (!pane || pane.to - pane.from >= 1) return false
+  const span = pane.to - pane.from
+  showAddresses(pane, pane.from + share * span, span)
+}
+
+function showAddresses(pane, from, span) {
+  const low = Math.min(Math.max(from, 0), 1 - span)
+  for (const each of pane.area ? [pane, pane.area] : [pane]) Object.assign(each, { from: low, to: low + span })
   redraw()
 }
 
@@ -85,9 +103,7 @@ function listen(canvas, pane, describe) {
 
 function dragAddresses(pane, held, event, canvas) {
   const span = pane.to - pane.from
-  const from = Math.min(Math.max(held.low + ((event.clientY - held.y) / canvas.clientHeight) * span, 0), 1 - span)
-  Object.assign(pane, { from, to: from + span })
-  if (pane.area) Object.assign(pane.area, { from, to: from + span })
+  showAddresses(pane, held.low + ((event.clientY - held.y) / canvas.clientHeight) * span, span)
 }
 
 /** Show lines beside the pointer, nothing for null. */
@@ -134,6 +150,12 @@ function keepFragment() {
   const parts = [`space=${view.space}`, `line=${view.moment}`, `t=${shortNumber(view.from)}..${shortNumber(view.to)}`]
   if (view.axis !== "line") parts.push(`axis=${view.axis}`)
   if (view.other !== null) parts.push(`with=${view.other}`)
+  if (view.tab !== "maps") parts.push(`tab=${view.tab}`)
+  allPanes().forEach((pane, at) => {
+    const isUsual = !pane.setScale || pane.isEven === pane.isBrk
+    if (!isUsual || pane.to - pane.from < 1)
+      parts.push(`pane${at}=${pane.isEven ? "even" : "true"}:${shortNumber(pane.from)}..${shortNumber(pane.to)}`)
+  })
   const fragment = "#" + parts.join("&")
   clearTimeout(view.keeping)
   view.keeping = setTimeout(() => {
@@ -148,6 +170,12 @@ function readFragment() {
   const space = whole("space")
   view.axis = asked.get("axis") === "time" && run.seconds ? "time" : "line"
   chooseSpace(space !== null && space < run.head.spaces.length ? space : run.head.space)
+  allPanes().forEach((pane, at) => {
+    const [, scale, from, to] = /^(even|true):([\d.e-]+)\.\.([\d.e-]+)$/.exec(asked.get(`pane${at}`) ?? "") ?? []
+    if (scale && pane.setScale) pane.setScale(scale === "even")
+    if (Number(to) > Number(from)) showAddresses(pane, Number(from), Math.min(to - from, 1))
+  })
+  view.tab = Object.hasOwn(TABS, asked.get("tab") ?? "") ? asked.get("tab") : "maps"
   const line = whole("line"), other = whole("with")
   const range = /^([\d.e-]+)\.\.([\d.e-]+)$/.exec(asked.get("t") ?? "")
   if (range && Number(range[2]) > Number(range[1])) setRange(Number(range[1]), Number(range[2]))

@@ -5,7 +5,7 @@
 function build() {
   const { head } = run
   dom.picture = element("section", { className: "picture", ariaLabel: "The address space over time" })
-  dom.moment = element("section", { className: "moment", id: "moment", tabIndex: -1, ariaLabel: "The chosen moment" })
+  dom.moment = momentBox()
   dom.tip = element("div", { className: "tip", hidden: true })
   dom.found = element("div", { className: "found", role: "status" })
   const page = document.getElementById("page")
@@ -32,16 +32,17 @@ function subtitle() {
 
 function toolbar() {
   const { head } = run
-  const button = (text, title, action) => element("button", { type: "button", textContent: text, title, onclick: action })
+  const button = (text, title, action) => element("button", { type: "button", textContent: text, title, onclick: action,
+    ariaLabel: text.length > 1 ? null : title.replace(/ \(.*/, "") })
   dom.space = element("select", { title: "The address space", onchange: () => takeSpace(Number(dom.space.value)) },
     ...head.spaces.map((space) => element("option", { value: space.space, textContent: spaceWords(space) })))
   dom.axisChoice = element("select", { title: "What runs across", onchange: () => takeAxis(dom.axisChoice.value) },
     element("option", { value: "line", textContent: "by line" }),
     ...(run.seconds ? [element("option", { value: "time", textContent: "by time" })] : []))
-  dom.search = element("input", { type: "search", placeholder: "address or path  ( / )", title: "Search: an address such as 0x5639fe40f000, or a part of a path",
-    onkeydown: (event) => event.key === "Enter" && search(dom.search.value), ariaLabel: "Search for an address or a path" })
+  dom.search = element("input", { type: "search", placeholder: "address, path or line  ( / )", title: "Search: an address such as 0x5639fe40f000, a part of a path, or line 42",
+    onkeydown: (event) => event.key === "Enter" && search(dom.search.value), ariaLabel: "Search for an address, a path or a line" })
   dom.help = helpBox()
-  return element("div", { className: "toolbar", role: "toolbar" },
+  return element("div", { className: "toolbar", role: "toolbar", ariaLabel: "The view" },
     ...(head.spaces.length > 1 ? [dom.space] : []), dom.axisChoice,
     button("−", "Zoom out ( - )", () => zoom(1.6)), button("+", "Zoom in ( + )", () => zoom(1 / 1.6)),
     button("all", "The whole run ( 0 )", showAll),
@@ -52,8 +53,8 @@ function toolbar() {
 
 function helpBox() {
   const lines = ["wheel: zoom in time; with shift: move; with alt: zoom in addresses", "drag: move",
-    "click: choose a moment; with shift: compare it with another", "← →: a step back, a step on",
-    "+ −: zoom; [ ]: move; 0: all", "f, F: next, previous failure", "/: search   m: maps of the moment   Esc: leave"]
+    "click: choose a moment; with shift: compare it with another", "← →: a step back, a step on; with shift: compare with it",
+    "+ −: zoom; [ ]: move; 0: all", "z Z, ↑ ↓: zoom and move the addresses of the pane that has the focus", "f, F: next, previous failure", "/: search   m: maps of the moment   Esc: leave"]
   return element("details", { className: "help" }, element("summary", { textContent: "keys", title: "Keys and mouse ( ? )" }),
     element("ul", {}, ...lines.map((textContent) => element("li", { textContent }))))
 }
@@ -123,15 +124,22 @@ function paneRow(pane) {
 }
 
 function scaleButton(pane) {
-  const text = () => (pane.isEven ? "even scale" : "true scale")
-  return element("button", { type: "button", textContent: text(), title: "True: sizes as they are. Even: each distinct range equally tall.",
-    onclick: (event) => {
-      pane.isEven = !pane.isEven
-      Object.assign(pane, { from: 0, to: 1 })
-      place(pane)
-      event.target.textContent = text()
+  const button = element("button", { type: "button", title: "True: sizes as they are. Even: each distinct range equally tall.",
+    onclick: () => {
+      pane.setScale(!pane.isEven)
       redraw()
     } })
+  const tell = () => {
+    button.textContent = pane.isEven ? "even scale" : "true scale"
+    button.ariaLabel = `${pane.name}: ${button.textContent}`
+  }
+  pane.setScale = (isEven) => {
+    Object.assign(pane, { isEven, from: 0, to: 1 })
+    place(pane)
+    tell()
+  }
+  tell()
+  return button
 }
 
 function chartRow(chart) {

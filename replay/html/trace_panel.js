@@ -170,23 +170,34 @@ function linked(text) {
   return [...parts, text.slice(done)]
 }
 
+const TABS = { maps: "maps", steps: "steps", change: "what changed" }
+
+/** Return the box of the chosen moment; its heading is read aloud when it changes. */
+function momentBox() {
+  dom.heading = element("h2", { ariaLive: "polite" })
+  dom.tabs = Object.fromEntries(Object.entries(TABS).map(([tab, textContent]) => [tab, element("button", { type: "button", textContent,
+    onclick: () => showTab(tab) })]))
+  dom.text = element("pre", { tabIndex: 0 })
+  dom.command = element("code")
+  return element("section", { className: "moment", id: "moment", tabIndex: -1, ariaLabel: "The chosen moment" }, dom.heading,
+    element("div", { className: "tabs" }, ...Object.values(dom.tabs)), dom.text, element("p", { className: "command" }, dom.command))
+}
+
+function showTab(tab) {
+  view.tab = tab
+  showMoment()
+  keepFragment()
+}
+
 /** Show the chosen moment: its maps, the steps before and after, what changed; the same text as the commands print. */
 function showMoment() {
-  const clock = view.moment, place = stepAt(clock)
-  const tab = (name, text) => {
-    const pressed = (dom.tab ?? "maps") === name
-    return element("button", { type: "button", textContent: text, ariaPressed: String(pressed), onclick: () => {
-      dom.tab = name
-      showMoment()
-    } })
-  }
-  const heading = `${titleOfMoment(clock)}` + (place >= 0 ? `, step ${run.steps.step[place]}` : "")
-  const [text, command] = momentText(dom.tab ?? "maps", clock, place)
-  const pre = element("pre", { tabIndex: 0 }, ...withNarrowPadding(text))
-  dom.moment.replaceChildren(
-    element("h2", { textContent: view.other === null ? `At ${heading}` : `From ${placeOf(Math.min(clock, view.other))} to ${placeOf(Math.max(clock, view.other))}` }),
-    element("div", { className: "tabs" }, tab("maps", "maps"), tab("steps", "steps"), tab("change", "what changed")),
-    pre, element("p", { className: "command" }, element("code", { textContent: command })))
+  const clock = view.moment, place = stepAt(clock), other = view.other ?? clock
+  const at = `At ${titleOfMoment(clock)}` + (place >= 0 ? `, step ${run.steps.step[place]}` : "")
+  const [text, command] = momentText(view.tab, clock, place)
+  dom.heading.textContent = view.other === null ? at : `From ${placeOf(Math.min(clock, other))} to ${placeOf(Math.max(clock, other))}`
+  for (const [tab, button] of Object.entries(dom.tabs)) button.ariaPressed = String(tab === view.tab)
+  dom.text.replaceChildren(...withNarrowPadding(text))
+  dom.command.textContent = command
 }
 
 /** Return a text, what pads its lines in few columns: the file of a mapping is to be seen without scrolling. */
@@ -215,9 +226,10 @@ function momentText(tab, clock, place) {
 
 // --- search, steps, failures, keys -----------------------------------------------------------------------------------
 
-/** Find an address or a part of a path among the mappings and blocks of the space, and show what was found. */
+/** Go to a line, or find an address or a part of a path among the mappings of the space, and show what was found. */
 function search(text) {
-  const asked = text.trim()
+  const asked = text.trim(), line = /^lines? ([\d,]+)$/i.exec(asked)
+  if (line) return setMoment(Number(line[1].replaceAll(",", "")))
   if (!asked) return dom.found.replaceChildren()
   const isAddress = /^(0x)?[0-9a-f]{4,16}$/i.test(asked) && (/^0x/i.test(asked) || /\d/.test(asked))
   const pages = isAddress ? parseInt(asked.replace(/^0x/i, ""), 16) / run.head.unit : 0
@@ -231,14 +243,14 @@ function search(text) {
   if (rows.length) setMoment(Math.max(1, mapped.born[rows[0]]))
 }
 
-/** Go to the next or previous step of the space. */
-function goStep(by) {
-  const { steps } = run
-  let place = stepAt(view.moment)
-  if (by < 0 && place >= 0 && steps.clock[place] < view.moment && steps.space[place] === view.space) return setMoment(steps.clock[place])
+/** Go to the next or previous step of the space, or compare the moment with it. */
+function goStep(by, isOther = false) {
+  const { steps } = run, from = isOther ? view.other ?? view.moment : view.moment
+  let place = stepAt(from)
+  if (by < 0 && place >= 0 && steps.clock[place] < from && steps.space[place] === view.space) return setMoment(steps.clock[place], { isOther })
   do place += by
   while (place >= 0 && place < steps.clock.length && steps.space[place] !== view.space)
-  if (place >= 0 && place < steps.clock.length) setMoment(steps.clock[place])
+  if (place >= 0 && place < steps.clock.length) setMoment(steps.clock[place], { isOther })
 }
 
 /** Go to the next or previous refused break, refused call or fallback. */
@@ -250,8 +262,12 @@ function goFailure(by) {
 }
 
 const KEYS = {
-  ArrowLeft: () => goStep(-1),
-  ArrowRight: () => goStep(1),
+  ArrowLeft: ({ shiftKey }) => goStep(-1, shiftKey),
+  ArrowRight: ({ shiftKey }) => goStep(1, shiftKey),
+  ArrowUp: () => moveAddresses(0.25),
+  ArrowDown: () => moveAddresses(-0.25),
+  z: () => zoomFocused(1 / 1.6),
+  Z: () => zoomFocused(1.6),
   "+": () => zoom(1 / 1.6, axisOf(view.moment)),
   "=": () => zoom(1 / 1.6, axisOf(view.moment)),
   "-": () => zoom(1.6, axisOf(view.moment)),
@@ -262,11 +278,12 @@ const KEYS = {
   F: () => goFailure(-1),
   "/": () => dom.search.focus(),
   m: () => {
-    dom.tab = "maps"
-    showMoment()
-    dom.moment.querySelector("pre").focus()
+    showTab("maps")
+    dom.text.focus()
   },
-  "?": () => (dom.help.open = !dom.help.open),
+  "?": () => {
+    dom.help.open = !dom.help.open
+  },
 }
 
 function onKey(event) {
@@ -278,8 +295,7 @@ function onKey(event) {
   }
   const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return
-  event.preventDefault()
-  KEYS[event.key]()
+  if (KEYS[event.key](event) !== false) event.preventDefault()
 }
 
 /** Begin: unpack, build, listen, draw. */

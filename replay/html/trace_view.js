@@ -1,7 +1,7 @@
 // The view: which space, which stretch of time, which moment, and its canvases.
 "use strict"
 
-const view = { space: 0, axis: "line", from: 0, to: 1, moment: 0, other: null, panes: [], charts: [], heap: null }
+const view = { space: 0, axis: "line", from: 0, to: 1, moment: 0, other: null, tab: "maps", panes: [], charts: [], heap: null }
 const dom = {}
 
 /** Return a new element with properties and children; texts are never markup. */
