@@ -18,6 +18,7 @@ from fleet_maker import make_dataset
 import replay
 from replay.console.screen import clean, shown
 from replay.datasets.dataset import Dataset
+from replay.html import write_dashboard
 from replay.html.trace import SCRIPTS, page, write_trace
 from replay.html.trace_tables import tables_of_dataset, tables_of_run
 from replay.linux.proc_maps import join_equal, maps_text
@@ -210,6 +211,22 @@ def test_the_page_of_a_run_in_a_dataset_has_the_same_maps_and_says_what_its_tabl
 
 
 # --- texts of logs ---------------------------------------------------------------------------------------------------
+
+
+@needs_chromium
+def test_a_row_of_the_dashboard_opens_the_page_of_its_run(browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("bokeh")
+    dataset = make_dataset(tmp_path / "fleet", {"blocked/v1 <b>": BLOCKED, "threads": THREADS})
+    assert write_dashboard(str(dataset), tmp_path / "fleet.html", pages=tmp_path / "runs") == 2
+    shown_page = browser.new_page()
+    shown_page.goto((tmp_path / "fleet.html").as_uri())
+    shown_page.locator("tr[data-run] a", has_text="blocked/v1 <b>").click()
+    ready(shown_page)
+    assert "failed to grow 23 times" in shown_page.inner_text(".verdict")
+    assert shown_page.inner_text("h1") == "blocked/v1 <b>"
+    shown_page.go_back()
+    shown_page.wait_for_selector("tr[data-run]")
+    shown_page.close()
 
 
 @needs_chromium

@@ -37,12 +37,16 @@ def dashboard(
     and cause, what moved most between the last two versions, peaks, leaks, pins and fragmentation over start times,
     versions or labels, and of a chosen run memory over its log, owners at its peak and the evidence of its failures.
     """
+    from replay.console.amounts import number
     from replay.datasets.dataset import complaints
     from replay.html import write_dashboard
 
     if run and pages is None:
         raise typer.BadParameter("--run chooses runs for --pages DIR")
-    write_dashboard(dataset, output, pages=pages, patterns=run or (), force=force)
+    count = write_dashboard(dataset, output, pages=pages, patterns=run or (), force=force)
     for complaint in complaints(dataset):
         warn(complaint)
-    warn(f"wrote the dashboard of {dataset} to {output}")
+    warn(
+        f"wrote the dashboard of {dataset} to {output}"
+        + (f", {number(count, 'page')} of runs to {pages}" if pages else "")
+    )

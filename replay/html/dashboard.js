@@ -177,6 +177,13 @@ const RUN_HEADS = [["run", 0, "run"], ["program", 0, "program"], ["version", 0, 
   ["heap frag.", 1, "heap_fragmentation"], ["started", 0, "time"]]
 const keyOf = (name, at) => name === "run" ? fleet.runs[at] : name === "time" ? fleet.times[at] : name === "cause" ? causesOf(at)[0] || null
   : fleet.words[name] ? wordOf(name, at) || null : numberOf(name, at)
+/** Make the name of a run the link to its page, if it has one. */
+const linkPage = (cell, at) => {
+  if (!fleet.pages[at]) return
+  const link = document.createElement("a")
+  Object.assign(link, { href: fleet.pages[at], textContent: cell.textContent, title: "Its address space over time" })
+  cell.replaceChildren(link)
+}
 const listRuns = (all) => {
   const groups = groupsOf(all), runs = state.group !== null && groups[state.group] ? groups[state.group].runs : all
   const sign = state.down ? -1 : 1
@@ -187,7 +194,7 @@ const listRuns = (all) => {
   }).slice(0, MOST_ROWS)
   const table = tableOf(RUN_HEADS, ordered.map((at) => RUN_HEADS.map(([, , name]) =>
     name === "time" ? (fleet.times[at] === null ? "–" : new Date(fleet.times[at]).toISOString().slice(0, 16).replace("T", " ")) : words(keyOf(name, at), unitOf[name]))))
-  ordered.forEach((at, place) => { const row = table.tBodies[0].rows[place]; row.dataset.run = at; row.tabIndex = 0; row.classList.toggle("chosen", at === state.chosen) })
+  ordered.forEach((at, place) => { const row = table.tBodies[0].rows[place]; row.dataset.run = at; row.tabIndex = 0; row.classList.toggle("chosen", at === state.chosen); linkPage(row.cells[0], at) })
   put("runs", table)
   const of = state.group !== null && groups[state.group] ? ` of ${groups[state.group].label}` : ""
   document.getElementById("listed").textContent = `${Math.min(runs.length, MOST_ROWS).toLocaleString("en")} of ${runs.length.toLocaleString("en")} runs${of}`

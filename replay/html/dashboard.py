@@ -107,10 +107,10 @@ def write_dashboard(
     pages: str | os.PathLike[str] | None = None,
     patterns: Sequence[str] = (),
     force: bool = False,
-) -> None:
+) -> int:
     """Write the dashboard of a dataset, whole or not at all; before it, into `pages`, those of runs that stand out.
 
-    `patterns` name further runs that get a page, as shells match names.
+    Returned is how many pages of runs there are. `patterns` name further runs that get a page, as shells match names.
 
     Raises:
         OutputExistsError: `output` is there and `force` is not given.
@@ -127,6 +127,7 @@ def write_dashboard(
             write_pages(fleet, runs, pages, force=force)
             links = addresses(runs, pages, output)
         temporary.write_text(page(fleet, links), encoding="utf-8")
+    return len(links)
 
 
 def page(fleet: DatasetFacts, links: Mapping[str, str] = MappingProxyType({})) -> str:
