@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from replay.batch.commit import commit
 from replay.batch.dataset_writer import Known
 from replay.batch.discovery import FoundRun
-from replay.batch.local_copies import beginning, content_hash, fetched, is_archive, is_compressed, state_of
+from replay.batch.local_copies import beginning, content_hash, fetched, is_compressed, is_tar, state_of
 from replay.batch.runs_table import ERROR, LABELS, summary_columns
 from replay.batch.storage import open_store
 from replay.datasets.layout import OK
@@ -165,16 +165,19 @@ def _attempted(job: Job) -> JobOutcome:
     before = state_of(files)
     with fetched(files) as paths:
         paths_with_text = [path for path in paths if os.path.getsize(path)] or list(paths)
-        kind = "" if job.known is not None else _no_trace(paths_with_text)
-        if kind and (job.found.named or is_named_like_a_log(job.found)):
-            _refuse_no_trace(kind, paths_with_text)
-        elif kind:
-            return JobOutcome(job, NO_TRACE, message=kind)
+        new = job.known is None
+        if new and not all(map(_shows_calls, paths_with_text)) and (other := _no_trace(job, paths_with_text)):
+            return other
         facts = _facts(job) | {"size_bytes": sum(state[0] for state in before), "content_hash": content_hash(paths)}
         facts["log_mtime"] = max((state[1] for state in before if state[1]), default=0) // 1000 or None
         if job.known is not None and _is_same(job.known, facts):
             return JobOutcome(job, UNCHANGED)
-        run = _replayed(job, paths_with_text)
+        try:
+            run = _replayed(job, paths_with_text)
+        except TraceFormatError:
+            if new and (other := _no_trace(job, paths_with_text)):
+                return other
+            raise
         store = open_store(job.dataset)
         with store.staging() as folder:
             row = facts | _written(run, folder, job.options.every)
@@ -219,12 +222,18 @@ def is_named_like_a_log(found: FoundRun) -> bool:
     return all(_LOG_NAME.fullmatch(os.path.basename(file.source)) for file in found.files)
 
 
-def _refuse_no_trace(kind: str, paths: Sequence[str]) -> None:
-    """Say why files that should be a trace are none.
+def _no_trace(job: Job, paths: Sequence[str]) -> JobOutcome | None:
+    """Return the outcome for files that are no trace and need not be one, None for a trace.
 
     Raises:
-        TraceFormatError: with the reason.
+        TraceFormatError: a file may not be read, or is none that should be one.
     """
+    kinds = [_kind(path) for path in paths]
+    if "" in kinds or not kinds:
+        return None
+    kind = next(kind for kind in (BINARY, NO_CALLS, EMPTY) if kind in kinds)
+    if not job.found.named and not is_named_like_a_log(job.found):
+        return JobOutcome(job, NO_TRACE, message=kind)
     words = {
         EMPTY: "the file has no lines; was the capture killed, or the disk full?",
         BINARY: "a binary file, no log of strace or ltrace",
@@ -233,31 +242,41 @@ def _refuse_no_trace(kind: str, paths: Sequence[str]) -> None:
     raise TraceFormatError(f"{paths[0]}: {kind}: {words[kind]}")
 
 
-def _no_trace(paths: Sequence[str]) -> str:
-    """Return by their content why files are no trace, nothing for a trace.
+def _kind(path: str) -> str:
+    """Return by its content why a file is no trace, nothing for a trace.
 
     Raises:
-        TraceFormatError: a file may not be read.
+        TraceFormatError: it may not be read.
     """
-    kinds = [_kind(path) for path in paths]
-    return "" if "" in kinds or not kinds else next(kind for kind in (BINARY, NO_CALLS, EMPTY) if kind in kinds)
-
-
-def _kind(path: str) -> str:
     if not os.access(path, os.R_OK):
         raise TraceFormatError(f"{path}: cannot be read (permission denied)")
     if not os.path.getsize(path):
         return EMPTY
-    if is_archive(path):
+    if is_tar(beginning(path, 512)):
         return BINARY
     sample = _sample(path, CHUNK_BYTES) or (_sample(path, _SMALL_BYTES) if is_compressed(path) else b"")
-    lines = [line for line in sample.splitlines() if line.strip()]
-    if sum(_CALL_LINE.match(line) is not None for line in lines) >= LEAST_CALLS * len(lines) > 0:
+    if _are_calls(sample):
         return ""
     start = beginning(path, _SMALL_BYTES)
     if not start.strip():
         return EMPTY
     return BINARY if b"\0" in start else NO_CALLS
+
+
+def _shows_calls(path: str) -> bool:
+    """Tell whether a file is of lines that look like calls as it lies there, with nothing around them to undo."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(SAMPLE_BYTES)
+    except OSError:
+        return False
+    return not is_tar(first) and _are_calls(first)
+
+
+def _are_calls(sample: bytes) -> bool:
+    """Tell whether enough of some lines look like calls."""
+    lines = [line for line in sample.splitlines() if line.strip()]
+    return sum(map(bool, map(_CALL_LINE.match, lines))) >= LEAST_CALLS * len(lines) > 0
 
 
 def _sample(path: str, size: int) -> bytes:

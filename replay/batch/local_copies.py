@@ -78,9 +78,9 @@ def head_of(file: LogFile) -> bytes:
         return b""
 
 
-def is_archive(path: str) -> bool:
-    """Tell whether a log is a tar archive, compressed or not, of which it would be the text."""
-    return beginning(path, 512)[257:262] == b"ustar"  # Source: tar(5), the field magic
+def is_tar(first: bytes) -> bool:
+    """Tell whether a file that begins so is a tar archive, of which the logs in it would be the text."""
+    return first[257:262] == b"ustar"  # Source: tar(5), the field magic
 
 
 def is_compressed(path: str) -> bool:

@@ -125,19 +125,40 @@ class LocalStore(Store):
         with _refusals(str(self.root / target)):
             self._moved(self.root / name, target)
 
-    def _moved(self, file: Path, name: str) -> None:
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, target)
+    def write(self, name: str, data: bytes) -> None:
+        """Let a file of these bytes appear under a name."""
+        file = f"{self.url}/{STAGING}/{_own_name()}"
+        with _refusals(f"{self.url}/{name}"):
+            try:
+                try:
+                    _written(file, data)
+                except FileNotFoundError:
+                    os.makedirs(os.path.dirname(file), exist_ok=True)
+                    _written(file, data)
+                self._moved(file, name)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(file)
+                raise
+
+    def _moved(self, file: str | Path, name: str) -> None:
+        target = f"{self.url}/{name}"
+        try:
+            os.replace(file, target)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(file, target)
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it, if it is there."""
-        target = self.root / name
-        with _refusals(str(target)), suppress(FileNotFoundError):
-            if target.is_dir():
+        target = f"{self.url}/{name}"
+        with _refusals(target), suppress(FileNotFoundError):
+            try:
+                os.unlink(target)
+            except OSError:
+                if not os.path.isdir(target):
+                    raise
                 shutil.rmtree(target)
-            else:
-                target.unlink()
 
     def names(self, folder: str) -> list[str]:
         """Return the names of what is in a folder, sorted."""
@@ -151,13 +172,26 @@ class LocalStore(Store):
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Give a directory on the same file system, from which files are renamed into place."""
-        folder = self.root / STAGING / f"{os.getpid()}-{secrets.token_hex(6)}"
+        folder = self.root / STAGING / _own_name()
         with _refusals(self.url):
             folder.mkdir(parents=True)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                folder.rmdir()
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_name() -> str:
+    """Return a name that no other process gives, nor this one again."""
+    return f"{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def _written(file: str, data: bytes) -> None:
+    with open(file, "xb") as out:
+        out.write(data)
 
 
 class ObjectStore(Store):

@@ -185,11 +185,15 @@ _TYPESET: Final = {
 
 def _page_step(lines: bytes) -> Step | None:
     """Return what undoes the spaces, quotes and entities of a page, None where there are none."""
-    spaced = re.search(rb"(?m)\)(?:" + _NO_BREAK + rb")|(?:" + _NO_BREAK + rb")=|^(?:" + _NO_BREAK + rb")", lines)
+    ascii_alone = lines.isascii()
+    spaced = not ascii_alone and re.search(
+        rb"(?m)\)(?:" + _NO_BREAK + rb")|(?:" + _NO_BREAK + rb")=|^(?:" + _NO_BREAK + rb")", lines
+    )
     entities = any(name in lines and mark not in lines for name, mark in ((b"&quot;", b'"'), (b"&lt;", b"<")))
     typeset = b'"' not in lines and any(quote in lines for quote in (b"\xe2\x80\x9c", b"\xe2\x80\x9d"))
-    typeset = typeset or re.search(rb"[,=] (?:\xe2\x80\x93|\xe2\x88\x92)1\b", lines) is not None
-    escaped = re.search(rb"\b(?:PROT|MAP)\\_", lines) is not None
+    minus = rb"[,=] (?:\xe2\x80\x93|\xe2\x88\x92)1\b"
+    typeset = typeset or (not ascii_alone and re.search(minus, lines) is not None)
+    escaped = b"\\_" in lines and re.search(rb"\b(?:PROT|MAP)\\_", lines) is not None
     if not (spaced or entities or typeset or escaped):
         return None
     table = (_ENTITIES if entities else {}) | (_TYPESET if typeset else {})

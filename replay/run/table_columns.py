@@ -56,7 +56,7 @@ def parts_of(run: Analysis, table: str, every: int = 1) -> Iterator[dict[str, An
         columns = thinned(source(run), every) if table == "fragmentation" and every > 1 else source(run)
         rows = SortedColumns(columns, TABLES[table].order).packed()
         if not rows.rows:
-            yield make(run, rows)
+            yield {}
         for number, (start, end) in enumerate(pairwise(rows.starts)):
             if end > start:
                 yield make(run, rows.part(number))
@@ -169,6 +169,8 @@ def _block_columns(run: Analysis, blocks: Columns) -> dict[str, Any]:
 
 def _failure_columns(run: Analysis) -> dict[str, Any]:
     failures = run.activity.brk_failures
+    if not len(failures["step"]):
+        return {}
     columns = dict(failures) | run.clock.columns(failures["step"])
     columns["blocker"], columns["blocker_born_step"] = blockers_of(run)
     columns["shortfall_capped_bytes"] = capped(failures["shortfall_bytes"])
@@ -177,6 +179,8 @@ def _failure_columns(run: Analysis) -> dict[str, Any]:
 
 def _mmap_columns(run: Analysis) -> dict[str, Any]:
     mmaps = run.activity.allocator_mmaps
+    if not len(mmaps["step"]):
+        return {}
     columns = dict(mmaps) | run.clock.columns(mmaps["step"])
     asked = mmaps["request_bytes"]
     return columns | {"bytes": capped(mmaps["bytes"]), "request_bytes": np.where(asked == NULL, NULL, capped(asked))}
@@ -189,7 +193,7 @@ def capped(sizes: Int64Array) -> Int64Array:
 
 def _sorted(columns: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
     """Return columns with their rows sorted by those named in `order`; equal ones keep their places."""
-    keys = [np.asarray(columns[name]) for name in order]
+    keys = [np.asarray(columns[name]) for name in order if columns]
     if not keys or len(keys[0]) < 2:
         return columns
     rows = np.lexsort(keys[::-1])

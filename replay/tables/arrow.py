@@ -116,8 +116,15 @@ def to_arrow(table: str, columns: Mapping[str, Values], strings: Strings | None 
     if unknown:
         raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
     rows = _row_count(table, columns)
+    if not rows:
+        return _without_rows(table)
     arrays = [_arrow_array(table, column, columns, strings, rows) for column in facts.columns]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(table))
+
+
+@cache
+def _without_rows(table: str) -> pa.Table:
+    return arrow_schema(table).empty_table()
 
 
 def mmap_fallbacks_of(allocator_mmaps: pa.Table) -> pa.Table:
@@ -125,6 +132,8 @@ def mmap_fallbacks_of(allocator_mmaps: pa.Table) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if not allocator_mmaps.num_rows:
+        return _without_rows("mmap_fallbacks")
     kind = allocator_mmaps.column("kind").cast(pa.string())
     rows = allocator_mmaps.filter(pc.is_in(kind, value_set=pa.array(FALLBACK_KINDS)))
     return pa.Table.from_arrays(rows.columns, schema=arrow_schema("mmap_fallbacks"))
@@ -164,6 +173,7 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows), copy=False)
 
 
+@cache
 def _arrow_type(name: str) -> pa.DataType:
     import pyarrow as pa
 
