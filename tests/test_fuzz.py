@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from invariants import check
+from invariants import check, check_ways
 from mutations import mutated
 
 from replay.errors import TraceFormatError
@@ -31,5 +31,6 @@ HOSTILE = sorted((Path(__file__).parent / "cases" / "hostile").glob("*.log"))
 def test_a_hostile_log_keeps_the_invariants(path: Path) -> None:
     try:
         check([path])
+        check_ways(path)
     except TraceFormatError as error:
         assert "no line" in str(error)
