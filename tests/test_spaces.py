@@ -20,7 +20,7 @@ from replay.spaces.kernel_files import hides_from_children, may_fail_to_map, ren
 from replay.spaces.limits import Limits
 from replay.spaces.open_files import OpenFiles, mapped_paths
 from replay.spaces.processes import Processes
-from replay.spaces.resting import RestingSpace
+from replay.spaces.resting import Inherited, RestingSpace
 
 
 def recorded(folder: Path, *lines: str) -> tuple[CallWindows, Processes, Strings]:
@@ -217,7 +217,25 @@ def test_a_child_shares_the_rows_of_its_parent_but_for_those_kept_from_it() -> N
     rows["start"], rows["end"] = [4096, 8192], [8192, 12288]
     rows["prot"] = rows["shared"] = rows["flags"] = 0
     parent = RestingSpace(rows, 7, 3)
-    assert parent.child(5).rows is rows
+    assert parent.child(5).inherited == Inherited(rows, [(0, 2)], 5)
     rows[1].flags = DONTFORK
     live = live_rows(parent.child(5).awake())
     assert live[["start", "born_line"]].tolist() == [(4096, 5)]
+
+
+def test_a_child_that_changed_a_mapping_shares_the_others_with_its_parent(tmp_path: Path) -> None:
+    maps = [
+        f"1 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3</a>, {n << 12:#x}) = {0x7F0000000000 + (n << 13):#x}"
+        for n in range(1000)
+    ]
+    changes = ["2 mprotect(0x7f0000258000, 4096, PROT_NONE) = 0", "2 munmap(0x7f00007ce000, 4096) = 0"]
+    (tmp_path / "x.log").write_text("\n".join([*maps, "1 fork() = 2", *changes, "1 brk(NULL) = 0x6000", ""]))
+    run = replay.load(tmp_path / "x.log")
+    found, expected = run.replayed.regions, 1000 + 1000 + 1
+    assert found.rows == expected
+    places = [found.packed(number)["start"].place for number in range(found.parts)]
+    assert sorted(map(places.count, places)) == [1, 1, 2, 2]  # those of the parent, what changed, two parts in common
+    assert run.maps(line=1003, pid=1) == run.maps(line=1000)
+    child = run.maps(line=1003, pid=2).splitlines()
+    assert (len(child), child[300][26:30]) == (999, "---p")
+    assert run.regions[run.regions.space == 1].born_line.value_counts().to_dict() == {1001: 1000, 1002: 1}

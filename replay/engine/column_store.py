@@ -50,7 +50,7 @@ _WIDTHS: Final = (np.uint8, np.uint16, np.uint32)
 class Packed(NamedTuple):
     """One column of one part: `length` numbers, as differences from `low` in a narrow type; no type: all are `low`.
 
-    Where it `has_nulls`, the highest number of the type stands for `NULL`. The bytes lie at `place` of the shelf.
+    Where it `has_nulls`, the highest number of the type stands for `NULL`. It lies `before` numbers behind `place`.
     """
 
     length: int
@@ -58,6 +58,11 @@ class Packed(NamedTuple):
     type: type[np.generic] | None
     has_nulls: bool
     place: int
+    before: int = 0
+
+    def part(self, start: int, end: int) -> Packed:
+        """Return its numbers `[start, end)`."""
+        return self if end - start == self.length else self._replace(length=end - start, before=self.before + start)
 
 
 class Key(NamedTuple):
@@ -115,11 +120,12 @@ class Shelf:
         if packed.type is None:
             out[:] = packed.low
             return
-        codes = self._held.get(packed.place)
+        codes = self._codes(packed)
         if codes is None:
+            size = np.dtype(packed.type).itemsize
             assert self._file is not None
-            self._file.seek(packed.place)
-            codes = np.frombuffer(self._file.read(packed.length * np.dtype(packed.type).itemsize), packed.type)
+            self._file.seek(packed.place + packed.before * size)
+            codes = np.frombuffer(self._file.read(packed.length * size), packed.type)
         if packed.type is np.int64:
             out[:] = codes
             return
@@ -129,7 +135,11 @@ class Shelf:
 
     def whole(self, packed: Packed) -> Int64Array | None:
         """Return the numbers of `packed` where they are in memory as they are; they are not to be written to."""
-        return self._held.get(packed.place) if packed.type is np.int64 else None
+        return self._codes(packed) if packed.type is np.int64 else None
+
+    def _codes(self, packed: Packed) -> NDArray[Any] | None:
+        held = self._held.get(packed.place)
+        return None if held is None else held[packed.before : packed.before + packed.length]
 
     def recent(self, key: Key) -> Int64Array | None:
         """Return an unpacked column that was asked for lately."""
@@ -233,9 +243,7 @@ class PackedColumns(Mapping[str, Int64Array]):
                 if id(column) not in packed_once:  # one column may have two names
                     packed_once[id(column)] = self.shelf.put(column)
                 part[name] = packed_once[id(column)]
-        for name, packed in (shared or {}).items():
-            if name in self.names:
-                part.setdefault(name, packed)
+        part = {name: packed for name, packed in (shared or {}).items() if name in self.names} | part
         self._parts.append(part)
         self.starts.append(self.starts[-1] + part[self.names[0]].length)
         self.shelf.forget([Key(self._number, name) for name in self.names])

@@ -26,7 +26,7 @@ from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
 from replay.spaces.first_moments import FirstMoments, Ranges
 from replay.spaces.processes import SpaceLife
-from replay.spaces.resting import born_at
+from replay.spaces.resting import WORTH_SHARING, Inherited
 
 BEFORE_TRACE: Final = -1
 """The step of whatever was there before the trace began."""
@@ -80,25 +80,6 @@ class WindowResult(NamedTuple):
     limits: Int64Array
 
 
-class Inherited(NamedTuple):
-    """The regions of a forked child in which nothing happened: its parent's `rows`, alive from `born` to `died`."""
-
-    space: int
-    rows: Records
-    born: int
-    died: int
-
-    def as_rows(self) -> tuple[int, Records]:
-        """Return them as other regions that came to their end."""
-        rows = born_at(self.rows, self.born)
-        rows["died_line"] = self.died
-        return self.space, rows
-
-
-WORTH_SHARING: Final = 256
-"""Regions from which on a child's are kept as its parent's: few take less room as a part of all others. Heuristic."""
-
-
 class ReplayColumns:
     """The columns of a run as they grow; texts as ids."""
 
@@ -134,33 +115,38 @@ class ReplayColumns:
             told["path"] = window.paths[own]
         self.events.append(told, self.windows.calls.packed(number))
 
-    def keep_regions(self, pieces: Sequence[tuple[int, Records]], inherited: Sequence[Inherited]) -> None:
-        """Keep regions that came to their end, from rectangles by space."""
-        few = [piece for piece in inherited if len(piece.rows) < WORTH_SHARING]
-        self._keep_pieces([*pieces, *(piece.as_rows() for piece in few)])
-        for piece in inherited:
-            if len(piece.rows) >= WORTH_SHARING and piece.born != piece.died:
-                self._keep_inherited(piece)
+    def keep_regions(
+        self, pieces: Sequence[tuple[int, Records]], inherited: Sequence[tuple[int, Inherited, int]]
+    ) -> None:
+        """Keep regions that came to their end, from rectangles by space, and those inherited, which died at a line."""
+        few = []
+        for space, shared, died in inherited:
+            if shared.rows_left < WORTH_SHARING:
+                few.append((space, shared.copied()))
+                few[-1][1]["died_line"] = died
+            elif shared.born != died:
+                self._keep_inherited(space, shared, died)
+        self._keep_pieces([*pieces, *few])
 
-    def _keep_inherited(self, piece: Inherited) -> None:
+    def _keep_inherited(self, space: int, shared: Inherited, died: int) -> None:
         """Keep the regions of a child as those of its parent, with a space, a beginning and an end of their own."""
-        if piece.rows is not self._shared_rows:
-            put, columns = self.regions.shelf.put, columns_of(piece.rows)
-            self._shared_rows = piece.rows
+        if shared.rows is not self._shared_rows:
+            put, columns = self.regions.shelf.put, columns_of(shared.rows)
+            self._shared_rows = shared.rows
             self._shared = {name: put(columns[name]) for name in ("start", "end", *_OF_MAPPING)}
-        died_step = int(self.steps_at(np.array([piece.died]))[0])
-        ends = piece.died != NULL and died_step != self.windows.calls.rows
+        died_step = int(self.steps_at(np.array([died]))[0])
+        ends = died != NULL and died_step != self.windows.calls.rows
         told = {
-            "space": piece.space,
-            "born_step": self._steps_of_births[piece.space],
+            "space": space,
+            "born_step": self._steps_of_births[space],
             "died_step": died_step if ends else NULL,
-            "born_line": piece.born,
-            "died_line": piece.died,
+            "born_line": shared.born,
+            "died_line": died,
         }
-        count = len(piece.rows)
-        columns = {name: np.broadcast_to(np.int64(value), count) for name, value in told.items()}
-        self.regions.append(columns, self._shared)
-        self._until.append(self.events.parts - 1)
+        for start, end in shared.spans:
+            columns = {name: np.broadcast_to(np.int64(value), end - start) for name, value in told.items()}
+            self.regions.append(columns, {name: packed.part(start, end) for name, packed in self._shared.items()})
+            self._until.append(self.events.parts - 1)
 
     def _keep_pieces(self, pieces: Sequence[tuple[int, Records]]) -> None:
         """Keep regions from rectangles by space."""

@@ -25,8 +25,7 @@ from replay.spaces.call_effects import OperationRows
 from replay.spaces.call_window import CallWindow
 from replay.spaces.initial_maps import Image, seeded
 from replay.spaces.processes import Processes, SpaceLife
-from replay.spaces.resting import RestingSpace, born_at
-from replay.spaces.results import Inherited
+from replay.spaces.resting import Inherited, RestingSpace, born_at
 
 MOST_AWAKE: Final = 64
 """So many spaces are kept as they run; of others the rows alone, which take a hundredth of the room of a small one."""
@@ -47,14 +46,14 @@ class PreparedWindow(NamedTuple):
 class WindowChanges(NamedTuple):
     """What became of the operations of a window: a row of `changes` for each, one of `above_break` for each brk call.
 
-    `pieces` are regions that came to their end, as `address_space` writes them, by space; `inherited` are the regions
-    of forked children in which nothing ever happened.
+    `pieces` are regions that came to their end, as `address_space` writes them, by space; `inherited` are those of
+    forked children to which nothing ever happened, with the line at which they died.
     """
 
     changes: Records
     above_break: Records
     pieces: list[tuple[int, Records]]
-    inherited: list[Inherited]
+    inherited: list[tuple[int, Inherited, int]]
 
 
 class _Turn(NamedTuple):
@@ -79,6 +78,7 @@ class Runner:
     rectangles: Records = field(default_factory=lambda: np.empty(0, RECTANGLE))
     awake: dict[int, Space] = field(default_factory=dict)
     resting: dict[int, RestingSpace] = field(default_factory=dict)
+    inherited: dict[int, Inherited] = field(default_factory=dict)
     kernel_rows: dict[int, Records] = field(default_factory=dict)
     start_brks: dict[int, int] = field(default_factory=dict)
     last_clocks: dict[int, int] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Runner:
         for child in turn.forks:
             until = max(done, int(np.searchsorted(clocks, child.born_clock, side="left")))
             if until > done or resting is None:
-                resting = RestingSpace.of(self._apply(life, chosen, done, until))
+                resting = self._at_rest(number, self._apply(life, chosen, done, until))
             done = until
             self.resting[child.space] = resting.child(child.born_clock)
             if number in self.kernel_rows:
@@ -148,7 +148,7 @@ class Runner:
         if len(chosen):
             self.last_clocks[number] = int(self.operations[chosen[-1]].clock)
         if number in self.awake and len(self.awake) > MOST_AWAKE:
-            self.resting[number] = RestingSpace.of(self.awake.pop(number))
+            self.resting[number] = self._at_rest(number, self.awake.pop(number))
         yield from late
 
     def _space(self, life: SpaceLife) -> Space:
@@ -156,14 +156,20 @@ class Runner:
         space = self.awake.get(life.space)
         if space is not None:
             return space
-        if life.space in self.resting:
-            return self.resting.pop(life.space).awake()
+        resting = self.resting.pop(life.space, None)
+        if resting is not None:
+            if resting.inherited is not None:
+                self.inherited[life.space] = resting.inherited
+            return resting.awake()
         space = empty_space()
         if life.space in self.images and self.images[life.space].mappings:
             space, self.kernel_rows[life.space] = seeded(self.images[life.space], life, self.strings)
         if life.fresh and space.state.start_brk == NULL:
             space.state.start_brk = FRESH
         return space
+
+    def _at_rest(self, number: int, space: Space) -> RestingSpace:
+        return RestingSpace.of(space, self.inherited.get(number))
 
     def _apply(self, life: SpaceLife, chosen: Int64Array, done: int, until: int) -> Space:
         """Run some of the chosen rows, growing the arrays where they fill up, and keep the rectangles that ended."""
@@ -195,21 +201,20 @@ class Runner:
     def _end_space(self, life: SpaceLife) -> None:
         """Write out what is alive when the space ends, or at the end of the log."""
         number = life.space
-        resting = self.resting.pop(number, None) or RestingSpace.of(self._space(life))
+        resting = self.resting.pop(number, None) or self._at_rest(number, self._space(life))
         last = self.last_clocks.get(number, NULL)
         died = NULL if life.ended_clock == NULL else max(life.ended_clock, last)
         rows = [self.kernel_rows.pop(number)] if number in self.kernel_rows else []
-        if resting.born == NULL:
-            rows.append(resting.rows)
-        elif len(resting.rows):
-            self.became.inherited.append(Inherited(number, resting.rows, resting.born, died))
-        live = np.concatenate(rows) if rows else resting.rows[:0]
+        if resting.inherited is not None and resting.inherited.rows_left:
+            self.became.inherited.append((number, resting.inherited, died))
+        live = np.concatenate([*rows, resting.own])
         if len(live):
             live["died_line"] = died
             self.became.pieces.append((number, live))
         self.start_brks[number] = resting.start_brk
         self.ended.add(number)
         self.awake.pop(number, None)
+        self.inherited.pop(number, None)
 
 
 def _no_changes(rows: int, brks: int) -> WindowChanges:
