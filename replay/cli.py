@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from replay.commands.endings import UNUSABLE_INPUT, bug_report, end_at_signals, say, status_of_interrupt
+from replay.commands.endings import UNUSABLE_INPUT, Interrupted, bug_report, end_at_signals, say, status_of_interrupt
 from replay.commands.group import COMMANDS, Commands
 from replay.errors import ReplayError
 from replay.version import __version__
@@ -58,19 +58,18 @@ app: Final = make_app()
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
-    end_at_signals()
     try:
+        end_at_signals()
         app(prog_name="replay")
-    except ReplayError as error:
-        say(str(error))
-        sys.exit(UNUSABLE_INPUT)
     except KeyboardInterrupt:
         sys.exit(status_of_interrupt())
-    except MemoryError:
-        say("not enough memory for this log")
-        sys.exit(UNUSABLE_INPUT)
     except Exception as error:
-        if os.environ.get("REPLAY_TRACEBACK"):
+        if Interrupted.unanswered:  # Python itself makes other errors of it, as where a class is made
+            sys.exit(status_of_interrupt())
+        if isinstance(error, (ReplayError, MemoryError)):
+            say(str(error) if isinstance(error, ReplayError) else "not enough memory for this log")
+        elif os.environ.get("REPLAY_TRACEBACK"):
             raise
-        say(bug_report(error))
+        else:
+            say(bug_report(error))
         sys.exit(UNUSABLE_INPUT)

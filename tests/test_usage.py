@@ -171,6 +171,22 @@ def test_an_interrupt_that_is_swallowed_is_raised_again(swallower: str) -> None:
         assert started.stderr is not None and started.stderr.read() == ""
 
 
+def test_an_interrupt_of_which_python_makes_another_error_is_one() -> None:
+    code = (
+        "import time\n"
+        "from replay import cli\n"
+        "class Field:\n"
+        "    def __set_name__(self, owner, name):\n"
+        "        print('ready', flush=True); time.sleep(60)\n"
+        "cli.app = lambda prog_name: type('Row', (), {'field': Field()})\n"
+        "cli.main()\n"
+    )
+    with waiting(code) as started:
+        started.send_signal(signal.SIGINT)
+        assert started.wait(timeout=600) == 130
+        assert started.stderr is not None and started.stderr.read() == ""
+
+
 # --- completion and the manual page ----------------------------------------------------------------------------------
 
 

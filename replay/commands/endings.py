@@ -44,11 +44,11 @@ class Interrupted(KeyboardInterrupt):
 
 def end_at_signals() -> None:
     """Let SIGINT and SIGTERM end the command by an exception, so that temporary files go."""
+    signal.signal(signal.SIGALRM, _raise_again)
+    sys.unraisablehook = _complain
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise_interrupted)
-    signal.signal(signal.SIGALRM, _raise_again)
-    sys.unraisablehook = _complain
 
 
 def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:

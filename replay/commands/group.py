@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, NoReturn, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from replay.commands.endings import after_system_error, flushed, status_of_interrupt
+from replay.commands.endings import Interrupted, after_system_error, flushed, status_of_interrupt
 from replay.commands.fast_path import DirectCommand, SkipConversion
 from replay.commands.options import input_waits
 from replay.console.terminal import COLOUR_CHOICES, choose_colour
@@ -189,7 +189,7 @@ class Commands(SkipConversion, TyperGroup):
             raise
         except OSError as error:
             status = after_system_error(error)
-        raise typer.Exit(flushed(status))
+        raise typer.Exit(status_of_interrupt() if Interrupted.unanswered else flushed(status))
 
 
 def _near(word: str, known: Any) -> str:
