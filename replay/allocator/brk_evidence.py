@@ -70,6 +70,8 @@ def brk_evidence(
     evidence = np.full(len(cause), NULL, dtype=np.int64)
     for code, (sentence, names) in _SENTENCES.items():
         rows = np.flatnonzero(cause == code)
+        if not len(rows):
+            continue
         keys = [columns[name][rows] for name in names]
         firsts, group = take_groups([cause[rows], *keys])
         told = zip(*(key[firsts].tolist() for key in keys), strict=True) if keys else [()] * len(firsts)

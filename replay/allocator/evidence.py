@@ -44,11 +44,14 @@ def evidence_of(
         (ARENA_HEAP, _heap_sentences),
     ):
         chosen = np.flatnonzero(kind == code)
-        evidence[chosen] = record.intern(sentences(record, candidates, rows[chosen]))
+        if len(chosen):
+            evidence[chosen] = record.intern(sentences(record, candidates, rows[chosen]))
     chosen = np.flatnonzero(kind == POOL)
-    evidence[chosen] = _pool_ids(record, candidates, rows[chosen])
+    if len(chosen):
+        evidence[chosen] = _pool_ids(record, candidates, rows[chosen])
     chosen = np.flatnonzero(kind == DIRECT)
-    evidence[chosen] = _direct_ids(record, candidates, rows[chosen], thresholds, mallocng)
+    if len(chosen):
+        evidence[chosen] = _direct_ids(record, candidates, rows[chosen], thresholds, mallocng)
     return evidence
 
 

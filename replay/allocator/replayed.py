@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from replay.allocator.neighbours import Neighbours
-from replay.calls.enclosing import Nesting, find_nesting
+from replay.calls.enclosing import Nesting, count_calls, find_nesting
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array, Strings
 from replay.linux.constants import CALL_CODE
@@ -51,11 +51,16 @@ class Replayed:
     def parts_of(self, name: str, columns: Sequence[str]) -> Iterator[tuple[Int64Array, Columns]]:
         """Yield the steps of a call, which ascend, part by part with what some columns of the events hold at them."""
         events, code = self.events, CALL_CODE[name]
-        for number in range(events.parts):
+        for number in range(events.parts if code in self._calls_there else 0):
             rows = np.flatnonzero(events.part(number, ["call"])["call"] == code)
             if len(rows):
                 part = events.part(number, columns)
                 yield rows + events.starts[number], {column: part[column][rows] for column in columns}
+
+    @cached_property
+    def _calls_there(self) -> frozenset[int]:
+        """The codes of the calls that the run has."""
+        return frozenset(np.flatnonzero(count_calls(self.events)).tolist())
 
     def at(self, name: str, steps: Int64Array) -> Int64Array:
         """Return what a column of the events holds at some steps."""

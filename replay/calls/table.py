@@ -155,11 +155,12 @@ _AUX_OF_CODE: Final = {CALL_CODE[name]: sources for name, sources in _AUX.items(
 
 def concatenated(batches: Iterable[Calls]) -> Calls:
     """Return all batches as one."""
-    parts = list(batches)
+    parts = [part for part in batches if len(part)]
     if len(parts) == 1:
         return parts[0]
-    empty = np.zeros(0, dtype=np.int64)
-    return Calls(*(np.concatenate([empty, *(getattr(part, name) for part in parts)]) for name in COLUMNS))
+    if not parts:
+        return Calls(*[np.zeros(0, dtype=np.int64)] * len(COLUMNS))
+    return Calls(*(np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS))
 
 
 def calls_of(rows: Rows, log: Log) -> Calls:

@@ -96,12 +96,14 @@ class Shelf:
         Raises:
             ReplayError: the temporary directory is full.
         """
-        if len(column) and not column.strides[0]:  # one number all over
+        if not len(column):
+            return Packed(0, 0, None, has_nulls=False, place=0)
+        if not column.strides[0]:  # one number all over
             return Packed(len(column), int(column[0]), None, has_nulls=False, place=0)
         if self._end + column.nbytes <= self._whole_bytes and not _is_one_number(column):
             return Packed(len(column), 0, np.int64, has_nulls=False, place=self._kept(column.copy()))
         column = np.ascontiguousarray(column)  # a column of a table of rows is slow to read: it is once
-        low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
+        low, high = int(column.min()), int(column.max())
         if low == high:
             return Packed(len(column), low, None, has_nulls=False, place=0)
         nulls = column == NULL if low == NULL else None
@@ -202,7 +204,7 @@ def one_number(number: int, length: int) -> Int64Array:
 
 def _is_one_number(column: Int64Array) -> bool:
     """Tell whether all numbers of a column are equal."""
-    return not len(column) or (column[0] == column[-1] and bool((column == column[0]).all()))
+    return bool(column[0] == column[-1] and (column == column[0]).all())
 
 
 class PackedColumns(Mapping[str, Int64Array]):
@@ -306,7 +308,9 @@ class PackedColumns(Mapping[str, Int64Array]):
 
         The column is unpacked whole for rows that do not ascend if they are `_MANY`: sorting them would take longer.
         """
-        if len(self._parts) == 1 and rows.min(initial=0) >= 0:
+        if not len(rows):
+            return np.empty(0, np.int64)
+        if len(self._parts) == 1 and rows.min() >= 0:
             return self._unpacked(self._parts[0][name])[rows]
         if not is_ascending([rows]):
             if len(rows) * _MANY > self.rows:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,8 +223,11 @@ def _integer_array(column: Column, values: Values) -> pa.Array:
         numbers_given: Sequence[Any] = values
         signed = [NULL if value is None else to_signed(int(value)) for value in numbers_given]
         values = np.array(signed, dtype=np.int64)
+    never_null = column.type == "uint64" and not column.nullable
+    if not never_null and not values.strides[0] and values[0] == NULL:  # nothing all over
+        return pa.nulls(len(values), _arrow_type(column.type))
     numbers = np.ascontiguousarray(values, dtype=np.int64)
-    if column.type == "uint64" and not column.nullable:
+    if never_null:
         return _array(pa.uint64(), numbers)
     typed = numbers.astype(np.int32) if column.type == "int32" else numbers
     return _array(_arrow_type(column.type), typed, numbers == NULL)
@@ -265,6 +268,8 @@ def _dictionary_array(words: Words) -> pa.Array:
     """Return the dictionary of the texts that are used, each once, in the order of their first ids."""
     import pyarrow as pa
 
+    if not words.ids.strides[0] and words.ids[0] < 0:  # nothing all over
+        return pa.nulls(len(words.ids), _arrow_type("dictionary"))
     ids = np.maximum(words.ids, -1)
     null = ids < 0
     if ids.max(initial=-1) >= len(words.texts):
@@ -277,7 +282,17 @@ def _dictionary_array(words: Words) -> pa.Array:
         text = _printable(words.texts[text_id])
         places[text_id] = dictionary.setdefault(text, len(dictionary))
     indices = _array(pa.int32(), places[ids], null)
-    return pa.DictionaryArray.from_arrays(indices, _vocabulary_array(dictionary))
+    few = len(dictionary) <= _FEW_TEXTS
+    return pa.DictionaryArray.from_arrays(indices, (_kept_vocabulary if few else _vocabulary_array)(tuple(dictionary)))
+
+
+_FEW_TEXTS: Final = 8
+"""Vocabularies of so many texts are most often the same in many tables, such as those of kinds and names of calls."""
+
+
+@lru_cache(512)
+def _kept_vocabulary(texts: tuple[str, ...]) -> pa.Array:
+    return _vocabulary_array(texts)
 
 
 def _vocabulary_array(texts: Iterable[str]) -> pa.Array:
