@@ -146,7 +146,11 @@ class LocalStore(Store):
         try:
             os.replace(file, target)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            folder = os.path.dirname(target)
+            try:
+                os.mkdir(folder)
+            except OSError:
+                os.makedirs(folder, exist_ok=True)
             os.replace(file, target)
 
     def remove(self, name: str) -> None:

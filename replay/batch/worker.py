@@ -5,6 +5,7 @@ In comes a connection, out go outcomes through it. It ends with its parent, whic
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -28,6 +29,7 @@ def serve(handle: int) -> None:
     from replay.batch.job import work
 
     pa.set_cpu_count(1)
+    gc.freeze()  # what was imported stays: no collection need look at it
     connection: Connection[Any, Any] = Connection(handle)
     connection.send(HELLO)
     try:
