@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from replay.calls.reader import read_logs
 from replay.engine import column_store as packed
 from replay.engine.column_store import Shelf, packed_columns
 from replay.engine.columns import NULL, Strings
+from replay.engine.structs import replace
 from replay.spaces.replay import replay
 
 RW = "PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0"
@@ -205,7 +205,7 @@ def test_the_map_count(examine, tmp_path: Path) -> None:
     record = record_of(textwrap.dedent(GLIBC) + refused(), tmp_path)
     full = np.full(record.brks.rows, 65530, dtype=np.int64)
     brks = packed_columns(record.brks.shelf, (dict(record.brks) | {"mapping_count": full}).items())
-    found = found_in(dataclasses.replace(record, brks=brks))
+    found = found_in(replace(record, brks=brks))
     assert found.failures[0].cause == "map_count"
     assert "65530 mappings" in found.failures[0].evidence
 

@@ -6,19 +6,18 @@ space. This layer knows glibc, musl and the others; of how a log is written and 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from replay.allocator.brk_failures import brk_failures
 from replay.allocator.brk_refusals import find_refusals
 from replay.allocator.identify import ALLOCATORS, find_allocators
 from replay.allocator.mmaps import allocator_mmaps
 from replay.allocator.replayed import Replayed
 from replay.engine.columns import Columns
+from replay.engine.structs import Value
 
 __all__ = ["ALLOCATORS", "Activity", "Replayed", "allocator_activity"]
 
 
-class Activity(NamedTuple):
+class Activity(Value):
     """What `allocator_activity` found; all texts are ids of the run's `Strings`, -1 none, numbers int64 with `NULL`."""
 
     brk_failures: Columns

@@ -6,7 +6,6 @@ at which call a refused attempt ended: there the last resort begins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -15,6 +14,7 @@ from replay.allocator.neighbours import Neighbours
 from replay.allocator.replayed import Replayed
 from replay.calls.table import OK
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.structs import Struct, field
 from replay.linux.constants import CALL_CODE
 
 _MMAP: Final = CALL_CODE["mmap"]
@@ -28,8 +28,7 @@ _FULL: Final = 1 << 20
 """Bytes below the end of a heap from which it counts as full (heuristic): no larger block was asked for, usually."""
 
 
-@dataclass(slots=True)
-class Heap:
+class Heap(Struct):
     """One reserve: the number of the error that refused it (0 none), its heap's address (0 none) and the evidence."""
 
     step: int
@@ -38,8 +37,7 @@ class Heap:
     evidence: str
 
 
-@dataclass(slots=True)
-class ArenaHeaps:
+class ArenaHeaps(Struct):
     """The reserves of a run, and the steps at which a refused attempt ended."""
 
     found: list[Heap] = field(default_factory=list)

@@ -15,6 +15,7 @@ from replay.allocator.replayed import Replayed, first_of_each
 from replay.calls.table import FAILED, OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending_by, distinct
+from replay.engine.structs import Value
 from replay.linux.constants import MAP_FLAGS, MAP_TYPE_MASK, MAP_TYPES
 from replay.linux.glibc import MMAP_THRESHOLD
 
@@ -47,7 +48,7 @@ class SomeMmaps(NamedTuple):
         return SomeMmaps._make(column[rows] for column in self)
 
 
-class AskedMmaps(NamedTuple):
+class AskedMmaps(Value):
     """The mmaps that may be an allocator's: private, anonymous, anywhere, data or reserve, of the program.
 
     There may be many, and most of them small: they are looked at part by part, and told apart by what they are asked

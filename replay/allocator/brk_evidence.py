@@ -25,12 +25,13 @@ from replay.allocator.brk_refusals import (
 from replay.allocator.replayed import Replayed
 from replay.engine.columns import NULL, Int64Array, Mask
 from replay.engine.sorting import take_groups
+from replay.engine.structs import Value
 from replay.linux.brk_rules import GUARD_PAGES, MAX_MAP_COUNT
 from replay.linux.constants import ERRNO_NAME, MAP_FLAGS
 from replay.mm.fields import KIND_STACK
 
 
-class NextCall(NamedTuple):
+class NextCall(Value):
     """The call right after each refusal in its thread, if it is an mmap that asks for at least as much.
 
     `locked`: it was refused with EAGAIN.
@@ -48,7 +49,7 @@ def guard_bytes(record: Replayed, refusals: Refusals) -> Int64Array:
     return np.where(grows_down | (kind == KIND_STACK), GUARD_PAGES * record.page_size, 0)
 
 
-class _Case(NamedTuple):
+class _Case(Value):
     """One refusal, as the sentence about it needs it: the numbers that tell it from others."""
 
     record: Replayed

@@ -6,7 +6,7 @@ In go the brk calls of a replayed run, out come the refused growths as columns. 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from replay.allocator.replayed import Replayed
 from replay.calls.table import FAILED, OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, distinct
+from replay.engine.structs import Value
 
 UNKNOWN: Final = 0
 MAPPING_ABOVE: Final = 1
@@ -32,7 +33,7 @@ _ABOVE: Final = {"above_line": "made_line"} | {
 """The columns of `brks` about the mapping above the break, and where `regions` has the same."""
 
 
-class Refusals(NamedTuple):
+class Refusals(Value):
     """The refused growths, one row each, sorted by `step`; `growth` is in bytes, whole pages."""
 
     step: Int64Array

@@ -7,8 +7,7 @@ with the sentence that speaks for it. What the allocators do with mmap is for `m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from replay.allocator.replayed import Replayed, first_of_each
 from replay.calls.table import OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct
+from replay.engine.structs import Struct, Value, field
 from replay.linux.constants import CALL_CODE, MADV, MAP_FLAGS
 from replay.linux.glibc import FIRST_GROWTH
 from replay.mm.fields import ORIGIN_TRACE
@@ -41,26 +41,26 @@ _MALLOC_FIRST: Final = (JEMALLOC, TCMALLOC, MIMALLOC, MUSL, GLIBC, BIONIC)
 """Who serves malloc where the order in which the files were mapped is not known: a malloc of its own before a libc."""
 
 _FILES: Final = (
-    (re.compile(r"(?:^|/)libjemalloc[^/]*$"), JEMALLOC),
-    (re.compile(r"(?:^|/)libtcmalloc[^/]*$"), TCMALLOC),
-    (re.compile(r"(?:^|/)libmimalloc[^/]*$"), MIMALLOC),
-    (re.compile(r"/system/lib(64)?/(bootstrap/)?libc\.so$|/bionic/libc\.so$"), BIONIC),
-    (re.compile(r"(?:^|/)(ld-musl-[^/]*|libc\.musl-[^/]*|libc\.so)$"), MUSL),
-    (re.compile(r"(?:^|/)(libc\.so\.6|libc-2\.\d+\.so)$"), GLIBC),
-    (re.compile(r"(?:^|/)libjvm\.so"), HOTSPOT),
-    (re.compile(r"(?:^|/)(libpython[23][^/]*|python[23]?(\.\d+)*)$"), CPYTHON),
-    (re.compile(r"(?:^|/)(libnode\.so[^/]*|libv8\.so[^/]*|node(js)?)$"), V8),
+    (r"(?:^|/)libjemalloc[^/]*$", JEMALLOC),
+    (r"(?:^|/)libtcmalloc[^/]*$", TCMALLOC),
+    (r"(?:^|/)libmimalloc[^/]*$", MIMALLOC),
+    (r"/system/lib(64)?/(bootstrap/)?libc\.so$|/bionic/libc\.so$", BIONIC),
+    (r"(?:^|/)(ld-musl-[^/]*|libc\.musl-[^/]*|libc\.so)$", MUSL),
+    (r"(?:^|/)(libc\.so\.6|libc-2\.\d+\.so)$", GLIBC),
+    (r"(?:^|/)libjvm\.so", HOTSPOT),
+    (r"(?:^|/)(libpython[23][^/]*|python[23]?(\.\d+)*)$", CPYTHON),
+    (r"(?:^|/)(libnode\.so[^/]*|libv8\.so[^/]*|node(js)?)$", V8),
 )
 """The allocator that a file with such a path brings."""
 
-_LOADER: Final = re.compile(r"(?:^|/)(ld-linux|ld-2\.)[^/]*$")
+_LOADER: Final = r"(?:^|/)(ld-linux|ld-2\.)[^/]*$"
 """glibc's ld.so, whose malloc serves only itself: it tells of a glibc that is not in the log yet."""
 
-_MUSL_BY_CALL: Final = re.compile(r"(?:^|/)(ld-musl-|libc\.musl-)[^/]*$")
+_MUSL_BY_CALL: Final = r"(?:^|/)(ld-musl-|libc\.musl-)[^/]*$"
 """musl's libc under a name of its own. As libc.so it is the program's interpreter, which no call maps."""
 
-_LIBRARY: Final = re.compile(r"\.so(\.[\w.]*)?$")
-_ANDROID: Final = re.compile(r"^/(system|vendor|apex|system_ext|product)/(.+/)?bin/")
+_LIBRARY: Final = r"\.so(\.[\w.]*)?$"
+_ANDROID: Final = r"^/(system|vendor|apex|system_ext|product)/(.+/)?bin/"
 """Programs of Android, whose libc is bionic."""
 
 _OVERCOMMIT: Final = "/proc/sys/vm/overcommit_memory"
@@ -69,7 +69,7 @@ _OVERCOMMIT: Final = "/proc/sys/vm/overcommit_memory"
 glibc reads it too, but only before it shrinks the heap of an arena (check_may_shrink_heap in malloc-sysdep.h).
 """
 
-_OVERCOMMIT_PATH: Final = re.compile(f"^{_OVERCOMMIT}$")
+_OVERCOMMIT_PATH: Final = f"^{_OVERCOMMIT}$"
 
 _MADV_FREE: Final = MADV["MADV_FREE"]
 
@@ -86,8 +86,7 @@ _OLDMALLOC_LARGEST_GROWTH: Final = 0x39000
 """Bytes of the largest growth that musl asks of brk for one block. Source: MMAP_THRESHOLD in src/malloc/oldmalloc."""
 
 
-@dataclass(slots=True)
-class Allocators:
+class Allocators(Struct):
     """For each space: who serves malloc, which runtimes live beside it, what the libc's version and word size are."""
 
     malloc: Int64Array
@@ -113,7 +112,7 @@ class Allocators:
         }
 
 
-class _Traces(NamedTuple):
+class _Traces(Value):
     """What each kind of evidence says: by space, the first sentence for each allocator."""
 
     files: dict[int, dict[int, str]]
@@ -221,11 +220,11 @@ def _mapped_files(record: Replayed) -> dict[int, dict[int, str]]:
     return files
 
 
-def _of_paths(record: Replayed, paths: Int64Array, pattern: re.Pattern[str]) -> Mask:
+def _of_paths(record: Replayed, paths: Int64Array, pattern: str) -> Mask:
     """Return which of `paths`, ids of texts, fit a pattern."""
     fits = np.zeros(len(record.strings), dtype=np.bool_)
     for text_id in distinct(paths).tolist():
-        fits[text_id] = pattern.search(_plain(record.strings[text_id])) is not None
+        fits[text_id] = re.search(pattern, _plain(record.strings[text_id])) is not None
     return fits[paths]
 
 
@@ -238,7 +237,7 @@ def _codes_of_paths(record: Replayed, paths: Int64Array) -> Int64Array:
 
 
 def _code_of_file(path: str) -> int:
-    return next((code for pattern, code in _FILES if pattern.search(_plain(path))), UNKNOWN)
+    return next((code for pattern, code in _FILES if re.search(pattern, _plain(path))), UNKNOWN)
 
 
 def _plain(path: str) -> str:
@@ -256,7 +255,7 @@ def _programs(record: Replayed) -> dict[int, dict[int, str]]:
         code = _code_of_file(record.text(program))
         if code in RUNTIMES:
             programs[space] = {code: f"the program is {_base_name(record.text(program))}"}
-        elif _ANDROID.search(record.text(program)):
+        elif re.search(_ANDROID, record.text(program)):
             programs[space] = {BIONIC: f"the program is Android's {record.text(program)}"}
     return programs
 

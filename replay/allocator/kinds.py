@@ -5,13 +5,13 @@ No rules here: they are in `mmaps`, their words in `evidence`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.engine.columns import Int64Array, Mask
+from replay.engine.structs import Struct
 
 NONE: Final = 0
 FALLBACK: Final = 1
@@ -23,8 +23,7 @@ KINDS: Final = ("", "fallback", "last_resort", "direct", "arena_heap", "pool")
 """The names of the codes above."""
 
 
-@dataclass(slots=True)
-class Candidates:
+class Candidates(Struct):
     """The mappings that may be an allocator's, one row each, sorted by `step`; the rules fill in the last columns."""
 
     step: Int64Array

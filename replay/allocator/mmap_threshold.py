@@ -16,6 +16,7 @@ from replay.allocator.replayed import Replayed
 from replay.calls.table import OK
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending_by, distinct
+from replay.engine.structs import Value
 from replay.linux.glibc import MMAP_THRESHOLD, THRESHOLD_MAX, THRESHOLD_MAX_NARROW
 
 _FIRST_LOOK: Final = 512
@@ -29,7 +30,7 @@ _LENGTH_BITS: Final = 40
 """Bits that keep a length beside the rank of its space in one key."""
 
 
-class Thresholds(NamedTuple):
+class Thresholds(Value):
     """For each block mapped by itself: the threshold then, in bytes, and whether it is freed whole later."""
 
     bytes: Int64Array

@@ -7,20 +7,21 @@ A program that does so has an mmap use of its own, and its other mappings may be
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from replay.allocator.replayed import Replayed
 from replay.engine.columns import NULL, Int64Array, Mask
 from replay.engine.sorting import ascending
+from replay.engine.structs import Value
 from replay.linux.constants import CALL_CODE
 
 READ_WRITE: Final = 3
 """The protection of memory that an allocator hands out. Source: PROT_READ | PROT_WRITE, asm-generic/mman-common.h."""
 
 
-class Unmapped(NamedTuple):
+class Unmapped(Value):
     """For each step, whether a munmap took away the mapping that it made (`taken`), and whether not as it was."""
 
     taken: Mask

@@ -7,7 +7,6 @@ each. Of allocators this module knows nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,11 +15,11 @@ from replay.allocator.neighbours import Neighbours
 from replay.calls.enclosing import Nesting, count_calls, find_nesting
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array, Strings
+from replay.engine.structs import Struct
 from replay.linux.constants import CALL_CODE
 
 
-@dataclass(frozen=True)
-class Replayed:
+class Replayed(Struct):
     """What one run's replay gave: events by step, brk calls, regions and spaces, and the texts that they name.
 
     `nesting` tells the libc calls around system calls; without it they are looked for.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -21,6 +20,7 @@ import numpy as np
 from replay.calls.kept_files import KeptFile
 from replay.calls.table import OK, Calls, concatenated
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.structs import Struct, Value
 from replay.linux.constants import CALL_CODE, CLONE, EXECS, FORKS
 
 WINDOW_ROWS: Final = 1 << 16
@@ -73,7 +73,7 @@ class _Stretch(NamedTuple):
     last: int
 
 
-class _Child(NamedTuple):
+class _Child(Value):
     """A file, the row of its creator's file in front of which it belongs, and whether both share their memory."""
 
     row: int
@@ -123,8 +123,7 @@ def _children(files: Sequence[KeptFile]) -> dict[int, list[_Child]]:
     return children
 
 
-@dataclass(slots=True)
-class _Thread:
+class _Thread(Struct):
     """How far the calls of a file were put in order, and what of the rest has to do with other threads.
 
     breaks: marks of its calls of brk, at `break_rows`, of which `brk` were passed. execs: rows that end other threads.

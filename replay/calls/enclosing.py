@@ -7,7 +7,7 @@ around each inner one, and the lines whose names ltrace got wrong. What an alloc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from replay.calls.reader import UNFINISHED
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask, Strings
 from replay.engine.sorting import ascending, distinct
+from replay.engine.structs import Value
 from replay.linux.constants import CALL_CODE
 from replay.logs.dialect import DIALECTS
 
@@ -41,7 +42,7 @@ _MISNAMED_CALLERS: Final = ("libc.so", "libc-2.", "ld-linux", "ld-2.", "ld.so")
 _LTRACE: Final = DIALECTS.index("ltrace")
 
 
-class Nesting(NamedTuple):
+class Nesting(Value):
     """What steps ran inside, said only of those of `step_count` that ran inside something; all steps ascend.
 
     inside: system calls that ran inside a libc call, and `parents`, the outermost one around each (the allocation,
@@ -215,7 +216,7 @@ def _ends(events: Columns, opened: Int64Array, ended: Int64Array, family: Mask) 
     return ends
 
 
-class _Enclosing(NamedTuple):
+class _Enclosing(Value):
     """The outermost of some calls, in order: `steps`, and `opened` and `ended` with their threads' keys."""
 
     steps: Int64Array

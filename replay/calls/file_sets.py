@@ -7,9 +7,8 @@ one file may stand in the last line of another: all files are read, and kept pac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from replay.calls.one_run import Beginning, refuse_two_programs
 from replay.calls.table import Calls, concatenated
 from replay.engine.column_store import Shelf
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.structs import Struct, Value, field
 from replay.linux.constants import FORKS
 
 PART_ROWS: Final = 1 << 14
@@ -82,8 +82,7 @@ def _beginning(file: KeptFile, path: str) -> Beginning:
 # --- in the order of time --------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Cursor:
+class _Cursor(Struct):
     """How far the calls of one file were put in order, and those of its parts that are in use.
 
     Within a file the order of its lines is kept, where times are too coarse or go back: `begun` and `ended` ascend.
@@ -139,7 +138,7 @@ class _Cursor:
         return calls
 
 
-class _Taken(NamedTuple):
+class _Taken(Value):
     """Calls that complete among others, and when; `opening` are those of them that begin before, and `begins` when.
 
     The call behind them may be opening, too.

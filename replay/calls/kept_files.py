@@ -6,18 +6,17 @@ In go the calls of a file, out comes a record: its calls packed, and as they are
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from replay.calls.table import COLUMNS, UNFINISHED, Calls, concatenated
 from replay.engine.column_store import PackedColumns, Shelf
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
+from replay.engine.structs import Struct, field
 from replay.linux.constants import CALL_CODE, EXECS, FORKS, PID_CHANGED
 
 
-@dataclass(slots=True)
-class KeptFile:
+class KeptFile(Struct):
     """The calls of one file, kept packed; those that change others (execs, forks, changes of pids) also as they are.
 
     begins, ends: the lowest time in each part, `NULL` where one is not known, and the highest of completions so far.

@@ -6,13 +6,13 @@ shows the system calls too (-S), what runs inside a wrapper stands in lines of i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from replay.calls.split_calls import Rows, chosen
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.structs import Struct, field
 from replay.linux.constants import CALL_CODE
 from replay.logs.dialect import DIALECTS
 
@@ -35,8 +35,7 @@ _FAILED: Final = (-1, 0xFFFFFFFF)
 """What libc returns for an error, to a program of 64 or 32 bits."""
 
 
-@dataclass(slots=True)
-class LibraryCalls:
+class LibraryCalls(Struct):
     """The library calls of one log as calls of the kernel.
 
     `system_calls` tells whether it shows those themselves; `breaks` is the last break of each pid that they told.

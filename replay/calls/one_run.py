@@ -8,13 +8,13 @@ from __future__ import annotations
 import filecmp
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from replay.calls.table import OK, Calls
+from replay.engine.structs import Struct, Value, field
 from replay.errors import ReplayError
 from replay.linux import constants
 from replay.logs.files import STDIN, Log
@@ -54,8 +54,7 @@ def refuse_repeated(logs: Sequence[Log]) -> None:
         alike.append(path)
 
 
-@dataclass(slots=True)
-class Sequel:
+class Sequel(Struct):
     """Logs that are read one after another as one run: once all that was traced has ended, nothing goes on."""
 
     alive: set[int] = field(default_factory=set)
@@ -85,7 +84,7 @@ class Sequel:
         self.alive -= gone & set(pids[ended_last].tolist())
 
 
-class Beginning(NamedTuple):
+class Beginning(Value):
     """How the file of a process in a set begins: its first call, and the times between which it made calls."""
 
     path: str

@@ -5,13 +5,13 @@ In go the calls of a run, window by window, out comes the size of a page in byte
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from replay.calls.table import OK, Calls
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.structs import Struct, field
 from replay.linux.constants import CALL_CODE
 
 SMALLEST: Final = 4096
@@ -25,8 +25,7 @@ _MMAP: Final = CALL_CODE["mmap"]
 _AT_PAGES: Final = np.array([CALL_CODE[name] for name in ("munmap", "mprotect")])
 
 
-@dataclass(slots=True)
-class PageSizeEvidence:
+class PageSizeEvidence(Struct):
     """What the calls so far tell: all bits below `_LARGER[0]` that an address or an offset had, and where odd ones lay.
 
     Where the kernel chose the place of mappings whose lengths are no multiple of a size, and all of them lie at

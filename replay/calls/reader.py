@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Final
@@ -26,6 +25,7 @@ from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.engine.prefetch import worked_ahead
 from replay.engine.progress import Stage, Watch, unwatched
 from replay.engine.sorting import distinct, firsts
+from replay.engine.structs import Struct, field, replace
 from replay.lines.first_sights import FirstSights
 from replay.lines.line_reader import Counters, LineColumns, Shapes
 from replay.lines.scan import Scan
@@ -43,8 +43,7 @@ _OF_PROCESSES: Final = "exited killed superseded exec child_ended seen".split()
 _IS_END: Final = np.array([kind in _OF_PROCESSES for kind in KIND_CODE])
 
 
-@dataclass(slots=True)
-class Reading:
+class Reading(Struct):
     """One log while it is read: its shapes, its open calls, and how much time has gone by."""
 
     log: Log
@@ -195,7 +194,7 @@ def _relative_ns(line: bytes) -> int:
     return int(match[1]) * SECOND + int(fraction.ljust(9, b"0"))
 
 
-_LIBC: Final = re.compile(r"(?:^|/)(?:libc[.-]|ld-musl|libc\.musl)")
+_LIBC: Final = r"(?:^|/)(?:libc[.-]|ld-musl|libc\.musl)"
 
 
 _FAR_FROM_SYMBOL: Final = 0x200
@@ -217,7 +216,7 @@ def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) 
     module = columns.texts.get("frame_module", np.full(len(is_frame), NO_TEXT))
     symbol = columns.texts.get("frame_symbol", np.full(len(is_frame), NO_TEXT))
     frame = frame[module[frame] != NO_TEXT]
-    libc = {m: _LIBC.search(strings[m]) is not None for m in distinct(module[frame]).tolist()}
+    libc = {m: re.search(_LIBC, strings[m]) is not None for m in distinct(module[frame]).tolist()}
     of_libc = frame[np.array([libc[m] for m in module[frame].tolist()], dtype=bool)]
     asked = columns.call[owner[of_libc]] >= CALL_CODE["malloc"]
     of_libc = of_libc[~asked | (of_libc - owner[of_libc] == 1)]
@@ -231,16 +230,14 @@ def _callers(columns: LineColumns, caller: Int64Array | None, strings: Strings) 
     return callers if caller is None else np.where(caller == NO_TEXT, callers, caller)
 
 
-@dataclass(slots=True)
-class _Before:
+class _Before(Struct):
     """What was read in front of a log: bytes of all logs, lines of those whose lines count on."""
 
     bytes: int = 0
     lines: int = 0
 
 
-@dataclass(slots=True)
-class LogReader:
+class LogReader(Struct):
     """The logs of one run, to be read once: iterate for batches of `Calls`, then look at what was counted."""
 
     logs: list[Log]

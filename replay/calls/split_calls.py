@@ -7,13 +7,13 @@ here.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
+from replay.engine.structs import Struct, field
 from replay.lines.templates import KIND_CODE
 from replay.linux.constants import EXECS, EXITS
 
@@ -28,8 +28,7 @@ _ENDS: Final = (KIND_CODE["exited"], KIND_CODE["killed"])
 _SUPERSEDED: Final = KIND_CODE["superseded"]
 
 
-@dataclass(slots=True)
-class Joiner:
+class Joiner(Struct):
     """Joins the halves of split calls over the chunks of one log, in which `open` are the calls not closed so far."""
 
     file: int = 0

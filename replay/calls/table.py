@@ -7,7 +7,6 @@ lines belong together is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from replay.calls.split_calls import Rows, null_of
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.structs import Struct
 from replay.lines.templates import KIND_CODE
 from replay.linux.constants import (
     CALL_CODE,
@@ -40,8 +40,7 @@ _HIGHEST_ERRNO: Final = 4095
 """The kernel returns errors as values from -4095 to -1. Source: include/linux/err.h, MAX_ERRNO."""
 
 
-@dataclass(slots=True)
-class Calls:
+class Calls(Struct):
     """Calls in completion order, and between them the tracer's notices; one entry a row in every column.
 
     Null numbers are `NULL`, null texts `NO_TEXT`. `clock` and `entry_clock` are lines of the log for one file, places
@@ -104,7 +103,7 @@ class Calls:
         return Calls(*(getattr(self, name)[rows] for name in COLUMNS))
 
 
-COLUMNS: Final = tuple(f.name for f in fields(Calls))
+COLUMNS: Final = tuple(Calls.__annotations__)
 
 _AUX: Final = {
     "prlimit": ("rlim_cur", "resource"),

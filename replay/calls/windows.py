@@ -8,9 +8,8 @@ known here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from replay.calls.table import COLUMNS, OK, Calls, concatenated
 from replay.engine.column_store import PackedColumns, Shelf
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.engine.sorting import firsts, lasts
+from replay.engine.structs import Struct, Value, field
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE
 
@@ -47,15 +47,14 @@ _IS_TAKING: Final = _table(_TAKING)
 _IS_EXEC: Final = _table((*constants.EXECS, constants.EXEC_NOTICE))
 
 
-class KeyCalls(NamedTuple):
+class KeyCalls(Value):
     """Calls and notices that tell more than of themselves: `step` is the call's, or that of the next one behind it."""
 
     calls: Calls
     step: Int64Array
 
 
-@dataclass(slots=True)
-class CallWindows:
+class CallWindows(Struct):
     """The calls of a run, one a step; `ends` are the last clocks of the windows, which are the parts of `calls`.
 
     told: what `census` follows (forks, execs, exits and other notices, the first lines of each thread), limits, and
@@ -141,8 +140,7 @@ def _pieces(calls: Calls) -> Iterator[Calls]:
         yield calls.take(slice(low, high)) if count > 1 else calls
 
 
-@dataclass(slots=True)
-class _KeyCallPicker:
+class _KeyCallPicker(Struct):
     """Picks out, window by window, the rows that tell more than of themselves."""
 
     picked: list[tuple[Calls, Int64Array]] = field(default_factory=list)

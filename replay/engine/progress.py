@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+from replay.engine.structs import Value
 
 
-class Stage(NamedTuple):
+class Stage(Value):
     """What is being done, and how much of it: `done` of `total`, 0 where that is not known; `lines` read so far."""
 
     name: str

@@ -23,16 +23,16 @@ REASONS: Final = {
 }
 """Why a line was not understood."""
 
-CALLED: Final = re.compile(r"(?<!\w)[^\WA-Za-z_]*+([A-Za-z_]\w*+)(?:\(| resumed>)")
+CALLED: Final = r"(?<!\w)[^\WA-Za-z_]*+([A-Za-z_]\w*+)(?:\(| resumed>)"
 """The name of the call that a line is of; it is looked for once in each word, however long that is."""
 
-UNCLOSED: Final = re.compile(r"""\s*(?:"(?:[^"\\]|\\.)*\\?|<[^>]*|\((?:deleted?)?|\[[^\]]*|[+-]{1,2})""")
+UNCLOSED: Final = r"""\s*(?:"(?:[^"\\]|\\.)*\\?|<[^>]*|\((?:deleted?)?|\[[^\]]*|[+-]{1,2})"""
 """The end of a line that breaks off inside a string, a path, a bracket or a mark."""
 
 
-QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
 
-ENDED: Final = re.compile(
+ENDED: Final = (
     r"\)\s+= (?:-?\w+|\?)(?:<[^>]*>)?(?: E[A-Z0-9_]+)?(?: \(.*\))*(?: <[0-9.]+>)?\s*$"
     r"|(?:unfinished|detached|no return) \.\.\.>\s*$|(?:\+\+\+|---)\s*$"
 )
@@ -63,17 +63,17 @@ def parse(text: str, dialect: str) -> Line:
 
 def is_whole(text: str) -> bool:
     """Tell whether a line ends as the tracers end theirs: it is not cut, whatever it says."""
-    plain = QUOTED.sub('""', text)
-    return plain.count('"') % 2 == 0 and ENDED.search(plain) is not None
+    plain = re.sub(QUOTED, '""', text)
+    return plain.count('"') % 2 == 0 and re.search(ENDED, plain) is not None
 
 
 def _line_error(error: UnexpectedInput, text: str) -> LineError:
     """Return the reason for which Lark did not accept `text`."""
     at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
     column = len(text) if at_end or error.pos_in_stream is None else error.pos_in_stream
-    named = CALLED.search(text)
+    named = re.search(CALLED, text)
     if named and call_name(named[1]) in ONLY_DESCRIPTORS:
         return LineError("other_call", column)
-    if (at_end or UNCLOSED.fullmatch(text, column)) and not is_whole(text):
+    if (at_end or re.compile(UNCLOSED).fullmatch(text, column)) and not is_whole(text):
         return LineError("cut_line", column)
     return LineError("unknown_call_form" if named and call_name(named[1]) else "unknown_line", column)

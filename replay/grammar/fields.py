@@ -150,7 +150,7 @@ PRINTED_LAST: Final = {
 }
 """The arguments that the kernel fills in: they stand in the second half of a split call."""
 
-NUMBERED: Final = re.compile(r"(?:syscall_|SYS_)(0x[0-9a-f]{1,8}|[0-9]{1,8})")
+NUMBERED: Final = r"(?:syscall_|SYS_)(0x[0-9a-f]{1,8}|[0-9]{1,8})"
 """A call that the tracer does not know by name."""
 
 
@@ -159,7 +159,7 @@ def call_name(printed: str) -> str:
     normal = NORMAL_NAMES.get(printed, printed)
     if normal in CALL_CODE:
         return normal
-    numbered = NUMBERED.fullmatch(printed)
+    numbered = re.fullmatch(NUMBERED, printed)
     return UNNAMED_CALLS.get(token_value(numbered[1]), "") if numbered else ""
 
 

@@ -37,7 +37,7 @@ SLOT: Final = re.compile(r'(?<![A-Za-z_])[0-9]|"')
 """What lines of one shape may differ in; a text that has none is the same in all of them."""
 
 
-CHILD_ENDED: Final = re.compile(r"si_code=CLD_(?:EXITED|KILLED|DUMPED)\b")
+CHILD_ENDED: Final = r"si_code=CLD_(?:EXITED|KILLED|DUMPED)\b"
 """Source: sigaction(2): si_code of SIGCHLD."""
 
 
@@ -244,7 +244,7 @@ class Lines(Transformer[Token, Line]):
     def signal(self, parts: list[Token]) -> Event:
         """Return a signal, the first of the names; if it tells of the end of a child, that and the child's pid."""
         names = [part for part in parts if part.type == "SIGNAL"]
-        if names and names[0] == "SIGCHLD" and any(CHILD_ENDED.search(part) for part in parts):
+        if names and names[0] == "SIGCHLD" and any(re.search(CHILD_ENDED, part) for part in parts):
             behind = [part for before, part in pairwise(parts) if before.endswith("si_pid=") and part.type == "NUMBER"]
             if behind:
                 return Event("child_ended", {"to_pid": _number(behind[0])})

@@ -6,8 +6,7 @@ Where in the heap a block lies and what lies between blocks is not known here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from replay.calls.reader import UNFINISHED
 from replay.engine.column_store import PackedColumns, packed_columns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Mask, Strings, to_unsigned
 from replay.engine.sorting import ascending, ascending_by, is_among, lasts
+from replay.engine.structs import Value
 from replay.heap.pairing import Paired, UnmatchedFrees, pair
 from replay.linux.constants import CALLS
 from replay.logs.problems import Problems
@@ -51,8 +51,7 @@ block.
 _ADDRESS_BITS: Final = 48
 
 
-@dataclass(frozen=True, slots=True)
-class Blocks:
+class Blocks(Value):
     """The blocks of a run, and what of its frees fits none.
 
     columns: one row a block, sorted by `born_step`: those of the table `blocks`, besides `tid`; `given_step` and
@@ -216,7 +215,7 @@ def break_before(replayed: Replay, space: Int64Array, step: Int64Array) -> Int64
     return found
 
 
-class _Spans(NamedTuple):
+class _Spans(Value):
     """Ranges `[start, end)` of addresses with the space in the high bits, sorted, no two touching."""
 
     start: Int64Array

@@ -6,12 +6,12 @@ answers. The words for them belong to the report.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from replay.engine.columns import Int64Array
+from replay.engine.structs import Value
 from replay.heap.blocks import LIVE, Blocks
 from replay.heap.chunks import Heaps
 from replay.heap.free_space import taken_bytes
@@ -40,8 +40,7 @@ MOMENTS: Final = 24
 """At so many moments, evenly over the changes, the heap is looked at for the most memory held back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Value):
     """What became of the memory of one space, and what the numbers say of it.
 
     `measure_3` and `measure_4` are Johnstone and Wilson's: the most memory ever held for blocks, above what the program

@@ -6,18 +6,17 @@ not known here.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from replay.calls.enclosing import GIVING, HIDING, is_call
 from replay.calls.reader import UNFINISHED
 from replay.engine.columns import NO_TEXT, Columns, Int64Array, Mask
 from replay.engine.sorting import distinct
+from replay.engine.structs import Value
 from replay.linux.constants import FORKS
 
 
-class RepeatedFrees(NamedTuple):
+class RepeatedFrees(Value):
     """Frees of blocks that had been freed, with what stands around them; one entry each.
 
     steps, earlier: the free, and the one of the same address before it.

@@ -5,7 +5,6 @@ In go the blocks and the spaces, out come groups of leaked blocks and the low-wa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from replay.engine.columns import NULL, Columns, Int64Array
 from replay.engine.sorting import ascending_by
+from replay.engine.structs import Value
 from replay.heap.blocks import LIVE, Blocks
 from replay.heap.live_bytes import LiveBytes
 from replay.spaces.replay import Replay
@@ -85,8 +85,7 @@ def end_line(replayed: Replay, space: int) -> int:
     return replayed.last_clock if ended == NULL else ended - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
+class Growth(Value):
     """How live memory of a space developed: `low_water`, its least bytes in each of `PARTS` parts of the run."""
 
     low_water: tuple[int, ...]

@@ -7,7 +7,6 @@ it, and the calls that fit no block. What the table of blocks holds is not known
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from replay.calls.reader import OK
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, ascending_by
+from replay.engine.structs import Struct, field
 from replay.heap.double_frees import RepeatedFrees, are_double, of_ending_thread
 from replay.linux.constants import CALL_CODE
 from replay.mm.fields import HIGHEST
@@ -36,8 +36,7 @@ _FORK: Final = 2
 """Code of the column `origin` of the spaces."""
 
 
-@dataclass(slots=True)
-class Paired:
+class Paired(Struct):
     """Blocks: the steps that gave and took each (`NULL`: none did), whether to move it, and the lines of its life.
 
     What is not taken may still have died: its address was handed out again. `inherited` are copies of forked children.
@@ -53,8 +52,7 @@ class Paired:
     inherited: Mask
 
 
-@dataclass(slots=True)
-class UnmatchedFrees:
+class UnmatchedFrees(Struct):
     """Steps that fit no block: second frees, frees of blocks never seen, and what handed out a live block.
 
     `freed` are those that gave a block back for good, second frees not among them.
@@ -151,8 +149,7 @@ def _roles(call: Int64Array) -> NDArray[np.uint8]:
 # --- pairing ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Pairing:
+class _Pairing(Struct):
     """Pairs what was given with what took it, children after their parents, whose live blocks they start with."""
 
     replayed: Replay
@@ -174,7 +171,10 @@ class _Pairing:
             self.homes.update(dict.fromkeys(spaces.tolist(), piece))
             self.pieces.append(piece)
         return _stacked(self.pieces), UnmatchedFrees(
-            *(np.concatenate([getattr(part, name) for part in self.unmatched]) for name in UnmatchedFrees.__slots__)
+            *(
+                np.concatenate([getattr(part, name) for part in self.unmatched])
+                for name in UnmatchedFrees.__annotations__
+            )
         )
 
     def _parent(self, space: int) -> int:
@@ -327,4 +327,4 @@ def _stacked(pieces: list[Paired]) -> Paired:
     none = np.zeros(0, dtype=np.int64)
     empty = Paired(none, none, none, none, none != 0, none, none, none != 0)
     pieces = [empty, *pieces]
-    return Paired(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Paired.__slots__))
+    return Paired(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Paired.__annotations__))

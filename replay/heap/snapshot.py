@@ -7,13 +7,13 @@ look is not known here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending, distinct
+from replay.engine.structs import Value
 from replay.heap.blocks import Blocks
 from replay.heap.chunks import Heaps
 from replay.linux.glibc import MINSIZE, TOP_PAD
@@ -22,8 +22,7 @@ KEY_SIZES: Final = (64, 256, 1024, 4096, 16384, 65536, 131072, 1048576)
 """Request sizes in bytes that the unusable free space index is given for."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeapSnapshot:
+class HeapSnapshot(Value):
     """The heap of a space once `line` was printed; sizes in bytes.
 
     live_bytes, rounding_bytes: what was asked for, and what chunks take besides (headers, alignment, whole pages).
@@ -125,8 +124,7 @@ def pins(blocks: Blocks, heaps: Heaps, space: int, line: int, count: int = 10) -
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Lives:
+class _Lives(Value):
     """Chunks that stand behind one another from row `first` on: the lines from which up to which each is live."""
 
     first: int
@@ -140,8 +138,7 @@ class _Lives:
         return live
 
 
-@dataclass(frozen=True, slots=True)
-class _Extents:
+class _Extents(Value):
     """What a heap consists of at any line: its changes by line, each between two borders that it ever had."""
 
     line: Int64Array
@@ -169,8 +166,7 @@ class _Extents:
         return self.borders[inside & ~before], self.borders[before & ~inside]
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceHeap:
+class SpaceHeap(Value):
     """The heap of one space at some lines: the chunks that are live at any of them, sorted once.
 
     pooled: those that are cut from the heap, by address; behind them, alone: those mapped by themselves. area: the brk

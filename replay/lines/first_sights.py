@@ -7,12 +7,12 @@ time. What a line says behind its pid is not looked at.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from replay.engine.columns import Int64Array
+from replay.engine.structs import Struct, field
 
 _PID: Final = re.compile(rb"\[pid +([0-9]{1,8})[\]<]|([0-9]{1,8})[ <]")
 _WORD: Final = 8
@@ -24,8 +24,7 @@ _MOST_HEADS: Final = 1 << 18
 _MOST: Final = (1 << 64) - 1
 
 
-@dataclass(slots=True)
-class FirstSights:
+class FirstSights(Struct):
     """The pids seen so far in the lines passed over of one log; `heads` are the beginnings of lines that were met."""
 
     pids: set[int] = field(default_factory=set)

@@ -7,12 +7,12 @@ which slot is which field; how lines belong together is not known here.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings, to_signed
+from replay.engine.structs import Struct, Value
 from replay.errors import TraceSyntaxError
 from replay.grammar import LineError, is_whole
 from replay.grammar.line import Line
@@ -44,7 +44,7 @@ LINES_KEPT: Final = 50_000
 """So many lines that are parsed one by one are remembered."""
 
 
-class LineColumns(NamedTuple):
+class LineColumns(Value):
     """The understood lines of a chunk in order, one entry a line.
 
     `row` is the place of the line in its chunk; `numbers` and `texts` hold a column for each field that any line has,
@@ -62,8 +62,7 @@ class LineColumns(NamedTuple):
     texts: dict[str, Int64Array]
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(Struct):
     """How many physical lines were read, and what became of them; each line is in one of the last three."""
 
     lines: int = 0
@@ -72,24 +71,27 @@ class Counters:
     lines_not_understood: int = 0
 
 
-@dataclass(slots=True)
 class Shapes:
     """The shapes of logs of one dialect, with what the grammar said about each."""
 
-    dialect: str
-    strings: Strings
-    problems: Problems
-    counters: Counters
-    file: int = 0
-    strict_path: str | None = None
-    shapes_kept: int = SHAPES_KEPT
-    parsed: dict[bytes, tuple[Line, str] | LineError] = field(default_factory=dict)
-    texts: Texts = field(init=False)
-    table: ShapeTable = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        dialect: str,
+        strings: Strings,
+        problems: Problems,
+        counters: Counters,
+        shapes_kept: int = SHAPES_KEPT,
+    ) -> None:
         """Begin with no shape known."""
-        self.texts = Texts(self.strings)
+        self.dialect = dialect
+        self.strings = strings
+        self.problems = problems
+        self.counters = counters
+        self.shapes_kept = shapes_kept
+        self.file = 0
+        self.strict_path: str | None = None
+        self.parsed: dict[bytes, tuple[Line, str] | LineError] = {}
+        self.texts = Texts(strings)
         self.table = ShapeTable(self.texts)
 
     def begin(self, file: int, strict_path: str | None) -> None:
@@ -197,7 +199,7 @@ def _said_of(text: bytes, slots: Slots, dialect: str) -> Template | Refused:
     return template_of(line, spoken, slots, text) or _DIRECT
 
 
-_OPEN_END: Final = re.compile(rb"= (?:-?(?:0x)?[0-9a-f]*|-1 E[A-Z0-9]*)\Z")
+_OPEN_END: Final = rb"= (?:-?(?:0x)?[0-9a-f]*|-1 E[A-Z0-9]*)\Z"
 _RETURN_NOTHING: Final = tuple(
     CALL_CODE[name] for name in ("munmap", "mprotect", "madvise", "shmdt", "execve", "close")
 )
@@ -208,7 +210,7 @@ def _may_be_cut(text: bytes, kind: int, call: int) -> bool:
     if KIND_CODE["noise"] == kind or KIND_CODE["frame"] == kind:
         return True
     whole_zero = text.endswith(b"= 0") and call in _RETURN_NOTHING
-    return _OPEN_END.search(text) is not None and not whole_zero
+    return re.search(_OPEN_END, text) is not None and not whole_zero
 
 
 class _Reader:

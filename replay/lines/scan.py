@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from functools import cache
 from random import Random
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.engine.columns import Int64Array
+from replay.engine.structs import Value
 from replay.lines.interest import NAMES
 from replay.lines.scan_loop import LINE_TYPES, MOST_NAMES, SLOT_TYPES, scan_loop
 from replay.lines.shape_trie import Tree, empty_tree
@@ -32,7 +33,7 @@ WEIGHTS: Final = np.frombuffer(Random(20).randbytes(8 * LONGEST_SHAPE), dtype=np
 """Factors of the hash of a shape, odd and random: two shapes agree with a chance of less than 2**-57."""
 
 
-class Scan(NamedTuple):
+class Scan(Value):
     """A chunk, scanned: arrays over its lines that are neither empty nor passed over, and over their slots.
 
     `row` is the place of a line among those of the chunk; all other places are in `data`, whose last newline is before

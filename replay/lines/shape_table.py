@@ -6,12 +6,12 @@ the columns of what the templates say. How a template comes about is not known h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, to_signed
+from replay.engine.structs import Struct, field
 from replay.lines.scan import Bools, Scan
 from replay.lines.shape_trie import MOST_LEAVES
 from replay.lines.slots import Hashes
@@ -44,8 +44,7 @@ def _with_room(columns: Int64Array, rows: int, null: int) -> Int64Array:
     return longer
 
 
-@dataclass(slots=True)
-class _Numbers:
+class _Numbers(Struct):
     """A field of numbers: for each shape what is constant, and which slots times what are added to it."""
 
     const: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -96,8 +95,7 @@ def _each(of_shape: Int64Array, shape: Int64Array, present: Int64Array) -> Int64
     return same if (of_present == same).all() else of_shape[shape]
 
 
-@dataclass(slots=True)
-class _Spans:
+class _Spans(Struct):
     """A field of texts: for each shape the id of what is constant, or between which slots it stands."""
 
     columns: Int64Array = field(default_factory=lambda: np.zeros((6, 0), dtype=np.int64))
@@ -135,8 +133,7 @@ class _Spans:
         return column
 
 
-@dataclass(slots=True)
-class ShapeTable:
+class ShapeTable(Struct):
     """The shapes that are known, by row.
 
     The hashes in order, the last one of no shape, tell the row; so do the numbers of leaves, see `scanner.Scan`.

@@ -6,8 +6,9 @@ In goes a line and the slots that the scanner saw in it, out comes a `Template`.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
+from replay.engine.structs import Value
 from replay.grammar import LineError, parse
 from replay.grammar.line import Line, Number, Text, token_value
 from replay.lines.slots import ADDRESS, OCTAL, PATH
@@ -25,14 +26,14 @@ TEXT_FIELDS: Final = ("path", "result_path", "caller", "frame_symbol", "frame_mo
 """The texts of a line that become columns."""
 
 
-class Form(NamedTuple):
+class Form(Value):
     """A number of each line of a shape: `const` plus the values of slots (by place in the line) times factors."""
 
     const: int
     terms: tuple[tuple[int, int], ...]
 
 
-class Span(NamedTuple):
+class Span(Value):
     """A text of each line of a shape.
 
     It runs from `before` bytes before the start of slot `first` to `behind` bytes behind the end of slot `last`;
@@ -47,7 +48,7 @@ class Span(NamedTuple):
     suffix: str = ""
 
 
-class Template(NamedTuple):
+class Template(Value):
     """What every line of a shape says: the kind of line, its call, and where its fields are."""
 
     kind: int
@@ -59,7 +60,7 @@ class Template(NamedTuple):
     texts: dict[str, Span]
 
 
-class Refused(NamedTuple):
+class Refused(Value):
     """Lines of this shape are not understood, or (`other_call`) passed over; or (`direct`) parsed one by one."""
 
     reason: str
@@ -78,7 +79,7 @@ def shape_of(text: bytes, slots: Slots) -> bytes:
     return b"".join([*pieces, text[place:]])
 
 
-_FRAME_OFFSET: Final = re.compile(rb"\+(0x[0-9a-f]+)\) \[")
+_FRAME_OFFSET: Final = rb"\+(0x[0-9a-f]+)\) \["
 
 
 _OF_THE_FIRST: Final = ("other_call", "impossible_value")
@@ -117,7 +118,7 @@ def _parsed(text: bytes, dialect: str) -> Line:
     if line.kind == "opened" and b" resumed>" in text:
         line.numbers["reopened"] = Number(1)
     if line.kind == "frame":
-        for match in _FRAME_OFFSET.finditer(text):
+        for match in re.finditer(_FRAME_OFFSET, text):
             line.numbers["frame_offset"] = Number(0, ((match.start(1), match.end(1), 1),))
     length = line.numbers.get("length")
     if line.name == "mmap2":

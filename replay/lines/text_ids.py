@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.engine.columns import NO_TEXT, Int64Array, Strings
+from replay.engine.structs import Struct, field
 
 HASHES_KEPT: Final = 1 << 18
 """Once so many hashes of texts are remembered, all are forgotten: they take 10 MB."""
 
 _PATHS: Final = frozenset({"path", "result_path"})
 
-_ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))", re.DOTALL)
+_ESCAPE: Final = rb"(?s)\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))"
 _LETTERS: Final = dict(zip((b"n", b"t", b"r", b"v", b"f", b"a", b"b", b"e"), b"\n\t\r\v\f\a\b\x1b", strict=True))
-_DEVICE: Final = re.compile(rb"<(?:char|block) \d+:\d+>\Z")
+_DEVICE: Final = rb"<(?:char|block) \d+:\d+>\Z"
 
 
 def decoded(text: bytes) -> str:
     """Return a text of a log with its escapes undone: octal, hexadecimal, and those of C."""
     if b"\\" in text:
-        text = _ESCAPE.sub(_unescaped, text)
+        text = re.sub(_ESCAPE, _unescaped, text)
     return text.decode("utf-8", "surrogateescape")
 
 
@@ -46,12 +46,11 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 def field_text(key: str, raw: bytes, suffix: str) -> str:
     """Return the text of a field: decoded, for paths without what `-yy` adds to devices."""
     if key in _PATHS and raw.endswith(b">"):
-        raw = _DEVICE.sub(b"", raw)
+        raw = re.sub(_DEVICE, b"", raw)
     return decoded(raw) + suffix
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """Ids by hashes, in a table: each hash where its upper bits say or in the next place that was free; 0 is free.
 
     At least half of the places are free.
@@ -95,8 +94,7 @@ class _Known:
         return places
 
 
-@dataclass(slots=True)
-class Texts:
+class Texts(Struct):
     """The ids of texts, many of them remembered by the hashes of how they are written."""
 
     strings: Strings

@@ -15,6 +15,7 @@ from typing import IO, Final, NamedTuple
 import numpy as np
 
 from replay.engine.columns import Int64Array
+from replay.engine.structs import Value
 from replay.errors import TraceFormatError
 from replay.logs.collected import Step, undoing
 from replay.logs.dialect import (
@@ -71,14 +72,14 @@ class Notice(NamedTuple):
     file: int = 0
 
 
-class Text(NamedTuple):
+class Text(Value):
     """Whole lines of a log as they were read, each ended by a newline; `cut`: the last one had none in the log."""
 
     data: bytes
     cut: bool
 
 
-class Chunk(NamedTuple):
+class Chunk(Value):
     """Whole lines of a log, each ended by a newline, without what is not from the tracee.
 
     `line` holds the physical line number on which each line ends, `entry_line` the one on which it begins; they
@@ -261,7 +262,7 @@ def plain_chunk(text: Text, first_line: int, lines: int) -> Chunk:
     return Chunk(text.data, line, line, [], 0, text.cut)
 
 
-class _Diagnostic(NamedTuple):
+class _Diagnostic(Value):
     """The span `[start, end)` of a diagnostic, its newline included, and what it says of which pid."""
 
     start: int

@@ -6,12 +6,12 @@ numbers. What the lines say is not known here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
+from replay.engine.structs import Value
 from replay.linux.constants import CALL_CODE, ERRNO_NAME
 from replay.logs.prefix import COLOUR, EVENT, STRING, TRACER
 from replay.logs.wrapped import cut_step, wrapped_step
@@ -38,7 +38,7 @@ _WHOLE: Final = rb"\((?=[^\n]*(?:\) *= ?(?:-?[0-9]|\?|<void>|nil)|<(?:unfinished
 _CALL: Final = rb"(?<![\w./-])(?<!::)" + _CALLER + rb"([A-Za-z_]\w*)(?:@[\w.+-]+)?" + _WHOLE
 
 
-class Prefixed(NamedTuple):
+class Prefixed(Value):
     """What stands before the calls of a log that neither strace nor ltrace wrote: the first one, and a pattern.
 
     `share` is how many of the calls that were looked at stand behind a prefix of this pattern.
@@ -121,6 +121,8 @@ def _texts(data: bytes) -> bytes:
 
 
 def _text_of(inside: bytes, otherwise: bytes) -> bytes:
+    import json
+
     try:
         text: str = json.loads(b'"' + inside + b'"')
     except ValueError:
@@ -130,6 +132,8 @@ def _text_of(inside: bytes, otherwise: bytes) -> bytes:
 
 def _members(line: bytes) -> dict[str, str]:
     """Return the texts of a record by their names, none where the line is no record."""
+    import json
+
     try:
         record = json.loads(line)
     except ValueError:

@@ -13,10 +13,10 @@ import os
 import sys
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
+from replay.engine.structs import Struct
 from replay.errors import MissingTraceError, TraceFormatError
 from replay.logs.recordings import PARTS, SIDECAR, dialect_told, log_of
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 STDIN: Final = "-"
 
 
-@dataclass(slots=True)
-class Log:
+class Log(Struct):
     """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives.
 
     Reading it tells its dialect, whether it writes null pointers as `nil` (ltrace 0.7.91 and later), whether a log of

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from replay.engine.structs import Struct, Value, field
 
 
-@dataclass(slots=True)
-class Problems:
+class Problems(Struct):
     """The lines that were not understood: all counted by reason, the first ones of each reason kept.
 
     Reasons: those of `grammar.REASONS` (`unknown_line`, `unknown_call_form`, `cut_line`: the log, or the line, ends
@@ -30,7 +28,7 @@ class Problems:
         return sum(self.counts.values())
 
 
-class Problem(NamedTuple):
+class Problem(Value):
     """One line (1-based, of the file with this index) that was not understood or contradicts the replay."""
 
     line: int

@@ -7,16 +7,16 @@ module does not know.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.engine.columns import Int64Array
 from replay.engine.sorting import ascending, ascending_by
+from replay.engine.structs import Value
 from replay.linux.constants import MAP_FLAGS
 from replay.linux.proc_maps import Mapping, perms_text
 from replay.mm.fields import KIND_BRK, KINDS, ORIGIN_INFERRED, ORIGINS
@@ -37,7 +37,7 @@ _EDGE: Final = np.uint64((1 << 64) - 1)
 """What speaks for a border at an edge of the brk area: more than any gap."""
 
 
-class Piece(NamedTuple):
+class Piece(Value):
     """One mapping, equal neighbours joined, with what /proc/PID/maps does not tell; its lowest part stands for all."""
 
     mapping: Mapping
@@ -75,8 +75,7 @@ class Piece(NamedTuple):
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
+class Pieces(Value):
     """The mappings of a space by address, equal neighbours joined, as columns; what each is of a `Piece`."""
 
     mapped: Mapped
@@ -126,7 +125,7 @@ class Pieces:
         return [self.one(at) for at in by_size.tolist()]
 
 
-class Part(NamedTuple):
+class Part(Value):
     """Neighbouring mappings that are drawn as one; `role` is `heap`, `blocker` or empty."""
 
     pieces: Pieces
@@ -148,8 +147,7 @@ class Part(NamedTuple):
         return int(self.pieces.mapped.bytes.sum())
 
 
-@dataclass(frozen=True, slots=True)
-class Gaps:
+class Gaps(Value):
     """The free ranges `[start, end)` between neighbours, by address."""
 
     start: NDArray[np.uint64]
@@ -170,7 +168,7 @@ class Gaps:
         return [Gap(int(self.start[at]), int(self.end[at])) for at in by_size.tolist()]
 
 
-class Gap(NamedTuple):
+class Gap(Value):
     """A free range `[start, end)` between two mappings."""
 
     start: int

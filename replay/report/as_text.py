@@ -73,7 +73,7 @@ def _allocators(findings: Findings) -> Iterator[str]:
     several = len(findings.spaces) > 1
     alike: dict[tuple[str, str], tuple[str, str, list[int]]] = {}
     for name, evidence, spaces in findings.allocators:
-        alike.setdefault((name, _LINE.sub("", evidence)), (name, evidence, []))[2].extend(spaces)
+        alike.setdefault((name, re.sub(_LINE, "", evidence)), (name, evidence, []))[2].extend(spaces)
     found = list(alike.values())
     for name, evidence, spaces in found[:MOST_ROWS]:
         where = f" [{_spaces_text(spaces)}]" if several else ""
@@ -81,7 +81,7 @@ def _allocators(findings: Findings) -> Iterator[str]:
     yield from more(len(found) - MOST_ROWS, "allocators")
 
 
-_LINE: Final = re.compile(r" \(line \d+\)$")
+_LINE: Final = r" \(line \d+\)$"
 
 
 def _spaces_text(spaces: Sequence[int]) -> str:

@@ -5,7 +5,6 @@ In goes nothing, out come the types that findings fill and pages word, and the g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -14,10 +13,11 @@ import numpy as np
 from replay.console.screen import clean
 from replay.engine.columns import Int64Array
 from replay.engine.sorting import ascending, take_groups
+from replay.engine.structs import Value
 from replay.run.places import Place
 
 
-class LimitTold(NamedTuple):
+class LimitTold(Value):
     """A limit in bytes, the step that tells of it, and whether that step set it."""
 
     bytes: int
@@ -25,8 +25,7 @@ class LimitTold(NamedTuple):
     is_set: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
+class FailureGroup(Value):
     """Failed brk calls of one space with one cause and one thing in the way."""
 
     space: int
@@ -47,7 +46,7 @@ class FailureGroup:
     """Failures whose fallback was refused as well."""
 
 
-class Blocker(NamedTuple):
+class Blocker(Value):
     """The mapping in the way of the break, `[start, end)`; `step` made it, None if it was there before the log."""
 
     start: int
@@ -58,8 +57,7 @@ class Blocker(NamedTuple):
     step: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class MappingGroup:
+class MappingGroup(Value):
     """Mappings of allocators that are alike: kind, allocator, size (None where sizes are added up) and outcome."""
 
     kind: str
@@ -72,8 +70,7 @@ class MappingGroup:
     last_step: int
 
 
-@dataclass(frozen=True, slots=True)
-class ArenaHeaps:
+class ArenaHeaps(Value):
     """How many heaps of arenas there were, how many bytes of addresses they kept, and how many were made usable."""
 
     count: int
@@ -81,7 +78,7 @@ class ArenaHeaps:
     used_bytes: int
 
 
-class SpaceFacts(NamedTuple):
+class SpaceFacts(Value):
     """One address space: who ran in it, from which line to which, and how much it held. Sizes in bytes."""
 
     space: int
@@ -104,7 +101,7 @@ class SpaceFacts(NamedTuple):
         return f"space {self.space}" + (f" ({', '.join(who)})" if who else "")
 
 
-class BreakMoves(NamedTuple):
+class BreakMoves(Value):
     """How often the break was asked to grow and did, how often it shrank, was only asked for, and came back."""
 
     asked: int
@@ -119,15 +116,14 @@ class BreakMoves(NamedTuple):
     """How often a growth followed a shrink of the same space."""
 
 
-class Curve(NamedTuple):
+class Curve(Value):
     """A quantity of one space over the lines of the log: `values[i]` bytes from clock `clocks[i]` on."""
 
     clocks: Int64Array
     values: Int64Array
 
 
-@dataclass(frozen=True, slots=True)
-class ProblemGroup:
+class ProblemGroup(Value):
     """The problems of one reason: how many, and the first of them."""
 
     reason: str

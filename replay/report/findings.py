@@ -7,7 +7,6 @@ any of it looks this module does not know.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, to_signed
 from replay.engine.sorting import distinct, is_among
+from replay.engine.structs import replace
 from replay.linux import constants
 from replay.linux.glibc import HEAP_MAX_SIZE, HEAP_MAX_SIZE_NARROW
 from replay.logs.dialect import DIALECTS

@@ -5,7 +5,6 @@ In go findings, out come groups of alike refusals with a sentence each. Fallback
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,6 +14,7 @@ from replay.calls.reader import FAILED
 from replay.console.amounts import exact, number, size
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import is_among
+from replay.engine.structs import Value
 from replay.linux import constants
 from replay.linux.brk_rules import MAX_MAP_COUNT
 from replay.report.facts import alike
@@ -42,8 +42,7 @@ _PROBES: Final = ("EEXIST",)
 """Errors with which a program only learns that a place is taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Value):
     """Refused calls of one name, error and purpose; `reason` is what is known of why, empty for nothing."""
 
     call: str

@@ -7,10 +7,10 @@ since it is one sentence.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from replay.console.amounts import number
+from replay.engine.structs import Value
 from replay.heap.blocks import REASONS as OF_BLOCKS
 from replay.run.places import Place, span
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replay.logs.problems import Problem
     from replay.report.findings import Findings
 
-_NAMED: Final = re.compile(
+_NAMED: Final = (
     r"(?<![\w.])(?:SYS_)?(brk|mmap2?|munmap|mremap|mprotect|execve|malloc|calloc|realloc|free|_Zn[wa]\w*|_Zd[la]\w*)"
     r"(?:@\S*)?\("
 )
@@ -28,8 +28,7 @@ _OF_MALLOC: Final = {"malloc", "calloc", "realloc", "free", "new", "delete"}
 _OPERATORS: Final = {"n": "new", "d": "delete"}
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadCalls:
+class UnreadCalls(Value):
     """Lines not understood that name memory calls: how many at least, the names in order, the first and last line."""
 
     count: int
@@ -78,7 +77,7 @@ def _names_in(problem: Problem) -> list[str]:
     """Return the memory calls that a line not understood names: the first one of the line counts."""
     if problem.reason.startswith("divergence") or problem.reason in OF_BLOCKS:
         return []
-    match = _NAMED.search(problem.text)
+    match = re.search(_NAMED, problem.text)
     if match is None:
         return []
     name = match[1]

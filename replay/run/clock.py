@@ -5,13 +5,14 @@ In go the columns of the events, out come times of steps. How a log prints times
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from replay.calls.reader import LogReader
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Int64Array
+from replay.engine.structs import Value
 from replay.linux.constants import SECOND
 
 EPOCH: Final = "epoch"
@@ -27,7 +28,7 @@ LEAST_EPOCH_NS: Final = 100_000_000 * SECOND
 """A time of so many seconds is one since 1970: the grammars tell the two apart by nine digits."""
 
 
-class Clock(NamedTuple):
+class Clock(Value):
     """The times of a run's steps in nanoseconds: as printed, and since the first of them; `NULL` where unknown."""
 
     kind: str

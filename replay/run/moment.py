@@ -6,7 +6,6 @@ this module does not know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.engine.sorting import distinct
+from replay.engine.structs import Value, replace
 from replay.errors import QueryError
 from replay.linux import constants
 from replay.linux.proc_maps import Mapping, perms_text
@@ -31,8 +31,7 @@ _KEEPS_APART: Final = sum(
 _HIGHEST: Final = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(Value):
     """The mappings of a space at a moment in order of addresses, as columns."""
 
     start: NDArray[np.uint64]

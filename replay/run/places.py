@@ -6,16 +6,17 @@ In go clocks and steps, out come line numbers and the words for them.
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from replay.console.screen import clean
 from replay.engine.columns import NULL
+from replay.engine.structs import Value
 
 if TYPE_CHECKING:
     from replay.run.api import Run
 
 
-class Place(NamedTuple):
+class Place(Value):
     """One line of one log; `file` is empty where the run has only one."""
 
     line: int

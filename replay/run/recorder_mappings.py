@@ -5,13 +5,14 @@ In go the regions of a run and the files that a recording names, out come those 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.engine.columns import NO_TEXT, Columns, Int64Array
 from replay.engine.sorting import distinct, is_among
+from replay.engine.structs import Value
 from replay.logs.recordings import recorder_files
 from replay.run.moment import alive
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 RECORDER: Final = "recorder"
 
 
-class RecorderMappings(NamedTuple):
+class RecorderMappings(Value):
     """Ids of the paths of the recorder's files, where its library was mapped in any space, and how long it is there."""
 
     paths: Int64Array

@@ -18,7 +18,6 @@ from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array, Strings
 from replay.heap.blocks import DOUBLE_FREE, LIVE, UNKNOWN_FREE, Blocks
 from replay.linux import constants
 from replay.run.clock import EPOCH, Clock
-from replay.run.table_columns import capped
 from replay.spaces.footprint import Footprint
 from replay.spaces.replay import Replay
 from replay.tables import MOST_SUMMED, TABLES
@@ -208,3 +207,8 @@ def peak_live(replayed: Replay, blocks: Blocks, diagnosis: Diagnosis) -> tuple[i
         peak_bytes, peak_clock = live_bytes_of_all(blocks.columns, replayed.spaces).peak()
     step = replayed.events.count_up_to("clock", peak_clock - 1)
     return peak_bytes, min(step, replayed.events.rows - 1)
+
+
+def capped(sizes: Int64Array) -> Int64Array:
+    """Return sizes that are safe to add up: none above `MOST_SUMMED`, of which the bits of more than 2^63 are taken."""
+    return np.minimum(sizes.view(np.uint64), np.uint64(MOST_SUMMED)).astype(np.int64)

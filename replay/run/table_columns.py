@@ -25,8 +25,9 @@ from replay.linux.proc_maps import perms_text
 from replay.logs.dialect import DIALECTS
 from replay.mm.fields import KINDS, ORIGINS
 from replay.run.owners import blockers_of, owners_of
+from replay.run.summary import capped
 from replay.run.timeline import thinned, timeline_columns
-from replay.tables import MOST_SUMMED, TABLES, Words
+from replay.tables import TABLES, Words
 
 if TYPE_CHECKING:
     from replay.run.analysis import Analysis
@@ -184,11 +185,6 @@ def _mmap_columns(run: Analysis) -> dict[str, Any]:
     columns = dict(mmaps) | run.clock.columns(mmaps["step"])
     asked = mmaps["request_bytes"]
     return columns | {"bytes": capped(mmaps["bytes"]), "request_bytes": np.where(asked == NULL, NULL, capped(asked))}
-
-
-def capped(sizes: Int64Array) -> Int64Array:
-    """Return sizes that are safe to add up: none above `MOST_SUMMED`, of which the bits of more than 2^63 are taken."""
-    return np.minimum(sizes.view(np.uint64), np.uint64(MOST_SUMMED)).astype(np.int64)
 
 
 def _sorted(columns: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
 from replay.engine.sorting import distinct
+from replay.engine.structs import Value
 from replay.errors import QueryError
 from replay.linux.constants import SECOND
 from replay.run.clock import DAY_NS, EPOCH, LEAST_EPOCH_NS, MIDNIGHT, NONE, START
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from replay.run.analysis import Analysis
 
 
-class Moment(NamedTuple):
+class Moment(Value):
     """A line (from 1), a time (ns, as in `events.time_ns`) or a step (from 0): one of them is given.
 
     `of_day` tells that the time was written as a time of day.

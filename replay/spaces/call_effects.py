@@ -16,7 +16,7 @@ What splits mappings, but changes no address or permission, is not told apart: m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from replay.calls.windows import KeyCalls
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.engine.records import Records
 from replay.engine.sorting import ascending_by, is_ascending
+from replay.engine.structs import Value
 from replay.mm.fields import OPERATION
 from replay.spaces.attribute_effects import (
     attach_operations,
@@ -59,7 +60,7 @@ _EFFECTS: Final[tuple[Callable[[WindowCalls], list[Operations]], ...]] = (
 _NONE: Final = np.zeros(0, np.int64)
 
 
-class OperationRows(NamedTuple):
+class OperationRows(Value):
     """Operations in the order of lines; `spaces` and `sources` give the space and the call's row of each."""
 
     operations: Records

@@ -6,21 +6,21 @@ In go calls with their spaces, out come choices among them. What a call does to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replay.calls.table import OK, Calls
 from replay.engine.columns import NO_TEXT, Int64Array, Strings
+from replay.engine.structs import Struct, Value, field
 from replay.linux.constants import CALL_CODE
 from replay.mm.fields import DEFAULT_HUGE_PAGE
 from replay.spaces.limits import Limits, Personalities
 
 
-class CallWindow(NamedTuple):
+class CallWindow(Value):
     """The calls whose operations act at the clocks `(after, until]`, with step, thread, space and file path of each.
 
     Among them are those that took memory then and completed later.
@@ -35,8 +35,7 @@ class CallWindow(NamedTuple):
     until: int
 
 
-@dataclass(slots=True)
-class AcrossWindows:
+class AcrossWindows(Struct):
     """What the operations of a window must know of others; all from `breaks` on move on with the windows.
 
     found: for each space whether its beginning is not in the log. births: the line at which each began. segments: size
@@ -68,7 +67,7 @@ class AcrossWindows:
         return self.huge[file]
 
 
-class Operations(NamedTuple):
+class Operations(Value):
     """Operations of one kind for the calls at `sources`, acting at the lines `clock`; columns not named are null."""
 
     code: int
@@ -85,8 +84,7 @@ def operations(code: int, sources: Int64Array, clock: Int64Array, **columns: Int
 _NONE: Final = np.zeros(0, np.int64)
 
 
-@dataclass
-class WindowCalls:
+class WindowCalls(Struct):
     """The calls of a window by name."""
 
     window: CallWindow

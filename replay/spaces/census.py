@@ -10,15 +10,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import distinct
+from replay.engine.structs import Struct, Value
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE, FORKS
 from replay.spaces.line_owners import give_execs_to_leaders, rows_by_thread, threads_of_rows
@@ -51,8 +50,7 @@ def assign(told: KeyCalls, forked: Iterable[int] = ()) -> Processes:
     return _Census(told, tids, unprinted, frozenset(forked)).take()
 
 
-@dataclass(slots=True)
-class _Task:
+class _Task(Struct):
     """One thread as the log shows it so far."""
 
     tid: int
@@ -64,7 +62,7 @@ class _Task:
     guessed: bool = False
 
 
-class _Origin(NamedTuple):
+class _Origin(Value):
     """Where a thread comes from: the row of the call that made it, or at least its parent; NULL where not known."""
 
     maker: int = NULL

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from replay.calls.windows import CallWindows
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.engine.structs import Struct, field
 from replay.linux.constants import CALL_CODE
 from replay.linux.elf import ElfFile, read_elf
 from replay.linux.proc_maps import Mapping as MapsLine
@@ -143,8 +143,7 @@ def _script_interpreter(path: str) -> str:
 # --- the calls -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Ranges:
+class Ranges(Struct):
     """A set of addresses, as ranges that do not touch, in order."""
 
     starts: list[int] = field(default_factory=list)
@@ -163,8 +162,7 @@ class Ranges:
         return place < len(self.starts) and self.starts[place] < end
 
 
-@dataclass(slots=True)
-class FirstCalls:
+class FirstCalls(Struct):
     """What the first calls of a space tell of its image.
 
     start_brk: the first answer of brk, NULL if there is none. mapped: what mmap gave; placed: that of which the kernel

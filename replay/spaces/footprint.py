@@ -6,19 +6,18 @@ here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array
+from replay.engine.structs import Struct
 
 _NEEDED: Final = ("space mapped_bytes brk_bytes mapping_count headroom_bytes gap_count largest_gap_bytes").split()
 
 
-@dataclass(slots=True)
-class Footprint:
+class Footprint(Struct):
     """What the changes of all spaces say of their sizes, in bytes unless it is a count.
 
     most_mapped, most_brk: the largest of each space over its changes, 0 for a space without any. peak: the row of

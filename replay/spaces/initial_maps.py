@@ -15,6 +15,7 @@ import numpy as np
 from replay.calls.windows import CallWindows
 from replay.engine.columns import NO_TEXT, NULL, Strings, to_signed
 from replay.engine.records import Records
+from replay.engine.structs import Value
 from replay.linux.proc_maps import Mapping, prot_of
 from replay.mm import fields
 from replay.mm.space import ROOM, Space, space_of_rows
@@ -22,7 +23,7 @@ from replay.spaces.processes import Processes, SpaceLife
 from replay.spaces.results import BEFORE_TRACE
 
 
-class Image(NamedTuple):
+class Image(Value):
     """The mappings of a space when it began; `origin` is one of `ORIGINS` of the address space, as a code.
 
     `told_by` are the files that they were inferred from, `misfit` the file that is not the one that ran, if any.

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from replay.calls.table import OK, Calls
 from replay.calls.windows import KeyCalls
 from replay.engine.columns import NULL, Int64Array
 from replay.engine.sorting import ascending, firsts
+from replay.engine.structs import Struct, Value, field
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE
 from replay.spaces.processes import Processes
@@ -31,7 +31,7 @@ ASKED: Final = 0xFFFFFFFF
 """The personality that asks for the one in force and sets none."""
 
 
-class _Setting(NamedTuple):
+class _Setting(Value):
     """What a space has from a step on: which resource, and its value; `asked`: it was so before, too."""
 
     step: int
@@ -40,8 +40,7 @@ class _Setting(NamedTuple):
     asked: bool = False
 
 
-@dataclass
-class _Settings:
+class _Settings(Struct):
     """The settings of spaces in the order of steps; `parents` gives for each space whose it begins with, or NULL."""
 
     parents: Sequence[int]

@@ -9,13 +9,13 @@ Source: open(2), dup(2), close(2), unlink(2), rename(2), clone(2) on CLONE_FILES
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from replay.calls.table import Calls
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
+from replay.engine.structs import Struct, field
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE
 from replay.spaces.kernel_files import DELETED, OF_DESCRIPTOR, names, renamed
@@ -33,8 +33,7 @@ _MMAP: Final = CALL_CODE["mmap"]
 _NAMING: Final = (*_OPENS, *_DUPS, *OF_DESCRIPTOR, _MEMFD, _CLOSE, _UNLINK, _RENAME)
 
 
-@dataclass(slots=True)
-class OpenFiles:
+class OpenFiles(Struct):
     """The tables of open files as they are after the calls so far: for each number the path of each descriptor."""
 
     parents: Mapping[int, tuple[int, int]]

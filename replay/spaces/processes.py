@@ -10,13 +10,13 @@ CLONE_FILES the open files; execve leaves the space and ends the other threads; 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from replay.calls.table import Calls
 from replay.engine.columns import NO_TEXT, NULL, Int64Array
+from replay.engine.structs import Struct, Value
 from replay.linux import constants
 from replay.linux.constants import CALL_CODE
 
@@ -39,8 +39,7 @@ def rows_of(calls: Calls, codes: Iterable[int]) -> Int64Array:
     return np.flatnonzero(np.isin(calls.call, list(codes), kind="table")).astype(np.int64)
 
 
-@dataclass(slots=True)
-class SpaceLife:
+class SpaceLife(Struct):
     """How one address space began and ended.
 
     `origin` is `exec` (a new image), `fork` (a copy of `parent` as it was at `born_clock`) or `found` (older than the
@@ -61,7 +60,7 @@ class SpaceLife:
     fresh: bool = False
 
 
-class Processes(NamedTuple):
+class Processes(Value):
     """Who runs where, at any step; the spaces; and what was only guessed.
 
     `tids` and `steps` are those of the calls that told of it, `moves` the steps at which threads came to a space.
@@ -120,7 +119,7 @@ class Processes(NamedTuple):
         return self.moves.files[self.moves.last(tids, steps)]
 
 
-class Unprinted(NamedTuple):
+class Unprinted(Value):
     """Whose the lines without a pid are: `tids[i]` from `steps[i]` on."""
 
     steps: Int64Array
@@ -131,7 +130,7 @@ class Unprinted(NamedTuple):
         return self.tids[np.searchsorted(self.steps, steps, side="right") - 1]
 
 
-class Moves(NamedTuple):
+class Moves(Value):
     """Where threads came to be: rows sorted by thread, each thread's by step; what is before the first is as it."""
 
     known: Int64Array

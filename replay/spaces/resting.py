@@ -7,7 +7,6 @@ Source: fork(2): the child has a copy of its parent's mappings, but for those un
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from replay.engine.columns import NULL
 from replay.engine.records import Records, numbers_of
+from replay.engine.structs import Struct, field
 from replay.mm.fields import DONTFORK, RECTANGLE
 from replay.mm.space import PIECE, Space, live_rows, space_of_rows
 
@@ -58,8 +58,7 @@ class Inherited(NamedTuple):
         return (self._replace(spans=spans) if spans else None), rows[own]
 
 
-@dataclass(slots=True)
-class RestingSpace:
+class RestingSpace(Struct):
     """The mappings of a space as `space.live_rows` gives them, its break, and its remaps under way.
 
     Of a forked child's, some may be `inherited`; `own` are the others.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from replay.engine.column_store import Packed, PackedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
 from replay.engine.records import Records, columns_of
 from replay.engine.sorting import distinct
+from replay.engine.structs import Value
 from replay.linux.constants import CALL_CODE
 from replay.mm import fields
 from replay.mm.fields import ABOVE_BREAK, OpCode
@@ -67,7 +68,7 @@ _IS_TOLD: Final = np.array([code not in _QUIET for code in OpCode])
 """For each operation whether it is a change of the space that the table of changes has."""
 
 
-class WindowResult(NamedTuple):
+class WindowResult(Value):
     """What became of the operations of a window.
 
     `changes` has a row for each operation, `above_break` one for each brk call; `limits` are those at the brk calls.

@@ -9,8 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from replay.calls.windows import CallWindows
 from replay.engine.columns import NULL, Int64Array, Strings
 from replay.engine.records import Records
 from replay.engine.sorting import ascending, firsts
+from replay.engine.structs import Struct, Value, field
 from replay.mm.address_space import apply_operations
 from replay.mm.fields import ABOVE_BREAK, CHANGE, FRESH, OPERATION, RECTANGLE
 from replay.mm.space import ROOM, Space, empty_space, grown
@@ -34,7 +34,7 @@ MOST_AWAKE: Final = 64
 _NOTHING: Final = np.empty(0, RECTANGLE)
 
 
-class PreparedWindow(NamedTuple):
+class PreparedWindow(Value):
     """A window with the operations of its calls, ready to be run; `limits` are those at its brk calls."""
 
     number: int
@@ -43,7 +43,7 @@ class PreparedWindow(NamedTuple):
     limits: Int64Array
 
 
-class WindowChanges(NamedTuple):
+class WindowChanges(Value):
     """What became of the operations of a window: a row of `changes` for each, one of `above_break` for each brk call.
 
     `pieces` are regions that came to their end, as `address_space` writes them, by space; `inherited` are those of
@@ -56,15 +56,14 @@ class WindowChanges(NamedTuple):
     inherited: list[tuple[int, Inherited, int]]
 
 
-class _Turn(NamedTuple):
+class _Turn(Value):
     """What happens in a space in a window: which rows, and its forks."""
 
     chosen: Int64Array
     forks: Sequence[SpaceLife]
 
 
-@dataclass(slots=True)
-class Runner:
+class Runner(Struct):
     """Runs spaces window by window; one that is not `awake` is at rest, was not there yet, or has `ended`."""
 
     lives: Sequence[SpaceLife]

@@ -6,26 +6,31 @@ how a value was found it does not know. Importing this package loads neither pya
 
 from __future__ import annotations
 
-from replay.tables.arrow import (
-    Words,
-    arrow_field,
-    arrow_schema,
-    in_order,
-    metadata_of,
-    mmap_fallbacks_of,
-    to_arrow,
-    to_pandas,
-)
-from replay.tables.dictionary import (
-    DICTIONARY_BEGIN,
-    DICTIONARY_END,
-    data_dictionary_markdown,
-    schema_text,
-)
-from replay.tables.files import FORMATS, export_tables, write_csv, write_parquet, write_tables
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from replay.tables.schema import CHARTED, MOST_SUMMED, SCHEMA_VERSION, TABLES, TIMELINE_ROWS, Column, Table, table_of
-from replay.tables.streams import CsvStream, ParquetStream, no_formula
-from replay.tables.whole_files import OutputError, system_errors, whole_directory, whole_file
+
+if TYPE_CHECKING:
+    from replay.tables.arrow import (
+        Words,
+        arrow_field,
+        arrow_schema,
+        in_order,
+        metadata_of,
+        mmap_fallbacks_of,
+        to_arrow,
+        to_pandas,
+    )
+    from replay.tables.dictionary import (
+        DICTIONARY_BEGIN,
+        DICTIONARY_END,
+        data_dictionary_markdown,
+        schema_text,
+    )
+    from replay.tables.files import FORMATS, export_tables, write_csv, write_parquet, write_tables
+    from replay.tables.streams import CsvStream, ParquetStream, no_formula
+    from replay.tables.whole_files import OutputError, system_errors, whole_directory, whole_file
 
 __all__ = [
     "CHARTED",
@@ -61,3 +66,13 @@ __all__ = [
     "write_parquet",
     "write_tables",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import what makes and writes tables when it is first asked for: a report makes none."""
+        for module in ("arrow", "dictionary", "files", "streams", "whole_files") if name in __all__ else ():
+            found = getattr(import_module(f"replay.tables.{module}"), name, None)
+            if found is not None:
+                return found
+        raise AttributeError(f"module 'replay.tables' has no attribute {name!r}")

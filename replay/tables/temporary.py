@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-_NAME: Final = re.compile(r"\.replay-([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp")
+_NAME: Final = r"\.replay-([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp"
 """Where the process runs, its number, and what tells apart its own."""
 
 
@@ -22,7 +22,7 @@ def temporary_in(directory: Path) -> Path:
     """Return a path that is not there, of a name that any file system can hold; what dead processes left is removed."""
     with suppress(OSError):
         for name in os.listdir(directory):
-            left = _NAME.fullmatch(name)
+            left = re.fullmatch(_NAME, name)
             if left and left[1] == _place() and is_gone(int(left[2])):
                 _remove(directory / name)
     return directory / f".replay-{_place()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"

@@ -5,17 +5,16 @@ In goes nothing, out come the types that the findings fill and the pages word.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replay.engine.structs import Value
 from replay.run.places import Place
 
 if TYPE_CHECKING:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Value):
     """Calls that went wrong in one way: how often, where first, and the text of the first."""
 
     count: int = 0
@@ -23,8 +22,7 @@ class Fault:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Value):
     """System calls of one kind inside libc calls of one kind, caller and size class; sizes in bytes.
 
     `kind` is one of `heap.KINDS`. `least_request` and `most_request` are None for a free. `bytes` is what the heap
@@ -44,8 +42,7 @@ class Cause:
     last_step: int
 
 
-@dataclass(frozen=True, slots=True)
-class Raise:
+class Raise(Value):
     """A free that raised the size from which glibc maps a block by itself, in bytes."""
 
     step: int
@@ -55,8 +52,7 @@ class Raise:
     observed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(Value):
     """A live block that holds free memory below it back; sizes in bytes, `age_lines` at the moment looked at."""
 
     addr: int
@@ -71,8 +67,7 @@ class Pin:
     blocks_above: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeakGroup:
+class LeakGroup(Value):
     """Blocks alive at the end, of one space, caller, call and size class (sizes of `size_class` up to twice that).
 
     `least` and `most` are the sizes of the smallest and the largest of them, in bytes.
@@ -92,8 +87,7 @@ class LeakGroup:
     age_ns: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceBlocks:
+class SpaceBlocks(Value):
     """What was allocated and freed in one space, and what is live at its end; sizes in bytes."""
 
     space: int
