@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sys
 from collections.abc import Collection, Iterator
 from copy import copy
@@ -21,7 +22,8 @@ from typing import Any, Final
 import lark
 from lark import Lark, Token
 from lark.common import LexerConf
-from lark.lexer import BasicLexer, ContextualLexer, LexerState
+from lark.lexer import BasicLexer, ContextualLexer, LexerState, Scanner, TerminalDef, _create_unless
+from lark.utils import TextSlice
 
 from replay.engine.cache import cache_directory
 from replay.logs.dialect import DIALECTS
@@ -33,6 +35,39 @@ TABLES: Final = Path(__file__).parent
 """Where the tables are that came with the package: as trusted as its code, which stands there too."""
 
 FORM: Final = {"parser": "lalr", "lexer": "contextual", "start": "line", "maybe_placeholders": False}
+
+
+class TerminalScanner(Scanner):
+    """Lark's scanner, with a pattern for each terminal in place of one for all that a state of the parser accepts.
+
+    The first that fits is taken, as of the alternatives of a pattern. A terminal that many states accept is compiled
+    once, and not before it is tried.
+    """
+
+    def _build_mres(self, terminals: Collection[TerminalDef], max_size: int) -> list[re.Pattern[str]]:
+        self.regexps = [(terminal.name, terminal.pattern.to_regexp()) for terminal in terminals]
+        return []
+
+    def match(self, text: TextSlice[str], pos: int) -> tuple[str, str] | None:
+        """Return the token that begins there, and the name of its terminal."""
+        for name, regexp in self.regexps:
+            found = _compiled(regexp).match(text.text, pos, text.end)
+            if found:
+                return found[0], name
+        return None
+
+
+_compiled: Final = cache(re.compile)
+
+
+class StateLexer(BasicLexer):
+    """Lark's lexer of what a state of the parser accepts, with a scanner as above."""
+
+    def _build_scanner(self) -> Scanner:
+        how: Any = (self.g_regex_flags, self.re, self.use_bytes)
+        terminals, self.callback = _create_unless(self.terminals, *how)  # type: ignore[no-untyped-call]
+        self.callback |= self.user_callbacks
+        return TerminalScanner(terminals, *how)  # type: ignore[no-untyped-call]
 
 
 class LineLexer(ContextualLexer):
@@ -67,7 +102,7 @@ class LineLexer(ContextualLexer):
         if names not in self.made:
             conf = copy(self.conf)
             conf.terminals = [terminal for terminal in self.conf.terminals if terminal.name in names]
-            self.made[names] = BasicLexer(conf)
+            self.made[names] = StateLexer(conf)
         self.lexers[state] = self.made[names]
         return self.made[names]
 
