@@ -5,14 +5,13 @@ Exit status: 0 done, 1 the input could not be used, 2 wrong usage, 3 a --fail-if
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated, Final
 
 import typer
 
-from replay.commands.endings import UNUSABLE_INPUT, Interrupted, bug_report, end_at_signals, say, status_of_interrupt
-from replay.commands.group import COMMANDS, Commands
+from replay.commands import COMMANDS
+from replay.commands.endings import run_to_end
+from replay.commands.group import Commands
 from replay.errors import ReplayError
 from replay.version import __version__
 
@@ -58,18 +57,4 @@ app: Final = make_app()
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
-    try:
-        end_at_signals()
-        app(prog_name="replay")
-    except KeyboardInterrupt:
-        sys.exit(status_of_interrupt())
-    except Exception as error:
-        if Interrupted.unanswered:  # Python itself makes other errors of it, as where a class is made
-            sys.exit(status_of_interrupt())
-        if isinstance(error, (ReplayError, MemoryError)):
-            say(str(error) if isinstance(error, ReplayError) else "not enough memory for this log")
-        elif os.environ.get("REPLAY_TRACEBACK"):
-            raise
-        else:
-            say(bug_report(error))
-        sys.exit(UNUSABLE_INPUT)
+    run_to_end(lambda: app(prog_name="replay"))

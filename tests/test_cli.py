@@ -65,6 +65,21 @@ def test_a_log_alone_is_reported() -> None:
     assert run("--json", BLOCKED).out == run("report", BLOCKED, "--json").out
 
 
+@pytest.mark.parametrize("words", [[BLOCKED], ["report", BLOCKED], ["report", BLOCKED, "--quiet"]])
+def test_with_and_without_options_a_report_is_the_same(words: list[object]) -> None:
+    ended = process(*words)
+    assert (ended.status, ended.out, ended.err) == (0, run("report", BLOCKED).out, "")
+
+
+def test_a_log_named_like_a_command_is_a_command(tmp_path: Path) -> None:
+    (tmp_path / "schema").write_bytes(BLOCKED.read_bytes())
+    environment = {**os.environ, "PYTHONPATH": str(oracle.CHECKOUT)}
+    replay = [sys.executable, "-m", "replay"]
+    for words, begin in (["schema"], "events"), (["report", "schema"], "schema\n91 lines"):
+        done = subprocess.run([*replay, *words], cwd=tmp_path, env=environment, capture_output=True, check=True)
+        assert done.stdout.decode().startswith(begin)
+
+
 def test_standard_input_is_a_log() -> None:
     by_pipe = process("-", data=BLOCKED.read_bytes())
     assert by_pipe.status == 0
@@ -349,10 +364,10 @@ def test_a_pipe_closed_early_is_no_error(tmp_path: Path) -> None:
 def test_a_pipe_gets_no_escapes_and_imports_nothing_that_a_small_log_does_not_need() -> None:
     code = (
         "import sys, numpy; sys.argv = ['replay', sys.argv[1]]; brought = set(sys.modules)\n"
-        "from replay.cli import main\n"
+        "from replay.__main__ import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'pandas', 'pyarrow', 'numba', 'llvmlite', 'rich', 'pydantic', 'numpy.ma'}\n"
+        "heavy = {'pandas', 'pyarrow', 'numba', 'llvmlite', 'rich', 'typer', 'pydantic', 'numpy.ma'}\n"
         "print(sorted(heavy & set(sys.modules) - brought), file=sys.stderr)\n"
     )
     done = subprocess.run(

@@ -13,19 +13,8 @@ import typer
 
 from replay.commands.endings import CONDITION_HELD
 from replay.commands.fail_if import FailIf, conditions_of
-from replay.commands.options import (
-    Dialect,
-    ElfRoot,
-    Every,
-    Force,
-    Format,
-    MapsFile,
-    NoElf,
-    PageSize,
-    Quiet,
-    Strict,
-    warn,
-)
+from replay.commands.options import ElfRoot, Every, Force, Format, MapsFile, NoElf, PageSize, Quiet, Strict
+from replay.commands.reading import Dialect, warn
 
 if TYPE_CHECKING:
     from replay.batch import BatchResult

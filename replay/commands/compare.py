@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds
-from replay.commands.options import AsJson, Dialect, Format, PageSize, Quiet, Strict, warn
+from replay.commands.options import AsJson, Format, PageSize, Quiet, Strict
+from replay.commands.reading import Dialect, warn
 from replay.console.progress_bar import progress
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from replay.commands.options import Force, warn
+from replay.commands.options import Force
+from replay.commands.reading import warn
 
 
 def dashboard(

@@ -9,7 +9,6 @@ import typer
 
 from replay.commands.options import (
     AsJson,
-    Dialect,
     ElfRoot,
     Format,
     MapsFile,
@@ -20,10 +19,9 @@ from replay.commands.options import (
     Strict,
     Traces,
     line_of,
-    read_run,
     time_of,
-    warn_of_problems,
 )
+from replay.commands.reading import Dialect, read_run, warn_of_problems
 from replay.console.progress_bar import progress
 
 if TYPE_CHECKING:

@@ -9,10 +9,12 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, Final, NoReturn
 
+from replay.errors import ReplayError
 from replay.version import __version__
 
 UNUSABLE_INPUT: Final = 1
@@ -74,6 +76,39 @@ def status_of_interrupt() -> int:
     status = 128 + (numbers[-1] if numbers else signal.SIGINT)
     numbers.clear()
     return status
+
+
+def run_to_end(run: Callable[[], object]) -> NoReturn:
+    """Run a command line and end the process with its exit status: 0, or the number that `run` returns."""
+    try:
+        end_at_signals()
+        status = run()
+    except KeyboardInterrupt:
+        sys.exit(status_of_interrupt())
+    except Exception as error:
+        if Interrupted.unanswered:  # Python itself makes other errors of it, as where a class is made
+            sys.exit(status_of_interrupt())
+        if isinstance(error, (ReplayError, MemoryError)):
+            say(str(error) if isinstance(error, ReplayError) else "not enough memory for this log")
+        elif os.environ.get("REPLAY_TRACEBACK"):
+            raise
+        else:
+            say(bug_report(error))
+        sys.exit(UNUSABLE_INPUT)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def status_after(run: Callable[[], int | None]) -> int:
+    """Run a command and return its exit status, quietly where the reader of a pipe had enough or at Ctrl-C."""
+    try:
+        status = run() or 0
+    except KeyboardInterrupt:
+        status = status_of_interrupt()
+    except ReplayError:
+        raise
+    except OSError as error:
+        status = after_system_error(error)
+    return status_of_interrupt() if Interrupted.unanswered else flushed(status)
 
 
 def flushed(status: int) -> int:

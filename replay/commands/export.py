@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from replay.commands.options import (
-    Dialect,
     ElfRoot,
     Every,
     Force,
@@ -21,11 +20,9 @@ from replay.commands.options import (
     Strict,
     Traces,
     Until,
-    read_run,
-    warn,
-    warn_of_problems,
     window_of,
 )
+from replay.commands.reading import Dialect, read_run, warn, warn_of_problems
 from replay.console.progress_bar import progress
 
 FILES = ("parquet", "csv")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replay.commands.endings import CONDITION_HELD
-from replay.commands.options import warn
+from replay.commands.reading import warn
 
 if TYPE_CHECKING:
     from replay.conditions import Condition, Judgement

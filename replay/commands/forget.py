@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from replay.commands.options import Quiet, warn
+from replay.commands.options import Quiet
+from replay.commands.reading import warn
 
 
 def forget(

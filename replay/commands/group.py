@@ -5,12 +5,12 @@ In go the words, out come commands made on demand, or a usage error.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, get_type_hints
@@ -18,36 +18,14 @@ from typing import Annotated, Any, Final, NoReturn, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from replay.commands.endings import Interrupted, after_system_error, flushed, status_of_interrupt
+from replay.commands import COMMANDS, DEFAULT
+from replay.commands.endings import status_after
 from replay.commands.fast_path import DirectCommand, SkipConversion
-from replay.commands.options import input_waits
+from replay.commands.reading import input_waits
 from replay.console.terminal import COLOUR_CHOICES, choose_colour
-from replay.errors import ReplayError
-
-COMMANDS: Final = (
-    *(
-        "report",
-        "maps",
-        "steps",
-        "diff",
-        "stacks",
-        "watch",
-        "export",
-        "batch",
-        "compact",
-        "forget",
-        "compare",
-        "query",
-        "dashboard",
-    ),
-    *("html", "perfetto", "record", "whatif", "schema"),
-)
-"""The commands, in the order in which the help lists them: each is a function of a module of its name."""
 
 SETTINGS: Final = {"record": {"allow_interspersed_args": False}}
 """How a command's words are read, where that is not as usual: all behind the name of a program are that program's."""
-
-DEFAULT: Final = "report"
 
 _WHOLE_SENTENCE: Final = 400
 """Characters of a command's help that the list of commands shows at most."""
@@ -81,7 +59,7 @@ def function_of(command: str) -> Callable[..., None]:
     """Return the function of a command, with the options that every command takes."""
     function: Callable[..., None] = getattr(import_module(f"replay.commands.{command}"), command)
 
-    @functools.wraps(function)
+    @wraps(function)
     def with_common_options(*, color: str = "auto", **values: Any) -> None:
         function(**values)
 
@@ -177,19 +155,15 @@ class Commands(SkipConversion, TyperGroup):
             formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> NoReturn:
-        """Run the command and end with its exit status, quietly where the reader of a pipe had enough or at Ctrl-C."""
-        status = 0
+        """Run the command and end with its exit status."""
+        raise typer.Exit(status_after(partial(self._run, ctx)))
+
+    def _run(self, ctx: Any) -> int:
         try:
             super().invoke(ctx)
         except typer.Exit as end:
-            status = end.exit_code
-        except KeyboardInterrupt:
-            status = status_of_interrupt()
-        except ReplayError:
-            raise
-        except OSError as error:
-            status = after_system_error(error)
-        raise typer.Exit(status_of_interrupt() if Interrupted.unanswered else flushed(status))
+            return int(end.exit_code)
+        return 0
 
 
 def _near(word: str, known: Any) -> str:

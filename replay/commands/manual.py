@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from replay.commands.group import COMMANDS, OnDemand
+from replay.commands import COMMANDS
+from replay.commands.group import OnDemand
 from replay.version import __version__
 
 PAGE: Final = Path(__file__).with_name("replay.1")

@@ -9,7 +9,6 @@ import typer
 
 from replay.commands.options import (
     AsJson,
-    Dialect,
     ElfRoot,
     Format,
     MapsFile,
@@ -19,11 +18,9 @@ from replay.commands.options import (
     Quiet,
     Strict,
     Traces,
-    read_run,
     time_of,
-    warn,
-    warn_of_problems,
 )
+from replay.commands.reading import Dialect, read_run, warn, warn_of_problems
 from replay.console.progress_bar import progress
 
 

@@ -5,22 +5,16 @@ In go words of the command line, out come values or a usage error.
 
 from __future__ import annotations
 
-import gc
-import os
-import stat
-import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from replay.engine.progress import Watch, unwatched
+from replay.commands.reading import Dialect
 from replay.linux.constants import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replay.run.api import Run
     from replay.run.window import Moment, Window
 
 _CLOCK_PARTS: Final = (3600, 60, 1)
@@ -28,14 +22,6 @@ _CLOCK_ENDS: Final = (24, 60, 61)
 """Hours, minutes and seconds of a day are below these; a leap second is the 61st."""
 _LATEST: Final = 1 << 33
 """Seconds below which a time lies: the year 2242, far below the end of 64-bit nanoseconds."""
-
-
-class Dialect(StrEnum):
-    """Which program wrote a log."""
-
-    auto = "auto"
-    strace = "strace"
-    ltrace = "ltrace"
 
 
 def _power_of_two(value: int | None) -> int | None:
@@ -115,63 +101,6 @@ Every = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
-
-
-def read_run(
-    traces: list[str],
-    dialect: str,
-    maps: str | None,
-    page_size: int | None,
-    strict: bool,
-    watch: Watch = unwatched,
-    *,
-    elf_root: str | None = "/",
-) -> Run:
-    """Return the run that the logs recorded; `watch` is told how far the work is."""
-    from replay.run.api import load
-
-    traces = traces or _standard_input()
-    gc.freeze()  # what the imports brought stays to the end: no need to search it for garbage then
-    return load(traces, format=dialect, maps=maps, elf_root=elf_root, page_size=page_size, strict=strict, watch=watch)
-
-
-def _standard_input() -> list[str]:
-    """Return the trace that stands for none: standard input, where it is a pipe or a file.
-
-    Raises:
-        typer.BadParameter: it is neither.
-    """
-    if not input_waits():
-        raise typer.BadParameter("name a log; or give one on standard input", param_hint="TRACE")
-    return ["-"]
-
-
-def input_waits() -> bool:
-    """Tell whether standard input is a pipe or a file, and so may hold a log."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
-
-
-def warn_of_problems(run: Run) -> None:
-    """Say on standard error how many lines of the logs were not understood or contradict the replay, if any."""
-    problems = run.source.problems
-    if not problems.total:
-        return
-    from replay.console.amounts import number
-
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(problems.counts.items()))
-    first = min(problems.kept, key=lambda problem: (problem.file, problem.line))
-    warn(f"{number(problems.total, 'problem')} ({reasons}), the first in line {first.line}: see `replay report`")
-
-
-def warn(text: str) -> None:
-    """Print a warning on standard error."""
-    from replay.console.screen import clean
-
-    print(f"replay: {clean(text)}", file=sys.stderr)
 
 
 def moment_of(text: str) -> Moment:

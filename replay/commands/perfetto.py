@@ -6,21 +6,8 @@ from typing import Annotated
 
 import typer
 
-from replay.commands.options import (
-    Dialect,
-    ElfRoot,
-    Force,
-    Format,
-    MapsFile,
-    NoElf,
-    PageSize,
-    Quiet,
-    Strict,
-    Traces,
-    read_run,
-    warn,
-    warn_of_problems,
-)
+from replay.commands.options import ElfRoot, Force, Format, MapsFile, NoElf, PageSize, Quiet, Strict, Traces
+from replay.commands.reading import Dialect, read_run, warn, warn_of_problems
 from replay.console.progress_bar import progress
 from replay.engine.progress import Stage
 

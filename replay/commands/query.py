@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from replay.commands.options import AsJson, warn
+from replay.commands.options import AsJson
+from replay.commands.reading import warn
 
 
 class AnswerFormat(StrEnum):

@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from replay.commands.options import Force, Quiet, warn
+from replay.commands.options import Force, Quiet
+from replay.commands.reading import warn
 
 
 class Tool(StrEnum):

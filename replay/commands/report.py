@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from replay.commands.fail_if import FailIf, conditions_of, end_if_one_holds, judge_run
 from replay.commands.options import (
     AsJson,
-    Dialect,
     ElfRoot,
     Format,
     MapsFile,
@@ -23,15 +21,10 @@ from replay.commands.options import (
     Strict,
     Traces,
     Until,
-    read_run,
-    warn,
     window_of,
 )
-from replay.console.progress_bar import progress
-from replay.engine.progress import Stage
-
-if TYPE_CHECKING:
-    from replay.run.api import Run
+from replay.commands.plain_report import examined_run, print_report
+from replay.commands.reading import Dialect, warn
 
 
 def report(
@@ -58,28 +51,13 @@ def report(
     """
     conditions = conditions_of(fail_if)
     window = window_of(since, until, pid, program)
-    with progress(quiet) as watch:
-        run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
-        watch(Stage("examining", 0, 0))
-        run.examine()
+    root = None if no_elf else elf_root
+    run = examined_run(traces, format.value, maps, page_size, strict, elf_root=root, quiet=quiet)
     if not window.is_all:
         from replay.run.part import part_of
 
         run = part_of(run, window)
         if not quiet:
             warn(f"shown is what happened {window}; blocks of malloc and what was read are of the whole log")
-    _print(run, as_json=as_json, short=short)
+    print_report(run, as_json=as_json, short=short)
     end_if_one_holds(judge_run(conditions, run))
-
-
-def _print(run: Run, *, as_json: bool, short: bool) -> None:
-    if as_json:
-        from replay.report.as_json import json_report, write_json
-
-        write_json(json_report(run), sys.stdout)
-        return
-    from replay.console.screen import print_lines
-    from replay.report.as_text import text_report
-    from replay.report.first_screen import first_screen
-
-    print_lines(first_screen(run) if short else text_report(run))

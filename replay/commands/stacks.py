@@ -8,7 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
-from replay.commands.options import Dialect, Format, MapsFile, PageSize, Quiet, Strict, Traces, read_run, warn
+from replay.commands.options import Format, MapsFile, PageSize, Quiet, Strict, Traces
+from replay.commands.reading import Dialect, read_run, warn
 from replay.console.progress_bar import progress
 
 HEAVIEST: Final = 10

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from replay.commands.endings import status_of_interrupt
-from replay.commands.options import Dialect, Format, MapsFile, PageSize, read_run
+from replay.commands.options import Format, MapsFile, PageSize
+from replay.commands.reading import Dialect, read_run
 
 if TYPE_CHECKING:
     from replay.run.api import Run

@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replay.commands.options import (
-    AsJson,
-    Dialect,
-    Force,
-    Format,
-    PageSize,
-    Pid,
-    Quiet,
-    Strict,
-    Traces,
-    read_run,
-)
+from replay.commands.options import AsJson, Force, Format, PageSize, Pid, Quiet, Strict, Traces
+from replay.commands.reading import Dialect, read_run
 from replay.console.progress_bar import progress
 
 if TYPE_CHECKING:
