@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -447,6 +448,40 @@ def test_a_program_that_no_library_is_preloaded_into_is_said(tool: str, program,
     if done.returncode == 0:
         first = report_on(tmp_path / "out")
         assert "malloc could not be recorded: " in first and "replay record PROG" not in first
+
+
+@pytest.mark.parametrize("tool", TOOLS[1:])
+def test_a_program_with_its_own_malloc_is_said_wherever_it_runs(tool: str, program, tmp_path: Path) -> None:
+    made = program("own_malloc")
+    for name, command in (("it", [made]), ("child", ["sh", "-c", f"{made}; exit 0"])):
+        done = run_record("--tool", tool, "-o", name, *command, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "own\n")
+        assert f"{made} defines malloc itself: its calls do not reach what is preloaded" in done.stderr
+        assert "defines malloc itself" in report_on(tmp_path / name)
+
+
+@pytest.mark.parametrize("tool", TOOLS[1:])
+@pytest.mark.parametrize("flags", [["-static"], []])
+def test_what_such_a_program_executes_is_recorded(tool: str, flags: list[str], program, tmp_path: Path) -> None:
+    first, then = program("own_malloc", *flags), program("stacks")
+    done = run_record("--tool", tool, "-o", "out", first, then, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = replay.load(tmp_path / "out")
+    assert set(run.blocks["space"]) == {1} and {100, 101, 102} <= set(run.blocks["size"]) and len(run.problems) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up rights")
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_program_that_gives_up_its_rights_is_recorded_on(tool: str) -> None:
+    code = (
+        "import os; os.setuid(65534); os.fork(); x = [bytes(7777) for _ in range(100)]; os.wait() if os.fork() else 0"
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        done = run_record("--tool", tool, "-o", "out", "/usr/bin/python3", "-c", code, cwd=Path(folder))
+        blocks = replay.load(Path(folder) / "out").blocks
+    assert "recorded any further" not in done.stderr
+    assert (blocks["size"] >= 7777).groupby(blocks["space"]).sum().ge(100).sum() >= 2
 
 
 @pytest.mark.live

@@ -22,7 +22,7 @@ from replay.errors import OutputExistsError, ReplayError
 from replay.linux.constants import SECOND
 from replay.logs.recordings import ASKED_FOR, PARTS, SIDECAR
 from replay.record import shim
-from replay.record.evidence import is_of_other_width, is_static, partly_unseen, unseen_malloc
+from replay.record.evidence import is_of_other_width, is_static, not_preloaded, own_malloc, partly_unseen
 from replay.record.finish import LTRACE_LOG, STRACE_LOG, TRACEES, begin, finish
 from replay.record.merge import parts_in
 from replay.record.sidecar import Run
@@ -124,7 +124,7 @@ def plan(program: Path, options: Options) -> Plan:
         if not strace:
             raise ReplayError("strace is not installed, or may not trace here (ptrace is refused)")
         return Plan(False, strace, False, f"{ASKED_FOR}: malloc is not recorded")
-    unseen = unseen_malloc(program)
+    unseen = not_preloaded(program) or own_malloc(program)
     if unseen:
         if not strace:
             raise ReplayError(f"{unseen}, and strace, which would see its system calls, does not run here")
@@ -151,6 +151,8 @@ def record(
     _make(directory, force=force)
     parts = directory / PARTS
     (parts / TRACEES).mkdir(parents=True)
+    if os.geteuid() == 0:
+        parts.chmod(0o1777)  # a program that gives up its rights goes on writing
     traced = bool(chosen.strace) or chosen.ltrace
     variables = {}
     if chosen.shim:

@@ -27,13 +27,15 @@ PREFIXED: Final = {
 """Names of malloc in allocators that a program may hold beside libc's."""
 
 
-def unseen_malloc(program: Path) -> str:
-    """Return why a preloaded library does not see what a program asks malloc for; empty where it does.
+def not_preloaded(program: Path) -> str:
+    """Return why nothing is preloaded into a program; empty where it is, or there is no such file.
 
     Source: ld.so(8), LD_PRELOAD and Secure-execution mode.
     """
     path = _interpreter(program)
     file = read_elf(path)
+    if not path.is_file():
+        return ""
     if _gains_rights(path):
         return f"{path} is set-id or has capabilities: nothing is preloaded into it"
     if file is None:
@@ -42,6 +44,12 @@ def unseen_malloc(program: Path) -> str:
         return f"{path} is a program of {file.bits} bits: the library of {OWN_BITS} is not preloaded into it"
     if is_static(program):
         return f"{path} is static: nothing is preloaded into it"
+    return ""
+
+
+def own_malloc(program: Path) -> str:
+    """Return that a program's malloc is its own, which a preloaded library does not see; empty where it is not."""
+    path = _interpreter(program)
     functions = functions_of(path)
     if functions is not None and functions.has("malloc"):
         return f"{path} defines malloc itself: its calls do not reach what is preloaded"

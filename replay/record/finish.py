@@ -12,16 +12,16 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from replay.errors import ReplayError
 from replay.logs.recordings import LOG, PARTS
-from replay.record.evidence import OWN_BITS, is_of_other_width
+from replay.record.evidence import OWN_BITS, is_of_other_width, not_preloaded, own_malloc, partly_unseen
 from replay.record.merge import Merged, Part, merge, parts_in
-from replay.record.sidecar import Run, write_sidecar
+from replay.record.sidecar import Run, program_of_image, write_sidecar
 
 STRACE_LOG: Final = "strace.log"
 LTRACE_LOG: Final = "ltrace.log"
@@ -31,6 +31,7 @@ TRACEES: Final = "tracees"
 _RUN: Final = "run.json"
 _NOTE: Final = b"warning: replay record: "
 _LAST_BYTES: Final = 1 << 16
+_MOST_NOTES: Final = 5
 _CALLED_EXEC: Final = b" --- Called exec() ---\n"
 _OPENED: Final = re.compile(rb'(SYS_openat\(-?\d+, ")(/(?!proc/|dev/)[^"\\]*)')
 _UNSAFE: Final = re.compile(rb"[^\w ./+:=@%,-]")
@@ -53,13 +54,20 @@ def finish(directory: Path) -> list[str]:
         run = Run(**json.loads((directory / PARTS / _RUN).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ReplayError(f"{directory}: no recording that is to be finished ({error})") from error
+    for path in (directory / PARTS).rglob("*"):
+        if path.is_symlink():  # none of ours: others may write there, and would have their file read with our rights
+            path.unlink()
     parts, kept = parts_in(directory / PARTS), parts_in(directory / PARTS / TRACEES, "maps")
+    if parts and "shim" not in run.tool:
+        run = replace(run, tool=f"shim and {run.tool}")
     try:
         made = _put_together(directory, run, parts)
-        notes = [*_notes(directory / LOG), *(_unseen_notes(made.unseen) if "shim" in run.tool else ())]
         for one in kept:
             one.line = (*made.executed.get(one.pid, [])[one.number :], 0)[0]
-        write_sidecar(directory, run, parts, kept if _is_traced(run) else parts, notes)
+        images = kept if _is_traced(run) else parts
+        programs = [program_of_image(image) for image in images]
+        notes = [*_notes(directory / LOG), *(_unseen_notes(programs, made.unseen) if "shim" in run.tool else ())]
+        write_sidecar(directory, run, parts, images, notes)
     except OSError:
         if (directory / PARTS / _RUN).exists():
             (directory / LOG).unlink(missing_ok=True)
@@ -124,13 +132,26 @@ def _without_links(opened: re.Match[bytes]) -> bytes:
     return opened[1] + os.path.realpath(opened[2])
 
 
-def _unseen_notes(programs: list[str]) -> Iterator[str]:
-    """Yield what to say of programs into which the library was not preloaded."""
-    for program, times in Counter(programs).most_common(5):
-        again = f" ({times} times)" if times > 1 else ""
+def _unseen_notes(programs: list[str], unseen: list[str]) -> Iterator[str]:
+    """Yield what to say of programs with a malloc of their own, and of those into which nothing was preloaded."""
+    told = Counter(dict.fromkeys(filter(None, (_own(Path(program)) for program in set(programs))), 1))
+    told.update(map(_why_unseen, unseen))
+    for sentence, times in told.most_common(_MOST_NOTES):
+        yield sentence + (f" ({times} times)" if times > 1 else "")
+
+
+def _own(program: Path) -> str:
+    return own_malloc(program) or partly_unseen(program)
+
+
+def _why_unseen(program: str) -> str:
+    """Return why nothing was preloaded into a program; that its environment has no LD_PRELOAD its file does not say."""
+    if program and is_of_other_width(Path(program)):
         why = f" (it is not of {OWN_BITS} bits, as ld.so said on its standard error)"
-        other = why if program and is_of_other_width(Path(program)) else ""
-        yield f"{program or 'a program'}{again} ran without the library: its malloc is not recorded{other}"
+        return f"{program} ran without the library: its malloc is not recorded{why}"
+    why = not_preloaded(Path(program)) if program else ""
+    why = why or f"{program or 'a program'} ran without the library"
+    return f"{why}: its malloc is not recorded"
 
 
 def _notes(log: Path) -> list[str]:

@@ -29,6 +29,8 @@ AUXV: Final = {
 }  # fmt: skip
 """Names of the entries of the auxiliary vector. Source: include/uapi/linux/auxvec.h."""
 
+_AT_PHDR: Final = 3
+
 _KERNEL_FILES: Final = {
     "randomize_va_space": "/proc/sys/kernel/randomize_va_space",
     "overcommit_memory": "/proc/sys/vm/overcommit_memory",
@@ -145,6 +147,13 @@ def _image(image: Part) -> dict[str, Any]:
         "auxv": {AUXV.get(key, str(key)): value for key, value in _auxv(image.path.with_suffix(".auxv")).items()},
         "limits": _limits(_text(image.path.with_suffix(".limits"))),
     }
+
+
+def program_of_image(image: Part) -> str:
+    """Return the path of the program of an image, in which its program headers lie; empty where that is not known."""
+    headers = _auxv(image.path.with_suffix(".auxv")).get(_AT_PHDR, 0)
+    mappings = parse_maps(_text(image.path.with_suffix(".maps")))
+    return next((mapping.path for mapping in mappings if mapping.start <= headers < mapping.end), "")
 
 
 def _ends(parts: Path) -> Iterator[dict[str, int]]:

@@ -136,10 +136,9 @@ def _held(malloc: MallocFindings) -> str:
     heap, share = size(picture.heap_bytes), percent(picture.held_bytes, picture.heap_bytes)
     unseen = ""
     if picture.unseen_bytes * 10 >= picture.heap_bytes:
-        unseen = (
-            f" {exact(picture.unseen_bytes)} of the heap lay in no block that the log shows: whether they were free is "
-            "not known."
-        )
+        where = " that the log shows: whether they were free is not known."
+        own = ": never handed out, or the allocator's own."
+        unseen = f" {exact(picture.unseen_bytes)} of the heap lay in no block{own if malloc.sees_all else where}"
     if malloc.passing:
         worst = malloc.worst
         held = f"{size(worst.held_bytes)} of the heap's {size(worst.heap_bytes)}"
