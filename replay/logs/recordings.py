@@ -96,6 +96,11 @@ def notes_of(logs: Sequence[str]) -> list[str]:
     return list(read_sidecar(Path(logs[0]).parent).get("notes", ())) if is_recorded(logs) else []
 
 
+def shows_all_blocks(logs: Sequence[str]) -> bool:
+    """Tell whether a run's logs are a recording of all calls of malloc, which leaves out nothing."""
+    return is_recorded(logs) and "shim" in recorded_by(logs)[0] and not notes_of(logs)
+
+
 def peak_resident(logs: Sequence[str]) -> tuple[int, int] | None:
     """Return the bytes, and the number of the process, of which most was resident; None where no recording tells it."""
     ends = read_sidecar(Path(logs[0]).parent).get("ends", ()) if is_recorded(logs) else ()

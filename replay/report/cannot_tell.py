@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from replay.logs.recordings import ASKED_FOR, notes_of, recorded_by
+from replay.logs.recordings import ASKED_FOR, notes_of, recorded_by, shows_all_blocks
 from replay.report.findings import Findings
 
 LTRACE: Final = "ltrace -L -f -S -x 'malloc+free+calloc+realloc@libc.so*' -o FILE PROG"
@@ -160,7 +160,7 @@ def _answered(findings: Findings) -> set[str]:
 def _much_unseen(findings: Findings) -> bool:
     """Return whether a tenth or more of the heap, when it was largest or at the end, is unseen. Heuristic."""
     malloc = findings.malloc
-    if malloc is None or malloc.sees_all or not len(findings.run.malloc_blocks):
+    if malloc is None or not len(findings.run.malloc_blocks) or shows_all_blocks(findings.run.source.files):
         return False
     return any(one.unseen_bytes * 10 >= one.heap_bytes > 0 for one in (malloc.diagnosis.largest, malloc.diagnosis.end))
 

@@ -209,8 +209,11 @@ def _reserved(findings: Findings) -> Iterator[Paragraph]:
     if reserved and reserved >= MUCH_RESERVED * mapped:
         assert findings.run.footprint.peak is not None
         peak = findings.places.of_step(findings.run.replayed.changes.one("step", findings.run.footprint.peak))
+        own = summary["recorder_bytes"]
+        recorder = f", and {size(own)} the recorder's own" if own else ""
         yield Paragraph(
-            f"At the peak ({peak}) {size(mapped)} were mapped, {size(reserved)} of them without access, only reserved."
+            f"At the peak ({peak}) {size(mapped)} were mapped, {size(reserved)} of them without access, only reserved"
+            f"{recorder}."
         )
 
 
@@ -221,7 +224,7 @@ def _resident(findings: Findings) -> Iterator[Paragraph]:
         most, pid = found
         names = (space.name for space in reversed(findings.spaces) if space.pid == pid)
         whose = f" of {next(names, f'process {pid}')}" if len(findings.spaces) > 1 else ""
-        own = findings.run.summary_values.get("recorder_bytes")
+        own = findings.run.summary_values["recorder_bytes"]
         recorder = f", up to {size(own)} of them the recorder's own" if own else ""
         yield Paragraph(f"At most {size(most)}{whose} were resident at once, as the kernel counted (VmHWM){recorder}.")
 

@@ -21,7 +21,6 @@ from replay.heap.growth_causes import KINDS, heap_growth, threshold_raises
 from replay.heap.leaks import leaked_groups, live_rows
 from replay.heap.snapshot import HeapSnapshot, pins
 from replay.linux import constants
-from replay.logs.recordings import notes_of
 from replay.report.facts import Curve
 from replay.report.malloc.facts import Cause, Fault, LeakGroup, Pin, Raise, SpaceBlocks
 from replay.run.stacks import askers
@@ -119,11 +118,6 @@ class MallocFindings:
     def is_recording(self) -> bool:
         """Whether `replay record` made the log, whose preloaded library sees the calls of all callers."""
         return any(log.dialect == "mixed" for log in self.run.source.logs)
-
-    @cached_property
-    def sees_all(self) -> bool:
-        """Whether the log shows each block that malloc handed out: that of a recording that leaves out nothing does."""
-        return self.is_recording and not notes_of(self.run.source.files)
 
     @cached_property
     def shows_frees(self) -> bool:

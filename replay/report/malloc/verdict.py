@@ -14,6 +14,7 @@ from replay.heap.diagnosis import ANSWERS, BOTH, FRAGMENTATION, LEAK, NEITHER
 from replay.heap.leaks import Growth
 from replay.heap.snapshot import HeapSnapshot
 from replay.linux.glibc import TRIM_THRESHOLD
+from replay.logs.recordings import shows_all_blocks
 from replay.report.cannot_tell import LEAKS, cannot_tell
 from replay.report.facts import Paragraph
 from replay.report.findings import malloc_of
@@ -124,6 +125,16 @@ def _growth(growth: Growth) -> str:
     return f"Live memory {grew}: in each quarter of the run at least {', '.join(marks)} and {last} were live."
 
 
+def _in_no_block(malloc: MallocFindings, picture: HeapSnapshot) -> str:
+    """Return how much of the heap lies in no block, where that is much: of a recording of all calls it is no one's."""
+    if picture.unseen_bytes * 10 < picture.heap_bytes:
+        return ""
+    found = f" {exact(picture.unseen_bytes)} of the heap lay in no block"
+    if shows_all_blocks(malloc.run.source.files):
+        return f"{found}: never handed out, or the allocator's own."
+    return f"{found} that the log shows: whether they were free is not known."
+
+
 def _held(malloc: MallocFindings) -> str:
     """Return how much of the heap is free but held back by live blocks, at the moment that says most."""
     picture, moment = malloc.decisive
@@ -134,11 +145,7 @@ def _held(malloc: MallocFindings) -> str:
         "end": "Just before the exit" if malloc.exited else "At the end of the log",
     }[moment]
     heap, share = size(picture.heap_bytes), percent(picture.held_bytes, picture.heap_bytes)
-    unseen = ""
-    if picture.unseen_bytes * 10 >= picture.heap_bytes:
-        where = " that the log shows: whether they were free is not known."
-        own = ": never handed out, or the allocator's own."
-        unseen = f" {exact(picture.unseen_bytes)} of the heap lay in no block{own if malloc.sees_all else where}"
+    unseen = _in_no_block(malloc, picture)
     if malloc.passing:
         worst = malloc.worst
         held = f"{size(worst.held_bytes)} of the heap's {size(worst.heap_bytes)}"
