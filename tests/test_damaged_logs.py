@@ -60,6 +60,19 @@ def test_a_space_that_a_split_call_shows_begins_at_the_step_that_its_line_has(tm
     assert copy[["born_line", "born_step", "died_line", "died_step"]].to_numpy().tolist() == [[3, 1, 5, 2]]
 
 
+def test_a_space_is_there_when_a_child_in_it_shows_a_line_before_who_made_it(tmp_path: Path) -> None:
+    log = """\
+9 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000
+8 munmap(0x7f0000000000, 4096) = 0
+9 brk(NULL) = 0x55550000
+7 <... vfork resumed>) = 8
+9 --- SIGCHLD {si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=7, si_uid=0, si_status=0} ---
+"""
+    run = load(tmp_path, log)
+    assert run.replayed.spaces["born_line"].tolist() == [1, 2]
+    assert run.regions[["space", "born_line", "died_line"]].to_numpy(object, na_value=None).tolist() == [[0, 1, None]]
+
+
 def test_a_free_that_began_before_the_fork_takes_the_childs_copy_at_the_fork(tmp_path: Path) -> None:
     log = """\
 11 prog->free(0x5000 <unfinished ...>

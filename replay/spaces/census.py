@@ -168,7 +168,8 @@ class _Census:
                 on_the_way.add(parent)
                 continue
             waiting.pop()
-            task = self._begin(child, at, origin, is_exec=is_exec and not waiting)
+            clock = int(min(self.calls.entry_clock[at], self.calls.entry_clock[row]))
+            task = self._begin(child, at, origin, clock, is_exec=is_exec and not waiting)
             if not waiting:
                 return task
 
@@ -205,9 +206,8 @@ class _Census:
     def _by_thread(self) -> tuple[Int64Array, dict[int, tuple[int, int]]]:
         return rows_by_thread(self.tids)
 
-    def _begin(self, tid: int, row: int, origin: _Origin, *, is_exec: bool) -> _Task:
-        """Return the task of a thread that shows its first line, of whose parent it is known where it lives."""
-        clock = int(self.calls.entry_clock[row])
+    def _begin(self, tid: int, row: int, origin: _Origin, clock: int, *, is_exec: bool) -> _Task:
+        """Return the task of a thread that is there at `clock`, of whose parent it is known where it lives."""
         parent = self.tasks.get(origin.parent)
         if parent is not None and origin.maker != NULL:
             return self._make(origin.maker, parent, clock, row)
