@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import oracle
 import page_maker
+import pandas as pd
 import pytest
 from fleet_maker import make_dataset
 
@@ -207,7 +208,11 @@ def test_the_page_of_a_run_in_a_dataset_has_the_same_maps_and_says_what_its_tabl
     told = shown_page.evaluate("lines => lines.map((line) => mapsText(0, line))", lines)
     assert told == [clean_lines(maps_text(join_equal(run.mappings(0, line)))) for line in lines]
     failures = len(run.brk_failures)
-    assert (f"failed to grow {failures:,} times" if failures else "no brk call") in shown_page.inner_text(".verdict")
+    said = shown_page.inner_text(".verdict")
+    assert (f"failed to grow {failures:,} times" if failures else "no brk call") in said
+    live = run.summary["live_bytes"][0]
+    assert ("the log shows no malloc calls" if pd.isna(live) else f"{live:,} bytes") in said
+    shown_page.close()
 
 
 # --- texts of logs ---------------------------------------------------------------------------------------------------

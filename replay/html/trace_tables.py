@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from replay.console.amounts import exact, grouped, number, times
 from replay.console.screen import clean
 from replay.engine.column_store import SortedColumns
 from replay.engine.columns import NULL, Int64Array
 from replay.logs.files import split_name
+from replay.report.first_screen import CANNOT_TELL
 from replay.tables import TABLES
 
 if TYPE_CHECKING:
@@ -145,10 +147,10 @@ def _said(findings: Any) -> list[Said]:
     """Return the sections of the report's first screen, with all advice."""
     from replay.report import advice
     from replay.report.cannot_tell import cannot_tell
-    from replay.report.first_screen import CANNOT_TELL, by_command
+    from replay.report.first_screen import by_command
     from replay.report.verdict import verdict
 
-    said = [Said("Verdict", paragraph.text, paragraph.tone) for paragraph in verdict(findings)]
+    said = [Said("Verdict", grouped(clean(paragraph.text)), paragraph.tone) for paragraph in verdict(findings)]
     said += [Said("What it means", text) for text in advice.meaning(findings)]
     said += [Said("What to try", text) for text in advice.to_try(findings)]
     untold = ((texts, command.partition("\n")[0]) for command, texts in by_command(cannot_tell(findings)).items())
@@ -249,20 +251,34 @@ def _plain_words(events: pa.Table) -> list[str]:
 
 
 def _evidence(table: Callable[[str], pa.Table]) -> list[Said]:
-    """Return what the tables say of refused breaks: how many, and the evidence of the first of each cause."""
+    """Return what the tables say of refused breaks, with the evidence of one of each cause, and of live blocks."""
     rows = table("brk_failures").to_pylist()
-    if not rows:
-        return [Said("Verdict", "In this run no brk call that asked for more was refused.", "good")]
-    lines = f"line {rows[0]['line']}" if len(rows) == 1 else f"lines {rows[0]['line']} to {rows[-1]['line']}"
-    said = [Said("Verdict", f"The break failed to grow {len(rows):,} times ({lines}).", "bad")]
-    firsts: dict[str, str] = {}
-    for row in rows:
-        firsts.setdefault(str(row["cause"]), str(row["evidence"]))
-    said += [Said("Verdict", f"Why ({cause}): {clean(evidence)}.") for cause, evidence in firsts.items()]
+    if rows:
+        lines = f"line {rows[0]['line']}" if len(rows) == 1 else f"lines {rows[0]['line']} to {rows[-1]['line']}"
+        said = [Said("Verdict", f"The break failed to grow {times(len(rows))} ({lines}).", "bad")]
+        firsts = {str(row["cause"]): str(row["evidence"]) for row in reversed(rows)}
+        said += [
+            Said("Verdict", f"Why ({cause}): {grouped(clean(evidence))}.")
+            for cause, evidence in reversed(firsts.items())
+        ]
+    else:
+        said = [Said("Verdict", "In this run no brk call that asked for more was refused.", "good")]
     granted = [row["bytes"] for row in table("mmap_fallbacks").to_pylist() if row["errno"] is None]
     if granted:
-        said.append(Said("Verdict", f"{len(granted):,} mappings stood in for it: {sum(granted):,} bytes."))
-    return said
+        said.append(Said("Verdict", f"{number(len(granted), 'mapping')} stood in for it: {exact(sum(granted))}."))
+    return [*said, *(_live(summary) for summary in table("summary").to_pylist())]
+
+
+def _live(summary: dict[str, Any]) -> Said:
+    """Return what a summary says of blocks that are live at the end, and of what lies free below them."""
+    if summary["live_bytes"] is None:
+        return Said(
+            "What this log cannot tell", "Leak, fragmentation, what pins the heap: the log shows no malloc calls."
+        )
+    pinned = summary["pinned_bytes"]
+    below = f", with {exact(pinned)} of the heap free below them" if pinned else ""
+    live = number(summary["live_blocks"], "block")
+    return Said("Verdict", f"Live at the end of the log: {live}, {exact(summary['live_bytes'])}{below}.")
 
 
 def _spaces_of_tables(events: pa.Table, regions: pa.Table) -> list[dict[str, Any]]:
