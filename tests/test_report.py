@@ -662,6 +662,27 @@ def test_a_heading_breaks_before_a_text_does_and_ends_where_the_others_end() -> 
     assert plain(table(head, [[*row[:2], "word " * 50]], right=[0, 1], give=[2], indent=""))[-1].endswith("word word…")
 
 
+def test_short_texts_of_a_table_break_between_their_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert plain(table(["a" * 40, "first line"], [["7", "28 before"]], indent="  " * 5)) == [
+        " " * 10 + " " * 42 + "first",
+        " " * 10 + "a" * 40 + "  line",
+        " " * 10 + "7" + " " * 41 + "28",
+        " " * 10 + " " * 42 + "before",
+    ]
+
+
+def test_a_step_keeps_its_words_and_gives_of_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    log = tmp_path / "trace.log"
+    log.write_text(f'openat(AT_FDCWD, "/opt/{"deep/" * 20}end.so", O_RDONLY) = 3\nbrk(NULL) = 0x5629aca0d000\n')
+    opened, asked = list(screen.shown(step_lines(replay.load(log)), colour=False))[1:]
+    assert opened.endswith("end.so as 3") and "openat /opt/" in opened and screen.cells(opened) <= 60
+    assert asked.endswith("brk asked where the break is: 0x5629aca0d000")
+
+
 def test_a_path_breaks_behind_a_folder() -> None:
     assert screen.wrapped("blocked_break/strace.log", width=18) == ["blocked_break/", "strace.log"]
 

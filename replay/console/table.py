@@ -76,9 +76,15 @@ def fitted_widths(
 def least_widths(head: Sequence[str], rows: Sequence[Sequence[str]], give: Collection[int]) -> list[int]:
     """Return the least width of each column: its heading broken, its numbers whole, a text that gives way short."""
     return [
-        max(_heading_width(name, 0), min(value, LEAST_TEXT) if at in give else value)
+        max(_heading_width(name, 0), _least_text([row[at] for row in rows]) if at in give else value)
         for at, (name, value) in enumerate(zip(head, _value_widths(rows, len(head)), strict=True))
     ]
+
+
+def _least_text(texts: Sequence[str]) -> int:
+    """Return the least width of texts that give way: short ones keep their words whole."""
+    widest = max(map(cells, texts), default=0)
+    return LEAST_TEXT if widest > LEAST_TEXT else max((_heading_width(text, 0) for text in texts), default=0)
 
 
 def _value_widths(rows: Sequence[Sequence[str]], columns: int) -> list[int]:

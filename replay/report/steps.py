@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from replay.console.screen import clean, shortened, styled
+from replay.console.screen import cells, clean, shortened, styled
+from replay.console.terminal import UNKNOWN_WIDTH
 from replay.console.terminal import width as screen_width
 from replay.engine.columns import NULL, Int64Array
 from replay.report.step_words import StepWords
@@ -52,8 +53,21 @@ def step_lines(run: Run, steps: Int64Array | None = None) -> Iterator[str]:
             where = f"{PurePath(run.source.files[files[at]]).name}: " if files else ""
             what = where + text
             if len(what) > room or not what.isascii():
-                what = shortened(clean(what), room)
+                what = _fitted(clean(what), room)
             yield f"{step:>{widths[0]}} {lines[at]:>{widths[1]}} {who}{what}"
+
+
+_LEAST_PATH: Final = 12
+"""Columns that a path keeps at least."""
+
+
+def _fitted(what: str, room: int) -> str:
+    """Return a step's words cut to fit, its longest path first; on less than 80 columns the rest is left to wrap."""
+    path = max((word for word in what.split(" ") if "/" in word), key=cells, default="")
+    if path:
+        short = shortened(path, max(cells(path) - (cells(what) - room), _LEAST_PATH))
+        what = what.replace(path, short, 1)
+    return what if screen_width() < UNKNOWN_WIDTH else shortened(what, room)
 
 
 def step_values(run: Run, steps: Int64Array) -> Iterator[dict[str, Any]]:
