@@ -346,7 +346,7 @@ SET: Final = "files of a set"
 """The worst case that is no log but a set of them, see `write_set`."""
 
 LINES_OF: Final = {
-    SET: 0.05, "shapes": 0.1, "processes": 0.2, "problems": 0.5, "-k frames": 0.5, "blocks": 5,
+    SET: 0.05, "shapes": 0.1, "processes": 0.2, "problems": 0.5, "-k frames": 0.25, "blocks": 5,
     "processes without a creator": 0.2, "chained forks": 0.2, "execs": 0.2, "forks of many mappings": 0.1,
 }  # fmt: skip
 """So many times the lines of the others, the work for a line being so much more or less."""

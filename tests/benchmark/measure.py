@@ -1,4 +1,4 @@
-"""Whole processes measured: the time from start to end, the most memory held, and what machine it was."""
+"""Whole processes measured: the time from start to end, that of the processor, the most memory held, what machine."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class CommandFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run of a command: seconds of wall clock, and the peak of its resident memory in bytes."""
+    """One run of a command: seconds of wall clock and of the processor, the peak of its resident memory in bytes."""
 
     seconds: float
+    cpu: float
     peak_bytes: int
 
 
@@ -42,7 +43,7 @@ def measured(command: list[str], home: Path | None = None) -> Measured:
             errors.seek(0)
             said = errors.read().decode(errors="replace")[-500:]
             raise CommandFailedError(f"{Path(command[0]).name} ended with {child.returncode}: {said}")
-    return Measured(seconds, usage.ru_maxrss * 1024)
+    return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def median_of_pairs(command: list[str], reference: list[str], pairs: int) -> tuple[float, float, float]:
