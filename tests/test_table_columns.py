@@ -54,6 +54,14 @@ def test_lives_have_times(tmp_path: Path) -> None:
     assert run.regions[["born_time_ns", "died_time_ns"]].to_numpy().tolist() == [[43200 * 10**9, 43202 * 10**9]]
 
 
+def test_mmap_fallbacks_are_allocator_mmaps_of_two_kinds() -> None:
+    run = replay.load(BLOCKED)
+    rows = run.arrow("allocator_mmaps").to_pylist()
+    fallbacks = [row for row in rows if row["kind"] in ("fallback", "last_resort")]
+    assert 0 < len(fallbacks) < len(rows)
+    assert run.arrow("mmap_fallbacks").to_pylist() == fallbacks
+
+
 # --- owners and blockers ---
 
 

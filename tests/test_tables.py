@@ -312,13 +312,6 @@ class TestToArrow:
         with pytest.raises(ValueError, match=message):
             to_arrow("problems", columns)
 
-    def test_mmap_fallbacks_are_allocator_mmaps_of_two_kinds(self) -> None:
-        kinds = ["direct", "fallback", "pool", "last_resort", "arena_heap", "fallback"]
-        everything = to_arrow("allocator_mmaps", allocator_mmap_columns(kinds))
-        table = tables.mmap_fallbacks_of(everything)
-        assert table.schema.equals(arrow_schema("mmap_fallbacks"), check_metadata=True)
-        assert table.column("step").to_pylist() == [1, 3, 5]
-
     def test_in_order_sorts_by_each_key_and_keeps_equals_in_place(self) -> None:
         table = regions(start=[8, 4, 4, 2], end=[9, 5, 6, 3], born_step=[1, 1, 1, -1])
         ordered = tables.in_order(table)
@@ -677,12 +670,6 @@ def fragmentation_columns(**columns: Any) -> dict[str, Any]:
     rows = len(next(iter(columns.values())))
     promised = {name for name, _, nullable in promised_fields("fragmentation") if not nullable}
     return {name: [0] * rows for name in promised} | columns
-
-
-def allocator_mmap_columns(kinds: list[str]) -> dict[str, Any]:
-    rows = len(kinds)
-    numbers = {name: list(range(rows)) for name in ("step", "line", "space", "bytes")}
-    return numbers | {name: ["x"] * rows for name in ("allocator", "certainty", "evidence")} | {"kind": kinds}
 
 
 def regions(**columns: list[Any]) -> pa.Table:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from string import ascii_letters, digits
 from typing import Any, Final
 from urllib.parse import unquote
@@ -47,6 +48,7 @@ _TAKEN_FOR_ANOTHER_TYPE: Final = re.compile(
 """What a reader takes for a number, a date, a truth value or hive's null where it stands behind `run=`."""
 
 
+@lru_cache(256)
 def escaped(name: str) -> str:
     """Return a run's name as it stands in paths: ASCII that is special percent-encoded, all else as it is.
 

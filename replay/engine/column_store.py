@@ -96,16 +96,12 @@ class Shelf:
         Raises:
             ReplayError: the temporary directory is full.
         """
-        if not len(column):
-            return Packed(0, 0, None, has_nulls=False, place=0)
-        if not column.strides[0]:  # one number all over
-            return Packed(len(column), int(column[0]), None, has_nulls=False, place=0)
-        if self._end + column.nbytes <= self._whole_bytes and not _is_one_number(column):
+        if not len(column) or not column.strides[0] or _is_one_number(column):
+            return Packed(len(column), int(column[0]) if len(column) else 0, None, has_nulls=False, place=0)
+        if self._end + column.nbytes <= self._whole_bytes:
             return Packed(len(column), 0, np.int64, has_nulls=False, place=self._kept(column.copy()))
         column = np.ascontiguousarray(column)  # a column of a table of rows is slow to read: it is once
         low, high = int(column.min()), int(column.max())
-        if low == high:
-            return Packed(len(column), low, None, has_nulls=False, place=0)
         nulls = column == NULL if low == NULL else None
         if nulls is not None:
             low = int((column - 1).min()) + 1  # NULL - 1 is the highest number

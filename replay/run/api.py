@@ -83,10 +83,8 @@ class Run(Analysis):
 
     def arrow(self, table: str) -> pa.Table:
         """Return a table as an Arrow table; raise QueryError if there is none of that name."""
-        from replay.tables import mmap_fallbacks_of, to_arrow
+        from replay.tables import to_arrow
 
-        if table == "mmap_fallbacks":
-            return mmap_fallbacks_of(self.arrow("allocator_mmaps"))
         return to_arrow(table, self.columns(table), self.strings)
 
     def columns(self, table: str) -> dict[str, Any]:
@@ -104,11 +102,8 @@ class Run(Analysis):
             QueryError: there is no such table.
         """
         from replay.run.table_columns import parts_of
-        from replay.tables import in_order, to_arrow
+        from replay.tables import to_arrow
 
-        if table == "mmap_fallbacks":
-            yield in_order(self.arrow(table))
-            return
         for columns in parts_of(self, table, every):
             yield to_arrow(table, columns, self.strings)
 

@@ -16,6 +16,7 @@ from replay.calls.enclosing import GIVING, HIDING
 from replay.calls.reader import FAILED
 from replay.engine.column_store import PackedColumns, SortedColumns
 from replay.engine.columns import NO_TEXT, NULL, Columns, Int64Array
+from replay.engine.sorting import is_among
 from replay.errors import QueryError
 from replay.heap.blocks import BACKINGS, ENDS, LIVE
 from replay.heap.free_space import HEAP_COLUMNS
@@ -28,6 +29,7 @@ from replay.run.owners import blockers_of, owners_of
 from replay.run.summary import capped
 from replay.run.timeline import thinned, timeline_columns
 from replay.tables import TABLES, Words
+from replay.tables.schema import FALLBACK_KINDS
 
 if TYPE_CHECKING:
     from replay.run.analysis import Analysis
@@ -187,6 +189,13 @@ def _mmap_columns(run: Analysis) -> dict[str, Any]:
     return columns | {"bytes": capped(mmaps["bytes"]), "request_bytes": np.where(asked == NULL, NULL, capped(asked))}
 
 
+def _fallback_columns(run: Analysis) -> dict[str, Any]:
+    """Return the rows of `allocator_mmaps` that stood in for a failed brk."""
+    kind, kinds = run.activity.allocator_mmaps["kind"], run.strings.intern_all(FALLBACK_KINDS)
+    chosen = np.flatnonzero(is_among(kind, np.sort(np.array(kinds, np.int64))))
+    return {name: column[chosen] for name, column in _mmap_columns(run).items()}
+
+
 def _sorted(columns: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
     """Return columns with their rows sorted by those named in `order`; equal ones keep their places."""
     keys = [np.asarray(columns[name]) for name in order if columns]
@@ -213,6 +222,7 @@ _PARTED: Final[dict[str, tuple[Callable[[Analysis], PackedColumns], Callable[[An
 _WHOLE: Final[dict[str, Callable[[Analysis], dict[str, Any]]]] = {
     "brk_failures": _failure_columns,
     "allocator_mmaps": _mmap_columns,
+    "mmap_fallbacks": _fallback_columns,
     "timeline": lambda run: timeline_columns(run.changes, run.clock),
     "problems": _problem_columns,
     "summary": lambda run: {name: [value] for name, value in run.summary_values.items()},

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
         arrow_schema,
         in_order,
         metadata_of,
-        mmap_fallbacks_of,
         to_arrow,
         to_pandas,
+        without_rows,
     )
     from replay.tables.dictionary import (
         DICTIONARY_BEGIN,
@@ -53,7 +53,6 @@ __all__ = [
     "export_tables",
     "in_order",
     "metadata_of",
-    "mmap_fallbacks_of",
     "no_formula",
     "schema_text",
     "system_errors",
@@ -62,6 +61,7 @@ __all__ = [
     "to_pandas",
     "whole_directory",
     "whole_file",
+    "without_rows",
     "write_csv",
     "write_parquet",
     "write_tables",
@@ -74,5 +74,6 @@ if not TYPE_CHECKING:
         for module in ("arrow", "dictionary", "files", "streams", "whole_files") if name in __all__ else ():
             found = getattr(import_module(f"replay.tables.{module}"), name, None)
             if found is not None:
+                globals()[name] = found
                 return found
         raise AttributeError(f"module 'replay.tables' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from replay.engine.columns import NULL, Strings, to_signed
 from replay.engine.sorting import is_ascending
-from replay.tables.schema import FALLBACK_KINDS, SCHEMA_VERSION, TABLES, Column, Table, table_of
+from replay.tables.schema import SCHEMA_VERSION, TABLES, Column, Table, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,26 +120,16 @@ def to_arrow(table: str, columns: Mapping[str, Values], strings: Strings | None 
         raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
     rows = _row_count(table, columns)
     if not rows:
-        return _without_rows(table)
+        return without_rows(arrow_schema(table))
     arrays = [_arrow_array(table, column, columns, strings, rows) for column in facts.columns]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(table))
 
 
-@cache
-def _without_rows(table: str) -> pa.Table:
-    return arrow_schema(table).empty_table()
-
-
-def mmap_fallbacks_of(allocator_mmaps: pa.Table) -> pa.Table:
-    """Return the table `mmap_fallbacks`: the rows of `allocator_mmaps` that stood in for a failed brk."""
+def without_rows(schema: pa.Schema) -> pa.Table:
+    """Return a table without rows; the schema's own `empty_table` imports pandas."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    if not allocator_mmaps.num_rows:
-        return _without_rows("mmap_fallbacks")
-    kind = allocator_mmaps.column("kind").cast(pa.string())
-    rows = allocator_mmaps.filter(pc.is_in(kind, value_set=pa.array(FALLBACK_KINDS)))
-    return pa.Table.from_arrays(rows.columns, schema=arrow_schema("mmap_fallbacks"))
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def in_order(table: pa.Table) -> pa.Table:
