@@ -19,6 +19,7 @@ import pytest
 from fleet_maker import make_dataset, run_row, write_runs
 
 import replay
+from replay.batch import batch
 from replay.errors import OutputExistsError, ReplayError
 
 pytest.importorskip("bokeh")
@@ -203,6 +204,28 @@ def test_owners_at_the_peak_are_those_of_the_regions(tmp_path: Path) -> None:
     sums = alive.groupby("owner", observed=True)["size_bytes"].sum().sort_values(ascending=False)
     assert fleet.owners == {0: [(owner, int(total)) for owner, total in sums.head(5).items()]}
     assert sums.sum() == run.summary["peak_mapped_bytes"][0]
+
+
+def test_owners_at_the_peak_of_a_set_are_those_at_its_step(tmp_path: Path) -> None:
+    mapping = "PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0"
+    of_pid = {
+        10: f"""\
+1795000000.000001 execve("./a", ["./a"], 0x7ffc00000000 /* 2 vars */) = 0
+1795000000.000002 brk(NULL) = 0x555500000000
+1795000000.000003 clone(child_stack=NULL, flags=CLONE_VM|CLONE_THREAD, child_tidptr=0x7f3b0000) = 11
+1795000000.000006 mmap(NULL, 8192, {mapping}) = 0x7e0000000000
+1795000000.000007 munmap(0x7e0000000000, 8192) = 0
+""",
+        11: f"""\
+1795000000.000004 mmap(NULL, 4096, {mapping}) = 0x7f0000000000
+1795000000.000005 mmap(NULL, 16384, {mapping}) = 0x7d0000000000
+1795000000.000008 munmap(0x7d0000000000, 16384) = 0
+""",
+    }
+    for pid, text in of_pid.items():
+        (tmp_path / f"log.{pid}").write_text(text)
+    batch(tmp_path, tmp_path / "ds", jobs=0)
+    assert fleet_of(tmp_path / "ds").owners == {0: [("anonymous", 4096 + 16384 + 8192)]}
 
 
 def test_curves_are_the_timeline_of_the_run(tmp_path: Path) -> None:

@@ -232,6 +232,39 @@ def test_files_are_cut_at_their_size(logs: Path, tmp_path: Path, monkeypatch: py
     assert everything(place) == before
 
 
+def made_older(place: Path, run: str) -> None:
+    """Let a run be one of an earlier version: without columns that came later, some numbers of other types."""
+    for file in [*place.glob("*/part-*.parquet"), *place.glob(f"*/run={escaped(run)}/part-*.parquet")]:
+        table = pq.ParquetFile(file).read()
+        later = [name for name in ("time", "elapsed_ns", "program", "recorder_bytes") if name in table.column_names]
+        pq.write_table(table.drop_columns(later), file)
+    runs = pq.ParquetFile(place / "runs.parquet").read()
+    version = ["1" if name == run else "2" for name in runs["run"].to_pylist()]
+    at = runs.column_names.index("schema_version")
+    pq.write_table(runs.set_column(at, "schema_version", pa.array(version)), place / "runs.parquet")
+
+
+def test_a_run_of_an_earlier_version_stays_in_compacted_files_with_what_it_has(logs: Path, tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    batch(logs, place, jobs=0, how=Upkeep(flat=True))
+    made_older(place, "b/blocked.log")
+    before = everything(place)
+    done = compact(existing_store(str(place)))
+    assert (done.runs, done.left) == (["a/plain.log", "b/blocked.log", "c/leaky.log"], [])
+    assert everything(place) == before
+    said = "run b/blocked.log: written by another version, whose tables differ; batch makes them again"
+    assert [sentence.partition(": ")[2] for sentence in Dataset(str(place)).complaints()] == [said]
+
+
+def test_compact_leaves_a_run_of_an_earlier_version_in_its_folder(logs: Path, tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    batch(logs, place, jobs=0)
+    made_older(place, "b/blocked.log")
+    before = everything(place)
+    assert compact(existing_store(str(place))).left == ["b/blocked.log"]
+    assert everything(place) == before
+
+
 def test_a_batch_appends_to_a_compacted_dataset_and_replaces_in_it(logs: Path, tmp_path: Path) -> None:
     place = tmp_path / "set"
     batch(logs / "a", place, jobs=0, how=Upkeep(flat=True))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import oracle
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +21,11 @@ from replay.conditions import (
     conditions_that_hold,
     judge,
     origins_in,
+    origins_in_tables,
     origins_of,
     parse_condition,
 )
+from replay.datasets.dataset import plain_texts
 from replay.report.as_text import text_report
 from replay.tables import TABLES
 
@@ -225,6 +229,10 @@ def test_a_run_says_where_its_first_failure_stands() -> None:
     assert str(judged.reasons[0]) == f"{len(run.brk_failures)} > 0 (first in line {line})"
 
 
+def of_run(run: replay.Run) -> Callable[[str, Sequence[str]], pa.Table]:
+    return lambda name, columns: plain_texts(run.arrow(name).select(columns))
+
+
 _PARENT = """\
 1.000001 execve("./a", ["./a"], 0x7ffc00000000 /* 2 vars */) = 0
 1.000002 brk(NULL) = 0x555500000000
@@ -244,6 +252,7 @@ def test_a_peak_of_a_set_is_in_a_line_of_its_file(tmp_path: Path) -> None:
         (tmp_path / f"log.{pid}").write_text(lines)
     run = replay.load(sorted(tmp_path.iterdir()))
     assert origins_of(run)["peak_mapped_bytes"] == "in line 2 of log.11"
+    assert origins_in_tables(run.summary_values, of_run(run))["peak_mapped_bytes"] == "in line 2 of log.11"
     assert "At the peak (line 2 of log.11) 1 GiB were mapped, 1 GiB of them" in " ".join(
         " ".join(text_report(run)).split()
     )

@@ -59,13 +59,17 @@ def compact(store: Store) -> Compacted:
 
 
 def rewrite(store: Store) -> Compacted:
-    """Do what `compact` does to a dataset that is locked and of which no switch is pending."""
+    """Do what `compact` does to a dataset that is locked and of which no switch is pending.
+
+    Runs of another version that are in such files stay there, with what they have.
+    """
     table = read_runs(store)
     rows = [] if table is None else table.select(["run", "status", "schema_version"]).to_pylist()
     good = sorted(row["run"] for row in rows if row["status"] == OK)
-    left = {row["run"] for row in rows if row["status"] == OK and row["schema_version"] != SCHEMA_VERSION}
-    runs = [run for run in good if run not in left]
     dataset = Dataset(store.url)
+    others = {row["run"] for row in rows if row["status"] == OK and row["schema_version"] != SCHEMA_VERSION}
+    left = others - (dataset.compacted - dataset.files("summary").of_run.keys())
+    runs = [run for run in good if run not in left]
     files = {name: _written(store, name, _pieces(dataset, name, runs)) for name in TABLES}
     with uninterrupted():
         store.write(SWITCH, Switch(files, runs).data())
@@ -73,21 +77,18 @@ def rewrite(store: Store) -> Compacted:
     return Compacted(runs, sorted(left))
 
 
-def _written(store: Store, name: str, pieces: Iterator[tuple[str, pa.Table]]) -> list[str]:
-    """Write the pieces of a table, of one run each, into files that lie aside; return their names."""
-    import pyarrow as pa
-
+def _written(store: Store, name: str, pieces: Iterator[pa.Table]) -> list[str]:
+    """Write the pieces of a table into files that lie aside; return their names."""
     schema = compacted_schema(name)
     files: list[str] = []
     with store.staging() as folder, ExitStack() as open_file:
         stream: Any = None
-        for run, piece in pieces:
+        for piece in pieces:
             if stream is None or stream.size > PART_BYTES - _ROOM:
                 open_file.close()
                 files.append(f"part-{len(files)}.parquet")
                 stream = open_file.enter_context(ParquetStream(schema, folder / files[-1]))
-            column = pa.array([run], pa.string()).take(pa.array([0] * piece.num_rows, pa.int32()))
-            stream.write(piece.add_column(0, schema.field("run"), column).cast(schema))
+            stream.write(piece)
         if not files:
             files.append("part-0.parquet")
             open_file.enter_context(ParquetStream(schema, folder / files[-1]))
@@ -107,34 +108,56 @@ def compacted_schema(name: str) -> pa.Schema:
     return pa.schema([run, *list(schema)[1:]], metadata=arrow_schema(name).metadata)
 
 
-def _pieces(dataset: Dataset, name: str, runs: list[str]) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the parts of runs in order of their names; of a run that was made again, the new ones."""
+def _pieces(dataset: Dataset, name: str, runs: list[str]) -> Iterator[pa.Table]:
+    """Yield the rows of runs in order of their names; of a run that was made again, the new ones."""
     files, wanted = dataset.files(name), set(runs)
-    flat = (piece for file in files.flat for piece in _of_many(dataset, file) if piece[0] not in files.of_run)
+    kept = wanted - files.of_run.keys()
+    flat = (piece for file in files.flat for piece in _of_many(dataset, name, file) if piece[0] in kept)
     mine = [(run, file) for run, file in sorted(files.of_run.items()) if run in wanted]
-    folders = (piece for run, file in mine for piece in _of_one(dataset, run, file))
-    return (piece for piece in merge(flat, folders, key=itemgetter(0)) if piece[0] in wanted)
+    folders = (piece for run, file in mine for piece in _of_one(dataset, name, run, file))
+    return (piece for _, piece in merge(flat, folders, key=itemgetter(0)))
 
 
-def _of_one(dataset: Dataset, run: str, file: str) -> Iterator[tuple[str, pa.Table]]:
-    for group in _groups(dataset, file):
-        yield run, group
-
-
-def _of_many(dataset: Dataset, file: str) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the rows of a file of many runs, those of each run by themselves."""
+def _of_one(dataset: Dataset, name: str, run: str, file: str) -> Iterator[tuple[str, pa.Table]]:
     import pyarrow as pa
+
+    schema = compacted_schema(name)
+    for group in _groups(dataset, file):
+        yield run, _fitted(group.add_column(0, "run", pa.repeat(run, group.num_rows)), schema)
+
+
+def _of_many(dataset: Dataset, name: str, file: str) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the rows of a file of many runs, those of each run by themselves."""
     import pyarrow.compute as pc
 
     for group in _groups(dataset, file):
         if not group.num_rows:
             continue
-        run = group.column("run").combine_chunks().cast(pa.string())
+        fitted = _fitted(group, compacted_schema(name))
+        run = fitted.column("run").combine_chunks()
         changes = pc.not_equal(run[1:], run[:-1])
         bounds = [0, *(at + 1 for at in pc.indices_nonzero(changes).to_pylist()), group.num_rows]
-        rest = group.drop_columns(["run"])
         for start, end in pairwise(bounds):
-            yield run[start].as_py(), rest.slice(start, end - start)
+            yield run[start].as_py(), fitted.slice(start, end - start)
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table in a schema; columns that came later are null.
+
+    Raises:
+        ReplayError: one that is never null is not there.
+    """
+    import pyarrow as pa
+
+    there = set(table.column_names)
+    missing = [field.name for field in schema if field.name not in there and not field.nullable]
+    if missing:
+        raise ReplayError(f"no column {', '.join(missing)}: another version wrote it; `replay batch --force` makes it")
+    columns = [
+        table.column(field.name).cast(field.type) if field.name in there else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _groups(dataset: Dataset, file: str) -> Iterator[pa.Table]:

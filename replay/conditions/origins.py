@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from replay.run.api import Run
-    from replay.run.places import Places
+    from replay.run.places import Place, Places
 
 
 def origins_of(run: Run) -> dict[str, str]:
@@ -58,16 +58,36 @@ def origins_in_tables(values: Mapping[str, Any], read: Callable[[str, Sequence[s
         values: the summary.
         read: gives columns of a table of the run by its name, texts as plain strings.
     """
-    found = origins_in(values)
-    lines = {"brk_failures": read("brk_failures", ("line",))["line"].to_pylist()}
-    mmaps = read("allocator_mmaps", ("kind", "line"))
-    by_kind = list(zip(mmaps["kind"].to_pylist(), mmaps["line"].to_pylist(), strict=True))
+    from replay.run.places import Place
+
+    events = read("events", ("line", "file"))
+    lines, files = events["line"], events["file"]
+    several = files.null_count < len(files)
+
+    def place(step: int) -> Place:
+        return Place(lines[step].as_py(), files[step].as_py() or "")
+
+    found = {name: f"in {place(step)}" for name, step in _peak_steps(values, read)} if several else origins_in(values)
+    rows = [*read("brk_failures", ("step",)).to_pylist(), *read("allocator_mmaps", ("step", "kind")).to_pylist()]
     for what, columns in _FIRST_ROWS.items():
-        kinds = what.split()
-        first = min(lines.get(what) or (line for kind, line in by_kind if kind in kinds), default=None)
-        if first is not None:
-            found |= dict.fromkeys(columns, f"first in line {first}")
+        steps = [row["step"] for row in rows if row.get("kind", "brk_failures") in what.split()]
+        if steps:
+            found |= dict.fromkeys(columns, f"first in {place(min(steps))}")
     return found
+
+
+def _peak_steps(values: Mapping[str, Any], read: Callable[[str, Sequence[str]], pa.Table]) -> Iterator[tuple[str, int]]:
+    """Yield the columns of peaks and the steps of these; nothing of one whose change the table leaves out."""
+    import pyarrow.compute as pc
+
+    changes = read("fragmentation", ("step", "space", "mapped_bytes", "live_bytes"))
+    for name in ("mapped_bytes", "live_bytes"):
+        peak, space = values.get(f"peak_{name}"), values.get("peak_mapped_space")
+        at_peak = pc.field(name) == int(peak or 0)
+        if name == "mapped_bytes" and space is not None:
+            at_peak &= pc.field("space") == int(space)
+        for step in changes.filter(at_peak)["step"].to_pylist()[:1] if peak is not None else ():
+            yield f"peak_{name}", step
 
 
 _FIRST_ROWS: Final = {

@@ -143,28 +143,44 @@ class DatasetFacts:
 
     @cached_property
     def owners(self) -> dict[int, list[tuple[str, int]]]:
-        """Who had the most mapped at the peak of each run, by its place; not of runs of several files.
-
-        Their lines count on from file to file.
-        """
+        """Who had the most mapped at the peak of each run, by its place."""
+        of_sets = self._peak_steps_of_sets
         peaks = {
             row["run"]: (row["peak_mapped_space"], row["peak_mapped_line"])
             for row in self.runs
-            if row.get("peak_mapped_line") is not None and not str(row.get("source")).endswith(".*")
+            if row.get("peak_mapped_line") is not None and not _is_set(row)
         }
         sums: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        columns = ("space", "owner", "size_bytes", "born_line", "died_line")
+        columns = ("space", "owner", "size_bytes", "born_line", "died_line", "born_step", "died_step")
         for batch in self.dataset.scan("regions").to_batches(columns=["run", *columns]):
-            for run, space, owner, length, born, died in zip(*(column.to_pylist() for column in batch), strict=True):
-                peak = peaks.get(run)
+            for run, space, owner, length, *life in zip(*(column.to_pylist() for column in batch), strict=True):
+                born, died = life[2:] if run in of_sets else life[:2]
+                peak = of_sets.get(run) or peaks.get(run)
                 if peak is None or peak[0] != space or (born or 0) > peak[1] or (died is not None and died <= peak[1]):
                     continue
                 sums[self._place[run]][owner or "unknown"] += length or 0
         return {at: sorted(found.items(), key=lambda entry: -entry[1])[:OWNERS] for at, found in sums.items()}
 
+    @cached_property
+    def _peak_steps_of_sets(self) -> dict[str, tuple[int, int]]:
+        """The space and the step of the peak of each run of several files: the lines of these are no one clock."""
+        peaks = {row["run"]: (row["peak_mapped_space"], row["peak_mapped_bytes"]) for row in self.runs if _is_set(row)}
+        if not peaks:
+            return {}
+        found: dict[str, tuple[int, int]] = {}
+        table = self.dataset.table("fragmentation", ("space", "step", "mapped_bytes"), peaks)
+        for run, space, step, mapped in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if (space, mapped) == peaks[run]:
+                found.setdefault(run, (space, step))
+        return found
+
     def verdict(self, at: int) -> str:
         """Return in a sentence or two what the summary of a run says."""
         return verdict_of(self.runs[at], self.failures.get(at, ()))
+
+
+def _is_set(row: Row) -> bool:
+    return str(row.get("source")).endswith(".*")
 
 
 def verdict_of(row: Row, failures: Sequence[Failure]) -> str:

@@ -15,27 +15,39 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_RISING_UNITS: Final = (b"step", b"line")
+_RISING_UNITS: Final = ("step", "line", "time", "ns")
 """Units whose columns mostly rise by little from row to row: stored as differences they need little room."""
 
-_SCATTERED_UNITS: Final = (b"ns", b"time", b"address", b"bytes", b"ratio")
+_MEASURES: Final = ("bytes", "count")
+"""Units of what differs little from row to row where each row is a moment, and repeats elsewhere."""
+
+_TABLES_OF_MOMENTS: Final = ("fragmentation", "timeline")
+
+_SCATTERED_UNITS: Final = ("address", "ratio")
 """Units whose values seldom come twice: beside a dictionary, plain and compressed they need half the room. Measured."""
+
+_OF_ENDS: Final = "died_"
+"""How columns begin that tell of an end: rows stand by their beginnings, so these neither rise nor repeat."""
+
+_LEVEL_OF_RUN: Final = 1
+_LEVEL_OF_MANY: Final = 15
+"""How hard zstd tries. The files of a run are written as fast as its log is read, those of many runs once and kept."""
 
 
 class ParquetForm:
     """How tables of a schema are encoded: sorted, compressed by zstd, with what lets readers skip pages."""
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, level: int = _LEVEL_OF_MANY) -> None:
         """Find out what is known of the columns."""
         import pyarrow.parquet as pq
 
-        unit = {field.name: (field.metadata or {}).get(b"unit") for field in schema}
-        rising = [name for name in unit if unit[name] in _RISING_UNITS]
+        rising, repeating = _rising_and_repeating(schema)
         order = [(name, "ascending") for name in order_of(schema)]
         self.schema = schema
         self._options: dict[str, Any] = {
             "compression": "zstd",
-            "use_dictionary": [name for name in unit if unit[name] not in _RISING_UNITS + _SCATTERED_UNITS],
+            "compression_level": level,
+            "use_dictionary": repeating,
             "column_encoding": dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
             "sorting_columns": pq.SortingColumn.from_ordering(schema, order) if order else None,
             "write_page_index": True,
@@ -57,6 +69,23 @@ class ParquetForm:
         return bytes(sink.getvalue())
 
 
+def _rising_and_repeating(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Return the columns to be stored as differences, and those by a dictionary; the others are plain.
+
+    BYTE_STREAM_SPLIT needs a little less room for integers, but Spark reads no unsigned ones in it.
+    """
+    table = (schema.metadata or {}).get(b"replay.table", b"").decode()
+    rising_units = (*_RISING_UNITS, *_MEASURES) if table in _TABLES_OF_MOMENTS else _RISING_UNITS
+    rising: list[str] = []
+    repeating: list[str] = []
+    for field in schema:
+        unit = (field.metadata or {}).get(b"unit", b"").decode()
+        if unit in _SCATTERED_UNITS or field.name.startswith(_OF_ENDS):
+            continue
+        (rising if unit in rising_units else repeating).append(field.name)
+    return rising, repeating
+
+
 def form_of(schema: pa.Schema) -> ParquetForm:
     """Return how tables of a schema are encoded."""
     name = (schema.metadata or {}).get(b"replay.table", b"").decode()
@@ -66,4 +95,4 @@ def form_of(schema: pa.Schema) -> ParquetForm:
 
 @cache
 def _form_of_table(name: str) -> ParquetForm:
-    return ParquetForm(arrow_schema(name))
+    return ParquetForm(arrow_schema(name), _LEVEL_OF_RUN)
