@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,16 @@ def test_errors_are_the_logs_that_could_not_be_read(dataset: Path) -> None:
 
 
 # --- SQL -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_is_heard_while_duckdb_works_long_in_one_go(dataset: Path) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    alarm = threading.Timer(2, signal.pthread_kill, (main, signal.SIGINT))
+    alarm.start()
+    with pytest.raises(KeyboardInterrupt):
+        ask(str(dataset), "SELECT count(*) FROM range(300000) a, range(300000) b WHERE a.range + b.range = 7")
+    alarm.join()
 
 
 def test_sql_sees_every_table_with_the_name_of_the_run(dataset: Path) -> None:

@@ -183,10 +183,25 @@ def ask(location: str, sql: str) -> QueryResult:
     try:
         _register(connection, location, sql)
         connection.execute("SET lock_configuration = true")
-        result = connection.execute(sql)
+        result = _executed(connection, sql)
     except duckdb.Error as error:
         raise _refusal(error) from error
     return QueryResult(tuple(column[0] for column in result.description or ()), _rows(connection))
+
+
+def _executed(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
+    """Return the connection once it has executed `sql`.
+
+    It does so in a thread: between looks at Python's signals it may work for hours, and this thread hears them.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            return thread.submit(connection.execute, sql).result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 def check_duckdb() -> None:
