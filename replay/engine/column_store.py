@@ -120,10 +120,9 @@ class Shelf:
             return
         codes = self._codes(packed)
         if codes is None:
-            size = np.dtype(packed.type).itemsize
             assert self._file is not None
-            self._file.seek(packed.place + packed.before * size)
-            codes = np.frombuffer(self._file.read(packed.length * size), packed.type)
+            self._file.seek(packed.place + packed.before * np.dtype(packed.type).itemsize)
+            codes = np.fromfile(self._file, packed.type, packed.length)
         if packed.type is np.int64:
             out[:] = codes
             return
@@ -141,18 +140,18 @@ class Shelf:
 
     def recent(self, key: Key) -> Int64Array | None:
         """Return an unpacked column that was asked for lately."""
-        column = self._recent.get(key)
-        if column is not None:
+        if key in self._recent:
             self._recent.move_to_end(key)
-        return column
+        return self._recent.get(key)
 
-    def remember(self, key: Key, column: Int64Array) -> None:
-        """Keep a column unpacked until others need its room."""
+    def remember(self, key: Key, column: Int64Array) -> Int64Array:
+        """Keep a column unpacked until others need its room, and return it."""
         column.flags.writeable = False
         self._recent[key] = column
         self._recent_bytes += column.nbytes
         while len(self._recent) > 1 and self._recent_bytes > RECENT_BYTES:
             self._recent_bytes -= self._recent.popitem(last=False)[1].nbytes
+        return column
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Let go of unpacked columns."""
@@ -271,8 +270,7 @@ class PackedColumns(Mapping[str, Int64Array]):
 
     def part(self, number: int, names: Iterable[str] | None = None) -> dict[str, Int64Array]:
         """Return the columns of one part, all of them or those named."""
-        part = self._parts[number]
-        chosen = {name: part[name] for name in (self.names if names is None else names)}
+        chosen = {name: self._parts[number][name] for name in (self.names if names is None else names)}
         unpacked = {packed: self._unpacked(packed) for packed in set(chosen.values())}
         return {name: unpacked[packed] for name, packed in chosen.items()}
 
@@ -330,8 +328,7 @@ class PackedColumns(Mapping[str, Int64Array]):
         key = Key(self._number, name, number)
         column = self.shelf.recent(key)
         if column is None:
-            column = self._unpacked(self._parts[number][name])
-            self.shelf.remember(key, column)
+            column = self.shelf.remember(key, self._unpacked(self._parts[number][name]))
         return int(column[row - self.starts[number]])
 
     def count_up_to(self, name: str, value: int) -> int:
@@ -389,8 +386,7 @@ class SortedColumns(Mapping[str, Int64Array]):
         key = Key(self._number, name)
         column = self._columns.shelf.recent(key)
         if column is None:
-            column = self._columns.unpacked(name)[self._rows]
-            self._columns.shelf.remember(key, column)
+            column = self._columns.shelf.remember(key, self._columns.unpacked(name)[self._rows])
         return column
 
     def packed(self) -> PackedColumns:
