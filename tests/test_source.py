@@ -77,7 +77,7 @@ def test_what_is_no_trace_is_an_error_that_names_the_file(tmp_path: Path, data: 
 
 
 def test_a_directory_and_a_missing_file_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(TraceFormatError, match="is a directory"):
+    with pytest.raises(TraceFormatError, match="neither a recording nor a set"):
         read(tmp_path)
     with pytest.raises(TraceFormatError, match="no such file"):
         read(tmp_path / "missing.log")
