@@ -6,11 +6,13 @@ In go facts of runs, out come the Arrow table and its schema. Where rows are kep
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from replay.errors import ReplayError
-from replay.tables import TABLES, Column, Table, arrow_field, metadata_of
+from replay.tables import TABLES, Column, Table, arrow_column, arrow_field, metadata_of, without_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,13 +70,18 @@ def runs_schema(labels: Iterable[str] = ()) -> pa.Schema:
     """Return the Arrow schema of `runs` with these labels, each field with `unit` and `meaning`."""
     import pyarrow as pa
 
-    of_summary = {column.name: column._replace(nullable=True) for column in TABLES["summary"].columns}
-    columns = [*RUN_COLUMNS, *(of_summary[name] for name in summary_columns())]
-    columns += [Column(LABEL + name, "string", True, "name", f"The label {name}.") for name in sorted(labels)]
+    columns = _columns(labels)
     fields = [arrow_field(column) for column in columns]
     facts = {"unit": "name", "meaning": _LABELS_MEANING}
     fields.insert(len(RUN_COLUMNS), pa.field(LABELS, pa.map_(pa.string(), pa.string()), nullable=False, metadata=facts))
-    return pa.schema(fields, metadata=metadata_of(Table("runs", MEANING, tuple(columns))))
+    return pa.schema(fields, metadata=metadata_of(Table("runs", MEANING, columns)))
+
+
+def _columns(labels: Iterable[str]) -> tuple[Column, ...]:
+    """Return the columns of `runs` with these labels, but for the map of them."""
+    of_summary = {column.name: column._replace(nullable=True) for column in TABLES["summary"].columns}
+    of_labels = (Column(LABEL + name, "string", True, "name", f"The label {name}.") for name in sorted(labels))
+    return (*RUN_COLUMNS, *(of_summary[name] for name in summary_columns()), *of_labels)
 
 
 def labels_of(row: Mapping[str, Any]) -> dict[str, str]:
@@ -89,21 +96,52 @@ def runs_table(rows: list[dict[str, Any]], kept: pa.Table | None = None) -> pa.T
     Columns that a row does not have are null: an error has no summary, an older version has fewer columns. Columns
     that users added to the kept rows stay; a new row has what the kept row of its name has there.
     """
+    labels = set().union(*(row[LABELS] for row in rows))
+    if kept is None:
+        return _of_new(sorted(map(_with_labels, rows), key=itemgetter("run")), labels)
+    labels |= {name.removeprefix(LABEL) for name in kept.column_names if name.startswith(LABEL)}
+    return _merged([_with_labels(row) for row in rows], kept, runs_schema(labels))
+
+
+def _of_new(rows: Sequence[Mapping[str, Any]], labels: Iterable[str]) -> pa.Table:
+    """Return the table of rows that nothing was kept beside; most often so, and then pandas is not imported."""
+    import pyarrow as pa
+
+    schema, columns = runs_schema(labels), {column.name: column for column in _columns(labels)}
+    if not rows:
+        return without_rows(schema)
+    arrays = [
+        _array_of_maps(rows) if name == LABELS else arrow_column(columns[name], [row.get(name) for row in rows])
+        for name in schema.names
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array_of_maps(rows: Sequence[Mapping[str, Any]]) -> pa.Array:
+    import pyarrow as pa
+
+    text = Column("", "string", False, "", "")
+    ends = arrow_column(Column("", "int32", False, "", ""), [0, *accumulate(len(row[LABELS]) for row in rows)])
+    names, values = ([pair[at] for row in rows for pair in row[LABELS]] for at in (0, 1))
+    if not names:
+        return pa.MapArray.from_arrays(ends, pa.nulls(0, pa.string()), pa.nulls(0, pa.string()))
+    return pa.MapArray.from_arrays(ends, *(arrow_column(text, texts).combine_chunks() for texts in (names, values)))
+
+
+def _merged(rows: list[dict[str, Any]], kept: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the table of new rows and of those kept from before that have other names."""
     import pyarrow as pa
 
     names = {row["run"] for row in rows}
-    before = _empty(runs_schema()) if kept is None else kept
-    labels = {name.removeprefix(LABEL) for name in before.column_names if name.startswith(LABEL)}
-    schema = runs_schema(labels.union(*(row[LABELS] for row in rows)))
-    added = [field for field in before.schema if field.name not in schema.names]
+    added = [field for field in kept.schema if field.name not in schema.names]
     schema_with_added = pa.schema([*schema, *added], metadata=schema.metadata)
-    of_user = before.select(["run", *(field.name for field in added)]).to_pylist() if added else []
+    of_user = kept.select(["run", *(field.name for field in added)]).to_pylist() if added else []
     said = {row.pop("run"): row for row in of_user}
-    new = [_with_labels(row) | said.get(row["run"], {}) for row in rows]
-    run = before.column("run").to_pylist()
-    before = before.take(pa.array([at for at, name in enumerate(run) if name not in names], pa.int64()))
-    columns = [_column_of(before, field) for field in schema_with_added]
-    columns[schema.names.index(LABELS)] = _maps(before, schema.field(LABELS).type)
+    new = [row | said.get(row["run"], {}) for row in rows]
+    run = kept.column("run").to_pylist()
+    kept = kept.take(pa.array([at for at, name in enumerate(run) if name not in names], pa.int64()))
+    columns = [_column_of(kept, field) for field in schema_with_added]
+    columns[schema.names.index(LABELS)] = _maps(kept, schema.field(LABELS).type)
     old = pa.Table.from_arrays(columns, schema=schema_with_added)
     return pa.concat_tables([pa.Table.from_pylist(new, schema=schema_with_added), old]).sort_by("run")
 
@@ -119,11 +157,6 @@ def _maps(table: pa.Table, type_: pa.DataType) -> pa.Array:
     columns = table.select([name for name in table.column_names if name.startswith(LABEL)])
     rows = columns.to_pylist() if columns.num_columns else [{}] * table.num_rows
     return pa.array([sorted(labels_of(row).items()) for row in rows], type_)
-
-
-def _empty(schema: pa.Schema) -> pa.Table:
-    table: pa.Table = schema.empty_table()
-    return table
 
 
 def _column_of(table: pa.Table, field: pa.Field) -> Any:

@@ -14,6 +14,7 @@ from replay.tables.schema import CHARTED, MOST_SUMMED, SCHEMA_VERSION, TABLES, T
 if TYPE_CHECKING:
     from replay.tables.arrow import (
         Words,
+        arrow_column,
         arrow_field,
         arrow_schema,
         in_order,
@@ -47,6 +48,7 @@ __all__ = [
     "ParquetStream",
     "Table",
     "Words",
+    "arrow_column",
     "arrow_field",
     "arrow_schema",
     "data_dictionary_markdown",

@@ -132,6 +132,15 @@ def without_rows(schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
+def arrow_column(column: Column, values: Sequence[Any]) -> pa.Array:
+    """Return one column of any table, made of values and None; `pyarrow.array` imports pandas.
+
+    Raises:
+        ValueError: a value is None that may not be.
+    """
+    return _arrow_array("the table", column, {column.name: values}, None, len(values))
+
+
 def in_order(table: pa.Table) -> pa.Table:
     """Return the table with its rows in the order that its schema names; equal keys keep their places."""
     order = order_of(table.schema)
