@@ -16,7 +16,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.calls.file_sets import merged
 from replay.calls.library_calls import LibraryCalls
 from replay.calls.one_run import Sequel, refuse_repeated
 from replay.calls.split_calls import TEXTS, Joiner, Rows, chosen, stacked
@@ -260,10 +259,17 @@ class LogReader(Struct):
         dialects = {log.dialect for log in self.logs}
         return dialects.pop() if len(dialects) == 1 else "mixed"
 
+    @property
+    def framed(self) -> bool:
+        """Tell whether some log shows call stacks; known once they are read."""
+        return any(log.framed for log in self.logs)
+
     def __iter__(self) -> Iterator[Calls]:
         """Yield the calls in completion order."""
         total, before = sum(size_of(log.path) for log in self.logs), _Before()
         if len(self.logs) > 1 and all(log.pid is not None for log in self.logs):
+            from replay.calls.file_sets import merged
+
             files = [self._read(log, before, total) for log in self.logs]
             made = merged(
                 files,

@@ -6,8 +6,9 @@ where the class stands.
 
 from __future__ import annotations
 
+from inspect import get_annotations
 from operator import itemgetter
-from typing import Any, TypeAlias, get_type_hints
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ def layout(record: type, **lengths: int) -> np.dtype[np.void]:
     numba reads such a number as fast as one of an array. NumPy's own `np.record` is slow at it, and reads `flags` as
     the flags of an array.
     """
-    names = get_type_hints(record)
+    names = [name for kind in reversed(record.__mro__) for name in get_annotations(kind)]
     row = type(record.__name__, (np.void,), {"__slots__": (), **{name: _number(name) for name in names}})
     return np.dtype((row, [(name, np.int64, lengths[name]) if name in lengths else (name, np.int64) for name in names]))
 

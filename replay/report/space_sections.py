@@ -18,7 +18,6 @@ from replay.report import address_map, drawing
 from replay.report.findings import Findings
 from replay.report.paragraphs import aside, more, paragraph
 from replay.run.places import Place, short_span, span
-from replay.run.stacks import growth_sites
 
 if TYPE_CHECKING:
     pass
@@ -104,7 +103,10 @@ def largest(findings: Findings) -> Iterator[str]:
 
 def askers(findings: Findings) -> Iterator[str]:
     """Yield who made the break and the mappings grow, where strace shows call stacks."""
-    found = growth_sites(findings.run) if findings.malloc is None else []
+    if findings.malloc is not None or not findings.run.source.framed:
+        return
+    from replay.run.stacks import growth_sites
+
     rows = [
         [
             f"{one.calls:,}",
@@ -113,7 +115,7 @@ def askers(findings: Findings) -> Iterator[str]:
             f"{one.bytes:,}",
             short_span(findings.places.of_step(one.first_step), findings.places.of_step(one.last_step)),
         ]
-        for one in found
+        for one in growth_sites(findings.run)
     ]
     if rows:
         head = ["count", "what", "asked by", "bytes in all", "lines"]

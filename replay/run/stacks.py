@@ -141,6 +141,8 @@ class Asker(NamedTuple):
 
 def growth_sites(run: Run) -> list[Asker]:
     """Return who made the break and the mappings grow, most bytes first; nothing where the log has no frames."""
+    if not run.source.framed:
+        return []
     found: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for of, what in (("growth", "break grew"), ("mmap", "mmap")):
         steps, sizes = weights_of(run, of)
@@ -163,7 +165,7 @@ def _site(frames: Sequence[_Frame]) -> _Frame | None:
 
 def askers(run: Run, steps: Int64Array, callers: Int64Array) -> Int64Array:
     """Return who asked at each of some steps, as text ids: its site where it has frames, else its caller."""
-    if not any(log.framed for log in run.source.logs):
+    if not run.source.framed:
         return callers
     found, made = sites(run, steps), callers.copy()
     for place, step in enumerate(steps.tolist()):

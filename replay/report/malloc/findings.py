@@ -179,7 +179,7 @@ class MallocFindings:
     @cached_property
     def several_callers(self) -> bool:
         """Whether the log tells who called malloc, and there is more than one, or stacks say more than the module."""
-        if any(log.framed for log in self.run.source.logs):
+        if self.run.source.framed:
             return True
         callers = self.run.malloc_blocks.columns["caller"]
         known = callers[callers != NO_TEXT]

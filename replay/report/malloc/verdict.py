@@ -237,7 +237,7 @@ def _sizes(least: int, most: int) -> str:
 
 def _who_asked(malloc: MallocFindings) -> str:
     """Return what shows the code that asked for blocks: the stacks that a recording has, or could have had."""
-    if any(log.framed for log in malloc.run.source.logs):
+    if malloc.run.source.framed:
         return " replay stacks shows the stacks of all that is left."
     if malloc.is_recording:
         return " replay record --stacks 16 PROG shows the code that asked for them."
