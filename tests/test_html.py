@@ -54,6 +54,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
         file = tmp_path / "page.html"
         write_trace(tables_of_run(run), file, force=True)
         contexts.append(browser.new_context(viewport={"width": 1400, "height": 1000}, **how))
+        contexts[-1].set_default_timeout(0)  # a busy machine has its time
         shown_page = contexts[-1].new_page()
         shown_page.on("console", lambda message: complaints.append(message.text))
         shown_page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -76,7 +77,7 @@ def ready(shown_page: Any) -> None:
 
 def until(shown_page: Any, condition: str) -> None:
     """Wait for a condition of the page, asked from outside: its policy forbids scripts to make scripts."""
-    for _ in range(600):
+    for _ in range(12_000):
         if shown_page.evaluate(condition):
             return
         shown_page.wait_for_timeout(50)

