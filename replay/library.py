@@ -5,6 +5,7 @@ In go the paths of logs, out comes a `Run`. How it is read and replayed this mod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from html import escape
@@ -77,11 +78,12 @@ class Run(api.Run):
         return sorted([*TABLES, "arrow", "export", "maps", "plot", "whatif", "write_csv"])
 
     def __repr__(self) -> str:
-        """Return who ran, how long the log is, and the verdict, in one line."""
+        """Return who ran, how long the log is, and the verdict's first sentence, in one line."""
         summary = self.summary_values
         facts = [f"{summary['lines']:,} lines of {summary['dialect']}"]
         facts += [summary["programs"]] if summary["programs"] else []
-        return f"<replay.Run: {', '.join(facts)}: {self._verdict[0]}>"
+        first = re.match(r"([^?]*\? )?.*?[.](?= |$)", self._verdict[0])
+        return f"<replay.Run: {', '.join(facts)}: {first[0] if first else self._verdict[0]}>"
 
     def _repr_html_(self) -> str:
         """Return the first screen of the report, for notebooks."""

@@ -57,6 +57,8 @@ def test_a_run_says_program_lines_and_verdict_in_a_line() -> None:
     said = "<replay.Run: 91 lines of strace, ./prog: The break failed to grow 23 times in 31 tries (lines 27 to 71), "
     said += "and grew again from line 79 on.>"
     assert repr(replay.load(BLOCKED)) == said
+    leak = "<replay.Run: 861 lines of ltrace: Is it a leak, or is it fragmentation? Fragmentation.>"
+    assert repr(replay.load(oracle.SAMPLES / "ltrace" / "ltrace.log")) == leak
 
 
 def test_a_notebook_shows_the_first_screen() -> None:
