@@ -14,7 +14,7 @@ import typer
 from replay.commands.endings import CONDITION_HELD
 from replay.commands.fail_if import FailIf, conditions_of
 from replay.commands.options import ElfRoot, Every, Force, Format, MapsFile, NoElf, PageSize, Quiet, Strict
-from replay.commands.reading import Dialect, warn
+from replay.commands.reading import Dialect, warn, warn_of_left
 
 if TYPE_CHECKING:
     from replay.batch import BatchResult
@@ -145,8 +145,7 @@ def _tell(result: BatchResult, *, quiet: bool, verbose: bool) -> None:
     if verbose:
         for source, kind in sorted(result.passed_over.items()):
             warn(f"{source}: passed over: {kind}")
-    if result.left:
-        warn(f"{len(result.left)} runs were written by another version and keep their folders: make them again")
+    warn_of_left(result.left)
     if not quiet:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(result.passed_over.values()).items()))
         beside = f", {len(result.passed_over)} files that are no traces passed over ({kinds})" if kinds else ""

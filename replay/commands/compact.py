@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from replay.commands.options import Quiet
-from replay.commands.reading import warn
+from replay.commands.reading import warn, warn_of_left
 
 
 def compact(
@@ -24,9 +24,9 @@ def compact(
     """
     from replay.batch import compact as run_compact
     from replay.batch.storage import existing_store
+    from replay.console.amounts import number
 
     done = run_compact(existing_store(dataset))
-    if done.left:
-        warn(f"{len(done.left)} runs were written by another version and keep their folders: make them again")
+    warn_of_left(done.left)
     if not quiet:
-        warn(f"{dataset}: {len(done.runs)} runs in one file a table")
+        warn(f"{dataset}: {number(len(done.runs), 'run')} in one file a table")

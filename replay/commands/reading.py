@@ -10,6 +10,7 @@ import gc
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,15 @@ def warn_of_problems(run: Run) -> None:
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(problems.counts.items()))
     first = min(problems.kept, key=lambda problem: (problem.file, problem.line))
     warn(f"{number(problems.total, 'problem')} ({reasons}), the first in line {first.line}: see `replay report`")
+
+
+def warn_of_left(runs: Sequence[str]) -> None:
+    """Say on standard error which runs were not compacted, since another version wrote them."""
+    from replay.console.amounts import number
+
+    if runs:
+        first = f"{', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}"
+        warn(f"{number(len(runs), 'run')} of another version left in folders: {first}; `replay batch` makes them again")
 
 
 def warn(text: str) -> None:
