@@ -169,6 +169,21 @@ def test_a_program_that_says_where_it_lies_needs_no_mprotect(root: Path) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("placed", "is_known"), [("0x7f0000000000", True), ("0x400000", False), ("0x3ff000", False), ("0x407000", True)]
+)
+def test_a_static_program_that_asks_for_no_break_lies_where_nothing_else_was_mapped(
+    root: Path, placed: str, is_known: bool
+) -> None:
+    headers = [
+        (kind, flags, offset, vaddr + 0x400000, *sizes) for kind, flags, offset, vaddr, *sizes in PROGRAM_HEADERS
+    ]
+    (root / "bin/fixed").write_bytes(elf(headers[:3], kind=2))  # type: ignore[arg-type]
+    mapped = f"mmap(NULL, 8192, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = {placed}\n"
+    text = maps_of('execve("/bin/fixed", ["f"], 0x7f0 /* 0 vars */) = 0\n' + mapped, root)
+    assert ("/bin/fixed" in text) == is_known
+
+
 SHOW_MAPS = """
 #include <fcntl.h>
 #include <unistd.h>

@@ -162,11 +162,17 @@ def report_on(recording: Path) -> str:
 
 @pytest.mark.live
 def test_a_program_that_cannot_be_run_ends_as_in_a_shell(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("no program")
-    for program, status in (("./missing", 127), ("./text", 126)):
+    for name, text, mode in (
+        ("text", "no program", 0o644),
+        ("data", "no program", 0o755),
+        ("script", "#!/missing", 0o755),
+    ):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
+    for program, status in (("./missing", 127), ("./text", 126), ("./data", 126), ("./script", 126)):
         done = run_record(program, cwd=tmp_path)
         assert (done.returncode, len(done.stderr.splitlines())) == (status, 1), done.stderr
-        assert [path.name for path in tmp_path.iterdir()] == ["text"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "script", "text"]
 
 
 live = [
@@ -338,6 +344,36 @@ def test_the_heap_is_what_mallinfo2_says(cached: int, tool: str, program, tmp_pa
     assert run.summary.iloc[0]["peak_live_bytes"] == max(one["peak"] for one in told)
 
 
+BREAKS = {
+    "C": (),
+    "python": (sys.executable, "-S", "-c", "x = [str(i) * 3 for i in range(100000)]"),
+    "perl": ("perl", "-e", '@a = map {"x" . $_} 1 .. 50000'),
+    "bash": ("bash", "-c", "for ((i = 0; i < 3000; i++)); do a+=$i; done"),
+    "sqlite3": ("sqlite3", ":memory:", "create table t(a); insert into t values (zeroblob(3000000));"),
+}
+
+
+@pytest.mark.skipif(not shutil.which("setarch"), reason="needs setarch")
+@pytest.mark.parametrize("name", BREAKS)
+@pytest.mark.parametrize("tool", TOOLS[1:])
+def test_the_break_is_where_it_is_without_the_library(tool: str, name: str, program, tmp_path: Path) -> None:
+    """To the byte, where addresses are not random. The two variables are part of what the program allocates."""
+    command = [*BREAKS[name]] or [str(program("mallinfo"))]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    settings = os.environ | {"PYTHONHASHSEED": "0"}
+    as_many = {"LD_PRELOAQ": str(libraries.library(libraries.SHIM)), "REPLAY_RECORQ": f"{tmp_path}/out/parts"}
+    alone = ["setarch", "-R", "strace", "-e", "trace=brk", "-o", "alone.log", *command]
+    subprocess.run(alone, cwd=tmp_path, env=settings | as_many, check=True, stdout=subprocess.DEVNULL)
+    recorded = ["setarch", "-R", sys.executable, "-m", "replay", "record", "-q", "-o", "out", *command]
+    subprocess.run(recorded, cwd=tmp_path, env=settings, check=True, stdout=subprocess.DEVNULL)
+    breaks = [
+        [int(found, 16) for found in re.findall(r"brk\(.*\) *= (0x\w+)", (tmp_path / log).read_text(errors="replace"))]
+        for log in ("alone.log", "out/trace.log")
+    ]
+    assert breaks[0] == breaks[1] and len(breaks[0]) > 2
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_call_that_libc_makes_for_itself_is_seen(tool: str, program, tmp_path: Path) -> None:
     done = run_record("--tool", tool, "-o", "out", program("libc_calls"), cwd=tmp_path)
@@ -406,6 +442,17 @@ def test_a_recorded_program_ends_as_it_would_alone(tool: str, way: str, program,
     assert summary["processes"] == processes.get(way, 1)
     if "seccomp" not in way:
         assert summary["live_bytes"] >= 4000 * 5000
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_children_of_a_program_that_writes_over_its_environment_are_recorded(
+    tool: str, program, tmp_path: Path
+) -> None:
+    """As those do that set a title for ps: the library keeps what it read there."""
+    done = run_record("--tool", tool, "-o", "out", program("signals"), "title", cwd=tmp_path)
+    assert done.returncode == 5, done.stderr
+    blocks = replay.load(tmp_path / "out").blocks
+    assert (blocks["size"] == 5000).groupby(blocks["space"]).sum().ge(2000).tolist() == [True, True]
 
 
 @pytest.mark.parametrize("way", ["alarm", "jump", "threads"])
@@ -496,6 +543,24 @@ def test_what_such_a_program_executes_is_recorded(tool: str, flags: list[str], p
     assert done.returncode == 0, done.stderr
     run = replay.load(tmp_path / "out")
     assert set(run.blocks["space"]) == {1} and {100, 101, 102} <= set(run.blocks["size"]) and len(run.problems) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes such a program")
+@pytest.mark.parametrize("tool", TOOLS[1:])
+def test_a_set_id_program_has_its_rights_or_it_is_said(tool: str, tmp_path: Path) -> None:
+    """As a child it would need a trace without a filter, of all system calls."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        made = Path(folder) / "id"
+        shutil.copy("/usr/bin/id", made)
+        os.chown(made, 65534, 0)
+        made.chmod(0o4755)
+        alone = subprocess.run([made, "-u"], capture_output=True, text=True, check=True).stdout
+        first = run_record("--tool", tool, "-o", "first", made, "-u", cwd=tmp_path)
+        child = run_record("--tool", tool, "-o", "child", "sh", "-c", f"{made} -u; exit 0", cwd=tmp_path)
+    said = "is set-id: being traced, it ran without the rights that it gains"
+    assert (first.stdout, said in first.stderr, "is set-id" in first.stderr) == (alone, False, True)
+    assert child.stdout == alone or said in child.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up rights")

@@ -83,7 +83,7 @@ def record(
         print(file=sys.stderr)
     for note in done.notes:
         warn(note)
-    if not quiet:
+    if done.finished and not quiet:
         warn(f"recorded by {done.plan.tool} ({done.plan.reason}): replay {directory}")
     if done.status >= 0:
         raise typer.Exit(done.status)

@@ -22,7 +22,7 @@ from replay.errors import OutputExistsError, ReplayError
 from replay.linux.constants import SECOND
 from replay.logs.recordings import ASKED_FOR, PARTS, SIDECAR
 from replay.record import shim
-from replay.record.evidence import is_of_other_width, is_static, not_preloaded, own_malloc, partly_unseen
+from replay.record.evidence import is_of_other_width, is_program, is_static, not_preloaded, own_malloc, partly_unseen
 from replay.record.finish import LTRACE_LOG, STRACE_LOG, TRACEES, begin, finish
 from replay.record.merge import parts_in
 from replay.record.sidecar import Run
@@ -42,6 +42,7 @@ LTRACE_CONFIGURED: Final = (Path(__file__).with_name("ltrace.conf"), Path("/etc/
 """What ltrace knows of calls: ours, and its own, which it does not read where another is given (ltrace(1), -F)."""
 
 _LONGEST_PATH: Final = 4096
+_FILTERED: Final = "--seccomp-bpf"
 Watch: TypeAlias = Callable[[], None] | None
 _PATIENCE_SECONDS: Final = 0.5
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -85,6 +86,7 @@ class Recorded:
     status: int
     plan: Plan
     notes: list[str]
+    finished: bool = True
 
 
 def program_of(command: list[str]) -> Path:
@@ -95,6 +97,10 @@ def program_of(command: list[str]) -> Path:
     """
     found = shutil.which(command[0])
     if found is not None:
+        if not is_program(Path(found)):
+            raise ProgramError(
+                f"{command[0]}: cannot be executed: it is no program, or its interpreter is missing", NOT_EXECUTABLE
+            )
         return Path(found)
     if os.sep in command[0] and Path(command[0]).exists():
         what = "is a directory" if Path(command[0]).is_dir() else "permission denied"
@@ -157,9 +163,10 @@ def record(
     variables = {}
     if chosen.shim:
         variables = shim.environment(parts.absolute(), own_calls=not chosen.strace, stacks=options.stacks)
-    run = Run(command, chosen.tool, chosen.reason, chosen.strace, time.time(), stacks=options.stacks)
-    begin(directory, run)
     words = _command(command, directory, chosen, options, variables)
+    confined = traced and (os.geteuid() != 0 or _FILTERED in words)
+    run = Run(command, chosen.tool, chosen.reason, chosen.strace, time.time(), None, options.stacks, confined)
+    begin(directory, run)
     own = shim.environment_of_tracer((parts / TRACEES).absolute()) if traced else variables
     pid, status = _run(words, own, watch, traced=traced)
     if chosen.ltrace:
@@ -171,7 +178,8 @@ def record(
         notes = finish(directory)
     except OSError as error:
         what = error.strerror or error
-        notes = [f"{directory}: cannot be finished ({what}): replay record --finish {directory} does it when it can be"]
+        note = f"{directory}: cannot be finished ({what}): replay record --finish {directory} does it when it can be"
+        return Recorded(status, chosen, [note], finished=False)
     return Recorded(status, chosen, notes)
 
 
@@ -237,7 +245,7 @@ def _command(
     which = ["-e", "trace=all" if options.system_calls == "all" else TRACED]
     # A filter would take from a set-id program the rights that it gains (PR_SET_NO_NEW_PRIVS).
     is_quick = version >= (5, 3) and options.system_calls != "all" and not chosen.unseen
-    quick = ["--seccomp-bpf"] if is_quick else []
+    quick = [_FILTERED] if is_quick else []
     stacks = ["-k"] if options.stacks and not chosen.shim else []
     given = [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
     words = ["-f", "-y", *clock, *quick, *stacks, *which, "-o", str(directory / STRACE_LOG), *given]

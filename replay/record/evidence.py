@@ -16,6 +16,11 @@ from replay.linux.elf_symbols import functions_of
 
 OWN_BITS: Final = 64 if sys.maxsize > 1 << 32 else 32
 
+BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
+"""The other forms of programs that the kernel was told of, beside files of its own. Source: fs/binfmt_misc.c."""
+
+_OF_BINFMT: Final = ("register", "status")
+
 _MOST_SCRIPTS: Final = 4
 """An interpreter of a script may be a script. Source: fs/exec.c, bprm_execve."""
 
@@ -36,7 +41,7 @@ def not_preloaded(program: Path) -> str:
     file = read_elf(path)
     if not path.is_file():
         return ""
-    if _gains_rights(path):
+    if gains_rights(path):
         return f"{path} is set-id or has capabilities: nothing is preloaded into it"
     if file is None:
         return ""
@@ -54,6 +59,21 @@ def own_malloc(program: Path) -> str:
     if functions is not None and functions.has("malloc"):
         return f"{path} defines malloc itself: its calls do not reach what is preloaded"
     return ""
+
+
+def is_program(path: Path) -> bool:
+    """Tell whether the kernel can execute a file: an ELF file, or a script whose interpreter is one; or may be so.
+
+    Source: fs/binfmt_elf.c, fs/binfmt_script.c; who may not read a file, or has others registered, is not judged.
+    """
+    program = _interpreter(path)
+    try:
+        with open(program, "rb") as file:
+            return file.read(4) == b"\x7fELF" or any(one.name not in _OF_BINFMT for one in BINFMT.glob("*"))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def is_static(program: Path) -> bool:
@@ -96,7 +116,7 @@ def _interpreter(path: Path) -> Path:
     return path
 
 
-def _gains_rights(path: Path) -> bool:
+def gains_rights(path: Path) -> bool:
     """Tell whether a program runs with more rights than who starts it: set-id to what we are not, or capabilities.
 
     Source: security/commoncap.c, cap_bprm_creds_from_file, which sets AT_SECURE.

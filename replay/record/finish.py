@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 
 from replay.errors import ReplayError
 from replay.logs.recordings import LOG, PARTS
-from replay.record.evidence import OWN_BITS, is_of_other_width, not_preloaded, own_malloc, partly_unseen
+from replay.record.evidence import OWN_BITS, gains_rights, is_of_other_width, not_preloaded, own_malloc, partly_unseen
 from replay.record.merge import Merged, Part, merge, parts_in
 from replay.record.sidecar import Run, program_of_image, write_sidecar
 
@@ -67,6 +67,7 @@ def finish(directory: Path) -> list[str]:
         images = kept if _is_traced(run) else parts
         programs = [program_of_image(image) for image in images]
         notes = [*_notes(directory / LOG), *(_unseen_notes(programs, made.unseen) if "shim" in run.tool else ())]
+        notes += _without_rights(programs) if run.confined else []
         write_sidecar(directory, run, parts, images, notes)
     except OSError:
         if (directory / PARTS / _RUN).exists():
@@ -138,6 +139,12 @@ def _unseen_notes(programs: list[str], unseen: list[str]) -> Iterator[str]:
     told.update(map(_why_unseen, unseen))
     for sentence, times in told.most_common(_MOST_NOTES):
         yield sentence + (f" ({times} times)" if times > 1 else "")
+
+
+def _without_rights(programs: list[str]) -> list[str]:
+    """Return what to say of set-id programs that ran as others do. Source: execve(2), of a process that is traced."""
+    found = [program for program in dict.fromkeys(programs) if Path(program).is_file() and gains_rights(Path(program))]
+    return [f"{program} is set-id: being traced, it ran without the rights that it gains" for program in found]
 
 
 def _own(program: Path) -> str:

@@ -159,7 +159,7 @@ static struct {               /* of this image; a forked child has the same */
     bool confined;            /* by seccomp, as its children are */
     int frames;
     int64_t last_ns;          /* the time of the last line, of which a forked child's first one comes next */
-    const char *directory;
+    char directory[900];      /* a copy: programs write their titles over the environment */
     char *window;             /* where the file is mapped */
     char early[EARLY] __attribute__((aligned(16)));
     size_t early_used;
@@ -697,8 +697,10 @@ static bool prepare(void)
     if (!image.found || !environ || state.off || image.confined)
         return false;
     if (!state.recording) {
-        if (!image.directory) {
-            image.directory = setting("REPLAY_RECORD");
+        if (!*image.directory) {
+            const char *directory = setting("REPLAY_RECORD");
+            if (directory && strlen(directory) < sizeof image.directory)
+                strcpy(image.directory, directory);
             image.own_calls = setting("REPLAY_RECORD_CALLS");
             image.frames = setting("REPLAY_RECORD_STACKS") ? frames_asked() : 0;
             if (image.frames && !find_unwinder())
@@ -707,7 +709,7 @@ static bool prepare(void)
         }
         state.pid = CALL(SYS_getpid);
         state.off = true;
-        if (!image.directory || refused(CALL(SYS_madvise, &state, sizeof state, WIPE_ON_FORK)) || !make_file())
+        if (!*image.directory || refused(CALL(SYS_madvise, &state, sizeof state, WIPE_ON_FORK)) || !make_file())
             return false;
         state.off = false;
         char parent[16];

@@ -44,7 +44,10 @@ _TUNING: Final = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD", "LD_LIBRARY_PATH")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a recording was made: the command, which tools saw it and why, and how it ended, once it has."""
+    """How a recording was made: the command, which tools saw it and why, and how it ended, once it has.
+
+    `confined` tells that set-id programs gained no rights: traced by who is not root, or below a filter of seccomp.
+    """
 
     command: Sequence[str]
     tool: str
@@ -53,6 +56,7 @@ class Run:
     started: float
     status: int | None = None
     stacks: int = 0
+    confined: bool = False
 
 
 def write_sidecar(

@@ -252,12 +252,23 @@ def _image(files: Files, calls: FirstCalls) -> Image:
 def _base_of_program(program: ElfFile, calls: FirstCalls) -> int | None:
     """Return where a program was loaded, None where the calls do not tell or the file is another one."""
     if not program.is_movable:
-        return 0 if _break_follows(program, 0, calls) and _relro_fits(program, calls) else None
+        return 0 if _lies_as_it_says(program, calls) else None
     bases = _bases_by_relro(program, calls)
     if program.interpreter:
         bases = [base for base in bases if _break_follows(program, base, calls)]
         return max(bases, default=None)  # the nearest to the break: the loader's RELRO may be as long
     return bases[0] if len(bases) == 1 else None
+
+
+def _lies_as_it_says(program: ElfFile, calls: FirstCalls) -> bool:
+    """Tell whether the calls fit a program that names its own addresses.
+
+    One without a loader need not ask for the break (Go's do not): then it fits where nothing was mapped in its place.
+    """
+    if calls.start_brk != NULL or program.interpreter:
+        return _break_follows(program, 0, calls) and _relro_fits(program, calls)
+    own = Range(*program.span(calls.page))
+    return not any(_overlap(own, other) for other in calls.placed) and _relro_fits(program, calls)
 
 
 def _base_of_loader(loader: ElfFile, program: ElfFile, program_base: int, calls: FirstCalls) -> int | None:

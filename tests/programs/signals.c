@@ -65,6 +65,14 @@ int main(int count, char **word)
         if (status != 3 << 8)
             return 1;
     }
+    if (!strcmp(way, "title")) {             /* as setproctitle does */
+        for (char **entry = environ; *entry; entry++)
+            memset(*entry, 0, strlen(*entry));
+        if (!fork()) {
+            grow(NULL);
+            _exit(0);
+        }
+    }
     if (!strcmp(way, "raw_fork") && !syscall(SYS_fork)) {
         grow(NULL);
         _exit(0);
