@@ -25,8 +25,12 @@ def compact(
     from replay.batch import compact as run_compact
     from replay.batch.storage import existing_store
     from replay.console.amounts import number
+    from replay.datasets.dataset import complaints
 
-    done = run_compact(existing_store(dataset))
+    store = existing_store(dataset)
+    for sentence in complaints(dataset):
+        warn(sentence)
+    done = run_compact(store)
     warn_of_left(done.left)
     if not quiet:
         warn(f"{dataset}: {number(len(done.runs), 'run')} in one file a table")
