@@ -262,7 +262,7 @@ def test_compact_leaves_a_run_of_an_earlier_version_in_its_folder(logs: Path, tm
     made_older(place, "b/blocked.log")
     before = everything(place)
     done = command("compact", place)
-    said = "replay: 1 run of another version left in folders: b/blocked.log; `replay batch` makes them again\n"
+    said = "replay: 1 run of another version or without all parts left in folders: b/blocked.log; `replay batch`"
     assert (done.returncode, said in done.stderr) == (0, True)
     assert everything(place) == before
 
@@ -473,7 +473,14 @@ def test_parts_without_rows_and_rows_without_parts_are_told(logs: Path, tmp_path
     done = command("query", place, "footprint")
     assert done.returncode == 0
     assert "run stray: parts without a row in runs.parquet" in done.stderr
-    assert "run a/plain.log: no part in regions; `replay batch` makes these runs again" in done.stderr
+    lacking = "run a/plain.log: no part in regions; `replay batch` makes these runs again"
+    assert lacking in done.stderr
+    left = "1 run of another version or without all parts left in folders: a/plain.log; `replay batch` makes them again"
+    assert left in command("compact", place).stderr
+    assert (place / "events" / "run=a%2Fplain.log").exists()
+    assert not (place / "events" / "run=b%2Fblocked.log").exists()
+    assert lacking in command("forget", place, "c/*").stderr
+    assert lacking in command("query", place, "footprint").stderr
 
 
 # --- captures that failed ---

@@ -37,7 +37,11 @@ _ROOM: Final = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What `compact` did: the runs that are in the files, and those left alone since another version wrote them."""
+    """What `compact` did: the runs that are in the files, and those left alone.
+
+    Left alone are those that another version wrote, and those of which a table has no part: in a file of all runs it
+    would look as if they had no rows there.
+    """
 
     runs: list[str]
     left: list[str]
@@ -68,7 +72,7 @@ def rewrite(store: Store) -> Compacted:
     good = sorted(row["run"] for row in rows if row["status"] == OK)
     dataset = Dataset(store.url)
     others = {row["run"] for row in rows if row["status"] == OK and row["schema_version"] != SCHEMA_VERSION}
-    left = others - (dataset.compacted - dataset.files("summary").of_run.keys())
+    left = others - (dataset.compacted - dataset.files("summary").of_run.keys()) | dataset.lacking().keys()
     runs = [run for run in good if run not in left]
     files = {name: _written(store, name, _pieces(dataset, name, runs)) for name in TABLES}
     with uninterrupted():

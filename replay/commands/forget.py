@@ -26,7 +26,10 @@ def forget(
     """
     from replay.batch import forget as run_forget
     from replay.batch.storage import existing_store
+    from replay.datasets.dataset import complaints
 
     gone = run_forget(existing_store(dataset), runs)
+    for sentence in complaints(dataset):
+        warn(sentence)
     if not quiet:
         warn(f"{dataset}: {len(gone)} {'run' if len(gone) == 1 else 'runs'} taken out")

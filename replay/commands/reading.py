@@ -81,12 +81,13 @@ def warn_of_problems(run: Run) -> None:
 
 
 def warn_of_left(runs: Sequence[str]) -> None:
-    """Say on standard error which runs were not compacted, since another version wrote them."""
+    """Say on standard error which runs were not compacted: those of another version, and those that lack a part."""
     from replay.console.amounts import number
 
     if runs:
         first = f"{', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}"
-        warn(f"{number(len(runs), 'run')} of another version left in folders: {first}; `replay batch` makes them again")
+        which = "of another version or without all parts"
+        warn(f"{number(len(runs), 'run')} {which} left in folders: {first}; `replay batch` makes them again")
 
 
 def warn(text: str) -> None:

@@ -165,16 +165,18 @@ class Dataset:
     def _good(self) -> list[str]:
         return [row["run"] for row in self.rows if row["status"] == OK]
 
+    def lacking(self) -> dict[str, list[str]]:
+        """Return the runs of which a table has no part, and those tables' names."""
+        missing: dict[str, list[str]] = {}
+        for table in TABLES:
+            for run in set(self._good) - self.files(table).of_run.keys() - self.compacted:
+                missing.setdefault(run, []).append(table)
+        return missing
+
     def complaints(self) -> list[str]:
         """Return sentences on parts without a row in `runs.parquet`, on rows without parts, and on other versions."""
-        good, listed = set(self._good), {row["run"] for row in self.rows}
-        missing: dict[str, list[str]] = {}
-        parts: set[str] = set()
-        for table in TABLES:
-            held = self.files(table).of_run.keys() | self.compacted
-            parts |= held
-            for run in good - held:
-                missing.setdefault(run, []).append(table)
+        listed, missing = {row["run"] for row in self.rows}, self.lacking()
+        parts = self.compacted.union(*(self.files(table).of_run for table in TABLES))
         others = sorted(row["run"] for row in self.rows if _other_schema(row))
         found = []
         if parts - listed:
