@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from replay.errors import QueryError
 
-SCHEMA_VERSION: Final = "2"
+SCHEMA_VERSION: Final = "3"
 """Changes with every release in which a table has other columns: parts of a dataset that differ are told by it."""
 
 MOST_SUMMED: Final = 1 << 53
