@@ -56,7 +56,7 @@ WORDS = st.lists(st.sampled_from([*'a_1é( >)="', " resumed>", "brk", "+0x1", ")
 
 @given(WORDS.map("".join))
 def test_patterns_say_what_plainer_ones_say(text: str) -> None:
-    named, plain = CALLED.search(text), PLAIN_CALLED.search(text)
+    named, plain = re.search(CALLED, text), PLAIN_CALLED.search(text)
     assert (named and named[1]) == (plain and plain[1])
     pairs = [
         (terminal("strace", r"MODULE\.2"), PLAIN_MODULE),

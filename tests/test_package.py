@@ -67,6 +67,7 @@ def test_the_wheel_holds_the_package_and_the_grammars_and_nothing_else(wheel: Pa
     assert {Path(name).suffix for name in names} <= {
         ".py",
         ".c",
+        ".conf",
         ".lark",
         ".typed",
         ".so",

@@ -105,7 +105,9 @@ def test_a_directory_of_one_log_is_a_trace_and_of_two_says_what_to_do(tmp_path: 
     assert run("steps", tmp_path).out == run("steps", log).out
     (tmp_path / "other.log").write_text("brk(NULL) = 0x1000000\n")
     ended = run("steps", tmp_path)
-    said = f"{tmp_path}: neither a recording nor a set of strace -ff nor one file alone; give one of its "
+    said = (
+        f"{tmp_path}: is a directory, neither a recording nor a set of strace -ff nor one file alone; give one of its "
+    )
     said += f"runs (replay {tmp_path}/LOG), or all to `replay batch {tmp_path} -o DATASET`"
     assert (ended.status, " ".join(ended.err.split())) == (1, said)
 

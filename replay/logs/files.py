@@ -85,9 +85,9 @@ def _logs_in(directory: Path) -> list[str]:
     if len(files) == 1 and files[0].is_file():
         return [str(files[0])]
     what = (
-        "holds several sets of strace -ff"
+        "is a directory of several sets of strace -ff"
         if of_sets
-        else "neither a recording nor a set of strace -ff nor one file alone"
+        else "is a directory, neither a recording nor a set of strace -ff nor one file alone"
     )
     one = split_name(of_sets[0])[0] if of_sets else f"{directory}/LOG"
     raise TraceFormatError(
