@@ -26,7 +26,7 @@ from replay.batch.storage import LocalStore, existing_store, open_store
 from replay.datasets.dataset import Dataset
 from replay.datasets.layout import escaped, typed_as_text
 from replay.errors import QueryError, ReplayError
-from replay.tables import TABLES
+from replay.tables import SCHEMA_VERSION, TABLES
 
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
@@ -239,7 +239,7 @@ def made_older(place: Path, run: str) -> None:
         later = [name for name in ("time", "elapsed_ns", "program", "recorder_bytes") if name in table.column_names]
         pq.write_table(table.drop_columns(later), file)
     runs = pq.ParquetFile(place / "runs.parquet").read()
-    version = ["1" if name == run else "2" for name in runs["run"].to_pylist()]
+    version = ["1" if name == run else SCHEMA_VERSION for name in runs["run"].to_pylist()]
     at = runs.column_names.index("schema_version")
     pq.write_table(runs.set_column(at, "schema_version", pa.array(version)), place / "runs.parquet")
 
