@@ -124,14 +124,15 @@ def test_an_absurd_time_is_wrong_usage(time: str) -> None:
     assert (ended.status, ended.out) == (2, "")
 
 
-def waiting(code: str) -> subprocess.Popen[str]:
-    """Start Python with the command's signals set; it prints a line when it is ready."""
+def ended_by(code: str, number: signal.Signals) -> tuple[int, str]:
+    """Run Python with the command's signals set, signal it when it says that it is ready; return status and errors."""
     begin = "from replay.commands.endings import end_at_signals, status_of_interrupt\nend_at_signals()\n"
-    started = subprocess.Popen(
-        [sys.executable, "-c", begin + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert started.stdout is not None and started.stdout.readline() == "ready\n"
-    return started
+    words = [sys.executable, "-c", begin + code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None and started.stdout.readline() == "ready\n"
+        started.send_signal(number)
+        assert started.stderr is not None
+        return started.wait(timeout=600), started.stderr.read()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -143,9 +144,7 @@ def test_a_signal_ends_it_and_temporary_files_go(number: signal.Signals, status:
         "        print('ready', flush=True); time.sleep(60)\n"
         "except KeyboardInterrupt: sys.exit(status_of_interrupt())\n"
     )
-    with waiting(code) as started:
-        started.send_signal(number)
-        assert started.wait(timeout=600) == status
+    assert ended_by(code, number)[0] == status
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,10 +166,7 @@ def test_an_interrupt_that_is_swallowed_is_raised_again(swallower: str) -> None:
         "try: run()\n"
         "except KeyboardInterrupt: sys.exit(status_of_interrupt())\n"
     )
-    with waiting(code) as started:
-        started.send_signal(signal.SIGTERM)
-        assert started.wait(timeout=600) == 143
-        assert started.stderr is not None and started.stderr.read() == ""
+    assert ended_by(code, signal.SIGTERM) == (143, "")
 
 
 def test_an_interrupt_of_which_python_makes_another_error_is_one() -> None:
@@ -183,10 +179,7 @@ def test_an_interrupt_of_which_python_makes_another_error_is_one() -> None:
         "cli.app = lambda prog_name: type('Row', (), {'field': Field()})\n"
         "cli.main()\n"
     )
-    with waiting(code) as started:
-        started.send_signal(signal.SIGINT)
-        assert started.wait(timeout=600) == 130
-        assert started.stderr is not None and started.stderr.read() == ""
+    assert ended_by(code, signal.SIGINT) == (130, "")
 
 
 # --- completion and the manual page ----------------------------------------------------------------------------------

@@ -146,11 +146,7 @@ class LocalStore(Store):
         try:
             os.replace(file, target)
         except FileNotFoundError:
-            folder = os.path.dirname(target)
-            try:
-                os.mkdir(folder)
-            except OSError:
-                os.makedirs(folder, exist_ok=True)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(file, target)
 
     def remove(self, name: str) -> None:

@@ -165,18 +165,24 @@ class Dataset:
     def _good(self) -> list[str]:
         return [row["run"] for row in self.rows if row["status"] == OK]
 
+    @cached_property
+    def _in_folders(self) -> dict[str, frozenset[str]]:
+        """The runs that have a folder, by table."""
+        return {table: frozenset(self.files(table).of_run) for table in TABLES}
+
     def lacking(self) -> dict[str, list[str]]:
         """Return the runs of which a table has no part, and those tables' names."""
         missing: dict[str, list[str]] = {}
-        for table in TABLES:
-            for run in set(self._good) - self.files(table).of_run.keys() - self.compacted:
+        expected = set(self._good) - self.compacted
+        for table, held in self._in_folders.items():
+            for run in expected - held:
                 missing.setdefault(run, []).append(table)
         return missing
 
     def complaints(self) -> list[str]:
         """Return sentences on parts without a row in `runs.parquet`, on rows without parts, and on other versions."""
         listed, missing = {row["run"] for row in self.rows}, self.lacking()
-        parts = self.compacted.union(*(self.files(table).of_run for table in TABLES))
+        parts = self.compacted.union(*self._in_folders.values())
         others = sorted(row["run"] for row in self.rows if _other_schema(row))
         found = []
         if parts - listed:

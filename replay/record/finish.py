@@ -63,7 +63,7 @@ def finish(directory: Path) -> list[str]:
     try:
         made = _put_together(directory, run, parts)
         for one in kept:
-            one.line = (*made.executed.get(one.pid, [])[one.number :], 0)[0]
+            one.line = next(iter(made.executed.get(one.pid, [])[one.number :]), 0)
         images = kept if _is_traced(run) else parts
         programs = [program_of_image(image) for image in images]
         notes = [*_notes(directory / LOG), *(_unseen_notes(programs, made.unseen) if "shim" in run.tool else ())]
