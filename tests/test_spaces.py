@@ -13,6 +13,7 @@ from replay.calls.windows import CallWindows, call_windows
 from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.mm.fields import DONTFORK, RECTANGLE, OpCode
 from replay.mm.space import live_rows
+from replay.report.findings import Findings
 from replay.spaces import call_effects, census
 from replay.spaces.call_window import CallWindow
 from replay.spaces.first_moments import FirstMoments, Ranges
@@ -219,7 +220,7 @@ def test_a_child_shares_the_rows_of_its_parent_but_for_those_kept_from_it() -> N
     parent = RestingSpace(rows, 7, 3)
     assert parent.child(5).inherited == Inherited(rows, [(0, 2)], 5)
     rows[1].flags = DONTFORK
-    live = live_rows(parent.child(5).awake())
+    live = live_rows(RestingSpace(rows, 7, 3).child(5).awake())
     assert live[["start", "born_line"]].tolist() == [(4096, 5)]
 
 
@@ -239,3 +240,19 @@ def test_a_child_that_changed_a_mapping_shares_the_others_with_its_parent(tmp_pa
     child = run.maps(line=1003, pid=2).splitlines()
     assert (len(child), child[300][26:30]) == (999, "---p")
     assert run.regions[run.regions.space == 1].born_line.value_counts().to_dict() == {1001: 1000, 1002: 1}
+
+
+def test_a_space_has_at_its_peak_what_its_fork_gave_it(tmp_path: Path) -> None:
+    maps = [
+        f"1 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3</a>, {n << 12:#x}) = {0x7F0000000000 + (n << 13):#x}"
+        for n in range(300)
+    ]
+    brks = ["1 brk(NULL) = 0x6000", "1 brk(0x8000) = 0x8000"]
+    ends = ["2 exit_group(0) = ?", "3 munmap(0x7f0000000000, 4096) = 0", "3 exit_group(0) = ?"]
+    (tmp_path / "x.log").write_text("\n".join([*brks, *maps, "1 fork() = 2", "1 fork() = 3", *ends, ""]))
+    spaces = Findings(replay.load(tmp_path / "x.log")).spaces
+    assert [(space.pid, space.peak_mapped // 4096, space.peak_brk // 4096) for space in spaces] == [
+        (1, 302, 2),
+        (2, 302, 2),
+        (3, 302, 2),
+    ]

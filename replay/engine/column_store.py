@@ -274,6 +274,10 @@ class PackedColumns(Mapping[str, Int64Array]):
         unpacked = {packed: self._unpacked(packed) for packed in set(chosen.values())}
         return {name: unpacked[packed] for name, packed in chosen.items()}
 
+    def constant(self, number: int, name: str) -> int | None:
+        """Return the one number that a column of a part is known to be all over, None where it may have several."""
+        return packed.low if (packed := self._parts[number][name]).type is None else None
+
     def _unpacked(self, packed: Packed) -> Int64Array:
         """Return a column of a part; one number all over is there but once."""
         if packed.type is None:

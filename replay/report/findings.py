@@ -32,6 +32,7 @@ from replay.run.places import Place
 from replay.spaces.replay import ORIGIN_FORK
 
 if TYPE_CHECKING:
+    from replay.engine.column_store import Packed
     from replay.report.address_map import Piece
     from replay.report.malloc.findings import MallocFindings
     from replay.report.refusals import Refused
@@ -185,19 +186,22 @@ class Findings(BreakFindings):
         """Return for each space the bytes mapped and in the brk area when it began: what fork copied, or was there."""
         regions, births = self.run.replayed.regions, self.run.replayed.spaces["born_line"]
         copied = self.run.replayed.spaces["origin"] == ORIGIN_FORK
-        mapped, in_brk = np.zeros(len(births), np.int64), np.zeros(len(births), np.int64)
+        found = np.zeros((2, len(births)), np.int64)
+        last: tuple[dict[str, Packed], Int64Array] | None = None
         for number in range(regions.parts):
-            part = regions.part(number, ["space", "born_line", "origin"])
-            there = copied[part["space"]] | (part["origin"] == ORIGIN_MAPS)
-            first = np.flatnonzero(there & (part["born_line"] == births[part["space"]]))
-            if len(first):
-                part |= regions.part(number, ["start", "end", "kind"])
-                part = {name: column[first] for name, column in part.items()}
-                sizes, is_brk = part["end"] - part["start"], part["kind"] == KIND_BRK
-                sizes[part["start"] < 0] = 0  # the kernel's half is no part of a space's size
-                np.add.at(mapped, part["space"], sizes)
-                np.add.at(in_brk, part["space"][is_brk], sizes[is_brk])
-        return mapped, in_brk
+            space, born = (regions.constant(number, name) for name in ("space", "born_line"))
+            if space is None or born is None or not copied[space]:
+                part = regions.part(number, ["space", "born_line", "origin", "start", "end", "kind"])
+                there = copied[part["space"]] | (part["origin"] == ORIGIN_MAPS)
+                first = there & (part["born_line"] == births[part["space"]])
+                for total, sizes in zip(found, _sizes(part), strict=True):
+                    np.add.at(total, part["space"][first], sizes[first])
+            elif born == births[space]:
+                packed = {name: regions.packed(number)[name] for name in ("start", "end", "kind")}
+                if last is None or last[0] != packed:  # the children of one parent share what they got
+                    last = packed, _sizes(regions.part(number, list(packed))).sum(axis=1)
+                found[:, space] += last[1]
+        return found[0], found[1]
 
     def _space(self, space: int, peak: int, brk: int, failures: int, fallbacks: int) -> SpaceFacts:
         columns = self.run.replayed.spaces
@@ -383,3 +387,9 @@ def malloc_of(findings: Findings, space: int) -> str:
         if space in spaces and name not in ("cpython", "go", "hotspot", "v8"):
             return name
     return "unknown"
+
+
+def _sizes(regions: Columns) -> Int64Array:
+    """Return the bytes of each region that count as mapped, and as brk area: of the kernel's half none."""
+    sizes = np.where(regions["start"] < 0, 0, regions["end"] - regions["start"])
+    return np.stack([sizes, np.where(regions["kind"] == KIND_BRK, sizes, 0)])

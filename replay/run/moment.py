@@ -154,6 +154,9 @@ def alive(replayed: Replay, space: int, clock: int) -> Int64Array:
     """Return the rows of `regions` that are alive in a space once line `clock` had been printed."""
     regions, found = replayed.regions, [np.zeros(0, np.int64)]
     for number in range(regions.parts):
+        gone = regions.constant(number, "died_line")
+        if regions.constant(number, "space") not in (space, None) or (gone not in (NULL, None) and gone <= clock):
+            continue
         died = regions.part(number, ["died_line"])["died_line"]
         rows = np.flatnonzero((died == NULL) | (died > clock))
         if len(rows):

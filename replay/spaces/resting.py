@@ -70,6 +70,7 @@ class RestingSpace(Struct):
     inherited: Inherited | None = None
     stash: Records = field(default_factory=lambda: np.empty(0, PIECE))
     _rows: Records | None = None
+    _forked: Records | None = None
 
     @classmethod
     def of(cls, space: Space, inherited: Inherited | None = None) -> RestingSpace:
@@ -91,10 +92,12 @@ class RestingSpace(Struct):
 
     def child(self, clock: int) -> RestingSpace:
         """Return what a fork at `clock` gives a child; it shares the rows where it gets them all."""
-        of = self.inherited
-        rows = of.rows if of is not None and of.rows_left == len(of.rows) and not len(self.own) else self.rows()
-        kept = (rows["flags"] & DONTFORK) == 0
-        rows = rows if kept.all() else rows[kept]
+        if self._forked is None:
+            of = self.inherited
+            rows = of.rows if of is not None and of.rows_left == len(of.rows) and not len(self.own) else self.rows()
+            kept = (rows["flags"] & DONTFORK) == 0
+            self._forked = rows if kept.all() else rows[kept]
+        rows = self._forked
         return RestingSpace(rows[:0], self.brk, self.start_brk, Inherited(rows, [(0, len(rows))], clock))
 
     def awake(self) -> Space:
