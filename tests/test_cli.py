@@ -473,6 +473,16 @@ def test_existing_output_is_overwritten_only_by_force(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in output.iterdir()} != before
 
 
+@pytest.mark.parametrize("arguments", [("export", "--as", "csv"), ("html",), ("perfetto",)])
+def test_existing_output_is_refused_before_the_log_is_read(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    output = tmp_path if arguments[0] == "export" else tmp_path / "events.csv.json"
+    for name in ("events.csv", "events.csv.json"):
+        (tmp_path / name).touch()
+    ended = run(*arguments, tmp_path / "no.log", "-o", output)
+    assert (ended.status, ended.out) == (1, "")
+    assert "exists already; --force overwrites it" in ended.err
+
+
 def test_schema_of_one_table_and_of_all() -> None:
     one = run("schema", "problems")
     assert one.out.splitlines()[0] == "problems"

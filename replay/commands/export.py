@@ -75,19 +75,22 @@ def export(
     All files come to be, or none. `replay schema` tells what the tables hold. --since, --until, --pid and --program
     leave out rows of what happened before, after or elsewhere; the summary is of the whole run.
     """
+    from replay.tables import TABLES, file_names, refuse_existing
+
     files, dialect = _told_apart([*(formats or []), *([form] if form else [])])
     if form is not None and form not in FILES:
         raise typer.BadParameter(f"{form!r} is none of {', '.join(FILES)}", param_hint="--as")
     _check_table(output, table, form)
     window = window_of(since, until, pid, program)
+    how = "safe-csv" if safe_csv else files
+    if output != "-":
+        refuse_existing(output, file_names(TABLES, how), force=force)
     with progress(quiet) as watch:
         run = read_run(traces, dialect, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
         if output == "-":
             run.write_csv(str(table), output, window=window)
         else:
-            run.export(
-                output, format="safe-csv" if safe_csv else files, force=force, every=every, watch=watch, window=window
-            )
+            run.export(output, format=how, force=force, every=every, watch=watch, window=window)
     if quiet:
         return
     warn_of_problems(run)

@@ -39,7 +39,9 @@ def html(
     """
     from replay.html.trace import write_trace
     from replay.html.trace_tables import tables_of_run
+    from replay.tables import refuse_existing
 
+    refuse_existing(output, force=force)
     with progress(quiet) as watch:
         run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
         watch(Stage("drawing", 0, 0))

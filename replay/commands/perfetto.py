@@ -39,8 +39,10 @@ def perfetto(
     refused breaks with an arrow to the mmap that stood in for them.
     """
     from replay.perfetto import ending_of, write_perfetto
+    from replay.tables import refuse_existing
 
     ending_of(output)
+    refuse_existing(output, force=force)
     with progress(quiet) as watch:
         run = read_run(traces, format.value, maps, page_size, strict, watch, elf_root=None if no_elf else elf_root)
         watch(Stage("writing", 0, 0))

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
         data_dictionary_markdown,
         schema_text,
     )
-    from replay.tables.files import FORMATS, export_tables, write_csv, write_parquet, write_tables
+    from replay.tables.files import FORMATS, export_tables, file_names, write_csv, write_parquet, write_tables
     from replay.tables.streams import CsvStream, ParquetStream, no_formula
-    from replay.tables.whole_files import OutputError, system_errors, whole_directory, whole_file
+    from replay.tables.whole_files import OutputError, refuse_existing, system_errors, whole_directory, whole_file
 
 __all__ = [
     "CHARTED",
@@ -53,9 +53,11 @@ __all__ = [
     "arrow_schema",
     "data_dictionary_markdown",
     "export_tables",
+    "file_names",
     "in_order",
     "metadata_of",
     "no_formula",
+    "refuse_existing",
     "schema_text",
     "system_errors",
     "table_of",

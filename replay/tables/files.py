@@ -56,9 +56,13 @@ def export_tables(
     """
     if format not in FORMATS:
         raise QueryError(f"no format {format!r}; the formats are {', '.join(FORMATS)}")
-    files = [f"{name}{_ending(format)}" for name in tables]
-    with whole_directory(directory, files, force=force) as temporary:
+    with whole_directory(directory, file_names(tables, format), force=force) as temporary:
         write_tables(tables, temporary, format)
+
+
+def file_names(tables: Iterable[str], format: str) -> list[str]:
+    """Return the names of the files of tables in a directory."""
+    return [f"{name}{_ending(format)}" for name in tables]
 
 
 def write_tables(tables: Mapping[str, Iterable[pa.Table]], directory: Path, format: str = "parquet") -> None:

@@ -98,6 +98,24 @@ def whole_directory(directory: PathLike, files: Iterable[str], *, force: bool = 
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def refuse_existing(path: PathLike, files: Iterable[str] = (), *, force: bool = False) -> None:
+    """Refuse now what `whole_file`, or `whole_directory` of `files`, would refuse, before work is done for it.
+
+    Raises:
+        OutputExistsError: a file is there and `force` is not given.
+        OutputError: something else stands in its place.
+    """
+    names = tuple(files)
+    if path == STDOUT:
+        return
+    with system_errors(path):
+        target = Path(os.path.realpath(path))
+        if names:
+            _check_directory(target, names, force=force)
+        else:
+            _check_file(target, force=force)
+
+
 @contextmanager
 def system_errors(path: PathLike) -> Iterator[None]:
     """Turn each refusal of the system into an `OutputError` that names `path`, not a temporary file."""
