@@ -216,6 +216,21 @@ def test_compact_makes_one_sorted_file_a_table(logs: Path, tmp_path: Path) -> No
         assert keys.equals(keys.sort_values(names, kind="stable"))
 
 
+def test_times_rise_in_differences_and_no_encoding_is_new_to_spark(logs: Path, tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    batch(logs, place, jobs=0, how=Upkeep(flat=True))
+    read_by_spark = {"PLAIN", "RLE", "RLE_DICTIONARY", "DELTA_BINARY_PACKED"}
+    for table in TABLES:
+        file = pq.ParquetFile(place / table / "part-0.parquet").metadata
+        groups = [file.row_group(at) for at in range(file.num_row_groups)]
+        columns = [group.column(at) for group in groups for at in range(group.num_columns)]
+        encodings = {column.path_in_schema: set(column.encodings) for column in columns}
+        assert set().union(*encodings.values()) <= read_by_spark
+        if table in ("events", "timeline"):
+            assert "DELTA_BINARY_PACKED" in encodings["time_ns" if "time_ns" in encodings else "time"]
+            assert "DELTA_BINARY_PACKED" not in encodings["elapsed_ns"]
+
+
 def test_files_are_cut_at_their_size(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replay.batch.compaction.PART_BYTES", 1)
     monkeypatch.setattr("replay.batch.compaction._ROOM", 0)

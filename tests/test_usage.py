@@ -16,6 +16,8 @@ import oracle
 import pytest
 from test_cli import process, run
 
+import replay
+from replay.batch import batch
 from replay.commands import manual
 from replay.run.cxx_names import demangled
 
@@ -110,6 +112,26 @@ def test_a_directory_of_one_log_is_a_trace_and_of_two_says_what_to_do(tmp_path: 
     )
     said += f"runs (replay {tmp_path}/LOG), or all to `replay batch {tmp_path} -o DATASET`"
     assert (ended.status, " ".join(ended.err.split())) == (1, said)
+
+
+@pytest.mark.parametrize("words", [(), ("report",), ("html", "-o", "page.html"), ("maps",)])
+def test_a_dataset_is_no_trace_and_is_told_as_one(words: tuple[str, ...], tmp_path: Path) -> None:
+    place = tmp_path / "fleet"
+    batch(BLOCKED, place, jobs=0)
+    ended = run(*words, place)
+    assert (ended.status, ended.out) == (1, "")
+    assert f"{place}: is a dataset of many runs, not the log of one; ask it with `replay query {place}" in ended.err
+    assert "dashboard" in ended.err and "compare" in ended.err
+
+
+def test_an_exported_run_is_no_trace_and_a_dataset_holds_no_logs(tmp_path: Path) -> None:
+    replay.load(BLOCKED).export(tmp_path / "tables")
+    ended = run(tmp_path / "tables")
+    assert (ended.status, "holds the tables of an exported run, not its log" in ended.err) == (1, True)
+    batch(BLOCKED, tmp_path / "fleet", jobs=0)
+    ended = run("batch", tmp_path / "fleet", "-o", tmp_path / "other")
+    assert (ended.status, "is a dataset: tables, no logs" in ended.err) == (1, True)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_number_of_another_alphabet_is_no_pid(tmp_path: Path) -> None:

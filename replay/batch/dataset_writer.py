@@ -18,8 +18,9 @@ from urllib.parse import unquote
 from replay.batch.commit import JOURNAL, begin_to_forget, complete_changes, complete_switch, remove_tables
 from replay.batch.runs_table import LABELS, labels_of, runs_table
 from replay.batch.storage import STAGING, Store
-from replay.datasets.layout import CHANGES, OWN, RUNS_FILE, escaped, flat_files, typed_as_text
+from replay.datasets.layout import CHANGES, OWN, escaped, flat_files, typed_as_text
 from replay.errors import OutputExistsError, ReplayError
+from replay.logs.files import RUNS_FILE
 from replay.tables import TABLES, write_parquet
 
 if TYPE_CHECKING:

@@ -89,7 +89,7 @@ def find_runs(inputs: Iterable[str], dataset: str = "") -> list[FoundRun]:
     Directories are searched to any depth, except what is in `dataset` or in any other dataset. Names are unique.
 
     Raises:
-        ReplayError: a URL is of an unknown file system, or cannot be listed.
+        ReplayError: a URL is of an unknown file system, or cannot be listed; a directory is a dataset itself.
     """
     search = _Search()
     without = os.path.abspath(local_path(dataset) or "") if dataset and local_path(dataset) is not None else ""
@@ -110,6 +110,8 @@ def find_runs(inputs: Iterable[str], dataset: str = "") -> list[FoundRun]:
 def _search_path(search: _Search, path: str, without: str) -> None:
     """Take what a path or pattern names."""
     if os.path.isdir(path):
+        if os.path.isdir(os.path.join(path, OWN)):
+            raise ReplayError(f"{path}: is a dataset: tables, no logs; name the files or directories of the logs")
         search.roots.append(os.path.abspath(path))
         _walk(search, path, without)
     elif os.path.lexists(path):

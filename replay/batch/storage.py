@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from replay.datasets.layout import OWN, RUNS_FILE
+from replay.datasets.layout import OWN
 from replay.errors import ReplayError
+from replay.logs.files import RUNS_FILE
 from replay.tables import OutputError
 
 STAGING: Final = f"{OWN}/staging"

@@ -24,13 +24,11 @@ from replay.datasets.layout import (
     whole_runs,
 )
 from replay.errors import QueryError, ReplayError
+from replay.logs.files import RUNS_FILE
 from replay.tables import SCHEMA_VERSION, TABLES, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-RUNS: Final = "runs.parquet"
-"""The file with one row a run, which makes a directory a dataset."""
 
 VERSION: Final = re.compile(r"(?:^|[^0-9A-Za-z.])(v[0-9]+(?:\.[0-9]+)*|[0-9]+(?:\.[0-9]+)+)(?:[^0-9A-Za-z]|$)")
 """The version in the name of a run or in the path of its log: `v2`, `1.4.10`; Python's and RE2's syntax."""
@@ -47,8 +45,8 @@ class Dataset:
         """
         self.location = location.rstrip("/") or location
         self.filesystem, self.path = opened(self.location)
-        if not is_file(self.filesystem, f"{self.path}/{RUNS}"):
-            raise ReplayError(f"{location}: no {RUNS} in it, so it is no dataset; `replay batch` makes one")
+        if not is_file(self.filesystem, f"{self.path}/{RUNS_FILE}"):
+            raise ReplayError(f"{location}: no {RUNS_FILE} in it, so it is no dataset; `replay batch` makes one")
 
     @cached_property
     def runs(self) -> pa.Table:
@@ -57,12 +55,14 @@ class Dataset:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(f"{self.path}/{RUNS}", filesystem=self.filesystem, partitioning=None)
+            table = pq.read_table(f"{self.path}/{RUNS_FILE}", filesystem=self.filesystem, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise ReplayError(f"{self.location}/{RUNS}: cannot be read: {first_line(error)}") from error
+            raise ReplayError(f"{self.location}/{RUNS_FILE}: cannot be read: {first_line(error)}") from error
         missing = {"run", "status"} - set(table.column_names)
         if missing:
-            raise ReplayError(f"{self.location}/{RUNS}: no column {', '.join(sorted(missing))}: is it one of replay's?")
+            raise ReplayError(
+                f"{self.location}/{RUNS_FILE}: no column {', '.join(sorted(missing))}: is it one of replay's?"
+            )
         return table
 
     @cached_property
@@ -187,7 +187,9 @@ class Dataset:
         found = []
         if parts - listed:
             names = _some(sorted(parts - listed))
-            found.append(f"{names}: parts without a row in {RUNS}: a batch is at work, or was killed (run it again)")
+            found.append(
+                f"{names}: parts without a row in {RUNS_FILE}: a batch is at work, or was killed (run it again)"
+            )
         if missing:
             tables = ", ".join(sorted({table for names in missing.values() for table in names}))
             found.append(f"{_some(sorted(missing))}: no part in {tables}; `replay batch` makes these runs again")
@@ -263,7 +265,7 @@ def is_directory(filesystem: Any, path: str) -> bool:
 def is_dataset(location: str) -> bool:
     """Tell whether a path or URL is that of a dataset."""
     filesystem, path = opened(location)
-    return is_file(filesystem, f"{path}/{RUNS}")
+    return is_file(filesystem, f"{path}/{RUNS_FILE}")
 
 
 def table_schema(name: str) -> pa.Schema:

@@ -20,7 +20,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 OWN: Final = "_replay"
-RUNS_FILE: Final = "runs.parquet"
 PART_FILE: Final = "part-0.parquet"
 COMPACTED: Final = f"{OWN}/compacted"
 """The folder of the files that `compact` made, until they take the place of others."""

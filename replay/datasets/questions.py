@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from replay.datasets.dataset import RUNS, VERSION, Dataset, first_line, is_dataset
+from replay.datasets.dataset import VERSION, Dataset, first_line, is_dataset
 from replay.errors import MissingExtraError, QueryError, ReplayError
+from replay.logs.files import RUNS_FILE
 from replay.tables.schema import TABLES
 
 if TYPE_CHECKING:
@@ -252,7 +253,8 @@ def _register(connection: duckdb.DuckDBPyConnection, location: str, sql: str) ->
         return
     if not os.path.isfile(os.path.join(location, "summary.parquet")):
         raise ReplayError(
-            f"{location}: neither a dataset ({RUNS}) nor an exported run (summary.parquet); `replay batch` makes one"
+            f"{location}: neither a dataset ({RUNS_FILE}) nor an exported run (summary.parquet); "
+            "`replay batch` makes one"
         )
     for name in names:
         connection.register(name, _exported(location, name))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 
+RUNS_FILE: Final = "runs.parquet"
+"""The table of runs, by which a dataset is known: what lies beside it are tables, not logs."""
+
 
 class Log(Struct):
     """One log file: its path (`-` is standard input), its place in the run, and the pid a `strace -ff` name gives.
@@ -82,6 +85,7 @@ def _logs_in(directory: Path) -> list[str]:
     of_sets = [str(file) for file in files if _is_pid(split_name(file.name)[1])]
     if of_sets and _is_set(of_sets):
         return of_sets
+    _refuse_tables(directory, [file.name for file in files if file.suffix == ".parquet"])
     if len(files) == 1 and files[0].is_file():
         return [str(files[0])]
     what = (
@@ -93,6 +97,21 @@ def _logs_in(directory: Path) -> list[str]:
     raise TraceFormatError(
         f"{directory}: {what}; give one of its runs (replay {one}), or all to `replay batch {directory} -o DATASET`"
     )
+
+
+def _refuse_tables(directory: Path, tables: list[str]) -> None:
+    """Raise a TraceFormatError for a directory that holds tables in place of logs, and say what reads them."""
+    if RUNS_FILE in tables:
+        raise TraceFormatError(
+            f"{directory}: is a dataset of many runs, not the log of one; ask it with `replay query {directory} "
+            f"QUESTION`, draw it with `replay dashboard {directory} -o FILE --pages DIR`, compare its runs with "
+            f"`replay compare '{directory}#A' '{directory}#B'`; `source` in `runs` says where their logs are"
+        )
+    if tables:
+        raise TraceFormatError(
+            f"{directory}: holds the tables of an exported run, not its log; `replay query {directory} QUESTION` and "
+            "`replay compare` read them"
+        )
 
 
 def split_name(name: str) -> tuple[str, str]:
