@@ -69,8 +69,6 @@ _OVERCOMMIT: Final = "/proc/sys/vm/overcommit_memory"
 glibc reads it too, but only before it shrinks the heap of an arena (check_may_shrink_heap in malloc-sysdep.h).
 """
 
-_OVERCOMMIT_PATH: Final = f"^{_OVERCOMMIT}$"
-
 _MADV_FREE: Final = MADV["MADV_FREE"]
 
 _GO_ARENA: Final = 0xC000000000
@@ -266,10 +264,9 @@ def _linked_jemalloc(record: Replayed, growth: Int64Array) -> dict[int, str]:
     glibc may do so once heaps of arenas shrink, and programs for reasons of their own; both have grown the break
     before (heuristic).
     """
-    asked = [np.zeros(0, dtype=np.int64)]
+    asked, path = [np.zeros(0, dtype=np.int64)], record.strings.intern(_OVERCOMMIT)
     for name in ("openat", "open"):
-        for steps, told in record.parts_of(name, ("path",)):
-            asked.append(steps[_of_paths(record, told["path"], _OVERCOMMIT_PATH)])
+        asked += [steps[told["path"] == path] for steps, told in record.parts_of(name, ("path",))]
     steps = np.sort(np.concatenate(asked))
     grown = np.full(record.space_count, np.iinfo(np.int64).max)
     np.minimum.at(grown, record.brks["space"][growth > 0], record.brks["step"][growth > 0])
