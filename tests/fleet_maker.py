@@ -8,8 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 import replay
+from replay.datasets.layout import escaped
 from replay.tables import SCHEMA_VERSION, TABLES, arrow_schema, write_parquet
 
 TEXTS = ("run", "source", "location", "content_hash", "version", "schema_version", "options", "status", "error")
@@ -45,3 +47,19 @@ def write_runs(directory: Path, rows: list[dict[str, Any]], labels: Sequence[str
     schema = pa.schema([*fields.values(), *(pa.field(name, pa.string()) for name in labels)])
     plain = pa.schema([f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema])
     write_parquet(pa.Table.from_pylist(rows, plain), directory / "runs.parquet", force=True)
+
+
+def made_older(place: Path, run: str, *without: str) -> None:
+    """Let a run be one of an earlier version: without columns that came later."""
+    for file in [*place.glob("*/part-*.parquet"), *place.glob(f"*/run={escaped(run)}/part-*.parquet")]:
+        table = pq.ParquetFile(file).read()
+        later = {"time", "elapsed_ns", "program", "recorder_bytes", *without} & set(table.column_names)
+        pq.write_table(table.drop_columns(list(later)), file)
+    of_version(place, run, "1")
+
+
+def of_version(place: Path, run: str, of: str) -> None:
+    runs = pq.ParquetFile(place / "runs.parquet").read()
+    version = [of if name == run else SCHEMA_VERSION for name in runs["run"].to_pylist()]
+    at = runs.column_names.index("schema_version")
+    pq.write_table(runs.set_column(at, "schema_version", pa.array(version)), place / "runs.parquet")

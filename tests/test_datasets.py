@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fleet_maker import made_older, of_version
 
 import replay
 from replay.batch import Upkeep, batch, compact, forget, labels_from
@@ -26,7 +27,7 @@ from replay.batch.storage import LocalStore, existing_store, open_store
 from replay.datasets.dataset import Dataset
 from replay.datasets.layout import escaped, typed_as_text
 from replay.errors import QueryError, ReplayError
-from replay.tables import SCHEMA_VERSION, TABLES
+from replay.tables import TABLES
 
 PLAIN = oracle.SAMPLES / "plain" / "strace.log"
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
@@ -247,18 +248,6 @@ def test_files_are_cut_at_their_size(logs: Path, tmp_path: Path, monkeypatch: py
     assert everything(place) == before
 
 
-def made_older(place: Path, run: str) -> None:
-    """Let a run be one of an earlier version: without columns that came later, some numbers of other types."""
-    for file in [*place.glob("*/part-*.parquet"), *place.glob(f"*/run={escaped(run)}/part-*.parquet")]:
-        table = pq.ParquetFile(file).read()
-        later = [name for name in ("time", "elapsed_ns", "program", "recorder_bytes") if name in table.column_names]
-        pq.write_table(table.drop_columns(later), file)
-    runs = pq.ParquetFile(place / "runs.parquet").read()
-    version = ["1" if name == run else SCHEMA_VERSION for name in runs["run"].to_pylist()]
-    at = runs.column_names.index("schema_version")
-    pq.write_table(runs.set_column(at, "schema_version", pa.array(version)), place / "runs.parquet")
-
-
 def test_a_run_of_an_earlier_version_stays_in_compacted_files_with_what_it_has(logs: Path, tmp_path: Path) -> None:
     place = tmp_path / "set"
     batch(logs, place, jobs=0, how=Upkeep(flat=True))
@@ -271,13 +260,42 @@ def test_a_run_of_an_earlier_version_stays_in_compacted_files_with_what_it_has(l
     assert [sentence.partition(": ")[2] for sentence in Dataset(str(place)).complaints()] == [said]
 
 
-def test_compact_leaves_a_run_of_an_earlier_version_in_its_folder(logs: Path, tmp_path: Path) -> None:
+def test_compact_gives_a_run_of_an_earlier_version_nulls_in_columns_that_came_later(logs: Path, tmp_path: Path) -> None:
     place = tmp_path / "set"
     batch(logs, place, jobs=0)
-    made_older(place, "b/blocked.log")
+    made_older(place, "b/blocked.log", "owner", "size_bytes")
+    shutil.rmtree(place / "timeline" / "run=b%2Fblocked.log")
     before = everything(place)
     done = command("compact", place)
-    said = "replay: 1 run of another version or without all parts left in folders: b/blocked.log; `replay batch`"
+    assert (done.returncode, "left in folders" in done.stderr) == (0, False)
+    assert "run b/blocked.log: written by another version" in done.stderr
+    assert everything(place) == before
+    assert not list(place.glob("*/run=*"))
+    regions = pd.read_parquet(place / "regions").set_index("run")
+    assert regions["size_bytes"].isna().groupby(level=0).all().to_dict() == {
+        "a/plain.log": False, "b/blocked.log": True, "c/leaky.log": False
+    }  # fmt: skip
+    assert (str(regions["size_bytes"].dtype), str(regions["born_step"].dtype)) == ("Int64", "int64")
+    batch(logs, place, jobs=0, how=Upkeep(flat=True))
+    batch(logs, tmp_path / "fresh", jobs=0)
+    assert everything(place) == everything(tmp_path / "fresh")
+    assert not pq.read_schema(place / "regions" / "part-0.parquet").field("size_bytes").nullable
+
+
+@pytest.mark.parametrize("cause", ["later", "damaged"])
+def test_compact_leaves_a_run_of_a_later_version_and_one_that_lacks_a_part(
+    cause: str, logs: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "set"
+    batch(logs, place, jobs=0)
+    if cause == "later":
+        of_version(place, "b/blocked.log", "99")
+    else:
+        made_older(place, "b/blocked.log")
+        shutil.rmtree(place / "events" / "run=b%2Fblocked.log")
+    before = everything(place)
+    done = command("compact", place)
+    said = "replay: 1 run of a later version or without all parts left in folders: b/blocked.log; `replay batch`"
     assert (done.returncode, said in done.stderr) == (0, True)
     assert everything(place) == before
 
@@ -490,7 +508,7 @@ def test_parts_without_rows_and_rows_without_parts_are_told(logs: Path, tmp_path
     assert "run stray: parts without a row in runs.parquet" in done.stderr
     lacking = "run a/plain.log: no part in regions; `replay batch` makes these runs again"
     assert lacking in done.stderr
-    left = "1 run of another version or without all parts left in folders: a/plain.log; `replay batch` makes them again"
+    left = "1 run of a later version or without all parts left in folders: a/plain.log; `replay batch` makes them again"
     assert left in command("compact", place).stderr
     assert (place / "events" / "run=a%2Fplain.log").exists()
     assert not (place / "events" / "run=b%2Fblocked.log").exists()

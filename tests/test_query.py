@@ -18,7 +18,7 @@ from typing import Any
 import oracle
 import pandas as pd
 import pytest
-from fleet_maker import make_dataset, run_row, write_runs
+from fleet_maker import made_older, make_dataset, run_row, write_runs
 
 import replay
 from replay.console.screen import cells, shown
@@ -28,7 +28,7 @@ from replay.report.query import FORMATS, table_lines
 
 duckdb = pytest.importorskip("duckdb")
 
-from replay.batch import compact  # noqa: E402
+from replay.batch import Upkeep, batch, compact  # noqa: E402
 from replay.batch.storage import existing_store  # noqa: E402
 from replay.datasets.questions import BY_NAME, QUESTIONS, QueryResult, ask  # noqa: E402
 
@@ -325,21 +325,32 @@ def test_without_duckdb_the_message_says_how_to_install_it(dataset: Path, tmp_pa
 
 README = (oracle.CHECKOUT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = {
-    library: re.findall(rf"```python\n(import {library}\b.*?)```", README, re.DOTALL)[0]
-    for library in ("pandas", "duckdb", "polars")
+    library: re.findall(rf"```python\n((?:import|from) {library}\b.*?)```", README, re.DOTALL)[0]
+    for library in ("pandas", "duckdb", "polars", "pyspark")
 }
 
 
-@pytest.mark.parametrize("flat", [False, True], ids=["folders", "compacted"])
+@pytest.mark.parametrize("state", ["folders", "compacted", "of several versions", "grown and pruned"])
 @pytest.mark.parametrize("library", SNIPPETS)
-def test_other_readers_see_the_same_tables(library: str, flat: bool, dataset: Path, tmp_path: Path) -> None:
+def test_other_readers_see_the_same_tables(library: str, state: str, dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip(library)
-    shutil.copytree(dataset, tmp_path / "fleet")
-    if flat:
-        compact(existing_store(str(tmp_path / "fleet")))
+    if library == "pyspark" and shutil.which("java") is None:
+        pytest.skip("no java")
+    place = tmp_path / "fleet"
+    shutil.copytree(dataset, place)
+    if state == "of several versions":
+        made_older(place, "blocked/1", "owner", "blocker")
+    if state != "folders":
+        compact(existing_store(str(place)))
+    if state == "grown and pruned":
+        shutil.copy(BLOCKED, tmp_path / "new.log")
+        batch(tmp_path / "new.log", place, jobs=0)
+        (tmp_path / "new.log").unlink()
+        shutil.copy(PLAIN, tmp_path / "other.log")
+        batch(tmp_path / "other.log", place, jobs=0, how=Upkeep(prune=True, flat=True))
     done = run_python(SNIPPETS[library], tmp_path)
     assert done.returncode == 0, done.stderr
-    for row in rows(dataset, "failed-breaks"):
+    for row in rows(place, "failed-breaks"):
         assert row["run"].partition("/")[0] in done.stdout
         assert str(row["failures"]) in done.stdout
         assert str(row["short_bytes"]) in done.stdout

@@ -7,7 +7,7 @@ not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from heapq import merge
@@ -20,10 +20,10 @@ from replay.batch.commit import complete_changes, complete_switch, uninterrupted
 from replay.batch.dataset_writer import read_runs
 from replay.batch.locking import locked
 from replay.batch.storage import STAGING, Store
-from replay.datasets.dataset import Dataset, first_line, table_schema
+from replay.datasets.dataset import Dataset, first_line, is_earlier
 from replay.datasets.layout import COMPACTED, OK, SWITCH, Switch
 from replay.errors import ReplayError
-from replay.tables import SCHEMA_VERSION, TABLES, ParquetStream, arrow_schema
+from replay.tables import SCHEMA_VERSION, TABLES, ParquetStream, arrow_field, metadata_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,13 +34,16 @@ PART_BYTES: Final = 512 << 20
 _ROOM: Final = 32 << 20
 """A file is closed so many bytes before that: a row group of the widest table has less. Heuristic."""
 
+_CAME_LATER: Final = frozenset({"timeline"})
+"""The tables that versions before this one may not have written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
     """What `compact` did: the runs that are in the files, and those left alone.
 
-    Left alone are those that another version wrote, and those of which a table has no part: in a file of all runs it
-    would look as if they had no rows there.
+    Left alone are those that a later version wrote, and those of which a table has no part: in a file of all runs it
+    would look as if they had no rows there. A run of an earlier version has nulls in columns that came later.
     """
 
     runs: list[str]
@@ -65,25 +68,43 @@ def compact(store: Store) -> Compacted:
 def rewrite(store: Store) -> Compacted:
     """Do what `compact` does to a dataset that is locked and of which no switch is pending.
 
-    Runs of another version that are in such files stay there, with what they have.
+    Runs of a later version that are in such files stay there, with what this one knows of.
     """
     table = read_runs(store)
     rows = [] if table is None else table.select(["run", "status", "schema_version"]).to_pylist()
-    good = sorted(row["run"] for row in rows if row["status"] == OK)
+    good = {row["run"]: row["schema_version"] for row in rows if row["status"] == OK}
     dataset = Dataset(store.url)
-    others = {row["run"] for row in rows if row["status"] == OK and row["schema_version"] != SCHEMA_VERSION}
-    left = others - (dataset.compacted - dataset.files("summary").of_run.keys()) | dataset.lacking().keys()
-    runs = [run for run in good if run not in left]
-    files = {name: _written(store, name, _pieces(dataset, name, runs)) for name in TABLES}
+    earlier = {run for run, version in good.items() if is_earlier(version)}
+    later = {run for run, version in good.items() if version != SCHEMA_VERSION} - earlier
+    damaged = {run for run, tables in dataset.lacking().items() if run not in earlier or set(tables) - _CAME_LATER}
+    left = later - (dataset.compacted - dataset.files("summary").of_run.keys()) | damaged
+    runs = sorted(good.keys() - left)
+    files = {}
+    for name in TABLES:
+        schema = compacted_schema(name, _unknown_of(dataset, name, earlier - left))
+        files[name] = _written(store, schema, name, _pieces(dataset, name, runs, schema))
     with uninterrupted():
         store.write(SWITCH, Switch(files, runs).data())
         complete_switch(store)
     return Compacted(runs, sorted(left))
 
 
-def _written(store: Store, name: str, pieces: Iterator[pa.Table]) -> list[str]:
+def _unknown_of(dataset: Dataset, name: str, runs: Collection[str]) -> set[str]:
+    """Return the columns of a table that files of such runs do not have, or have as ones that may be null."""
+    import pyarrow.parquet as pq
+
+    files = dataset.files(name)
+    asked = [file for run, file in files.of_run.items() if run in runs] + (files.flat if runs else [])
+    unknown: set[str] = set()
+    for file in asked:
+        there = pq.read_schema(f"{dataset.path}/{file}", filesystem=dataset.filesystem)
+        always = {field.name for field in there if not field.nullable}
+        unknown |= {column.name for column in TABLES[name].columns if column.name not in always}
+    return unknown
+
+
+def _written(store: Store, schema: pa.Schema, name: str, pieces: Iterator[pa.Table]) -> list[str]:
     """Write the pieces of a table into files that lie aside; return their names."""
-    schema = compacted_schema(name)
     files: list[str] = []
     with store.staging() as folder, ExitStack() as open_file:
         stream: Any = None
@@ -102,42 +123,45 @@ def _written(store: Store, name: str, pieces: Iterator[pa.Table]) -> list[str]:
     return files
 
 
-def compacted_schema(name: str) -> pa.Schema:
-    """Return the schema of a compacted table: `run`, then the table's columns, and what files say of themselves."""
+def compacted_schema(name: str, unknown: Collection[str] = ()) -> pa.Schema:
+    """Return the schema of a compacted table: `run`, then the table's columns, and what files say of themselves.
+
+    Columns that are `unknown` of some runs may be null.
+    """
     import pyarrow as pa
 
-    schema = table_schema(name)
+    table = TABLES[name]
+    columns = [each._replace(nullable=each.nullable or each.name in unknown) for each in table.columns]
     facts = {"unit": "name", "meaning": "Name of the run."}
     run = pa.field("run", pa.string(), nullable=False, metadata=facts)
-    return pa.schema([run, *list(schema)[1:]], metadata=arrow_schema(name).metadata)
+    return pa.schema([run, *map(arrow_field, columns)], metadata=metadata_of(table._replace(columns=tuple(columns))))
 
 
-def _pieces(dataset: Dataset, name: str, runs: list[str]) -> Iterator[pa.Table]:
+def _pieces(dataset: Dataset, name: str, runs: list[str], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of runs in order of their names; of a run that was made again, the new ones."""
     files, wanted = dataset.files(name), set(runs)
-    kept = wanted - files.of_run.keys()
-    flat = (piece for file in files.flat for piece in _of_many(dataset, name, file) if piece[0] in kept)
+    kept = wanted - dataset.files("summary").of_run.keys()
+    flat = (piece for file in files.flat for piece in _of_many(dataset, schema, file) if piece[0] in kept)
     mine = [(run, file) for run, file in sorted(files.of_run.items()) if run in wanted]
-    folders = (piece for run, file in mine for piece in _of_one(dataset, name, run, file))
+    folders = (piece for run, file in mine for piece in _of_one(dataset, schema, run, file))
     return (piece for _, piece in merge(flat, folders, key=itemgetter(0)))
 
 
-def _of_one(dataset: Dataset, name: str, run: str, file: str) -> Iterator[tuple[str, pa.Table]]:
+def _of_one(dataset: Dataset, schema: pa.Schema, run: str, file: str) -> Iterator[tuple[str, pa.Table]]:
     import pyarrow as pa
 
-    schema = compacted_schema(name)
     for group in _groups(dataset, file):
         yield run, _fitted(group.add_column(0, "run", pa.repeat(run, group.num_rows)), schema)
 
 
-def _of_many(dataset: Dataset, name: str, file: str) -> Iterator[tuple[str, pa.Table]]:
+def _of_many(dataset: Dataset, schema: pa.Schema, file: str) -> Iterator[tuple[str, pa.Table]]:
     """Yield the rows of a file of many runs, those of each run by themselves."""
     import pyarrow.compute as pc
 
     for group in _groups(dataset, file):
         if not group.num_rows:
             continue
-        fitted = _fitted(group, compacted_schema(name))
+        fitted = _fitted(group, schema)
         run = fitted.column("run").combine_chunks()
         changes = pc.not_equal(run[1:], run[:-1])
         bounds = [0, *(at + 1 for at in pc.indices_nonzero(changes).to_pylist()), group.num_rows]

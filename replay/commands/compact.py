@@ -27,10 +27,9 @@ def compact(
     from replay.console.amounts import number
     from replay.datasets.dataset import complaints
 
-    store = existing_store(dataset)
+    done = run_compact(existing_store(dataset))
+    warn_of_left(done.left)
     for sentence in complaints(dataset):
         warn(sentence)
-    done = run_compact(store)
-    warn_of_left(done.left)
     if not quiet:
         warn(f"{dataset}: {number(len(done.runs), 'run')} in one file a table")

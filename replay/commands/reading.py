@@ -81,12 +81,12 @@ def warn_of_problems(run: Run) -> None:
 
 
 def warn_of_left(runs: Sequence[str]) -> None:
-    """Say on standard error which runs were not compacted: those of another version, and those that lack a part."""
+    """Say on standard error which runs were not compacted: those of a later version, and those that lack a part."""
     from replay.console.amounts import number
 
     if runs:
         first = f"{', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}"
-        which = "of another version or without all parts"
+        which = "of a later version or without all parts"
         warn(f"{number(len(runs), 'run')} {which} left in folders: {first}; `replay batch` makes them again")
 
 

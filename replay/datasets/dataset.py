@@ -183,7 +183,8 @@ class Dataset:
         """Return sentences on parts without a row in `runs.parquet`, on rows without parts, and on other versions."""
         listed, missing = {row["run"] for row in self.rows}, self.lacking()
         parts = self.compacted.union(*self._in_folders.values())
-        others = sorted(row["run"] for row in self.rows if _other_schema(row))
+        others = {row["run"]: row["schema_version"] for row in self.rows if _other_schema(row)}
+        apart = any(is_earlier(version) and run not in self.compacted for run, version in others.items())
         found = []
         if parts - listed:
             names = _some(sorted(parts - listed))
@@ -194,7 +195,9 @@ class Dataset:
             tables = ", ".join(sorted({table for names in missing.values() for table in names}))
             found.append(f"{_some(sorted(missing))}: no part in {tables}; `replay batch` makes these runs again")
         if others:
-            found.append(f"{_some(others)}: written by another version, whose tables differ; batch makes them again")
+            names = f"{_some(sorted(others))}: written by another version, whose tables differ"
+            compacting = "; `replay compact` makes them fit for other tools" if apart else ""
+            found.append(f"{names}; batch makes them again{compacting}")
         return [f"{self.location}: {sentence}" for sentence in found]
 
     def table(self, name: str, columns: Sequence[str], runs: Collection[str] | None = None) -> pa.Table:
@@ -216,6 +219,11 @@ class Dataset:
 def complaints(location: str) -> list[str]:
     """Return what is to be said of the parts of a dataset; nothing of an exported run."""
     return Dataset(location).complaints() if is_dataset(location) else []
+
+
+def is_earlier(version: str | None) -> bool:
+    """Tell whether a version of the tables is one before this one."""
+    return version is not None and version.isdecimal() and int(version) < int(SCHEMA_VERSION)
 
 
 def _other_schema(row: dict[str, Any]) -> bool:
