@@ -29,6 +29,8 @@ const words = (value, unit) => {
 }
 const unitOf = Object.fromEntries(fleet.facts.map((fact) => [fact.name, fact.unit]))
 
+const momentOf = (time, seconds) => new Date(time).toISOString().slice(0, seconds ? 19 : 16).replace("T", " ")
+
 // --- what the filters leave ---
 const shownRuns = () => {
   const wanted = Object.entries(state.filters).filter(([, value]) => value !== "")
@@ -49,10 +51,10 @@ const groupsOf = (runs) => {
     if (!timed.length) return []
     const times = timed.map((at) => fleet.times[at])
     const first = Math.min(...times), last = Math.max(...times)
-    const step = Math.max((last - first) / TIME_GROUPS, 1), found = new Map()
+    const step = Math.max((last - first) / TIME_GROUPS, 1000), found = new Map()
     for (const at of timed) {
       const place = Math.min(Math.floor((fleet.times[at] - first) / step), TIME_GROUPS - 1)
-      if (!found.has(place)) found.set(place, { label: new Date(first + place * step).toISOString().slice(0, 16).replace("T", " "), runs: [] })
+      if (!found.has(place)) found.set(place, { label: momentOf(first + place * step, step < 60000), runs: [] })
       found.get(place).runs.push(at)
     }
     return [...found.keys()].sort((a, b) => a - b).map((place) => found.get(place))
@@ -83,14 +85,15 @@ const drawCharts = (groups) => {
       data.median.push(median); data.high.push(high)
       data.median_text.push(words(median, unitOf[name])); data.high_text.push(words(high, unitOf[name]))
     })
-    const labels = groups.map((group) => group.label)
+    const labels = groups.map((group) => state.x === "start time" ? group.label.slice(5) : group.label)
     figure.below[0].formatter.args = { source: { data: { label: labels } } }
+    if (sourceOf(figure).selected.indices.length) sourceOf(figure).selected.indices = []
     sourceOf(figure).data = data
     figure.below[0].axis_label = state.x + (state.x === "start time" ? " (or when the log was last written)" : "")
     const count = data.runs.reduce((a, b) => a + b, 0)
     const all = groups.reduce((sum, group) => sum + group.runs.length, 0)
     document.getElementById(`note-${name}`).textContent = count === all ? "" :
-      `${count.toLocaleString("en")} of ${all.toLocaleString("en")} runs ` + (fleet.of_malloc.includes(name) ? "show malloc calls" : "know it")
+      `${count.toLocaleString("en")} of ${all.toLocaleString("en")} runs ` + `show ${name in fleet.shown_by ? fleet.shown_by[name] : "it"}`
   }
 }
 const paint = (dark) => {
@@ -113,7 +116,10 @@ const tableOf = (heads, rows, onRow) => {
     const cell = document.createElement("th")
     cell.textContent = title
     if (right) cell.className = "right"
-    if (sort) { cell.dataset.sort = sort; cell.tabIndex = 0; cell.setAttribute("role", "button") }
+    if (sort) {
+      cell.dataset.sort = sort; cell.tabIndex = 0
+      if (sort === state.sort) cell.setAttribute("aria-sort", state.down ? "descending" : "ascending")
+    }
     head.append(cell)
   }
   const body = table.createTBody()
@@ -148,7 +154,8 @@ const listFailures = (runs) => {
     return [program || "–", version || "–", cause, words(group.count), words(group.runs.size), first === undefined ? "–" : versions.values[first]]
   })
   put("failures", found.length ? tableOf([["program"], ["version"], ["cause"], ["failed brk", 1], ["runs", 1], ["first seen in"]], found)
-    : hint("In none of these runs did the break fail to grow."))
+    : hint(known("brk_failures", runs).length ? "In none of these runs did the break fail to grow, as far as their logs show calls of brk."
+      : "The logs of these runs show no calls of brk."))
 }
 
 const listMoved = (runs) => {
@@ -193,7 +200,7 @@ const listRuns = (all) => {
     return one < other ? -sign : one > other ? sign : 0
   }).slice(0, MOST_ROWS)
   const table = tableOf(RUN_HEADS, ordered.map((at) => RUN_HEADS.map(([, , name]) =>
-    name === "time" ? (fleet.times[at] === null ? "–" : new Date(fleet.times[at]).toISOString().slice(0, 16).replace("T", " ")) : words(keyOf(name, at), unitOf[name]))))
+    name === "time" ? (fleet.times[at] === null ? "–" : momentOf(fleet.times[at])) : words(keyOf(name, at), unitOf[name]))))
   ordered.forEach((at, place) => { const row = table.tBodies[0].rows[place]; row.dataset.run = at; row.tabIndex = 0; row.classList.toggle("chosen", at === state.chosen); linkPage(row.cells[0], at) })
   put("runs", table)
   const of = state.group !== null && groups[state.group] ? ` of ${groups[state.group].label}` : ""
@@ -216,7 +223,7 @@ const showRun = (at) => {
   put("owners", owners.length ? tableOf([["owner at the peak"], ["mapped", 1]], owners.map(([code, bytes]) => [fleet.owners.values[code], size(bytes)])) : hint("Who owned the memory at the peak is not known."))
   const failures = fleet.failures[at] || []
   put("evidence", failures.length ? tableOf([["cause"], ["in the way"], ["failed brk", 1], ["first line", 1], ["evidence"]],
-    failures.map(([cause, blocker, count, line, evidence]) => [cause, blocker, words(count), words(line), evidence])) : hint("No brk failed."))
+    failures.map(([cause, blocker, count, line, evidence]) => [cause, blocker, words(count), words(line), evidence])) : hint(numberOf("brk_failures", at) === null ? "The log shows no calls of brk." : "No brk failed."))
   const facts = tableOf([["column"], ["value"]], fleet.facts.map((fact) => [fact.name, fact.name in fleet.words ? wordOf(fact.name, at) || "–" : words(numberOf(fact.name, at), fact.unit)]))
   fleet.facts.forEach((fact, place) => { facts.tBodies[0].rows[place].title = fact.meaning })
   put("facts", facts)
@@ -257,14 +264,23 @@ const start = () => {
   })
   const act = (event) => {
     const head = event.target.closest("th[data-sort]"), row = event.target.closest("tr[data-run]")
-    if (head) { state.down = state.sort === head.dataset.sort ? !state.down : true; state.sort = head.dataset.sort; listRuns(shownRuns()) }
+    if (head) {
+      const same = state.sort === head.dataset.sort
+      state.down = same ? !state.down : head.className === "right"  // the largest first, and words from a to z
+      state.sort = head.dataset.sort
+      listRuns(shownRuns())
+      document.querySelector(`th[data-sort="${state.sort}"]`).focus()
+    }
     if (row) { showRun(Number(row.dataset.run)); listRuns(shownRuns()); document.getElementById("chosen").scrollIntoView({ block: "start" }) }
   }
   document.addEventListener("click", act)
   document.addEventListener("keydown", (event) => { if (event.key === "Enter") act(event) })
   const dark = window.matchMedia("(prefers-color-scheme: dark)")
   dark.addEventListener("change", () => paint(dark.matches))
-  window.addEventListener("beforeprint", () => paint(false))
+  window.addEventListener("beforeprint", () => {
+    paint(false)
+    for (const name of [...fleet.charts, "memory"]) Bokeh.index.find_one(figureOf(name)).paint()  // paper does not wait
+  })
   window.addEventListener("afterprint", () => paint(dark.matches))
   paint(dark.matches)
   update()

@@ -36,7 +36,10 @@ POLICY: Final = (
 DETAILS: Final = tuple(column for column in TABLES["summary"].columns if column.name != "source")
 """The columns that the page shows of a chosen run, besides its name."""
 
-_OF_MALLOC: Final = ("live_bytes", "pinned_bytes", "heap_fragmentation")
+_SHOWN_BY: Final = {"brk_failures": "calls of brk", "peak_mapped_bytes": "system calls"} | dict.fromkeys(
+    ("live_bytes", "pinned_bytes", "heap_fragmentation"), "malloc calls"
+)
+"""What a log must show for a quantity to be known."""
 
 _TEMPLATE: Final = """
 {% block preamble %}<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
@@ -178,7 +181,7 @@ def payload(fleet: DatasetFacts, charts: Sequence[str]) -> dict[str, Any]:
     return {
         "count": len(runs),
         "charts": list(charts),
-        "of_malloc": list(_OF_MALLOC),
+        "shown_by": _SHOWN_BY,
         "axes": ["start time", *groupings],
         "first": VERSION if VERSION in groupings and len(groupings[VERSION].values) > 1 else "start time",
         "runs": [clean(row["run"]) for row in runs],
@@ -186,7 +189,7 @@ def payload(fleet: DatasetFacts, charts: Sequence[str]) -> dict[str, Any]:
         "searched": [clean(f"{row['run']} {row.get('source')} {row.get('programs')}").lower() for row in runs],
         "words": {name: {**of, "values": [clean(text) for text in of["values"]]} for name, of in words.items()},
         "columns": {
-            column.name: _short([row.get(column.name) for row in runs])
+            column.name: _short([_known(row, column.name) for row in runs])
             for column in DETAILS
             if column.unit not in _TEXT_UNITS
         },
@@ -216,6 +219,11 @@ def _words(things: Iterable[Any], text_of: Callable[[Any], str]) -> dict[str, An
     values = sorted({text for text in texts if text})
     place = {text: at for at, text in enumerate(values)}
     return {"values": values, "of_run": [place.get(text, -1) for text in texts]}
+
+
+def _known(row: Row, name: str) -> Any:
+    """Return a value of the summary, None where it counts the rows of what the log cannot show."""
+    return None if name == "brk_failures" and not row.get("brk_calls") else row.get(name)
 
 
 def _short(values: list[Any]) -> Any:

@@ -17,6 +17,7 @@ from bokeh.models import (
     DataRange1d,
     HoverTool,
     LogTicker,
+    NoOverlap,
 )
 from bokeh.plotting import figure
 
@@ -73,6 +74,7 @@ def _over_groups(chart: Chart) -> Any:
     dots = made.scatter("x", "median", source=source, color=CALM, size=8)
     made.xaxis.ticker = BasicTicker(min_interval=1, desired_num_ticks=8)
     made.xaxis.formatter = CustomJSTickFormatter(args={"source": source}, code=_SHORT_LABELS)
+    made.xaxis.major_label_policy = NoOverlap(min_distance=8)
     if chart.is_log:
         made.yaxis.ticker = LogTicker(base=4)
     elif chart.column.endswith("bytes"):
