@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(not CAPTURES, reason="no captures")
 
 
 def load(capture: Capture, *, with_maps: bool = True):
-    """Replay it as a user would, with the maps taken where the trace begins, if there are any."""
+    """Replay it with the maps taken where the trace begins, if there are any, and without this machine's own files."""
     logs = list(capture.logs) if len(capture.logs) > 1 else capture.logs[0]
-    return replay.load(logs, maps=capture.initial_maps if with_maps else None)
+    return replay.load(logs, maps=capture.initial_maps if with_maps else None, elf_root=None)
 
 
 @functools.cache

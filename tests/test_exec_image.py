@@ -244,7 +244,7 @@ def report_of(log: str, root: Path) -> str:
 
 def test_the_report_says_what_was_inferred_from_what_and_what_stays_unknown(root: Path) -> None:
     text = report_of(LOG, root)
-    assert "What execve mapped is inferred from /bin/prog and /lib/ld.so; the stack is not in the log" in text
+    assert "What execve mapped is inferred from /bin/prog and /lib/ld.so as they are on this disk now" in text
 
 
 def test_the_report_says_that_the_file_is_another_one(root: Path) -> None:

@@ -56,7 +56,10 @@ def _image(findings: Findings, space: int) -> str:
         )
     if image is not None and image.told_by:
         files = " and ".join(map(clean, image.told_by))
-        return f"What execve mapped is inferred from {files}; the stack is not in the log (--maps FILE adds it)."
+        return (
+            f"What execve mapped is inferred from {files} as they are on this disk now: the calls fit them. "
+            "The stack is not in the log (--maps FILE adds it)."
+        )
     if findings.has_maps:
         return ""
     unseen = "was there before the log" if findings.begins_late else "the kernel maps at execve"
