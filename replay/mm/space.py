@@ -199,8 +199,8 @@ def _count_totals(space: Space, rows: Records) -> None:
     state.mappings = len(rows)
     state.mapped_bytes = sizes.sum()
     state.data_bytes = sizes[data].sum()
-    state.gaps = (ends[:-1] < starts[1:]).sum()
-    state.joins = joins.sum()
+    state.gaps = int(np.count_nonzero(ends[:-1] < starts[1:]))
+    state.joins = int(np.count_nonzero(joins))
 
 
 def has_room(space: Space, code: int) -> bool:

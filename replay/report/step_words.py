@@ -70,7 +70,7 @@ class StepWords:
         self.brk_moves = list(zip(brks["before"].tolist(), brks["granted"].tolist(), strict=True))
         regions = run.replayed.regions
         died = regions["died_line"] != NULL
-        span = int(max(run.replayed.last_clock, regions["died_line"].max(initial=0))) + 2
+        span = max(run.replayed.last_clock, int(regions["died_line"].max(initial=0))) + 2
         self._span = span
         ends = regions["space"][died] * span + regions["died_line"][died]
         self._dead, self._died = np.unique(ends, return_counts=True)
