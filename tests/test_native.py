@@ -88,7 +88,7 @@ def test_records_of_another_layout_are_refused() -> None:
 
 
 def test_a_fresh_library_is_not_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_hook, "build_loops", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(build_hook, "_compiling", lambda *_: pytest.fail("built again"))
     assert build_hook.build(oracle.CHECKOUT)[0] == build_hook.LIBRARY
 
 

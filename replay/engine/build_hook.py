@@ -14,6 +14,8 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -71,9 +73,13 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 def build(root: Path) -> list[str]:
     """Build what is not there yet, or older than its sources, and return the names of all files built."""
-    if not _is_fresh(root):
-        build_loops(root, root / LIBRARY)
-    return [LIBRARY, *build_tables(root), *(one.made for one in C_SOURCES if _is_made(root, one))]
+    with tempfile.TemporaryDirectory(prefix="replay-build-") as folder, _processes() as processes:
+        compiling = [] if _is_fresh(root) else _compiling(processes, root, Path(folder))
+        tables = processes.submit(build_tables, root)
+        of_c = list(processes.map(partial(_is_made, root), C_SOURCES))
+        if compiling:
+            _link_loops(root, compiling, root / LIBRARY)
+    return [LIBRARY, *tables.result(), *(one.made for one, is_made in zip(C_SOURCES, of_c, strict=True) if is_made)]
 
 
 def build_tables(root: Path) -> list[str]:
@@ -85,45 +91,63 @@ def build_tables(root: Path) -> list[str]:
     if find_spec("lark") is None:
         raise BuildError("the tables of replay's parsers are made by lark, not installed: pip install lark")
     code = "from replay.grammar.parser import build_tables; print(*build_tables(), sep='\\n')"
-    made = _finished(_started(root, "-c", code)).splitlines()
-    return [str(Path(name).relative_to(root)) for name in made]
+    return [str(Path(name).relative_to(root)) for name in _python(root, "-c", code)]
+
+
+def _processes() -> ThreadPoolExecutor:
+    """Return what waits for as many processes at once as there are processors: what is begun first ends the soonest."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+
+
+def _python(root: Path, *arguments: str) -> list[str]:
+    """Run Python in a process of its own, which sees the checkout first, and return the lines that it printed."""
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)} failed")
+    return done.stdout.splitlines()
 
 
 # --- the loops -------------------------------------------------------------------------------------------------------
 
 
 def build_loops(root: Path, library: Path, *options: str) -> None:
-    """Compile the loops of a checkout, in as many processes as there are modules, and link them.
+    """Compile the loops of a checkout, each module in a process, and link them.
 
     Raises:
         BuildError: numba or a linker is missing, or one of them failed.
     """
+    with tempfile.TemporaryDirectory(prefix="replay-build-") as folder, _processes() as processes:
+        _link_loops(root, _compiling(processes, root, Path(folder), *options), library)
+
+
+class _Compiling(NamedTuple):
+    """An object file that a process makes of the loops of a module, and the names of the sources that went into it."""
+
+    file: Path
+    sources: Future[list[str]]
+
+
+def _compiling(processes: ThreadPoolExecutor, root: Path, folder: Path, *options: str) -> list[_Compiling]:
+    """Begin to compile the loops of a checkout."""
     missing = [name for name in ("numba", "llvmlite") if find_spec(name) is None]
     if missing:
         raise BuildError(f"replay's loops are compiled by {' and '.join(missing)}, not installed: pip install numba")
-    with tempfile.TemporaryDirectory(prefix="replay-build-") as folder:
-        objects = [Path(folder) / f"{module}.o" for module in LOOPS]
-        of = zip(LOOPS, objects, strict=True)
-        running = [_started(root, *COMPILE, str(file), module, *options) for module, file in of]
-        names = sorted({name for process in running for name in _finished(process).splitlines()})
-        objects.append(Path(folder) / "origin.o")
-        _finished(_started(root, *COMPILE, str(objects[-1]), "--origin", *names))
-        _link(objects, library)
+    files = {module: folder / f"{module}.o" for module in LOOPS}
+    return [
+        _Compiling(file, processes.submit(_python, root, *COMPILE, str(file), module, *options))
+        for module, file in files.items()
+    ]
 
 
-def _started(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start Python in a process of its own, which sees the checkout first."""
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.Popen([sys.executable, *arguments], cwd=root, env=environment, text=True, stdout=subprocess.PIPE)
-
-
-def _finished(process: subprocess.Popen[str]) -> str:
-    """Return what a process printed."""
-    printed, _ = process.communicate()
-    if process.returncode:
-        raise BuildError(f"{' '.join(map(str, process.args))} failed")  # type: ignore[arg-type]
-    return printed
+def _link_loops(root: Path, compiling: Sequence[_Compiling], library: Path) -> None:
+    """Link object files, when they are there, into a library that says what it is made of."""
+    names = sorted({name for one in compiling for name in one.sources.result()})
+    origin = compiling[0].file.with_name("origin.o")
+    _python(root, *COMPILE, str(origin), "--origin", *names)
+    _link([*(one.file for one in compiling), origin], library)
 
 
 def _linker() -> list[str]:

@@ -19,11 +19,16 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import numba.extending
 import numpy as np
+from numba import _dynfunc
+from numba.core import codegen, cpu
 
 from replay.engine.native import BUILT_FROM, ROOT, Loop, digest_of
 
-CPU: Final = {"x86_64": "x86-64-v2", "aarch64": "generic"}
-"""The processor that machine code is for, by machine: all since 2009, all of 64 bits."""
+CPU: Final = {"x86_64": "x86-64-v2", "aarch64": "generic"}.get(platform.machine(), "")
+"""The processor that machine code is for: all since 2009, all of 64 bits."""
+
+LIKELY_CPU: Final = {"x86_64": "x86-64-v3"}.get(platform.machine(), CPU)
+"""The processor that it most likely runs on: what LLVM thinks worthwhile for this one is a tenth faster. Measured."""
 
 CHECKED: Final = "--checked"
 """Asks for code that stops the process where an index lies outside of its array."""
@@ -65,25 +70,55 @@ def _origin(names: Sequence[str]) -> Any:
 # --- from Python to LLVM ---------------------------------------------------------------------------------------------
 
 
-def _have_nothing_run() -> None:
-    """Have numba make LLVM's code of each function only, not machine code of this process as well: a third of the time.
+class _Parts(codegen.JITCodeLibrary):  # type: ignore[misc]
+    """What numba makes of one function and those it calls: put together once, and neither optimized nor run.
 
-    Where another version of numba has no such methods, it takes that time.
+    numba has LLVM optimize each function by itself, then with all that it calls, then make machine code of it: half of
+    the time. `_optimize` does the first of these once, of all of a loop.
     """
-    from numba import _dynfunc
-    from numba.core import codegen, cpu
 
-    def not_to_be_called(_: Any, library: Any, function: Any, environment: Any) -> Any:
-        return _dynfunc.make_function(function.lookup_module(), function.qualname, "", 0, environment, (library,))
+    def __init__(self, owner: Any, name: str) -> None:
+        super().__init__(owner, name)
+        self.modules: list[Any] = []
 
-    skipped = (
-        (cpu.CPUContext, "get_executable", not_to_be_called),
-        (codegen.JITCodeLibrary, "get_pointer_to_function", lambda library, _: library._ensure_finalized() or 0),
-        (codegen.JITCodeLibrary, "_finalize_specific", lambda _: None),
+    def add_ir_module(self, ir_module: Any) -> None:
+        """Keep numba's code of the function."""
+        self.modules.append(ir_module)
+
+    def add_linking_library(self, library: Any) -> None:
+        """Keep the function as one that is called."""
+        self._linking_libraries.append(library)
+
+    def finalize(self) -> None:
+        """Do nothing yet."""
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Return that there is no machine code."""
+        return 0
+
+    def get_llvm_str(self) -> str:
+        """Return LLVM's code of the function and of all that it calls, each once."""
+        together, parts = llvm.parse_assembly(""), [self]
+        for part in parts:
+            for module in map(llvm.parse_assembly, map(str, part.modules)):
+                for function in module.functions if part is not self else ():
+                    if function.linkage == llvm.Linkage.external and not function.is_declaration:
+                        function.linkage = "linkonce_odr"
+                together.link_in(module)
+            parts += [called for called in dict.fromkeys(part._linking_libraries) if called not in parts]
+        return str(together)
+
+
+def _have_nothing_run() -> None:
+    """Have numba make LLVM's code of each function only.
+
+    Where another version of numba has no such names, it takes its time.
+    """
+    codegen.JITCPUCodegen._library_class = _Parts
+    cpu.CPUContext.get_executable = lambda _, library, function, environment: _dynfunc.make_function(
+        function.lookup_module(), function.qualname, "", 0, environment, (library,)
     )
-    for owner, name, instead in skipped:
-        if hasattr(owner, name):
-            setattr(owner, name, instead)
 
 
 def _code_of(loop: Loop) -> Any:
@@ -140,16 +175,22 @@ def _expressions(arguments: Iterable[Any], parameters: list[tuple[str, Any]], nu
 
 
 def _optimize(module: Any, entry: str) -> None:
-    """Have LLVM see that no one but `entry` is called from outside.
+    """Have LLVM optimize a loop, then see that no one but `entry` is called from outside, and do it again.
 
     Then the functions that it calls hand over those words of an array alone that are made use of: numba's calls pass on
     for each array of a tuple also its size, its strides and who holds its memory, some fifty words for a `Space`.
     And the library need not have their names, in which numba spells out each record: most of its bytes.
     """
+    _run_passes(module, LIKELY_CPU)
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration and value.name != entry:
             value.linkage = "internal"
-    builder = llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options(speed_level=3))
+    _run_passes(module, CPU)
+
+
+def _run_passes(module: Any, processor: str) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    builder = llvm.create_pass_builder(_target_machine(processor), options)
     builder.getModulePassManager().run(module, builder)
 
 
@@ -158,17 +199,17 @@ def _object_of(modules: Sequence[Any]) -> bytes:
     first, *others = modules
     for other in others:
         first.link_in(other)
-    code: bytes = _target_machine().emit_object(first)
+    code: bytes = _target_machine(CPU).emit_object(first)
     return code
 
 
 @cache
-def _target_machine() -> Any:
-    """Return what LLVM knows of the processor that the library is for."""
+def _target_machine(processor: str) -> Any:
+    """Return what LLVM knows of a processor."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
-    return target.create_target_machine(cpu=CPU.get(platform.machine(), ""), opt=3, reloc="pic", codemodel="default")
+    return target.create_target_machine(cpu=processor, opt=3, reloc="pic", codemodel="default")
 
 
 if __name__ == "__main__":
