@@ -80,6 +80,20 @@ def distinct(values: NDArray[Scalar]) -> NDArray[Scalar]:
     return ordered[fresh]
 
 
+def distinct_places(values: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the values that occur, each once, in ascending order, and for each of `values` its place among them.
+
+    That is what NumPy's `unique` returns with `return_inverse`, several times faster.
+    """
+    order = ascending(values)
+    ordered = values[order]
+    fresh = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=fresh[1:])
+    places = np.empty(len(values), dtype=np.int64)
+    places[order] = np.cumsum(fresh) - 1
+    return ordered[fresh], places
+
+
 def firsts(values: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Return the values that occur, in ascending order, and the place where each stands first.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array
-from replay.engine.sorting import distinct
+from replay.engine.sorting import distinct, distinct_places
 
 _NEVER: Final = (1 << 62) - 1
 
@@ -43,12 +43,12 @@ def unseen_ranges(chunks: PackedColumns, extents: Columns) -> Columns:
 def _of_space(space: int, chunks: tuple[Int64Array, Int64Array, Int64Array], extents: Columns) -> Columns:
     """Return the unseen ranges of one space, whose chunks are starts, ends and lines of birth."""
     start, end, born = chunks
-    borders = distinct(np.concatenate([start, end, extents["start"], extents["end"]]))
+    ranges = (start, end, extents["start"], extents["end"])
+    borders, places = distinct_places(np.concatenate(ranges))
+    place, until, first, last = np.split(places, np.cumsum([len(each) for each in ranges[:-1]]))
     count = len(borders) - 1
-    place = np.searchsorted(borders, start)
-    covered = _earliest(count, place, np.searchsorted(borders, end), born)
+    covered = _earliest(count, place, until, born)
     added = extents["sign"] > 0
-    first, last = (np.searchsorted(borders, extents[name]) for name in ("start", "end"))
     ever = _earliest(count, first[added], last[added], extents["line"][added]) < _NEVER
     above = _born_above(count, place, born, ever)
     in_brk = added & (extents["in_brk"] == 1)

@@ -25,6 +25,7 @@ from replay.engine.columns import NO_TEXT, NULL, Int64Array, Strings
 from replay.engine.records import Records
 from replay.engine.sorting import ascending_by, is_ascending
 from replay.engine.structs import Value
+from replay.linux.constants import CALL_CODE
 from replay.mm.fields import OPERATION
 from replay.spaces.attribute_effects import (
     attach_operations,
@@ -59,6 +60,9 @@ _EFFECTS: Final[tuple[Callable[[WindowCalls], list[Operations]], ...]] = (
 
 _NONE: Final = np.zeros(0, np.int64)
 
+_LIBRARY: Final = CALL_CODE["malloc"]
+"""Codes from this one on are of calls of libc's malloc family, which do nothing to a space themselves."""
+
 
 class OperationRows(Value):
     """Operations in the order of lines; `spaces` and `sources` give the space and the call's row of each."""
@@ -78,6 +82,8 @@ def across_windows(told: KeyCalls, who: Processes, strings: Strings, page: int) 
 
 def operations_of(window: CallWindow, across: AcrossWindows) -> OperationRows:
     """Return what happens in a window. Calls that failed, never returned or were injected mostly do nothing."""
+    if window.calls.call.min(initial=_LIBRARY) >= _LIBRARY:
+        return OperationRows(np.zeros(0, OPERATION), _NONE, _NONE)
     of = WindowCalls(window, across)
     note_huge_files(of)
     parts = [part for effect in _EFFECTS for part in effect(of) if len(part.sources)]
