@@ -6,6 +6,7 @@ In go the calls of a run, out come columns of such mmaps, part by part. Which al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from replay.allocator.program_mappings import READ_WRITE, ProgramMappings
 from replay.allocator.replayed import Replayed, first_of_each
 from replay.calls.table import FAILED, OK
+from replay.engine.column_store import PackedColumns
 from replay.engine.columns import NULL, Columns, Int64Array, Mask
 from replay.engine.sorting import ascending_by, distinct
 from replay.engine.structs import Value
@@ -43,26 +45,47 @@ class SomeMmaps(NamedTuple):
     writable: Mask
     failed: Mask
 
-    def take(self, rows: Mask) -> SomeMmaps:
+    def take(self, chosen: Mask) -> SomeMmaps:
         """Return some of them."""
+        if chosen.all():
+            return self
+        rows = np.flatnonzero(chosen)
         return SomeMmaps._make(column[rows] for column in self)
+
+
+_MASKS: Final = SomeMmaps._fields[3:]
+"""The columns that are no numbers."""
 
 
 class AskedMmaps(Value):
     """The mmaps that may be an allocator's: private, anonymous, anywhere, data or reserve, of the program.
 
-    There may be many, and most of them small: they are looked at part by part, and told apart by what they are asked
-    for. `starts` are the steps from which the program of each space runs, `own` tells how it treated them.
+    There may be many, and most of them small: they are kept packed, looked at part by part, and told apart by what they
+    are asked for. `starts` are the steps from which the program of each space runs, `own` tells how it treated them.
     """
 
     record: Replayed
     starts: Int64Array
     own: ProgramMappings
 
+    @cached_property
+    def _kept(self) -> PackedColumns:
+        """Return all of them, packed: their masks are the bits of one column."""
+        kept = PackedColumns(self.record.events.shelf, ("step", "space", "length", "masks"))
+        for steps, told in self.record.parts_of("mmap", _TOLD):
+            part = self._part(steps, told)
+            masks = np.zeros(len(part.step), dtype=np.int64)
+            for bit, name in enumerate(_MASKS):
+                masks |= getattr(part, name).astype(np.int64) << bit
+            kept.append({"step": part.step, "space": part.space, "length": part.length, "masks": masks})
+        return kept
+
     def parts(self) -> Iterator[SomeMmaps]:
         """Yield them part by part, in order."""
-        for steps, told in self.record.parts_of("mmap", _TOLD):
-            yield self._part(steps, told)
+        for number in range(self._kept.parts):
+            part = self._kept.part(number)
+            masks = {name: part["masks"] & 1 << bit != 0 for bit, name in enumerate(_MASKS)}
+            yield SomeMmaps(part["step"], part["space"], part["length"], **masks)
 
     def chosen(self, choose: Callable[[SomeMmaps], Mask]) -> SomeMmaps:
         """Return those that `choose` tells of each part."""
