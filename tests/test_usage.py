@@ -191,6 +191,20 @@ def test_an_interrupt_that_is_swallowed_is_raised_again(swallower: str) -> None:
     assert ended_by(code, signal.SIGTERM) == (143, "")
 
 
+def test_the_alarm_of_an_interrupt_that_was_answered_is_off() -> None:
+    code = (
+        "import signal, sys, time\n"
+        "try:\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+        "except: pass\n"
+        "status = status_of_interrupt()\n"
+        "signal.signal(signal.SIGALRM, signal.SIG_DFL)\n"  # as Python does when it ends
+        "time.sleep(0.2)\n"
+        "sys.exit(status)\n"
+    )
+    assert ended_by(code, signal.SIGINT) == (130, "")
+
+
 def test_an_interrupt_of_which_python_makes_another_error_is_one() -> None:
     code = (
         "import time\n"

@@ -75,6 +75,7 @@ def status_of_interrupt() -> int:
     numbers = Interrupted.unanswered
     status = 128 + (numbers[-1] if numbers else signal.SIGINT)
     numbers.clear()
+    signal.setitimer(signal.ITIMER_REAL, 0)  # once Python lets go of its handlers, the alarm would end the process
     return status
 
 
