@@ -145,6 +145,16 @@ def test_growth_is_told_version_by_version_in_their_order(tmp_path: Path) -> Non
     assert found == [("1.9", 100, None), ("1.10", 110, 10.0), ("v2", 132, 20.0)]
 
 
+def test_growth_counts_no_failed_breaks_of_logs_that_show_no_breaks(tmp_path: Path) -> None:
+    summary = replay.load(PLAIN).summary_values | {"brk_failures": 0}
+    runs = [
+        run_row("v1", "v1", "ok", None) | summary,
+        run_row("v2", "v2", "ok", None) | summary | {"brk_calls": 0},
+    ]
+    write_runs(tmp_path, runs)
+    assert [row["brk_failures"] for row in rows(tmp_path, "growth")] == [0, None]
+
+
 @pytest.mark.parametrize(
     ("text", "version"),
     [

@@ -125,12 +125,12 @@ QUESTIONS: Final = (
     ),
     Question(
         "growth",
-        "How did memory grow between versions of a program?",
+        "How did memory grow between versions of a program? Medians; per_cent is since the version before.",
         f"""WITH versions AS (
                 SELECT {PROGRAM_SQL} AS program, {_VERSION_SQL} AS of_version, count(*) AS runs,
                        CAST(median(peak_mapped_bytes) AS BIGINT) AS peak_mapped_bytes,
                        CAST(median(peak_live_bytes) AS BIGINT) AS peak_live_bytes,
-                       sum(brk_failures) AS brk_failures,
+                       sum(brk_failures) FILTER (brk_calls > 0) AS brk_failures,
                        min(coalesce(start_time, log_mtime, added_at)) AS first_seen
                 FROM runs WHERE status = 'ok' GROUP BY 1, 2)
             SELECT program, of_version AS version, runs, peak_mapped_bytes,
