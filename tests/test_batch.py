@@ -112,7 +112,7 @@ def test_tables_hold_what_one_run_exports_and_no_column_run(logs: Path, tmp_path
         assert file.schema_arrow.metadata[b"replay.schema_version"] == SCHEMA_VERSION.encode()
         for group in range(file.metadata.num_row_groups):
             columns = [file.metadata.row_group(group).column(at) for at in range(file.metadata.num_columns)]
-            assert {column.compression for column in columns} == {"ZSTD"}
+            assert {column.compression for column in columns} == {"ZSTD" if file.metadata.num_rows >= 256 else "SNAPPY"}
 
 
 def test_runs_are_sorted_and_its_columns_described(logs: Path, tmp_path: Path) -> None:

@@ -383,11 +383,12 @@ class TestParquet:
         assert back.equals(table)
         assert back.schema.equals(table.schema, check_metadata=True)
 
-    def test_file_says_schema_version_and_is_zstd(self, tmp_path: Path) -> None:
-        tables.write_parquet(brk_failures(), tmp_path / "t.parquet")
+    @pytest.mark.parametrize(("times", "compression"), [(1, "SNAPPY"), (256, "ZSTD")], ids=["few", "many"])
+    def test_file_says_schema_version_and_is_compressed(self, times: int, compression: str, tmp_path: Path) -> None:
+        tables.write_parquet(pa.concat_tables([brk_failures()] * times), tmp_path / "t.parquet")
         metadata = pq.read_metadata(tmp_path / "t.parquet")
         assert metadata.metadata[b"replay.schema_version"] == tables.SCHEMA_VERSION.encode()
-        assert metadata.row_group(0).column(0).compression == "ZSTD"
+        assert metadata.row_group(0).column(0).compression == compression
 
     def test_file_says_how_it_is_sorted_and_has_a_page_index(self, tmp_path: Path) -> None:
         tables.write_parquet(brk_failures(), tmp_path / "t.parquet")

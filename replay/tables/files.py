@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write_parquet(table: pa.Table, path: PathLike, *, force: bool = False) -> None:
-    """Write a table as one parquet file (zstd), rows in the order of its schema.
+    """Write a table as one parquet file, rows in the order of its schema.
 
     Raises:
         OutputExistsError: `path` is there and `force` is not given.

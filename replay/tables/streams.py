@@ -78,7 +78,7 @@ class Stream(ABC):
 
 
 class ParquetStream(Stream):
-    """A parquet file (zstd) that grows by tables, in row groups of `ROW_GROUP_ROWS` however they come."""
+    """A parquet file that grows by tables, in row groups of `ROW_GROUP_ROWS` however they come."""
 
     _held: list[pa.Table]
     """Rows that do not fill a row group yet, as they came: joined once, for thousands of runs may fill one."""
@@ -117,7 +117,7 @@ class ParquetStream(Stream):
 
         if self._sink is None:
             self._sink = self._open.enter_context(pa.output_stream(str(self._file), buffer_size=_BUFFER_BYTES))
-            self._writer = self._open.enter_context(form_of(self._schema).writer(self._sink))
+            self._writer = self._open.enter_context(form_of(self._schema).writer(self._sink, rows))
         held = self._held[0] if len(self._held) == 1 else pa.concat_tables(self._held)
         self._writer.write_table(held.slice(0, rows).unify_dictionaries(), row_group_size=ROW_GROUP_ROWS)
         self._held, self._held_rows = [held.slice(rows)], held.num_rows - rows
