@@ -489,6 +489,33 @@ def test_forget_takes_runs_out_of_every_table(flat: bool, logs: Path, tmp_path: 
         forget(existing_store(str(place)), ["a/plain.log"])
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_forget_takes_out_parts_without_a_row(flat: bool, logs: Path, tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    batch(logs, place, jobs=0, how=Upkeep(flat=flat))
+    before = everything(place)
+    if flat:
+        runs = pq.read_table(place / "runs.parquet", partitioning=None)
+        pq.write_table(runs.slice(1), place / "runs.parquet")
+        stray = runs["run"][0].as_py()
+    else:
+        stray = "stray"
+        shutil.copytree(place / "events" / "run=b%2Fblocked.log", place / "events" / "run=stray")
+    assert "`replay forget` takes them out" in Dataset(str(place)).complaints()[0]
+    assert command("forget", place, "str*" if stray == "stray" else stray).returncode == 0
+    assert Dataset(str(place)).complaints() == []
+    kept = {table: [row for row in rows if row["run"] != stray] for table, rows in before.items()}
+    assert everything(place) == kept
+    assert "no run 'stray'" in command("forget", place, "stray").stderr
+
+
+def test_a_batch_tells_that_runs_lie_beside_compacted_files(logs: Path, tmp_path: Path) -> None:
+    batch(logs / "a", tmp_path / "set", jobs=0, how=Upkeep(flat=True))
+    done = command("batch", logs / "b", "-o", tmp_path / "set", "-j", 1)
+    assert "1 run in folders beside the compacted files; `replay compact` before other tools read it" in done.stderr
+    assert "beside" not in command("batch", logs / "c", "-o", tmp_path / "set", "-j", 1, "--layout", "flat").stderr
+
+
 def test_prune_takes_out_the_runs_whose_logs_are_gone(logs: Path, tmp_path: Path) -> None:
     place = tmp_path / "set"
     batch(logs, place, jobs=0)

@@ -12,11 +12,14 @@ from replay.batch.compaction import rewrite
 from replay.batch.dataset_writer import DatasetWriter
 from replay.batch.locking import locked
 from replay.batch.storage import Store
+from replay.datasets.dataset import Dataset
 from replay.errors import QueryError
 
 
 def forget(store: Store, names: Iterable[str]) -> list[str]:
     """Take runs out of a dataset, by their names or by patterns such as `v1-*`; return their names.
+
+    Parts without a row go too: what a killed batch left, and no other batch makes again.
 
     Raises:
         QueryError: it has no such run; then none is taken out.
@@ -25,9 +28,10 @@ def forget(store: Store, names: Iterable[str]) -> list[str]:
     """
     with locked(store):
         held = DatasetWriter(store)
+        there = held.known.keys() | Dataset(store.url).parts
         chosen: dict[str, None] = {}
         for name in names:
-            matching = [name] if name in held.known else [run for run in held.known if fnmatchcase(run, name)]
+            matching = [name] if name in there else [run for run in sorted(there) if fnmatchcase(run, name)]
             if not matching:
                 raise QueryError(f"{store.url}: no run {name!r}")
             chosen |= dict.fromkeys(matching)

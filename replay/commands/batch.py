@@ -133,6 +133,7 @@ def batch(
 
 def _tell(result: BatchResult, *, quiet: bool, verbose: bool) -> None:
     """Say what became of the logs; errors are said in any case."""
+    from replay.console.amounts import number
     from replay.datasets.dataset import Dataset
 
     errors = sorted(result.errors.items())
@@ -152,8 +153,12 @@ def _tell(result: BatchResult, *, quiet: bool, verbose: bool) -> None:
         gone = f", {len(result.pruned)} taken out since their logs are gone" if result.pruned else ""
         done = f"{len(result.written)} runs written, {len(result.unchanged)} unchanged"
         warn(f"{result.dataset}: {done}{gone}{beside}")
-        for complaint in Dataset(result.dataset).complaints():
+        dataset = Dataset(result.dataset)
+        for complaint in dataset.complaints():
             warn(complaint)
+        if apart := dataset.beside_compacted():
+            counted = f"{number(len(apart), 'run')} in folders beside the compacted files"
+            warn(f"{result.dataset}: {counted}; `replay compact` before other tools read it")
 
 
 def _end_if_one_holds(conditions: Sequence[Condition], result: BatchResult) -> None:

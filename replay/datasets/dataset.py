@@ -170,6 +170,15 @@ class Dataset:
         """The runs that have a folder, by table."""
         return {table: frozenset(self.files(table).of_run) for table in TABLES}
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """The runs of which there is any part, those without a row in `runs.parquet` too."""
+        return self.compacted.union(*self._in_folders.values())
+
+    def beside_compacted(self) -> list[str]:
+        """Return the runs that are in folders while others are in compacted files, which few other tools read."""
+        return sorted(frozenset().union(*self._in_folders.values())) if self.compacted else []
+
     def lacking(self) -> dict[str, list[str]]:
         """Return the runs of which a table has no part, and those tables' names."""
         missing: dict[str, list[str]] = {}
@@ -182,15 +191,12 @@ class Dataset:
     def complaints(self) -> list[str]:
         """Return sentences on parts without a row in `runs.parquet`, on rows without parts, and on other versions."""
         listed, missing = {row["run"] for row in self.rows}, self.lacking()
-        parts = self.compacted.union(*self._in_folders.values())
         others = {row["run"]: row["schema_version"] for row in self.rows if _other_schema(row)}
         apart = any(is_earlier(version) and run not in self.compacted for run, version in others.items())
         found = []
-        if parts - listed:
-            names = _some(sorted(parts - listed))
-            found.append(
-                f"{names}: parts without a row in {RUNS_FILE}: a batch is at work, or was killed (run it again)"
-            )
+        if strays := self.parts - listed:
+            names = f"{_some(sorted(strays))}: parts without a row in {RUNS_FILE}"
+            found.append(f"{names}: a batch is at work, or was killed; run it again, or `replay forget` takes them out")
         if missing:
             tables = ", ".join(sorted({table for names in missing.values() for table in names}))
             found.append(f"{_some(sorted(missing))}: no part in {tables}; `replay batch` makes these runs again")
