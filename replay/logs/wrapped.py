@@ -83,7 +83,7 @@ def cut_step(lines: bytes) -> Callable[[bytes], bytes] | None:
     longest = [text for text in texts[:-1] if len(text) == width]
     if not _WIDTHS[0] <= width <= _WIDTHS[1] or len(longest) < 2:
         return None
-    if not any(re.match(_CALL_BEGINS, text) and not _is_whole(text) for text in longest):
+    if not any(not _is_whole(text) and re.match(_CALL_BEGINS, text) for text in longest):
         return None
     return lambda data: re.sub(_ADDRESS_AT_END % width, rb"\1", data)
 
