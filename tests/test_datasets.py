@@ -559,7 +559,7 @@ def test_failed_captures_are_errors_and_other_files_are_counted_by_kind(logs: Pa
     assert errors == {"empty.log": "empty", "binary.strace": "binary", "talk.txt": "no calls", "out.123": "empty"}
     assert "4 logs could not be replayed" in done.stderr
     assert "README.md: passed over: no calls" in done.stderr
-    assert "1 files that are no traces passed over (1 no calls)" in done.stderr
+    assert "1 other file passed over (1 no calls)" in done.stderr
 
 
 # --- damage ---

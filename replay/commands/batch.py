@@ -149,9 +149,9 @@ def _tell(result: BatchResult, *, quiet: bool, verbose: bool) -> None:
     warn_of_left(result.left)
     if not quiet:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(result.passed_over.values()).items()))
-        beside = f", {len(result.passed_over)} files that are no traces passed over ({kinds})" if kinds else ""
+        beside = f", {number(len(result.passed_over), 'other file')} passed over ({kinds})" if kinds else ""
         gone = f", {len(result.pruned)} taken out since their logs are gone" if result.pruned else ""
-        done = f"{len(result.written)} runs written, {len(result.unchanged)} unchanged"
+        done = f"{number(len(result.written), 'run')} written, {len(result.unchanged)} unchanged"
         warn(f"{result.dataset}: {done}{gone}{beside}")
         dataset = Dataset(result.dataset)
         for complaint in dataset.complaints():
