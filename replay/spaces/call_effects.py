@@ -65,11 +65,15 @@ _LIBRARY: Final = CALL_CODE["malloc"]
 
 
 class OperationRows(Value):
-    """Operations in the order of lines; `spaces` and `sources` give the space and the call's row of each."""
+    """Operations in the order of lines; `spaces` and `sources` give the space and the call's row of each.
+
+    `early` are the lines of those that act before their calls complete.
+    """
 
     operations: Records
     spaces: Int64Array
     sources: Int64Array
+    early: Int64Array
 
 
 def across_windows(told: KeyCalls, who: Processes, strings: Strings, page: int) -> AcrossWindows:
@@ -83,15 +87,17 @@ def across_windows(told: KeyCalls, who: Processes, strings: Strings, page: int) 
 def operations_of(window: CallWindow, across: AcrossWindows) -> OperationRows:
     """Return what happens in a window. Calls that failed, never returned or were injected mostly do nothing."""
     if window.calls.call.min(initial=_LIBRARY) >= _LIBRARY:
-        return OperationRows(np.zeros(0, OPERATION), _NONE, _NONE)
+        return OperationRows(np.zeros(0, OPERATION), _NONE, _NONE, _NONE)
     of = WindowCalls(window, across)
     note_huge_files(of)
     parts = [part for effect in _EFFECTS for part in effect(of) if len(part.sources)]
     clocks = np.concatenate([_NONE, *(part.clock for part in parts)])
     sources = np.concatenate([_NONE, *(part.sources for part in parts)])
-    before = clocks < window.calls.clock[sources]
+    completed = window.calls.clock[sources]
+    before = clocks < completed
     if before.any():  # nothing is taken from a space before it is there
         clocks[before] = np.maximum(clocks[before], across.births[window.spaces[sources[before]]])
+        before = clocks < completed
     place = _places(clocks, sources, window.calls.clock)
     made, ordered = np.zeros(len(sources), OPERATION), np.empty(len(sources), np.int64)
     made["path"], made["offset"] = NO_TEXT, NULL
@@ -104,7 +110,9 @@ def operations_of(window: CallWindow, across: AcrossWindows) -> OperationRows:
             made[name][own] = column
     low, high = np.searchsorted(made["clock"], [window.after, window.until], side="right").tolist()
     made, ordered = made[low:high], ordered[low:high]
-    return OperationRows(made, window.spaces[ordered], ordered)
+    early = np.sort(clocks[before])
+    early = early[(early > window.after) & (early <= window.until)]
+    return OperationRows(made, window.spaces[ordered], ordered, early)
 
 
 def _places(clocks: Int64Array, sources: Int64Array, completed: Int64Array) -> Int64Array:

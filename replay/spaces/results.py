@@ -225,7 +225,7 @@ class ReplayColumns:
 
     def keep_changes(self, ran: WindowResult) -> None:
         """Keep what the operations of a window changed and contradicted, and what lay above the break."""
-        self._keep_early(ran)
+        self._keep_early(ran.rows.early)
         operations, changes = ran.rows.operations, columns_of(ran.changes)
         code, step, clock = (np.ascontiguousarray(operations[name]) for name in ("code", "step", "clock"))
         is_brk = code == OpCode.BRK
@@ -241,10 +241,8 @@ class ReplayColumns:
         if contradicts.any():
             self._divergences.append({name: column[contradicts] for name, column in (told | {"code": code}).items()})
 
-    def _keep_early(self, ran: WindowResult) -> None:
+    def _keep_early(self, early: Int64Array) -> None:
         """Keep the lines at which calls took memory before they completed, each with the first step from there on."""
-        clocks = ran.rows.operations["clock"]
-        early = clocks[clocks < ran.window.calls.clock[ran.rows.sources]]
         if len(early):
             told = np.stack([early, self.steps_at(early)])
             self._taken_early = np.concatenate([self._taken_early, told], axis=1)
