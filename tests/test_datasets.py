@@ -282,6 +282,16 @@ def test_compact_gives_a_run_of_an_earlier_version_nulls_in_columns_that_came_la
     assert not pq.read_schema(place / "regions" / "part-0.parquet").field("size_bytes").nullable
 
 
+def test_a_damaged_part_of_an_earlier_version_is_a_message(logs: Path, tmp_path: Path) -> None:
+    batch(logs, tmp_path / "set", jobs=0)
+    made_older(tmp_path / "set", "b/blocked.log")
+    part = tmp_path / "set" / "regions" / "run=b%2Fblocked.log" / "part-0.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    done = command("compact", tmp_path / "set")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "regions/run=b%2Fblocked.log/part-0.parquet: cannot be read" in done.stderr
+
+
 @pytest.mark.parametrize("cause", ["later", "damaged"])
 def test_compact_leaves_a_run_of_a_later_version_and_one_that_lacks_a_part(
     cause: str, logs: Path, tmp_path: Path

@@ -8,7 +8,7 @@ not known here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from heapq import merge
 from itertools import pairwise
@@ -27,6 +27,7 @@ from replay.tables import SCHEMA_VERSION, TABLES, ParquetStream, arrow_field, me
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 PART_BYTES: Final = 512 << 20
 """A file of many runs has at most so many bytes; the last row group may pass them by less than itself."""
@@ -91,14 +92,12 @@ def rewrite(store: Store) -> Compacted:
 
 def _unknown_of(dataset: Dataset, name: str, runs: Collection[str]) -> set[str]:
     """Return the columns of a table that files of such runs do not have, or have as ones that may be null."""
-    import pyarrow.parquet as pq
-
     files = dataset.files(name)
     asked = [file for run, file in files.of_run.items() if run in runs] + (files.flat if runs else [])
     unknown: set[str] = set()
     for file in asked:
-        there = pq.read_schema(f"{dataset.path}/{file}", filesystem=dataset.filesystem)
-        always = {field.name for field in there if not field.nullable}
+        with _opened(dataset, file) as opened:
+            always = {field.name for field in opened.schema_arrow if not field.nullable}
         unknown |= {column.name for column in TABLES[name].columns if column.name not in always}
     return unknown
 
@@ -189,7 +188,15 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _groups(dataset: Dataset, file: str) -> Iterator[pa.Table]:
-    """Yield a file by row groups.
+    """Yield a file by row groups."""
+    with _opened(dataset, file) as opened:
+        for number in range(opened.num_row_groups):
+            yield opened.read_row_group(number, use_threads=False)
+
+
+@contextmanager
+def _opened(dataset: Dataset, file: str) -> Iterator[pq.ParquetFile]:
+    """Open a file of the dataset while the block reads it.
 
     Raises:
         ReplayError: it cannot be read.
@@ -199,7 +206,6 @@ def _groups(dataset: Dataset, file: str) -> Iterator[pa.Table]:
 
     try:
         with dataset.filesystem.open_input_file(f"{dataset.path}/{file}") as source, pq.ParquetFile(source) as opened:
-            for number in range(opened.num_row_groups):
-                yield opened.read_row_group(number, use_threads=False)
+            yield opened
     except (pa.ArrowException, OSError) as error:
         raise ReplayError(f"{dataset.location}/{file}: cannot be read: {first_line(error)}") from error
