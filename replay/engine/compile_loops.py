@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import llvmlite.binding as llvm
 import numba.extending
@@ -77,12 +77,19 @@ class _Parts(codegen.JITCodeLibrary):  # type: ignore[misc]
     the time. `_optimize` does the first of these once, of all of a loop.
     """
 
+    inlined: ClassVar[frozenset[str]] = frozenset()
+    """The names of functions that become part of their callers. numba could be told so of each, but then compiles what
+    they call once for them and once more for others."""
+
     def __init__(self, owner: Any, name: str) -> None:
         super().__init__(owner, name)
         self.modules: list[Any] = []
 
     def add_ir_module(self, ir_module: Any) -> None:
         """Keep numba's code of the function."""
+        for function in ir_module.functions if self.name in self.inlined else ():
+            if not function.is_declaration:
+                function.attributes.add("alwaysinline")
         self.modules.append(ir_module)
 
     def add_linking_library(self, library: Any) -> None:
@@ -124,10 +131,9 @@ def _have_nothing_run() -> None:
 def _code_of(loop: Loop) -> Any:
     """Return a loop as a module of LLVM, in which it is a function of words (see `native._words`)."""
     # Without numba's counting of references to arrays, which costs more than the work of a small function itself.
-    for helper in loop.helpers:
+    for helper in (*loop.helpers, *loop.inlined):
         numba.extending.register_jitable(_nrt=False, no_cfunc_wrapper=True)(helper)
-    for helper in loop.inlined:
-        numba.extending.register_jitable(_nrt=False, no_cfunc_wrapper=True, forceinline=True)(helper)
+    _Parts.inlined = frozenset(helper.__qualname__ for helper in loop.inlined)
     arguments = loop.like()
     parameters: list[tuple[str, Any]] = []
     body = f"loop({', '.join(_expressions(arguments, parameters, count()))})"
