@@ -118,10 +118,7 @@ class _Parts(codegen.JITCodeLibrary):  # type: ignore[misc]
 
 
 def _have_nothing_run() -> None:
-    """Have numba make LLVM's code of each function only.
-
-    Where another version of numba has no such names, it takes its time.
-    """
+    """Have numba make LLVM's code of each function only; the names are internal ones, of numba 0.62 to 0.68."""
     codegen.JITCPUCodegen._library_class = _Parts
     cpu.CPUContext.get_executable = lambda _, library, function, environment: _dynfunc.make_function(
         function.lookup_module(), function.qualname, "", 0, environment, (library,)
