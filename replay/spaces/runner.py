@@ -198,10 +198,7 @@ class Runner(Struct):
     def _apply(self, life: SpaceLife, chosen: Int64Array, done: int, until: int) -> Space:
         """Run some of the chosen rows, growing the arrays where they fill up, and keep the rectangles that ended."""
         space, became = self._space(life), self.became
-        try:
-            rectangles = self.rectangles.pop()
-        except IndexError:  # to look first and take then is no way: another thread may take the last
-            rectangles = _NOTHING
+        rectangles = self.rectangles.pop() if self.rectangles else _NOTHING
         while done < until:
             room = 2 * int(space.state.mappings) + 4 * min(until - done, 1 << 16) + 2 * ROOM
             if len(rectangles) < room:
