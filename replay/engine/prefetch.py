@@ -74,13 +74,3 @@ def _next(things: Iterator[Thing]) -> tuple[list[Thing], Exception | None]:
         return list(islice(things, 1)), None
     except Exception as error:
         return [], error
-
-
-def both(work: Callable[[Thing], object], one: Thing, other: Thing) -> None:
-    """Do work on two things at the same time, on one of them in a thread of its own."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=THREAD_NAME) as thread:
-        done = thread.submit(work, one)
-        work(other)
-        done.result()

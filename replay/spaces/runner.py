@@ -9,14 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
 from typing import Final
 
 import numpy as np
 
 from replay.calls.windows import CallWindows
 from replay.engine.columns import NULL, Int64Array, Strings
-from replay.engine.prefetch import both
 from replay.engine.records import Records
 from replay.engine.sorting import ascending, firsts
 from replay.engine.structs import Struct, Value, field
@@ -32,8 +30,6 @@ from replay.spaces.resting import Inherited, RestingSpace, born_at
 MOST_AWAKE: Final = 64
 """So many spaces are kept as they run; of others the rows alone, which take a hundredth of the room of a small one."""
 
-WORTH_A_THREAD: Final = 4096
-"""So many operations take longer than a thread takes to start. Heuristic."""
 
 _NOTHING: Final = np.empty(0, RECTANGLE)
 
@@ -78,7 +74,7 @@ class Runner(Struct):
     endings: dict[int, list[int]]
     became: WindowChanges = field(default_factory=lambda: _no_changes(0, 0))
     operations: Records = field(default_factory=lambda: np.empty(0, OPERATION))
-    rectangles: list[Records] = field(default_factory=list)
+    rectangles: Records = field(default_factory=lambda: np.empty(0, RECTANGLE))
     awake: dict[int, Space] = field(default_factory=dict)
     resting: dict[int, RestingSpace] = field(default_factory=dict)
     inherited: dict[int, Inherited] = field(default_factory=dict)
@@ -93,32 +89,11 @@ class Runner(Struct):
         self.became = _no_changes(len(self.operations), int(self.operations["brk_call"].max(initial=-1)) + 1)
         turns = self._turns(window.rows.spaces, window.window.until)
         ending = set(self.endings.get(window.number, ()))
-        if self._are_apart(turns) and len(self.operations) >= WORTH_A_THREAD:
-            self._run_at_once(turns, ending)
         for space in sorted(turns):
             self._run_with_children(space, turns, ending)
         for space in sorted(ending - self.ended):
             self._end_space(self.lives[space])
         return self.became
-
-    def _are_apart(self, turns: Mapping[int, _Turn]) -> bool:
-        """Tell whether there are several spaces, in which things happen that bear on none but themselves."""
-        awake = turns.keys() <= self.awake.keys() and len(self.awake) <= MOST_AWAKE
-        return awake and len(turns) > 1 and not any(turn.forks for turn in turns.values())
-
-    def _run_at_once(self, turns: dict[int, _Turn], ending: set[int]) -> None:
-        """Run spaces that are apart in two threads: while operations are applied to one, others run too."""
-        halves: tuple[list[int], list[int]] = ([], [])
-        for space in sorted(turns, key=lambda space: len(turns[space].chosen), reverse=True):
-            min(halves, key=lambda half: sum(len(turns[other].chosen) for other in half)).append(space)
-
-        def run(spaces: list[int]) -> None:
-            for space in spaces:
-                self._run_with_children(space, turns, ending)
-
-        both(run, *halves)
-        self.became.pieces.sort(key=itemgetter(0))  # as if one had been run after the other
-        self.became.inherited.sort(key=itemgetter(0))
 
     def _turns(self, spaces: Int64Array, until: int) -> dict[int, _Turn]:
         """Return what happens up to `until` in each space in which something does."""
@@ -198,12 +173,11 @@ class Runner(Struct):
     def _apply(self, life: SpaceLife, chosen: Int64Array, done: int, until: int) -> Space:
         """Run some of the chosen rows, growing the arrays where they fill up, and keep the rectangles that ended."""
         space, became = self._space(life), self.became
-        rectangles = self.rectangles.pop() if self.rectangles else _NOTHING
         while done < until:
             room = 2 * int(space.state.mappings) + 4 * min(until - done, 1 << 16) + 2 * ROOM
-            if len(rectangles) < room:
-                rectangles = np.empty(room + room // 2, RECTANGLE)
-            space = space._replace(ended=rectangles)
+            if len(self.rectangles) < room:
+                self.rectangles = np.empty(room + room // 2, RECTANGLE)
+            space = space._replace(ended=self.rectangles)
             before = done
             done, count = apply_operations(
                 space, self.operations, chosen, (done, until), became.changes, became.above_break, self.page
@@ -212,8 +186,7 @@ class Runner(Struct):
                 became.pieces.append((life.space, space.ended[:count].copy()))
             if done == before:
                 space = grown(space)
-        self.rectangles.append(rectangles)  # for the next one: not many are run at once
-        self.awake[life.space] = space._replace(ended=_NOTHING)
+        self.awake[life.space] = space._replace(ended=_NOTHING)  # not to keep rectangles that others outgrow
         return space
 
     def end(self) -> WindowChanges:
