@@ -77,8 +77,8 @@ class RestingSpace(Struct):
         """Return a space at rest that began with what was inherited."""
         state, rows = space.state, live_rows(space)
         stash = space.stash[: state.stashed].copy()
-        if inherited is not None and len(inherited.rows):
-            inherited, rows = inherited.still(rows)
+        if inherited is not None:
+            inherited, rows = inherited.still(rows) if len(inherited.rows) >= WORTH_SHARING else (None, rows)
         return cls(rows, int(state.brk), int(state.start_brk), inherited, stash)
 
     def rows(self) -> Records:
