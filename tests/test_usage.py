@@ -218,6 +218,19 @@ def test_an_interrupt_of_which_python_makes_another_error_is_one() -> None:
     assert ended_by(code, signal.SIGINT) == (130, "")
 
 
+def test_an_interrupt_of_which_a_library_makes_an_exit_is_one() -> None:
+    code = (
+        "import sys, time\n"
+        "from replay import cli\n"
+        "def app(prog_name):\n"
+        "    try: print('ready', flush=True); time.sleep(60)\n"
+        "    except KeyboardInterrupt: sys.exit(1)\n"
+        "cli.app = app\n"
+        "cli.main()\n"
+    )
+    assert ended_by(code, signal.SIGINT) == (130, "")
+
+
 # --- completion and the manual page ----------------------------------------------------------------------------------
 
 

@@ -86,6 +86,10 @@ def run_to_end(run: Callable[[], object]) -> NoReturn:
         status = run()
     except KeyboardInterrupt:
         sys.exit(status_of_interrupt())
+    except SystemExit:
+        if Interrupted.unanswered:  # Typer makes one of an interrupt that comes before the command begins
+            sys.exit(status_of_interrupt())
+        raise
     except Exception as error:
         if Interrupted.unanswered:  # Python itself makes other errors of it, as where a class is made
             sys.exit(status_of_interrupt())
