@@ -22,6 +22,8 @@ from typing import Literal
 CHECKOUT = Path(__file__).resolve().parent.parent
 SAMPLES = CHECKOUT / "sample_traces"
 PAGE = 4096
+GLIBC = tuple(int(number) for number in (os.confstr("CS_GNU_LIBC_VERSION") or "glibc 0.0").split()[1].split("."))
+"""The version of this machine's libc, on which some of what programs are seen to do hangs."""
 
 PathsAs = Literal["exact", "basename", "unknown"]
 """How far the log tells paths: `-y` whole, `openat` lines as the program wrote them, not at all."""

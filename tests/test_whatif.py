@@ -125,7 +125,7 @@ def test_the_recorded_settings_give_the_recording_again(recording: Path, found: 
     run = replay.load(recording)
     assert found.agreement.share == 1
     assert found.agreement.places == 3000
-    assert found.rows[0].refused == len(run.brk_failures) > 2  # glibc 2.36: 15, 2.43: 3
+    assert found.rows[0].refused == len(run.brk_failures) > (2 if oracle.GLIBC >= (2, 43) else 10)
     assert found.rows[0].fallbacks == len(run.mmap_fallbacks)
     assert found.rows[0].fallback_bytes == run.mmap_fallbacks["bytes"].sum()
 
