@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,8 @@ from fleet_maker import make_dataset
 import replay
 from replay.html import write_dashboard
 
-sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("bokeh")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed"),
-]
+pytestmark = pytest.mark.live
 
 LOGS = {
     "v1.9/plain": oracle.SAMPLES / "plain" / "strace.log",
@@ -47,14 +41,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = make_dataset(folder / "ds", {**LOGS, "v1.10/leaky": folder / "leaky.log"})
     write_dashboard(str(dataset), folder / "fleet.html")
     return folder / "fleet.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture

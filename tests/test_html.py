@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,23 +25,11 @@ from replay.linux.proc_maps import join_equal, maps_text
 from replay.report.diff import difference, difference_lines
 from replay.report.steps import step_lines
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-
 BLOCKED = oracle.SAMPLES / "blocked_break" / "strace.log"
 LTRACE = oracle.SAMPLES / "ltrace" / "ltrace.log"
 FORKS = oracle.SAMPLES / "fork_exec" / "strace.log"
 THREADS = oracle.SAMPLES / "threads" / "strace.log"
 EVIL = "</script><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -110,7 +97,6 @@ def moments(count: int, most: int) -> list[int]:
     return [chosen.randint(1, most) for _ in range(count)]
 
 
-@needs_chromium
 @pytest.mark.parametrize("log", [BLOCKED, LTRACE, FORKS, THREADS], ids=lambda log: log.parent.name)
 def test_a_hundred_moments_have_the_maps_that_the_command_prints(opened: Any, log: Path) -> None:
     run = replay.load(log)
@@ -125,7 +111,6 @@ def clean_lines(text: str) -> str:
     return "".join(clean(line) + "\n" for line in text.splitlines())
 
 
-@needs_chromium
 @pytest.mark.parametrize("log", [BLOCKED, LTRACE, FORKS, THREADS], ids=lambda log: log.parent.name)
 def test_steps_and_changes_have_the_words_of_the_commands(opened: Any, log: Path) -> None:
     run = replay.load(log)
@@ -143,7 +128,6 @@ def test_steps_and_changes_have_the_words_of_the_commands(opened: Any, log: Path
         assert lines == list(shown(step_lines(run, np.arange(first, second + 1)), colour=False)), (first, second)
 
 
-@needs_chromium
 def test_a_set_of_files_names_the_file_with_each_line(opened: Any) -> None:
     capture = next(each for each in oracle.captures().values() if len(each.logs) > 2 and each.dialect == "strace")
     run = replay.load(list(capture.logs))
@@ -158,7 +142,6 @@ def test_a_set_of_files_names_the_file_with_each_line(opened: Any) -> None:
     assert shown_page.inner_text(".command").startswith(f"replay maps {prefix} --line ")
 
 
-@needs_chromium
 def test_a_short_life_fills_the_picture_until_all_is_asked_for(opened: Any, tmp_path: Path) -> None:
     log = tmp_path / "strace.log"
     idle = ["10 brk(NULL) = 0x555500000000\n"] * 200
@@ -173,7 +156,6 @@ def test_a_short_life_fills_the_picture_until_all_is_asked_for(opened: Any, tmp_
     until(shown_page, "!view.isDue && view.from === 1")
 
 
-@needs_chromium
 def test_a_log_of_malloc_alone_has_the_curves_of_its_heap_and_no_others(opened: Any, tmp_path: Path) -> None:
     log = tmp_path / "ltrace.log"
     log.write_text("".join(f"prog->malloc(100) = {0x5555000002A0 + 112 * at:#x}\n" for at in range(20)))
@@ -181,7 +163,6 @@ def test_a_log_of_malloc_alone_has_the_curves_of_its_heap_and_no_others(opened: 
     assert titles == ["heap: blocks in the brk area", "malloc", "fragmentation, 0 to 1"]
 
 
-@needs_chromium
 def test_the_program_below_its_break_is_named_so(opened: Any, tmp_path: Path) -> None:
     log, maps = tmp_path / "strace.log", tmp_path / "maps"
     log.write_text("brk(NULL) = 0x555560000000\nbrk(0x555560021000) = 0x555560021000\n")
@@ -194,7 +175,6 @@ def test_the_program_below_its_break_is_named_so(opened: Any, tmp_path: Path) ->
     assert titles[:3] == ["mmap area", "brk area", "program"]
 
 
-@needs_chromium
 @pytest.mark.parametrize("log", [BLOCKED, LTRACE], ids=lambda log: log.parent.name)
 def test_the_page_of_a_run_in_a_dataset_has_the_same_maps_and_says_what_its_tables_say(
     browser: Any, tmp_path: Path, log: Path
@@ -219,7 +199,6 @@ def test_the_page_of_a_run_in_a_dataset_has_the_same_maps_and_says_what_its_tabl
 # --- texts of logs ---------------------------------------------------------------------------------------------------
 
 
-@needs_chromium
 def test_a_row_of_the_dashboard_opens_the_page_of_its_run(browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("bokeh")
     dataset = make_dataset(tmp_path / "fleet", {"blocked/v1 <b>": BLOCKED, "threads": THREADS})
@@ -235,7 +214,6 @@ def test_a_row_of_the_dashboard_opens_the_page_of_its_run(browser: Any, tmp_path
     shown_page.close()
 
 
-@needs_chromium
 def test_a_hostile_path_stays_text(opened: Any, tmp_path: Path) -> None:
     log = tmp_path / f"{EVIL.replace('/', '_')}.log"
     log.write_text(
@@ -280,7 +258,6 @@ MARKED_PIXELS = """() => {
 BLOCKER = 0x5639FE40F000  # the one-page mapping of line 22 of the sample, right at the break
 
 
-@needs_chromium
 def test_hover_tells_address_size_permissions_and_the_lines_of_its_life(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED))
     shown_page.mouse.move(*canvas_point(shown_page, 40, BLOCKER))
@@ -290,7 +267,6 @@ def test_hover_tells_address_size_permissions_and_the_lines_of_its_life(opened: 
     assert life == ["in the way of the break: line 27 and 22 times more", "made by line 22", "until line 78"]
 
 
-@needs_chromium
 def test_a_blocker_of_one_page_is_seen_beside_a_gibibyte(opened: Any, tmp_path: Path) -> None:
     log = tmp_path / "giant.log"
     log.write_text(
@@ -309,7 +285,6 @@ def test_a_blocker_of_one_page_is_seen_beside_a_gibibyte(opened: Any, tmp_path: 
     assert shown_page.evaluate(tall) >= 4
 
 
-@needs_chromium
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [100_000, 1_000_000])
 def test_large_runs_are_drawn_and_lose_no_failure(browser: Any, tmp_path: Path, count: int) -> None:
@@ -330,7 +305,6 @@ def test_large_runs_are_drawn_and_lose_no_failure(browser: Any, tmp_path: Path, 
     assert complaints == []
 
 
-@needs_chromium
 def test_a_thinned_page_says_so_and_keeps_the_failures_and_their_blocker(browser: Any, tmp_path: Path) -> None:
     write_trace(page_maker.run_of(100_000), tmp_path / "thin.html", most=5_000)
     shown_page = browser.new_page()
@@ -341,7 +315,6 @@ def test_a_thinned_page_says_so_and_keeps_the_failures_and_their_blocker(browser
     assert shown_page.evaluate(told) == [3, True]
 
 
-@needs_chromium
 def test_a_click_chooses_the_moment_and_the_address_of_the_page_opens_it_again(opened: Any) -> None:
     run = replay.load(BLOCKED)
     shown_page = opened(run)
@@ -356,7 +329,6 @@ def test_a_click_chooses_the_moment_and_the_address_of_the_page_opens_it_again(o
     assert again.text_content("#moment pre") == run.maps(line=40)
 
 
-@needs_chromium
 def test_keys_step_zoom_and_jump_to_failures(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED), "#line=22")
     shown_page.keyboard.press("f")
@@ -373,7 +345,6 @@ def test_keys_step_zoom_and_jump_to_failures(opened: Any) -> None:
     assert shown_page.evaluate("document.activeElement.type") == "search"
 
 
-@needs_chromium
 def test_without_a_mouse_addresses_are_zoomed_and_moments_compared_and_a_link_opens_all_of_it(opened: Any) -> None:
     run = replay.load(BLOCKED)
     shown_page = opened(run, "#line=72")
@@ -397,7 +368,6 @@ def test_without_a_mouse_addresses_are_zoomed_and_moments_compared_and_a_link_op
     assert panes[1][2] - panes[1][1] == pytest.approx(1 / 1.6)
 
 
-@needs_chromium
 def test_every_button_has_a_name_that_can_be_read_aloud(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED))
     names = ["Zoom out", "Zoom in", "all", "◀ step", "step ▶", "next failure"]
@@ -405,7 +375,6 @@ def test_every_button_has_a_name_that_can_be_read_aloud(opened: Any) -> None:
     assert shown_page.locator("#moment h2").evaluate("heading => heading.ariaLive") == "polite"
 
 
-@needs_chromium
 @pytest.mark.parametrize(("asked", "line"), [("0x5639fe40f800", 22), ("libc.so", 8)])
 def test_search_finds_an_address_and_a_path(opened: Any, asked: str, line: int) -> None:
     shown_page = opened(replay.load(BLOCKED))
@@ -419,7 +388,6 @@ def test_search_finds_an_address_and_a_path(opened: Any, asked: str, line: int) 
     assert shown_page.evaluate("view.moment") == 40
 
 
-@needs_chromium
 def test_lines_of_the_verdict_lead_into_the_picture(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED))
     shown_page.click(".verdict a:text-is('22')")
@@ -427,7 +395,6 @@ def test_lines_of_the_verdict_lead_into_the_picture(opened: Any) -> None:
     assert "line 22" in shown_page.inner_text("#moment h2")
 
 
-@needs_chromium
 def test_a_refused_break_is_marked_at_every_zoom(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED), "#line=22")
     for _ in range(6):
@@ -436,7 +403,6 @@ def test_a_refused_break_is_marked_at_every_zoom(opened: Any) -> None:
         shown_page.evaluate("setRange((view.from + 27) / 2, (view.to + 29) / 2)")
 
 
-@needs_chromium
 def test_the_heap_pane_outlines_the_block_that_holds_the_break(opened: Any) -> None:
     run = replay.load(LTRACE)
     shown_page = opened(run)
@@ -445,7 +411,6 @@ def test_the_heap_pane_outlines_the_block_that_holds_the_break(opened: Any) -> N
     assert pin == blocks[blocks["backing"] == "brk"]["addr"].max()
 
 
-@needs_chromium
 @pytest.mark.parametrize("width", [390, 2560])
 def test_a_phone_and_a_wall_show_it_without_scrolling_sideways(browser: Any, tmp_path: Path, width: int) -> None:
     file = tmp_path / "page.html"
@@ -460,7 +425,6 @@ def test_a_phone_and_a_wall_show_it_without_scrolling_sideways(browser: Any, tmp
     context.close()
 
 
-@needs_chromium
 def test_on_paper_the_verdict_stands_before_the_picture_and_no_button_is_printed(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED))
     shown_page.emulate_media(media="print")
@@ -470,14 +434,12 @@ def test_on_paper_the_verdict_stands_before_the_picture_and_no_button_is_printed
     assert verdict["y"] + verdict["height"] <= picture["y"]
 
 
-@needs_chromium
 def test_the_page_says_what_the_log_cannot_tell(opened: Any) -> None:
     said = " ".join(opened(replay.load(BLOCKED)).locator(".verdict").inner_text().split())
     question = "Leak, fragmentation, what pins the heap: strace does not show malloc (replay record PROG)"
     assert f"What this log cannot tell {question}" in said
 
 
-@needs_chromium
 def test_behind_each_pane_stands_its_table_and_the_keyboard_opens_it(opened: Any) -> None:
     shown_page = opened(replay.load(BLOCKED))
     names = ["marks", "mmap area", "brk area", "program"]

